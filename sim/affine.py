@@ -1,0 +1,101 @@
+"""Scale and offset of each channel, with requantisation: batch normalisation and layer scale in integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sim.contract import INT8, Format, Range, product_sum_range
+from sim.errors import BittrueError
+from sim.kernels import affine_rows
+from sim.operation import Constant, Operation, TensorType, freeze, tabulate
+from sim.requantize import Requantize
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Operation):
+    """`y[t, c] = requantize(weight[c] * x[t, c])`.
+
+    Input `[..., C]`, weight int `[C]` in `weight_format`, output `[..., C]` in the requantiser's format.
+    """
+
+    input: TensorType
+    weight: np.ndarray
+    requantize: Requantize
+    weight_format: Format = INT8
+
+    def __post_init__(self) -> None:
+        weight = np.asarray(self.weight)
+        if weight.shape != (self.input.channels,) or self.requantize.channels != self.input.channels:
+            raise BittrueError(
+                f"affine: weight {weight.shape} and requantiser ({self.requantize.channels},) "
+                f"do not fit input {self.input}; both have one entry a channel"
+            )
+        object.__setattr__(self, "weight", freeze(weight))
+        if not self.weight_format.holds(self.weight):
+            raise BittrueError(
+                f"affine: weights {self.weight.min()}..{self.weight.max()} do not fit {self.weight_format}"
+            )
+        _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self.input,)
+
+    @property
+    def output(self) -> TensorType:
+        return TensorType(self.input.shape, self.requantize.format)
+
+    @cached_property
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Exact low and high of the product, per channel, int64 `[C]`."""
+        return product_sum_range(self.weight[:, None], self.input.format, 1, "affine")
+
+    @cached_property
+    def ranges(self) -> tuple[Range, Range, Range]:
+        return self.requantize.ranges(*self.sums, "affine")
+
+    @property
+    def accumulator(self) -> Range:
+        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
+
+    @property
+    def macs(self) -> int:
+        return self.input.size
+
+    @property
+    def weights(self) -> int:
+        return 2 * self.input.channels
+
+    @property
+    def constants(self) -> dict[str, Constant]:
+        return {
+            "tokens": self.input.tokens,
+            "channels": self.input.channels,
+            "weight": (self.weight_format, self.weight),
+            **self.requantize.constants,
+        }
+
+    def wide(self, *x: np.ndarray) -> np.ndarray:
+        return self.requantize.wide(x[0] * self.weight)
+
+    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
+        rows = x[0].reshape(-1, self.input.channels)
+        y, saturated = affine_rows(rows, self.weight, self.requantize, self.accumulator | self.ranges[2])
+        return y.reshape(x[0].shape), saturated
+
+    def table(self) -> np.ndarray | None:
+        return tabulate(self) if self.input.format.bits <= 8 else None
+
+    @classmethod
+    def example(cls, rng: np.random.Generator) -> Affine:
+        tokens, channels = (int(rng.integers(1, high)) for high in (6, 17))
+        fmt = Format(8) if rng.random() < 0.7 else Format(int(rng.integers(1, 12)), bool(rng.random() < 0.5))
+        weight_format = Format(int(rng.integers(2, 9)))
+        weight = rng.integers(weight_format.low, weight_format.high + 1, channels)
+        magnitude = fmt.high * weight_format.high // 2 + 1
+        return cls(
+            TensorType((tokens, channels), fmt), weight, Requantize.example(rng, channels, magnitude), weight_format
+        )

@@ -1,0 +1,102 @@
+"""Matrix product over the channels, with requantisation: fully connected layers and token mixing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sim.contract import INT8, Format, Range, product_sum_range
+from sim.errors import BittrueError
+from sim.kernels import MatrixKernel
+from sim.operation import Constant, Operation, TensorType, freeze
+from sim.requantize import Requantize
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Operation):
+    """`acc[t, n] = sum_k weight[n, k] * x[t, k]`,  `y = requantize(acc)`.
+
+    Input `[..., K]`, weight int `[N, K]` in `weight_format`, output `[..., N]` in the requantiser's format.
+    The accumulator never wraps: its exact range follows from the weights and sets the hardware's width.
+    """
+
+    input: TensorType
+    weight: np.ndarray
+    requantize: Requantize
+    weight_format: Format = INT8
+
+    def __post_init__(self) -> None:
+        weight = np.asarray(self.weight)
+        if weight.ndim != 2 or weight.shape[1] != self.input.channels:
+            raise BittrueError(f"linear: weight {weight.shape} does not fit input {self.input}; expected [N, K]")
+        object.__setattr__(self, "weight", freeze(weight))
+        if not self.weight_format.holds(self.weight):
+            raise BittrueError(
+                f"linear: weights {self.weight.min()}..{self.weight.max()} do not fit {self.weight_format}"
+            )
+        if self.requantize.channels != weight.shape[0]:
+            raise BittrueError(f"linear: {weight.shape[0]} outputs, but the requantiser has {self.requantize.channels}")
+        _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self.input,)
+
+    @property
+    def output(self) -> TensorType:
+        return TensorType((*self.input.shape[:-1], len(self.weight)), self.requantize.format)
+
+    @cached_property
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Exact low and high of the bare sum, per output channel, int64 `[N]`."""
+        return product_sum_range(self.weight, self.input.format, 1, "linear")
+
+    @cached_property
+    def ranges(self) -> tuple[Range, Range, Range]:
+        return self.requantize.ranges(*self.sums, "linear")
+
+    @property
+    def accumulator(self) -> Range:
+        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
+
+    @property
+    def macs(self) -> int:
+        return self.input.tokens * self.weight.size
+
+    @property
+    def weights(self) -> int:
+        return self.weight.size + len(self.weight)
+
+    @property
+    def constants(self) -> dict[str, Constant]:
+        return {
+            "tokens": self.input.tokens,
+            "inputs": self.input.channels,
+            "outputs": len(self.weight),
+            "weight": (self.weight_format, self.weight),
+            **self.requantize.constants,
+        }
+
+    def wide(self, *x: np.ndarray) -> np.ndarray:
+        return self.requantize.wide(x[0] @ self.weight.T)
+
+    @cached_property
+    def kernel(self) -> MatrixKernel:
+        return MatrixKernel(self.weight, self.weight_format, self.input.format, self.sums, self.requantize)
+
+    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
+        rows = x[0].reshape(-1, self.input.channels)
+        y, saturated = self.kernel(rows)
+        return y.reshape(len(x[0]), *self.output.shape), saturated
+
+    @classmethod
+    def example(cls, rng: np.random.Generator) -> Linear:
+        tokens, k, n = (int(rng.integers(1, high)) for high in (6, 25, 13))
+        fmt = Format(8) if rng.random() < 0.7 else Format(int(rng.integers(1, 12)), bool(rng.random() < 0.5))
+        weight_format = Format(int(rng.integers(2, 9)))
+        weight = rng.integers(weight_format.low, weight_format.high + 1, (n, k))
+        magnitude = int(np.sqrt(k) * fmt.high * weight_format.high / 3) + 1
+        requantize = Requantize.example(rng, n, magnitude)
+        return cls(TensorType((tokens, k), fmt), weight, requantize, weight_format)

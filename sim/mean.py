@@ -1,0 +1,72 @@
+"""Sum over the tokens, requantised: average pooling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sim.contract import Format, Range
+from sim.errors import BittrueError
+from sim.kernels import mean_tokens
+from sim.operation import Constant, Operation, TensorType
+from sim.requantize import Requantize
+
+
+@dataclass(frozen=True, eq=False)
+class Mean(Operation):
+    """`y[c] = requantize(sum_t x[t, c])`; input `[T, C]`, output `[C]`.
+
+    With shift = log2 T this is the mean; for other T a power of two near it is used and the remaining
+    factor belongs to the scale of the next layer, so that no divider is needed.
+    """
+
+    input: TensorType
+    requantize: Requantize
+
+    def __post_init__(self) -> None:
+        if len(self.input.shape) != 2:
+            raise BittrueError(f"mean: input {self.input} has {len(self.input.shape)} axes, expected tokens, channels")
+        if self.requantize.channels != self.input.channels:
+            raise BittrueError(f"mean: {self.input.channels} channels, requantiser has {self.requantize.channels}")
+        _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self.input,)
+
+    @property
+    def output(self) -> TensorType:
+        return TensorType((self.input.channels,), self.requantize.format)
+
+    @property
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Exact low and high of the sum, per channel, int64 `[C]`."""
+        tokens = np.full(self.input.channels, self.input.tokens, np.int64)
+        return tokens * self.input.format.low, tokens * self.input.format.high
+
+    @cached_property
+    def ranges(self) -> tuple[Range, Range, Range]:
+        return self.requantize.ranges(*self.sums, "mean")
+
+    @property
+    def accumulator(self) -> Range:
+        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
+
+    @property
+    def constants(self) -> dict[str, Constant]:
+        return {"tokens": self.input.tokens, "channels": self.input.channels, **self.requantize.constants}
+
+    def wide(self, *x: np.ndarray) -> np.ndarray:
+        return self.requantize.wide(x[0].sum(axis=1))
+
+    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
+        return mean_tokens(x[0], self.requantize, self.accumulator | self.ranges[2])
+
+    @classmethod
+    def example(cls, rng: np.random.Generator) -> Mean:
+        tokens, channels = (int(rng.integers(1, high)) for high in (10, 17))
+        fmt = Format(int(rng.integers(1, 12)), bool(rng.random() < 0.7))
+        magnitude = int(np.sqrt(tokens) * fmt.high) + 1
+        return cls(TensorType((tokens, channels), fmt), Requantize.example(rng, channels, magnitude))

@@ -1,0 +1,189 @@
+"""What every operation is: a frozen, validated object that knows its equation, ranges, costs and two executions.
+
+A subclass is a frozen dataclass of geometry, formats and integer arrays. It says what goes in (`inputs`),
+what comes out (`output`), the equation in int64 (`wide`) and a fast batch execution (`run`). `rtl`, `hls` and
+the tests find it by its module's name: `sim/lerp.py`, `rtl/lerp.py`, `hls/lerp.hpp`, `tests/test_lerp.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+
+from sim.contract import Format, Range, saturate
+from sim.errors import BittrueError
+
+#: What a realisation needs to know at compile time: integers, formats, and arrays with their format.
+Constant = int | Format | tuple[Format, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape per sample (the batch is not part of it; channels innermost) and the format of every code."""
+
+    shape: tuple[int, ...]
+    format: Format
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if not self.shape or min(self.shape) < 1:
+            raise BittrueError(f"a tensor has at least one axis and no empty one; {self.shape} was given")
+
+    @property
+    def channels(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def tokens(self) -> int:
+        return self.size // self.channels
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __str__(self) -> str:
+        return f"{self.format}[{'x'.join(map(str, self.shape))}]"
+
+    def check(self, codes: np.ndarray, name: str) -> np.ndarray:
+        """The batch as a contiguous array of the format's dtype, or an error that names what is wrong."""
+        codes = np.asarray(codes)
+        if not np.issubdtype(codes.dtype, np.integer):
+            raise BittrueError(f"{name}: codes are integers, but the array is {codes.dtype}; quantise it first")
+        if codes.ndim != len(self.shape) + 1 or codes.shape[1:] != self.shape:
+            raise BittrueError(f"{name}: expected shape {('n', *self.shape)}, got {codes.shape}".replace("'", ""))
+        if codes.dtype != self.format.dtype or self.format.dtype.itemsize * 8 != self.format.bits:
+            if not self.format.holds(codes):
+                raise BittrueError(
+                    f"{name}: values {codes.min()}..{codes.max()} do not fit {self.format} "
+                    f"({self.format.low}..{self.format.high}); clip or requantise them first"
+                )
+        return np.ascontiguousarray(codes, dtype=self.format.dtype)
+
+
+def freeze(array: np.ndarray, dtype: np.dtype | type = np.int64) -> np.ndarray:
+    """A read-only integer copy of an array of whole numbers."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.array_equal(array, np.floor(array))):
+        raise BittrueError(f"parameters are integers, but an array of {array.dtype} holds others")
+    frozen = np.array(array, dtype=dtype, order="C")
+    frozen.flags.writeable = False
+    return frozen
+
+
+class Operation(ABC):
+    """Base of every operation. See the module's docstring for what a subclass provides."""
+
+    registry: ClassVar[dict[str, type[Operation]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Operation.registry[cls.__name__] = cls
+
+    # -- what it is ------------------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[TensorType, ...]:
+        """The types of the operands, in order."""
+
+    @property
+    @abstractmethod
+    def output(self) -> TensorType:
+        """The type of the result."""
+
+    @property
+    @abstractmethod
+    def accumulator(self) -> Range:
+        """Exact range of the widest intermediate, over every possible input."""
+
+    @property
+    @abstractmethod
+    def constants(self) -> dict[str, Constant]:
+        """Everything a realisation in hardware needs, by name: geometry, formats, parameter arrays."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per sample."""
+        return 0
+
+    @property
+    def weights(self) -> int:
+        """Number of stored parameters (weights, biases, table entries)."""
+        return 0
+
+    @property
+    def table_bits(self) -> int:
+        """Bits of look-up table."""
+        return 0
+
+    # -- what it does ----------------------------------------------------------------------------------
+    @abstractmethod
+    def wide(self, *x: np.ndarray) -> np.ndarray:
+        """The equation, as one reads it: int64 batch in, int64 result before the final saturation."""
+
+    @abstractmethod
+    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
+        """Fast batch execution: the codes, and how many of them saturated."""
+
+    def reference(self, *x: np.ndarray) -> np.ndarray:
+        """The slow, obvious execution every other one is compared with."""
+        return saturate(self.wide(*(np.asarray(v, dtype=np.int64) for v in x)), self.output.format)
+
+    def saturated(self, *x: np.ndarray) -> int:
+        """How many results saturate, counted the slow way."""
+        wide = self.wide(*(np.asarray(v, dtype=np.int64) for v in x))
+        return int(np.count_nonzero(wide != saturate(wide, self.output.format)))
+
+    def __call__(self, *x: np.ndarray) -> np.ndarray:
+        """Check the operands, then run fast."""
+        name = type(self).__name__
+        if len(x) != len(self.inputs):
+            raise BittrueError(f"{name} takes {len(self.inputs)} operands, got {len(x)}")
+        checked = (t.check(v, f"operand {k} of {name}") for k, (t, v) in enumerate(zip(self.inputs, x, strict=True)))
+        return self.run(*checked)[0]
+
+    def table(self) -> np.ndarray | None:
+        """For a function of one code per channel: its table of result codes `[channels, levels]`, else None.
+
+        Column k is the result for the k-th code of the input format. Built from the step-by-step model
+        (`reference`), so it is exact by construction.
+        """
+        return None
+
+    @classmethod
+    @abstractmethod
+    def example(cls, rng: np.random.Generator) -> Operation:
+        """A random valid operation of small geometry: the conformance tests draw from this."""
+
+
+def tabulate(op: Operation) -> np.ndarray:
+    """The table of an element-wise operation, by running its reference on every code of every channel."""
+    (kind,) = op.inputs
+    codes = kind.format.codes()
+    batch = np.broadcast_to(codes.reshape((-1,) + (1,) * len(kind.shape)), (len(codes), *kind.shape))
+    result = op.reference(batch).reshape(len(codes), -1, kind.channels)[:, 0, :]
+    return np.ascontiguousarray(result.T)
+
+
+def discover() -> dict[str, type[Operation]]:
+    """Import every module beside this one, so that the registry knows every operation."""
+    package = importlib.import_module(__package__ or "sim")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("test_") and module.name != "conftest":
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    return {name: cls for name, cls in sorted(Operation.registry.items()) if cls.__module__.startswith("sim.")}
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two dataclasses of the same type hold the same values, arrays compared by content."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, np.ndarray):
+        return bool(np.array_equal(a, b))  # type: ignore[arg-type]
+    if hasattr(a, "__dataclass_fields__"):
+        return all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))  # type: ignore[arg-type]
+    return a == b

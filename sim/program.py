@@ -1,0 +1,217 @@
+"""A program: named integer operations in order, each reading tensors that exist. The product of bittrue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.errors import BittrueError
+from sim.operation import Operation, TensorType
+
+#: Samples run together: small enough for the cache, large enough to amortise Python.
+BLOCK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation of a program; its result is the tensor of the same name."""
+
+    name: str
+    operation: Operation
+    operands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a traced run leaves: every tensor by name, and saturated codes by operation."""
+
+    tensors: dict[str, np.ndarray]
+    saturation: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Operations in single-assignment form.
+
+    inputs    name -> type of every input tensor
+    nodes     in an order in which each operand exists; names are unique
+    result    name of the tensor that is the program's output
+    meta      JSON values for people and plots (scales, recipe, labels); never read when running
+    """
+
+    inputs: Mapping[str, TensorType]
+    nodes: tuple[Node, ...]
+    result: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", tuple(self.nodes))
+        types = dict(self.inputs)
+        if not types or not self.nodes:
+            raise BittrueError("a program has at least one input and one operation")
+        for node in self.nodes:
+            if node.name in types:
+                raise BittrueError(f"program: two tensors are named {node.name!r}; give each operation its own name")
+            if len(node.operands) != len(node.operation.inputs):
+                raise BittrueError(
+                    f"program: {node.name!r} takes {len(node.operation.inputs)} operands, got {len(node.operands)}"
+                )
+            for operand, expected in zip(node.operands, node.operation.inputs, strict=True):
+                if operand not in types:
+                    raise BittrueError(f"program: {node.name!r} reads {operand!r}, which no earlier operation makes")
+                if types[operand] != expected:
+                    raise BittrueError(f"program: {node.name!r} expects {expected} but {operand!r} is {types[operand]}")
+            types[node.name] = node.operation.output
+        if self.result not in types or self.result in self.inputs:
+            raise BittrueError(f"program: its result {self.result!r} is not made by any of its operations")
+
+    # -- what it is ------------------------------------------------------------------------------------
+    @cached_property
+    def types(self) -> dict[str, TensorType]:
+        """The type of every tensor, inputs first, in order."""
+        return dict(self.inputs) | {node.name: node.operation.output for node in self.nodes}
+
+    @property
+    def output(self) -> TensorType:
+        return self.types[self.result]
+
+    def __getitem__(self, name: str) -> Operation:
+        for node in self.nodes:
+            if node.name == name:
+                return node.operation
+        raise BittrueError(f"program: no operation is named {name!r}; it has {', '.join(n.name for n in self.nodes)}")
+
+    @property
+    def macs(self) -> int:
+        return sum(node.operation.macs for node in self.nodes)
+
+    @property
+    def weights(self) -> int:
+        return sum(node.operation.weights for node in self.nodes)
+
+    @cached_property
+    def readers(self) -> dict[str, list[Node]]:
+        """Who reads each tensor."""
+        table: dict[str, list[Node]] = {name: [] for name in self.types}
+        for node in self.nodes:
+            for operand in node.operands:
+                table[operand].append(node)
+        return table
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that determines a result; `meta` does not."""
+        from sim.storage import digest
+
+        return digest(self)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One row an operation, for tables: name, kind, operands, output, accumulator, MACs, weights, table bits."""
+        return [
+            {
+                "name": node.name,
+                "kind": type(node.operation).__name__.lower(),
+                "operands": list(node.operands),
+                "output": str(node.operation.output),
+                "accumulator_bits": node.operation.accumulator.bits,
+                "accumulator": str(node.operation.accumulator),
+                "macs": node.operation.macs,
+                "weights": node.operation.weights,
+                "table_bits": node.operation.table_bits,
+            }
+            for node in self.nodes
+        ]
+
+    # -- what it does ----------------------------------------------------------------------------------
+    def check(self, *x: np.ndarray) -> list[np.ndarray]:
+        """The input batches, checked: one array `[n, *shape]` per input, in order."""
+        if len(x) != len(self.inputs):
+            raise BittrueError(f"the program has {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(x)}")
+        checked = [kind.check(v, f"input {name!r}") for (name, kind), v in zip(self.inputs.items(), x, strict=True)]
+        if len({len(v) for v in checked}) > 1:
+            raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in checked)}")
+        return checked
+
+    def __call__(self, *x: np.ndarray) -> np.ndarray:
+        """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out."""
+        checked = self.check(*x)
+        result = np.empty((len(checked[0]), *self.output.shape), self.output.format.dtype)
+        for start in range(0, len(result), BLOCK):
+            part = slice(start, start + BLOCK)
+            result[part] = self._run([v[part] for v in checked])
+        return result
+
+    def _run(self, x: list[np.ndarray]) -> np.ndarray:
+        live = dict(zip(self.inputs, x, strict=True))
+        for node, dead in zip(self.nodes, self._dead, strict=True):
+            live[node.name] = node.operation.run(*(live[name] for name in node.operands))[0]
+            for name in dead:
+                del live[name]
+        return live[self.result]
+
+    @cached_property
+    def _dead(self) -> list[list[str]]:
+        """The tensors that nobody reads after each operation."""
+        last = {name: index for index, node in enumerate(self.nodes) for name in (node.name, *node.operands)}
+        last[self.result] = len(self.nodes)
+        return [[name for name, at in last.items() if at == index] for index in range(len(self.nodes))]
+
+    def trace(self, *x: np.ndarray) -> Trace:
+        """Run a batch and keep every tensor, with the number of saturated codes of every operation."""
+        tensors = dict(zip(self.inputs, self.check(*x), strict=True))
+        saturation = {}
+        for node in self.nodes:
+            y, count = node.operation.run(*(tensors[name] for name in node.operands))
+            tensors[node.name], saturation[node.name] = y, int(count)
+        return Trace(tensors, saturation)
+
+    def reference(self, *x: np.ndarray) -> np.ndarray:
+        """The slow, obvious execution of the whole program."""
+        live = dict(zip(self.inputs, self.check(*x), strict=True))
+        for node in self.nodes:
+            live[node.name] = node.operation.reference(*(live[name] for name in node.operands))
+        return live[self.result]
+
+    # -- files -----------------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> Path:
+        """Write the program to an `.npz` file, whole or not at all."""
+        from sim.storage import save
+
+        return save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Program:
+        """Read what `save` wrote; a damaged, newer or foreign file is refused with the reason."""
+        from sim.storage import load
+
+        return load(Path(path))
+
+
+class Builder:
+    """Adds operations one after the other and makes the program at the end.
+
+    >>> from sim.contract import INT8
+    >>> from sim.transpose import Transpose
+    >>> build = Builder(x=TensorType((4, 3), INT8))
+    >>> y = build.add("swap", Transpose(build.types["x"]), "x")
+    >>> build.program(y).output.shape
+    (3, 4)
+    """
+
+    def __init__(self, **inputs: TensorType) -> None:
+        self.inputs = inputs
+        self.nodes: list[Node] = []
+        self.types: dict[str, TensorType] = dict(inputs)
+
+    def add(self, name: str, operation: Operation, *operands: str) -> str:
+        self.nodes.append(Node(name, operation, operands))
+        self.types[name] = operation.output
+        return name
+
+    def program(self, result: str, **meta: Any) -> Program:
+        return Program(self.inputs, tuple(self.nodes), result, meta)

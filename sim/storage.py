@@ -1,0 +1,148 @@
+"""Programs on disk: a numpy `.npz` (a zip of plain arrays) with a JSON header and a hash of every byte.
+
+The zip's comment holds the SHA-256 of all that precedes it, so a single altered byte is noticed. Nothing is
+ever unpickled. Files are written beside their place and moved there when complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.contract import Format
+from sim.errors import BittrueError
+from sim.operation import TensorType, discover
+from sim.program import Node, Program
+from sim.requantize import Requantize
+
+VERSION = 1
+MAGIC = "bittrue program"
+_SEAL = b"sha256:"
+_PARTS: dict[str, type] = {cls.__name__: cls for cls in (Format, TensorType, Requantize)}
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file so that it is there complete or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, tuple | list):
+        return [_encode(v, arrays) for v in value]
+    if hasattr(value, "__dataclass_fields__"):
+        inner = {f.name: _encode(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"is": type(value).__name__, "has": inner}
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise BittrueError(f"a program cannot hold a {type(value).__name__}: {value!r}")
+
+
+def _decode(value: Any, arrays: list[np.ndarray], known: dict[str, type]) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(v, arrays, known) for v in value)
+    if isinstance(value, dict) and "array" in value:
+        return arrays[value["array"]]
+    if isinstance(value, dict):
+        if value["is"] not in known:
+            raise BittrueError(f"it uses the operation {value['is']!r}, which this version does not have")
+        return known[value["is"]](**{k: _decode(v, arrays, known) for k, v in value["has"].items()})
+    return value
+
+
+def _content(program: Program) -> tuple[dict[str, Any], list[np.ndarray]]:
+    arrays: list[np.ndarray] = []
+    header = {
+        "inputs": {name: _encode(kind, arrays) for name, kind in program.inputs.items()},
+        "nodes": [[n.name, _encode(n.operation, arrays), list(n.operands)] for n in program.nodes],
+        "result": program.result,
+    }
+    return header, arrays
+
+
+def digest(program: Program) -> str:
+    header, arrays = _content(program)
+    sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for array in arrays:
+        sha.update(str(array.shape).encode())
+        sha.update(array.astype("<i8").tobytes())
+    return sha.hexdigest()
+
+
+def save(program: Program, path: Path) -> Path:
+    header, arrays = _content(program)
+    header |= {"magic": MAGIC, "version": VERSION, "sha256": digest(program), "meta": dict(program.meta)}
+    try:
+        text = json.dumps(header, sort_keys=True, indent=1)
+    except TypeError as error:
+        raise BittrueError(f"the program's meta holds something that is not JSON: {error}") from error
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        members = {"header": np.frombuffer(text.encode(), np.uint8)}
+        members |= {f"array{k}": array.astype(Format.covering(array).dtype) for k, array in enumerate(arrays)}
+        for name, array in members.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
+        archive.comment = _SEAL + b"0" * 64
+    body = buffer.getvalue()[:-64]
+    return write_whole(path, body + hashlib.sha256(body).hexdigest().encode())
+
+
+def load(path: Path) -> Program:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise BittrueError(f"program {path}: cannot be read ({error.strerror})") from error
+    if not content.startswith(b"PK"):
+        what = "a pickle, which could run anything" if content[:1] == b"\x80" else "not a bittrue program"
+        raise BittrueError(f"program {path}: it is {what}; only files that bittrue wrote (.npz) are read")
+    if content[-64 - len(_SEAL) : -64] != _SEAL:
+        raise BittrueError(f"program {path}: it is cut, altered at its end, or not written by bittrue; make it again")
+    if hashlib.sha256(content[:-64]).hexdigest().encode() != content[-64:]:
+        raise BittrueError(f"program {path}: its content does not match its hash, so it was altered; make it again")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            arrays = [archive[f"array{k}"].astype(np.int64) for k in range(len(archive.files) - 1)]
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise BittrueError(f"program {path}: not a bittrue program ({error})") from error
+    if header.get("magic") != MAGIC:
+        raise BittrueError(f"program {path}: not a bittrue program")
+    if header["version"] > VERSION:
+        raise BittrueError(
+            f"program {path}: written by a newer bittrue (file version {header['version']}, "
+            f"this one reads up to {VERSION}); upgrade bittrue"
+        )
+    known = _PARTS | discover()
+    try:
+        nodes = tuple(Node(name, _decode(op, arrays, known), tuple(of)) for name, op, of in header["nodes"])
+        inputs = {name: _decode(kind, arrays, known) for name, kind in header["inputs"].items()}
+        program = Program(inputs, nodes, header["result"], header["meta"])
+    except BittrueError as error:
+        raise BittrueError(f"program {path}: {error}") from error
+    if program.sha256 != header["sha256"]:
+        raise BittrueError(f"program {path}: its operations do not match its hash; make it again")
+    return program

@@ -1,0 +1,82 @@
+"""Every registered operation, on random geometries, full-range values and corners: fast run == reference."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from sim.errors import BittrueError
+from sim.operation import Operation, discover, same
+from sim.program import Node, Program
+
+OPERATIONS = discover()
+SEEDS = range(25)
+
+
+def batches(op: Operation, rng: np.random.Generator):
+    """Full-range random values, then the corners: all low, all high, alternating."""
+    yield tuple(rng.integers(t.format.low, t.format.high + 1, (7, *t.shape)).astype(t.format.dtype) for t in op.inputs)
+    for pick in ("low", "high"):
+        yield tuple(np.full((2, *t.shape), getattr(t.format, pick), t.format.dtype) for t in op.inputs)
+    yield tuple(
+        np.where(np.indices((2, *t.shape)).sum(0) % 2, t.format.low, t.format.high).astype(t.format.dtype)
+        for t in op.inputs
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", OPERATIONS)
+class TestOperation:
+    def make(self, name: str, seed: int) -> tuple[Operation, np.random.Generator]:
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        return OPERATIONS[name].example(rng), rng
+
+    def test_run_equals_reference(self, name, seed):
+        op, rng = self.make(name, seed)
+        for x in batches(op, rng):
+            y, saturated = op.run(*x)
+            np.testing.assert_array_equal(y, op.reference(*x))
+            assert y.dtype == op.output.format.dtype
+            assert y.shape == (len(x[0]), *op.output.shape)
+            assert saturated == op.saturated(*x)
+            assert op.output.format.holds(y)
+
+    def test_table_is_the_function(self, name, seed):
+        op, rng = self.make(name, seed)
+        table = op.table()
+        if table is None:
+            pytest.skip(f"{name} is no function of one 8-bit code per channel")
+        (x,) = next(iter(batches(op, rng)))
+        expected = table[np.arange(op.inputs[0].channels), x.astype(int) - op.inputs[0].format.low]
+        np.testing.assert_array_equal(expected, op.reference(x))
+
+    def test_saved_and_loaded_is_the_same(self, name, seed, tmp_path):
+        op, _ = self.make(name, seed)
+        inputs = {f"x{k}": t for k, t in enumerate(op.inputs)}
+        program = Program(inputs, (Node("y", op, tuple(inputs)),), "y", {"note": "one operation"})
+        again = Program.load(program.save(tmp_path / "p.npz"))
+        assert again.sha256 == program.sha256
+        assert same(again["y"], op)
+        assert again.meta == program.meta
+
+    def test_wrong_operands_are_refused(self, name, seed):
+        op, rng = self.make(name, seed)
+        x = next(iter(batches(op, rng)))
+        with pytest.raises(BittrueError, match="operands, got"):
+            op(*x, x[0])
+        with pytest.raises(BittrueError, match="expected shape"):
+            op(*(v[..., None] for v in x))
+        with pytest.raises(BittrueError, match="codes are integers"):
+            op(*(v.astype(float) for v in x))
+        with pytest.raises(BittrueError, match="do not fit"):
+            op(*(np.full(v.shape, t.format.high + 1, np.int64) for v, t in zip(x, op.inputs, strict=True)))
+
+
+def test_constants_are_complete():
+    """What hardware is told is enough to name every parameter array, each within its format."""
+    for name, cls in OPERATIONS.items():
+        op = cls.example(np.random.default_rng(0))
+        for key, value in op.constants.items():
+            if isinstance(value, tuple):
+                fmt, array = value
+                assert fmt.holds(array), f"{name}.{key}"
