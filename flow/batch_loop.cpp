@@ -1,0 +1,253 @@
+// The batch loop of the compiled RTL: whole arrays in, whole arrays out, one call for many cycles.
+//
+// Compiled together with what Verilator makes of the design and with batch_ports.h, which names its ports:
+//   Model, INPUTS, OUTPUT_BYTES; drive, withdraw, input_ready; set_ready, output_valid, output_last, output_data.
+// flow/compiled.py writes that header and mirrors Job and the enums.
+//
+// A cycle: drive inputs and m ready with the clock low, settle, look at all handshakes, raise the clock.
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <verilated.h>
+
+#include "batch_ports.h"
+#if VM_TRACE
+#include <verilated_vcd_c.h>
+#endif
+
+namespace {
+
+constexpr int64_t RESET_CYCLES = 8;
+constexpr int64_t MAX_EVENTS = 16;
+
+enum Event : int64_t {
+    LAST_MISSING = 1,       // value: output beat
+    LAST_EARLY = 2,         // value: output beat
+    DATA_CHANGED = 3,       // value: output beat
+    VALID_WITHDRAWN = 4,    // value: output beat
+    EXTRA_BEAT = 5,         // value: output beat
+    VALID_IN_RESET = 6,
+    VALID_AFTER_READY = 7,  // value: output beat
+};
+enum State : int64_t { RUNNING = 0, DONE = 1, DEADLOCK = 2, CYCLE_LIMIT = 3 };
+
+// xorshift64*, one generator a port, so that the stalls of a port do not depend on the other ports.
+struct Random {
+    uint64_t state;
+    explicit Random(uint64_t seed) {  // splitmix64: neighbouring seeds must not give similar streams
+        seed += 0x9E3779B97F4A7C15ull;
+        seed = (seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9ull;
+        seed = (seed ^ (seed >> 27)) * 0x94D049BB133111EBull;
+        state = (seed ^ (seed >> 31)) | 1;
+    }
+    bool below(uint64_t threshold) {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        return ((state * 0x2545F4914F6CDD1Dull) >> 11) < threshold;  // 53 bits against p * 2^53
+    }
+};
+
+}  // namespace
+
+extern "C" {
+
+// Everything is int64 or a pointer, so that ctypes and C++ agree on the layout.
+struct Job {
+    const uint8_t* const* input;  // per input: [beats][bytes of a beat]
+    const int64_t* input_beats;   // per input: beats in total
+    const int64_t* frame_beats;   // per input: beats of a frame
+    uint8_t* output;              // [output_beats][OUTPUT_BYTES]
+    int64_t* beat_cycles;         // [output_beats]
+    int64_t output_beats;
+    int64_t output_frame_beats;
+    int64_t seed;
+    int64_t idle;          // probability that a source waits a cycle, times 2^53
+    int64_t backpressure;  // probability that the sink is not ready in a cycle, times 2^53
+    int64_t watchdog;      // cycles without any handshake that count as a deadlock
+    int64_t max_cycles;    // 0: no limit
+    const char* waves;     // VCD file, or null
+    // results
+    int64_t cycles, produced, first_input_cycle, event_count;
+    int64_t events[MAX_EVENTS][3];  // kind, cycle, value
+    int64_t* accepted;              // per input: beats accepted
+};
+
+}  // extern "C"
+
+namespace {
+
+struct Bench {
+    Job& job;
+    VerilatedContext context;
+    std::unique_ptr<Model> model;
+    Random output_random;
+    Random input_random[INPUTS];
+    bool pending[INPUTS] = {};  // a beat is on the port and not yet accepted
+    bool stalled = false;       // the output was valid and not accepted in the last cycle
+    bool held_last = false;
+    uint8_t held[OUTPUT_BYTES];
+    uint8_t word[OUTPUT_BYTES];
+    int64_t last_handshake = 0;
+    int64_t finish = -1;  // cycle in which the drain after the last expected beat ends
+#if VM_TRACE
+    VerilatedVcdC trace;
+#endif
+
+    template <size_t... K>
+    Bench(Job& j, std::index_sequence<K...>)
+        : job(j), output_random(j.seed * 64 + 63), input_random{Random(j.seed * 64 + K)...} {
+        // Registers without an initial value start at random, as silicon does.
+        context.randReset(2);
+        context.randSeed(1 + int(j.seed & 0x3fffffff));
+#if VM_TRACE
+        context.traceEverOn(true);
+#endif
+        model = std::make_unique<Model>(&context);
+#if VM_TRACE
+        if (job.waves) {
+            model->trace(&trace, 99);
+            trace.open(job.waves);
+        }
+#endif
+        job.cycles = job.produced = job.event_count = 0;
+        job.first_input_cycle = -1;
+        for (int k = 0; k < INPUTS; k++) {
+            job.accepted[k] = 0;
+            withdraw(*model, k);
+        }
+        set_ready(*model, false);
+        model->aresetn = 0;
+        for (int64_t c = 0; c < RESET_CYCLES; c++) {
+            low();
+            if (c == RESET_CYCLES - 1 && output_valid(*model)) event(VALID_IN_RESET, 0);
+            high();
+        }
+        model->aresetn = 1;
+    }
+
+    ~Bench() {
+        model->final();
+#if VM_TRACE
+        if (job.waves) trace.close();
+#endif
+    }
+
+    void low() {
+        model->aclk = 0;
+        step();
+    }
+    void high() {
+        model->aclk = 1;
+        step();
+    }
+    void step() {
+        model->eval();
+#if VM_TRACE
+        if (job.waves) trace.dump(context.time());
+        context.timeInc(5);
+#endif
+    }
+
+    void event(Event kind, int64_t value) {
+        if (job.event_count < MAX_EVENTS) {
+            int64_t* e = job.events[job.event_count];
+            e[0] = kind, e[1] = job.cycles, e[2] = value;
+        }
+        job.event_count++;
+    }
+
+    State cycle() {
+        for (int k = 0; k < INPUTS; k++) {
+            if (pending[k]) continue;
+            const int64_t at = job.accepted[k];
+            if (at < job.input_beats[k] && !(job.idle && input_random[k].below(job.idle))) {
+                drive(*model, k, job.input[k], at, (at + 1) % job.frame_beats[k] == 0);
+                pending[k] = true;
+            } else {
+                withdraw(*model, k);
+            }
+        }
+        const bool open = !(job.backpressure && output_random.below(job.backpressure));
+        set_ready(*model, open);
+        low();
+
+        const bool valid = output_valid(*model);
+        if (valid) {
+            output_data(*model, word);
+            const bool last = output_last(*model);
+            if (stalled && (std::memcmp(word, held, OUTPUT_BYTES) || last != held_last))
+                event(DATA_CHANGED, job.produced);
+            std::memcpy(held, word, OUTPUT_BYTES);
+            held_last = last;
+        } else if (stalled) {
+            event(VALID_WITHDRAWN, job.produced);
+        }
+        stalled = valid && !open;
+
+        bool handshake = false;
+        bool taken[INPUTS];
+        for (int k = 0; k < INPUTS; k++) taken[k] = pending[k] && input_ready(*model, k);
+
+        if (valid && open) {
+            handshake = true;
+            if (job.backpressure) {  // a valid or a word that changes with ready deadlocks or lies elsewhere
+                set_ready(*model, false);
+                model->eval();
+                bool same = output_valid(*model) && output_last(*model) == held_last;
+                if (same) {
+                    output_data(*model, word);
+                    same = !std::memcmp(word, held, OUTPUT_BYTES);
+                }
+                if (!same) event(VALID_AFTER_READY, job.produced);
+                set_ready(*model, true);
+                model->eval();
+            }
+            if (job.produced < job.output_beats) {
+                const bool last = (job.produced + 1) % job.output_frame_beats == 0;
+                if (held_last != last) event(last ? LAST_MISSING : LAST_EARLY, job.produced);
+                std::memcpy(job.output + job.produced * OUTPUT_BYTES, held, OUTPUT_BYTES);
+                job.beat_cycles[job.produced] = job.cycles;
+                // A surplus beat may come a while later: wait for it as long as the first beat took, up to a limit.
+                if (++job.produced == job.output_beats) {
+                    const int64_t latency = job.beat_cycles[0] - job.first_input_cycle;
+                    finish = job.cycles + 64 + (latency < 4096 ? latency : 4096);
+                }
+            } else {
+                event(EXTRA_BEAT, job.produced++);
+            }
+        }
+        for (int k = 0; k < INPUTS; k++) {
+            if (!taken[k]) continue;
+            handshake = true;
+            pending[k] = false;
+            job.accepted[k]++;
+            if (job.first_input_cycle < 0) job.first_input_cycle = job.cycles;
+        }
+        high();
+
+        if (handshake) last_handshake = job.cycles;
+        const int64_t now = job.cycles++;
+        if (finish >= 0 && now >= finish) return DONE;
+        if (finish < 0 && now - last_handshake >= job.watchdog) return DEADLOCK;
+        if (job.max_cycles && job.cycles >= job.max_cycles) return CYCLE_LIMIT;
+        return RUNNING;
+    }
+};
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT int64_t batch_job_bytes() { return sizeof(Job); }
+
+EXPORT void* batch_open(Job* job) { return new Bench(*job, std::make_index_sequence<INPUTS>()); }
+
+EXPORT int64_t batch_advance(void* bench, int64_t cycles) {
+    State state = RUNNING;
+    while (state == RUNNING && cycles-- > 0) state = static_cast<Bench*>(bench)->cycle();
+    return state;
+}
+
+EXPORT void batch_close(void* bench) { delete static_cast<Bench*>(bench); }

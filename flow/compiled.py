@@ -1,0 +1,318 @@
+"""Compiled RTL: Verilator's C++ and our own batch loop in one shared library, for whole data sets.
+
+Arrays go in and arrays come out of one C call for many cycles; no Python runs per cycle. Idle sources and a sink with
+back-pressure come from seeded generators inside the loop, so a run is repeatable to the cycle. The loop also watches
+the protocol (see `flow/batch_loop.cpp`): TLAST, a word that changes while stalled, a valid that is withdrawn or waits
+for ready, surplus beats, deadlock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flow.rtl_run import RtlRun
+from flow.verilate import (
+    COMMON_FLAGS,
+    TOP,
+    cached,
+    check_ports,
+    command,
+    compile_generated,
+    default_cache,
+    generate,
+    key,
+    mangle,
+    runtime,
+    toolchain,
+)
+from rtl.ports import StreamPort
+from sim.errors import BittrueError
+
+PREFIX = "Vbittrue"
+#: Cycles without any handshake that are taken for a deadlock. Longer than any latency seen; a fraction of a second
+#: for a small design, some seconds for a large one.
+WATCHDOG = 1 << 20
+MAX_EVENTS = 16
+DONE, DEADLOCK, CYCLE_LIMIT = 1, 2, 3
+SECONDS_PER_CALL = 0.2
+
+EVENTS = {
+    1: "the last beat of frame {frame} came without TLAST",
+    2: "TLAST on beat {beat} of frame {frame}, which has {beats}",
+    3: "TDATA or TLAST changed while TVALID was high and TREADY low (frame {frame}, beat {beat})",
+    4: "TVALID was withdrawn before TREADY (frame {frame}, beat {beat})",
+    5: "a beat more than the {beats} of each of the {frames} frames",
+    6: "TVALID is high in reset",
+    7: "TVALID, TDATA or TLAST depends on TREADY in the same cycle (frame {frame}, beat {beat})",
+}
+
+
+class _Job(ctypes.Structure):
+    """Mirror of `Job` in batch_loop.cpp."""
+
+    _fields_ = [
+        ("input", ctypes.c_void_p),
+        ("input_beats", ctypes.c_void_p),
+        ("frame_beats", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+        ("beat_cycles", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("output_beats", "output_frame_beats", "seed", "idle", "backpressure")),
+        ("watchdog", ctypes.c_int64),
+        ("max_cycles", ctypes.c_int64),
+        ("waves", ctypes.c_char_p),
+        *((name, ctypes.c_int64) for name in ("cycles", "produced", "first_input_cycle", "event_count")),
+        ("events", ctypes.c_int64 * 3 * MAX_EVENTS),
+        ("accepted", ctypes.c_void_p),
+    ]
+
+
+def check_probability(value: float, name: str) -> float:
+    """A stall probability: at least 0 and below 1."""
+    if not 0.0 <= value < 1.0:
+        raise BittrueError(f"{name} is a probability of at least 0 and below 1, not {value}")
+    return value
+
+
+def check_batch(inputs: Sequence[StreamPort], x: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The packed beats of every input, uint8 `[n, beats, bytes]`, after the checks that all simulators share."""
+    if len(x) != len(inputs):
+        names = ", ".join(port.prefix for port in inputs)
+        raise BittrueError(f"the RTL has {len(inputs)} inputs ({names}), got {len(x)}")
+    words = [port.pack(codes) for port, codes in zip(inputs, x, strict=True)]
+    if len({len(w) for w in words}) > 1:
+        raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(w)) for w in words)}")
+    if not len(words[0]):
+        raise BittrueError("the RTL was given an empty batch; give at least one frame")
+    return words
+
+
+def unfinished(
+    state: str, accepted: Sequence[int], inputs: Sequence[StreamPort], produced: int, output: StreamPort, frames: int
+) -> str:
+    """The sentence about a run that stopped before all beats were through."""
+    taken = ", ".join(f"{p.prefix} accepted {a} of {p.beats * frames}" for p, a in zip(inputs, accepted, strict=True))
+    return f"{state}: {taken} beats, {output.prefix} produced {produced} of {output.beats * frames}"
+
+
+class CompiledRtl:
+    """A design as machine code.
+
+    verilog   text with the module `bittrue_top`
+    inputs    its input ports, in the order of the arrays given to `run`
+    output    its output port
+    cache     folder of compiled designs; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
+    optimize  optimisation flag(s) of g++ for the design's code
+    trace     build the slower variant that can write waveforms
+
+    Attributes: `library` (the `.so`), `build_seconds` (0 when it came from the cache, within a few ms).
+    """
+
+    def __init__(
+        self,
+        verilog: str,
+        inputs: Sequence[StreamPort],
+        output: StreamPort,
+        cache: Path | None = None,
+        optimize: str = "-O2",
+        trace: bool = False,
+    ) -> None:
+        self.verilog, self.inputs, self.output = verilog, tuple(inputs), output
+        self.cache, self.optimize, self.trace = Path(cache or default_cache()), optimize, trace
+        if not self.inputs:
+            raise BittrueError("the RTL has no input port")
+        start = time.perf_counter()
+        loop = (Path(__file__).parent / "batch_loop.cpp").read_text()
+        self._header = _ports_header(self.inputs, output)
+        folder = cached(self.cache, f"compiled-{key(verilog, loop, self._header, optimize, trace)}", self._build)
+        self.library = folder / "design.so"
+        self.build_seconds = time.perf_counter() - start
+        self._lib = ctypes.CDLL(str(self.library))
+        self._lib.batch_job_bytes.restype = ctypes.c_int64
+        self._lib.batch_open.restype = ctypes.c_void_p
+        self._lib.batch_open.argtypes = [ctypes.POINTER(_Job)]
+        self._lib.batch_advance.restype = ctypes.c_int64
+        self._lib.batch_advance.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+        self._lib.batch_close.argtypes = [ctypes.c_void_p]
+        if self._lib.batch_job_bytes() != ctypes.sizeof(_Job):
+            raise BittrueError(f"{self.library}: made by another version of bittrue; remove {self.cache}")
+
+    def _build(self, folder: Path) -> None:
+        work = folder / "work"
+        work.mkdir()
+        sources = generate(self.verilog, PREFIX, ["--trace-vcd"] if self.trace else [], work)
+        check_ports((work / f"{PREFIX}.h").read_text(), (*self.inputs, self.output))
+        (work / "batch_ports.h").write_text(self._header)
+        (work / "batch_loop.cpp").write_text((Path(__file__).parent / "batch_loop.cpp").read_text())
+        flags = [f"-DVM_TRACE={int(self.trace)}", f"-DVM_TRACE_VCD={int(self.trace)}"]
+        objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work)
+        names = ["verilated", "verilated_threads"] + (["verilated_vcd_c"] if self.trace else [])
+        objects += runtime(names, flags, self.cache)
+        words = [toolchain().gxx, *COMMON_FLAGS, "-shared", "-pthread", *objects, "-latomic", "-o", "../design.so"]
+        command(words, work, "g++ cannot link the simulator")
+        (folder / f"{TOP}.v").write_text(self.verilog)
+        shutil.rmtree(work)
+
+    # -- run -------------------------------------------------------------------------------------------
+    def run(
+        self,
+        *x: np.ndarray,
+        stall_seed: int | None = None,
+        idle: float = 0.0,
+        backpressure: float = 0.0,
+        max_cycles: int | None = None,
+        watchdog: int = WATCHDOG,
+        progress: Callable[[int, int], None] | None = None,
+        waves: Path | None = None,
+    ) -> RtlRun:
+        """Run a batch.
+
+        x             codes `[n, *shape]`, one array per input
+        stall_seed    seed of the stalls (None is 0); it matters only when a probability is above 0
+        idle          probability, 0 <= p < 1, that a source waits another cycle before it offers its next beat
+        backpressure  probability, 0 <= p < 1, that the sink is not ready in a cycle
+        max_cycles    stop after so many cycles; None: no limit
+        watchdog      cycles without any handshake after which the design is called deadlocked
+        progress      called a few times a second with (frames completed, frames)
+        waves         VCD file to write (only with `trace=True`); cycle c of the run rises at 80 + 10 c + 5 ns
+
+        Protocol errors, deadlock and missing beats are in the result's `errors`; `RtlRun.check` raises them.
+        """
+        words = check_batch(self.inputs, x)
+        if waves is not None and not self.trace:
+            raise BittrueError("waveforms need the traced variant: make it with CompiledRtl(..., trace=True)")
+        if watchdog < 1 or (max_cycles is not None and max_cycles < 1):
+            raise BittrueError("watchdog and max_cycles are at least 1")
+        frames, count = len(words[0]), len(self.inputs)
+        output = np.zeros((frames, self.output.beats, self.output.beat_bytes), np.uint8)
+        beat_cycles = np.full((frames, self.output.beats), -1, np.int64)
+        accepted = np.zeros(count, np.int64)
+        frame_beats = np.array([port.beats for port in self.inputs], np.int64)
+        input_beats = frame_beats * frames
+        pointers = (ctypes.c_void_p * count)(*(w.ctypes.data for w in words))
+        job = _Job(
+            input=ctypes.addressof(pointers),
+            input_beats=input_beats.ctypes.data,
+            frame_beats=frame_beats.ctypes.data,
+            output=output.ctypes.data,
+            beat_cycles=beat_cycles.ctypes.data,
+            output_beats=frames * self.output.beats,
+            output_frame_beats=self.output.beats,
+            seed=(stall_seed or 0) & 0xFFFF_FFFF,
+            idle=int(check_probability(idle, "idle") * (1 << 53)),
+            backpressure=int(check_probability(backpressure, "backpressure") * (1 << 53)),
+            watchdog=watchdog,
+            max_cycles=max_cycles or 0,
+            waves=str(waves).encode() if waves is not None else None,
+            accepted=accepted.ctypes.data,
+        )
+        start = time.perf_counter()
+        bench = self._lib.batch_open(ctypes.byref(job))
+        try:
+            # Some calls instead of one, so that progress is shown and Ctrl-C works.
+            state, step = 0, 1 << 12
+            while state == 0:
+                before = time.perf_counter()
+                state = self._lib.batch_advance(bench, step)
+                if time.perf_counter() - before < SECONDS_PER_CALL / 2:
+                    step *= 2
+                if progress:
+                    progress(min(job.produced // self.output.beats, frames), frames)
+        finally:
+            self._lib.batch_close(bench)
+        seconds = time.perf_counter() - start
+        produced = min(job.produced, output.shape[0] * output.shape[1])
+        errors = self._errors(job, frames)
+        if state != DONE or (accepted != input_beats).any():
+            why = {
+                DONE: "all outputs came before all inputs were taken",
+                DEADLOCK: f"deadlock, no handshake for {watchdog} cycles",
+                CYCLE_LIMIT: f"stopped after max_cycles = {max_cycles}",
+            }[state]
+            errors.append(unfinished(why, accepted.tolist(), self.inputs, produced, self.output, frames))
+        codes = self.output.integers(output)
+        if padding := self.output.padding_error(codes):
+            errors.append(padding)
+        return RtlRun(
+            simulator="compiled",
+            outputs=codes,
+            beat_cycles=beat_cycles,
+            first_input_cycle=job.first_input_cycle,
+            cycles=job.cycles,
+            seconds=seconds,
+            errors=tuple(errors),
+            waves=Path(waves) if waves is not None else None,
+        )
+
+    def _errors(self, job: _Job, frames: int) -> list[str]:
+        errors = []
+        for kind, cycle, value in job.events[: min(job.event_count, MAX_EVENTS)]:
+            errors.append(event_text(kind, cycle, value, self.output, frames))
+        if job.event_count > MAX_EVENTS:
+            errors.append(f"{job.event_count - MAX_EVENTS} more protocol errors")
+        return errors
+
+    def vcd(self, path: Path, *x: np.ndarray, frames: int | None = None, **options: object) -> RtlRun:
+        """Write the waveform of the first `frames` frames to a VCD file, with a traced build of the same design.
+
+        `options` are those of `run`: with the seed and the probabilities of an earlier run the stalls are the same.
+        """
+        design = self
+        if not self.trace:
+            design = CompiledRtl(self.verilog, self.inputs, self.output, self.cache, self.optimize, trace=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return design.run(*(v[:frames] for v in x), waves=Path(path), **options)
+
+
+def event_text(kind: int, cycle: int, beat: int, output: StreamPort, frames: int) -> str:
+    """A protocol error of the output port as a sentence."""
+    frame, at = divmod(beat, output.beats)
+    text = EVENTS[kind].format(frame=frame, beat=at, beats=output.beats, frames=frames)
+    return f"{output.prefix}: {text}" + ("" if kind == 6 else f" in cycle {cycle}")
+
+
+def _ports_header(inputs: Sequence[StreamPort], output: StreamPort) -> str:
+    """The C++ that binds the names and widths of the ports for the batch loop."""
+    lines = [
+        f'#include "{PREFIX}.h"',
+        "#include <cstdint>",
+        "#include <cstring>",
+        f"using Model = {PREFIX};",
+        f"constexpr int INPUTS = {len(inputs)};",
+        f"constexpr int OUTPUT_BYTES = {output.beat_bytes};",
+        "// Little-endian host: the low bytes of a port are its first bytes, also of a VlWide.",
+        "template <int BYTES, class Port> inline void put(Port& port, const uint8_t* beat) {",
+        "    Port value{}; std::memcpy(static_cast<void*>(&value), beat, BYTES); port = value;",
+        "}",
+    ]
+    cases: dict[str, list[str]] = {"drive": [], "withdraw": [], "ready": []}
+    for k, port in enumerate(inputs):
+        data, valid, ready, last = (f"m.{mangle(s)}" for s in (port.tdata, port.tvalid, port.tready, port.tlast))
+        cases["drive"].append(
+            f"case {k}: put<{port.beat_bytes}>({data}, all + at * {port.beat_bytes}); "
+            f"{last} = last; {valid} = 1; break;"
+        )
+        cases["withdraw"].append(f"case {k}: {valid} = 0; {last} = 0; break;")
+        cases["ready"].append(f"case {k}: return {ready};")
+    data, valid, ready, last = (f"m.{mangle(s)}" for s in (output.tdata, output.tvalid, output.tready, output.tlast))
+    lines += [
+        "inline void drive(Model& m, int k, const uint8_t* all, int64_t at, bool last) { switch (k) {",
+        *cases["drive"],
+        "} }",
+        "inline void withdraw(Model& m, int k) { switch (k) {",
+        *cases["withdraw"],
+        "} }",
+        "inline bool input_ready(Model& m, int k) { switch (k) {",
+        *cases["ready"],
+        "} return false; }",
+        f"inline void set_ready(Model& m, bool value) {{ {ready} = value; }}",
+        f"inline bool output_valid(Model& m) {{ return {valid}; }}",
+        f"inline bool output_last(Model& m) {{ return {last}; }}",
+        f"inline void output_data(Model& m, uint8_t* word) {{ std::memcpy(word, &{data}, OUTPUT_BYTES); }}",
+    ]
+    return "\n".join(lines) + "\n"
