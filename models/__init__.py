@@ -1,0 +1,1 @@
+"""What is trained: data, layers, networks, training, quantisation, and the lowering to an integer program."""

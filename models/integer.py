@@ -1,0 +1,316 @@
+"""ResMLP in integers, in torch: its forward is the hardware's arithmetic, its backward trains it.
+
+Every activation is a tensor of whole numbers in float32. Parameters stay real; each forward rounds them:
+
+    M = W * s_x / s_y,   e = floor(log2(high / max|M| of the output channel)) within 1..16,   w = round(M * 2^e)
+    y = clamp(floor(acc * 2^-e + 0.5) + round(b / s_y), low, high)
+
+`floor(t + 0.5)` of `acc * 2^-e` is exactly the contract's round_shift. Sums are exact in any order because they
+stay below 2^24; a layer in which one could reach that computes in float64. Gradients go straight through
+rounding and stop where a value was clamped; as s_x / s_y, b / s_y and V / s_y are part of the expressions,
+autograd finds the gradients of the scales as well.
+Source of the scheme: symmetric INT8 with power-of-two requantisation of PSA-Compress (Singh et al., 2025).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from models.data import encode
+from models.exact import POWERS, interpolate_codes, requantize, round_through
+from models.resmlp import INPUT_SCALE
+from models.settings import Network, Quantize
+
+#: Whole numbers up to this magnitude are exact in float32.
+EXACT = 1 << 24
+MAX_SHIFT = 16
+INPUT_BITS = 8
+
+
+class Step(nn.Module):
+    """The real value of one code step of a group of tensors, shared by the layers around them: `exp(log)`."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(math.log(value)), requires_grad=False)
+
+    @property
+    def value(self) -> Tensor:
+        return self.log.exp()
+
+    def set(self, value: float) -> None:
+        with torch.no_grad():
+            self.log.fill_(math.log(value))
+
+
+class IntegerLayer(nn.Module):
+    """Base of the layers that lowering knows. `target` is the step of the result, `bits` its width."""
+
+    def __init__(self, target: Step, bits: int) -> None:
+        super().__init__()
+        self.target = target
+        self.bits = bits
+        self.low, self.high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+    @property
+    def scale(self) -> float:
+        """Real value of one step of the result."""
+        return float(self.target.value)
+
+
+class IntegerInput(IntegerLayer):
+    """The network's input: codes `[B, T, F]` as whole numbers `[T, B, F]`."""
+
+    def __init__(self, tokens: int, features: int) -> None:
+        super().__init__(Step(INPUT_SCALE), INPUT_BITS)
+        self.tokens, self.features = tokens, features
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return codes.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+
+
+class IntegerLinear(IntegerLayer):
+    """`[..., K]` to `[..., N]`: matrix product, shift of each output channel, bias, clamp (at 0 with `relu`).
+
+    `source_gain` multiplies the source's step, where the tensor read is a fixed multiple of it.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        source: Step,
+        target: Step,
+        bits: int,
+        *,
+        input_bits: int | None = None,
+        relu: bool = False,
+        source_gain: float = 1.0,
+    ) -> None:
+        super().__init__(target, bits)
+        self.source, self.relu, self.source_gain = source, relu, source_gain
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        largest = inputs * (1 << ((input_bits or bits) - 1)) * (1 << (bits - 1)) + (1 << (MAX_SHIFT - 1))
+        self.kind = torch.float32 if largest < EXACT else torch.float64
+
+    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight `[N, K]`, shift `[N]`, bias `[N]`, as whole numbers in float32."""
+        return integer_parameters(self, self.weight, self.bias, self.source.value * self.source_gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, shift, bias = self.integers()
+        acc = linear(x.to(self.kind), weight.to(self.kind))
+        return requantize(acc, shift, bias, 0 if self.relu else self.low, self.high)
+
+
+class IntegerTokenLinear(IntegerLinear):
+    """As `IntegerLinear`, over the tokens of `[T, B, C]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, shift, bias = self.integers()
+        acc = weight.to(self.kind) @ x.reshape(len(x), -1).to(self.kind)
+        y = requantize(acc, shift, bias, 0 if self.relu else self.low, self.high, channels_first=True)
+        return y.view(-1, *x.shape[1:])
+
+
+class IntegerAffine(IntegerLayer):
+    """`[..., C]`: product with a weight of each channel, shift, bias, clamp."""
+
+    def __init__(self, channels: int, source: Step, target: Step, bits: int) -> None:
+        super().__init__(target, bits)
+        self.source = source
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight, shift and bias `[C]`, as whole numbers in float32."""
+        weight, shift, bias = integer_parameters(self, self.weight[:, None], self.bias, self.source.value)
+        return weight[:, 0], shift, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, shift, bias = self.integers()
+        return requantize(x, shift, bias, self.low, self.high, weight=weight)
+
+
+def integer_parameters(layer: IntegerLayer, weight: Tensor, bias: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+    """Weight, shift and bias in whole numbers, of a layer with real `weight` `[N, K]` and `bias` `[N]`."""
+    step = layer.target.value
+    scaled = weight * (source / step)
+    shift = torch.floor(torch.log2(layer.high / scaled.detach().abs().amax(1))).clamp(1, MAX_SHIFT)
+    codes = round_through(scaled * POWERS.to(shift.device)[shift.nan_to_num(1).long()][:, None])
+    return (
+        codes.clamp(layer.low, layer.high),
+        shift,
+        round_through(bias / step).clamp(layer.low, layer.high),
+    )
+
+
+class IntegerTable(IntegerLayer):
+    """A function of each channel, `[..., C]`: a table of knots with linear interpolation between them.
+
+    `knots` `[C, segments + 1]` are the real values at the codes low, low + 2^f, ... up to and with high + 1,
+    where f = input bits - log2(segments).
+    """
+
+    def __init__(self, channels: int, segments: int, source: Step, target: Step, bits: int) -> None:
+        super().__init__(target, bits)
+        self.source = source
+        self.segments = segments
+        self.fraction_bits = bits - (segments.bit_length() - 1)
+        self.knots = nn.Parameter(torch.zeros(channels, segments + 1))
+
+    @property
+    def at(self) -> Tensor:
+        """The codes at which the knots lie, `[segments + 1]`."""
+        return self.low + torch.arange(self.segments + 1, dtype=torch.float32) * (1 << self.fraction_bits)
+
+    def integers(self) -> Tensor:
+        """The knots `[C, segments + 1]`, as whole numbers in float32."""
+        return round_through(self.knots / self.target.value).clamp(self.low, self.high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return interpolate_codes(x, self.integers(), self.low, self.fraction_bits)
+
+
+class IntegerAdd(IntegerLayer):
+    """Saturating sum of two tensors of one step."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x + y).clamp(self.low, self.high)
+
+
+class IntegerMean(IntegerLayer):
+    """Sum over the tokens of `[T, B, C]`, shifted by ceil(log2 T).
+
+    The result is the mean times `T / 2^shift`; `gain` is the inverse, by which the reader's source step grows.
+    """
+
+    def __init__(self, tokens: int, target: Step, bits: int) -> None:
+        super().__init__(target, bits)
+        self.tokens = tokens
+        self.shift = (tokens - 1).bit_length()
+
+    @property
+    def gain(self) -> float:
+        return (1 << self.shift) / self.tokens
+
+    @property
+    def scale(self) -> float:
+        return super().scale * self.gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return round_through(x.sum(0) * 2.0**-self.shift)
+
+
+class IntegerCrossToken(nn.Module):
+    """`residual(x) + scale(mix(norm(x)))`."""
+
+    def __init__(self, tokens: int, embed: int, source: Step, target: Step, bits: int) -> None:
+        super().__init__()
+        normed, mixed = Step(), Step()
+        self.residual = IntegerAffine(embed, source, target, bits)
+        self.norm = IntegerAffine(embed, source, normed, bits)
+        self.mix = IntegerTokenLinear(tokens, tokens, normed, mixed, bits)
+        self.scale = IntegerAffine(embed, mixed, target, bits)
+        self.add = IntegerAdd(target, bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.add(self.scale(self.mix(self.norm(x))), self.residual(x))
+
+
+class IntegerCrossChannel(nn.Module):
+    """`residual(x) + MLP(x)`; normalisation and scale are folded into the MLP, a ReLU is a clamp of `first`."""
+
+    def __init__(self, network: Network, segments: int, source: Step, target: Step, bits: int) -> None:
+        super().__init__()
+        embed, hidden = network.embed, network.hidden
+        self.tables = network.nonlinearity != "relu"
+        self.residual = IntegerAffine(embed, source, target, bits)
+        last = Step()
+        if self.tables:
+            before, between = Step(), Step()
+            self.before = IntegerTable(embed, segments, source, before, bits)
+            self.first = IntegerLinear(embed, hidden, before, between, bits)
+            self.between = IntegerTable(hidden, segments, between, last, bits)
+        else:
+            self.first = IntegerLinear(embed, hidden, source, last, bits, relu=True)
+        self.second = IntegerLinear(hidden, embed, last, target, bits)
+        self.add = IntegerAdd(target, bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.between(self.first(self.before(x))) if self.tables else self.first(x)
+        return self.add(self.second(y), self.residual(x))
+
+
+class IntegerBlock(nn.Module):
+    """A cross-token and a cross-channel layer."""
+
+    def __init__(self, network: Network, tokens: int, segments: int, source: Step, target: Step, bits: int) -> None:
+        super().__init__()
+        middle = Step()
+        self.token = IntegerCrossToken(tokens, network.embed, source, middle, bits)
+        self.mlp = IntegerCrossChannel(network, segments, middle, target, bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.token(x))
+
+
+class IntegerResMLP(nn.Module):
+    """A ResMLP whose forward is exact: codes `[B, tokens, features]` in, logit codes `[B, classes]` in float32 out.
+
+    Made and filled by `models.quantize.post_training`, or read by `models.storage.load`. Multiply a result by
+    `scale` for logits in real units.
+    """
+
+    def __init__(
+        self, network: Network, quantize: Quantize, shape: tuple[int, int, int], classes: int, gain: int = 1
+    ) -> None:
+        super().__init__()
+        self.network, self.quantize = network, quantize
+        self.shape, self.classes, self.gain = tuple(shape), classes, gain
+        bits, (height, width, colours) = quantize.bits, shape
+        tokens, features = (height // network.patch) * (width // network.patch), network.patch**2 * colours
+        segments = min(quantize.segments, 1 << bits)
+        steps = [Step() for _ in range(network.blocks + 1)]
+        self.input = IntegerInput(tokens, features)
+        self.embed = IntegerLinear(
+            features, network.embed, self.input.target, steps[0], bits, input_bits=self.input.bits
+        )
+        self.blocks = nn.ModuleList(
+            IntegerBlock(network, tokens, segments, *steps[k : k + 2], bits) for k in range(network.blocks)
+        )
+        self.pool = IntegerMean(tokens, steps[-1], bits)
+        self.classifier = IntegerLinear(network.embed, classes, steps[-1], Step(), bits, source_gain=self.pool.gain)
+
+    @property
+    def scale(self) -> Tensor:
+        """Real value of one step of the logits."""
+        return self.classifier.target.value
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values from which `from_description` builds the network, without its parameters."""
+        network, quantize = self.network.model_dump(), self.quantize.model_dump()
+        geometry = {"shape": list(self.shape), "classes": self.classes, "gain": self.gain}
+        return {"network": network, "quantize": quantize} | geometry
+
+    @classmethod
+    def from_description(cls, values: dict[str, Any]) -> IntegerResMLP:
+        network, quantize = Network(**values["network"]), Quantize(**values["quantize"])
+        return cls(network, quantize, tuple(values["shape"]), values["classes"], values["gain"])
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, tokens, features]`."""
+        return encode(images, self.network.patch, self.gain)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = self.embed(self.input(codes))
+        for block in self.blocks:
+            x = block(x)
+        return self.classifier(self.pool(x))

@@ -1,0 +1,52 @@
+"""Quantisation-aware training on the integers themselves: what is trained is what the hardware computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from models.data import Data
+from models.integer import IntegerResMLP, Step
+from models.settings import Qat
+from models.train import Epoch, Progress, optimize
+
+
+def fit(
+    model: IntegerResMLP,
+    data: Data,
+    settings: Qat,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    device: torch.device | str | None = None,
+) -> tuple[Epoch, ...]:
+    """Train in place: cross entropy of the integer logits times their scale. See `models.train.fit`.
+
+    Scales stay as post-training quantisation set them unless `settings.learn_scales`; that of the input is fixed.
+    """
+    steps = [m.log for m in model.modules() if isinstance(m, Step) and m is not model.input.target]
+    scales = set(map(id, steps)) | {id(model.input.target.log)}
+    for log in steps:
+        log.requires_grad_(settings.learn_scales)
+    groups = [{"params": [p for p in model.parameters() if id(p) not in scales], "lr": settings.lr}]
+    if settings.learn_scales:
+        groups.append({"params": steps, "lr": settings.scale_lr})
+
+    def loss(network: nn.Module, codes: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(network(codes) * network.scale, labels)
+
+    return optimize(
+        model,
+        data,
+        settings,
+        groups,
+        stage="qat",
+        loss=loss,
+        checkpoint=checkpoint,
+        progress=progress,
+        device=device,
+    )

@@ -1,0 +1,164 @@
+"""ResMLP: a network of two linear layers in turn, over the tokens and over the channels of each token.
+
+    x = embed(patches)
+    block:  x = x + scale(mix(norm(x)))                        `mix` is one T x T linear over the tokens
+            x = x + scale(MLP(norm(x)))                        over the channels
+    logits = classifier(mean over tokens of norm(x))
+
+`norm` is batch normalisation over images and tokens, `scale` a gain and offset of each channel (gain starts at
+0.1). The MLP is Linear, ReLU, Linear; or, with learnable 1-D functions, PSA, Linear, PSA, Linear.
+
+Tensors inside are token-first, `[T, B, E]`: mixing tokens is one matrix product with `[T, B * E]` and a linear
+over the channels is one with `[T * B, E]`, so that nothing is ever transposed.
+Source: Touvron et al., "ResMLP", 2021; with PSA: Singh et al., ACM TRETS 18(2), 2025.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.data import Data, encode
+from models.psa import LerpPsa, Psa
+from models.settings import Network
+from sim.errors import BittrueError
+
+#: Real value of one step of an input code.
+INPUT_SCALE = 1 / 128
+
+
+class Norm(nn.BatchNorm1d):
+    """Batch normalisation of each channel over everything else; `[..., C]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.reshape(-1, x.shape[-1])).view_as(x)
+
+
+class Scale(nn.Module):
+    """Gain and offset of each channel."""
+
+    def __init__(self, channels: int, gain: float = 0.1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), gain))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias, x, self.weight)
+
+
+class TokenLinear(nn.Linear):
+    """A linear layer over the tokens of `[T, B, E]`; weight `[T, T]`, bias `[T]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens, batch, channels = x.shape
+        y = torch.addmm(self.bias[:, None], self.weight, x.reshape(tokens, batch * channels))
+        return y.view(self.out_features, batch, channels)
+
+
+class CrossToken(nn.Module):
+    """`x + scale(mix(norm(x)))`."""
+
+    def __init__(self, tokens: int, embed: int) -> None:
+        super().__init__()
+        self.norm = Norm(embed)
+        self.mix = TokenLinear(tokens, tokens)
+        self.scale = Scale(embed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale(self.mix(self.norm(x)))
+
+
+class CrossChannel(nn.Module):
+    """`x + scale(MLP(norm(x)))`; `before` and `between` are the functions in front of the two linears."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        embed, hidden = network.embed, network.hidden
+        self.norm = Norm(embed)
+        self.before = function(network, embed) if network.nonlinearity != "relu" else nn.Identity()
+        self.first = nn.Linear(embed, hidden)
+        self.between = function(network, hidden) if network.nonlinearity != "relu" else nn.ReLU()
+        self.second = nn.Linear(hidden, embed)
+        self.scale = Scale(embed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(self.before(self.norm(x)))
+        return x + self.scale(self.second(self.between(y)))
+
+
+class Block(nn.Module):
+    """A cross-token and a cross-channel layer."""
+
+    def __init__(self, network: Network, tokens: int) -> None:
+        super().__init__()
+        self.token = CrossToken(tokens, network.embed)
+        self.mlp = CrossChannel(network)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.token(x))
+
+
+class ResMLP(nn.Module):
+    """The network in the module's docstring.
+
+    network   its geometry
+    shape     height, width and channels of an image
+    classes   number of classes
+    gain      code steps of one pixel step (`Data.gain`)
+
+    `forward` takes codes `[B, tokens, features]` as `encode` makes them (any number type) and gives float logits
+    `[B, classes]`; one code step is worth 1/128.
+    """
+
+    def __init__(self, network: Network, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
+        super().__init__()
+        height, width, colours = shape
+        if height % network.patch or width % network.patch:
+            raise BittrueError(
+                f"network: patch {network.patch} does not tile images of {height} x {width}; choose one that divides both"
+            )
+        self.network, self.shape, self.classes, self.gain = network, tuple(shape), classes, gain
+        self.tokens = (height // network.patch) * (width // network.patch)
+        self.features = network.patch**2 * colours
+        self.embed = nn.Linear(self.features, network.embed)
+        self.blocks = nn.ModuleList(Block(network, self.tokens) for _ in range(network.blocks))
+        self.norm = Norm(network.embed)
+        self.classifier = nn.Linear(network.embed, classes)
+
+    @classmethod
+    def for_data(cls, network: Network, data: Data, seed: int | None = None) -> ResMLP:
+        """A network for a data set; `seed` fixes its initial parameters without touching torch's generator."""
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            return cls(network, data.shape, len(data.classes), data.gain)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values from which `from_description` builds the network, without its parameters."""
+        network = self.network.model_dump()
+        return {"network": network, "shape": list(self.shape), "classes": self.classes, "gain": self.gain}
+
+    @classmethod
+    def from_description(cls, values: dict[str, Any]) -> ResMLP:
+        return cls(Network(**values["network"]), tuple(values["shape"]), values["classes"], values["gain"])
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, tokens, features]`."""
+        return encode(images, self.network.patch, self.gain)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = codes.transpose(0, 1).to(self.embed.weight.dtype) * INPUT_SCALE
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.classifier(self.norm(x).mean(0))
+
+
+def function(network: Network, channels: int) -> nn.Module:
+    """The learnable 1-D functions that the settings ask for."""
+    if network.nonlinearity == "psa":
+        return Psa(channels, network.terms)
+    return LerpPsa(channels, network.terms, network.grid_points, network.grid_range)
