@@ -1,0 +1,1 @@
+"""What is built: one Amaranth component per operation, the planner, the pipeline and its AXI4-Stream top."""

@@ -1,0 +1,68 @@
+"""Buffered stages: fill one block while another is worked through, without a bubble between blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Module, Signal
+
+from rtl.stage import Outlet, Stage, advance
+
+
+@dataclass(frozen=True)
+class Control:
+    """The control signals of a buffered stage.
+
+    write         an input beat is stored in this cycle, at (`write_block`, `write_beat`)
+    advance       one step of work is issued in this cycle, for (`read_block`, `word`, `step`)
+    word          counts the steps of a block, 0 .. beats_out * steps - 1
+    step          counts the steps of an output beat, 0 .. steps - 1
+    issue         the step is the last of its output beat
+    release       the step is the last of its block
+    """
+
+    write: Signal
+    write_block: Signal
+    write_beat: Signal
+    write_full: Signal
+    advance: Signal
+    read_block: Signal
+    word: Signal
+    step: Signal
+    issue: Signal
+    release: Signal
+
+
+class BufferedStage(Stage):
+    """A stage that holds `timing.blocks` blocks of input; see `rtl.stage` for the protocol."""
+
+    def control(self, m: Module, outlet: Outlet) -> Control:
+        t = self.timing
+        held = Signal(range(t.blocks + 1))
+        room, active = Signal(init=1), Signal()
+        write, write_full = Signal(), Signal()
+        write_block, write_beat = Signal(range(t.blocks)), Signal(range(t.beats_in))
+        go, issue, release = Signal(name="advance"), Signal(), Signal()
+        read_block, word, step = Signal(range(t.blocks)), Signal(range(t.beats_out * t.steps)), Signal(range(t.steps))
+
+        m.d.comb += [self.i.ready.eq(room), write.eq(self.i.valid & room)]
+        m.d.comb += write_full.eq(write & advance(m, write_beat, t.beats_in - 1, write))
+        advance(m, write_block, t.blocks - 1, write_full)
+
+        m.d.comb += go.eq(active & (outlet.available | ~issue_next(m, step, t.steps)))
+        m.d.comb += [issue.eq(go & (step == t.steps - 1)), outlet.issue.eq(issue)]
+        advance(m, step, t.steps - 1, go)
+        m.d.comb += release.eq(go & advance(m, word, t.beats_out * t.steps - 1, go))
+        advance(m, read_block, t.blocks - 1, release)
+
+        after = Signal.like(held)
+        m.d.comb += after.eq(held + write_full - release)
+        m.d.sync += [held.eq(after), room.eq(after != t.blocks), active.eq(after != 0)]
+        return Control(write, write_block, write_beat, write_full, go, read_block, word, step, issue, release)
+
+
+def issue_next(m: Module, step: Signal, steps: int) -> Signal:
+    """Whether the coming step is the last of its output beat, and so needs a credit."""
+    at_last = Signal(name="last_step")
+    m.d.comb += at_last.eq(step == steps - 1)
+    return at_last

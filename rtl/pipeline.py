@@ -1,0 +1,190 @@
+"""All stages of a program, connected: operations, width converters, forks and residual FIFOs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from amaranth.hdl import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from rtl.plumbing import Fifo, Fork, Narrow, Widen
+from rtl.schedule import Flow, simulate
+from rtl.stage import Stage, beat, realisation
+from sim.errors import BittrueError
+from sim.operation import TensorType
+from sim.program import Program
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How many inputs (`simd`) and outputs (`pe`) a matrix stage works on each cycle."""
+
+    simd: int
+    pe: int
+
+
+@dataclass
+class Element:
+    """One stage in its place: whose output it reads, and how many readers it has itself.
+
+    `fifo` is the key "node.k" of a FIFO before operand k of a node.
+    """
+
+    name: str
+    stage: Stage
+    reads: list[int]
+    node: str | None = None
+    readers: int = 0
+    fifo: str | None = None
+    branches: list[int] = field(default_factory=list)
+
+
+class Network:
+    """The elements of a program for given foldings, input lanes and FIFO entries.
+
+    folding       Folding of every matrix stage, by node
+    input_lanes   codes per beat of every program input
+    fifos         entries of the FIFO before operand k of a node, by "node.k"
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        folding: Mapping[str, Folding],
+        input_lanes: Mapping[str, int],
+        fifos: Mapping[str, int],
+    ):
+        self.program = program
+        self.elements: list[Element] = []
+        self.types: list[TensorType] = []
+        self.made: dict[str, int] = {}
+        for name, kind in program.inputs.items():
+            lanes = input_lanes[name]
+            if lanes < 1 or kind.channels % lanes:
+                raise BittrueError(f"input {name!r}: {lanes} lanes do not divide its {kind.channels} channels")
+            inlet = Widen(kind.format, lanes, lanes, kind.size // lanes)
+            self.made[name] = self._enter(f"{name}_inlet", inlet, [], kind)
+        for node in program.nodes:
+            operation = node.operation
+            sources = [self.made[name] for name in node.operands]
+            lanes = self._lanes(sources, operation, folding.get(node.name))
+            for k, source in enumerate(sources):
+                entries = fifos.get(f"{node.name}.{k}", 0)
+                if entries:
+                    source = self._fifo(f"{node.name}_fifo{k}", source, entries)
+                    self.elements[source].fifo = f"{node.name}.{k}"
+                sources[k] = self._convert(f"{node.name}_width{k}", source, lanes)
+            options = {"lanes": lanes}
+            if node.name in folding:
+                options |= {"simd": folding[node.name].simd, "pe": folding[node.name].pe}
+            try:
+                stage = realisation(operation)(operation, **options)
+            except BittrueError as error:
+                raise BittrueError(f"{node.name}: {error}") from error
+            self.made[node.name] = self._enter(node.name, stage, sources, operation.output, node.name)
+        self.output = self.made[program.result]
+        self.output_branch = self.elements[self.output].readers
+        self.elements[self.output].readers += 1
+        for element in self.elements:
+            if not element.readers:
+                raise BittrueError(f"{element.name}: nothing reads its result; remove it from the program")
+
+    # -- building --------------------------------------------------------------------------------------
+    def _enter(self, name: str, stage: Stage, reads: list[int], kind: TensorType, node: str | None = None) -> int:
+        branches = []
+        for source in reads:
+            branches.append(self.elements[source].readers)
+            self.elements[source].readers += 1
+        self.elements.append(Element(name.replace(".", "_"), stage, reads, node, branches=branches))
+        self.types.append(kind)
+        return len(self.elements) - 1
+
+    def _lanes(self, sources: list[int], operation, folding: Folding | None) -> int:
+        lanes = [self.elements[s].stage.lanes_out for s in sources]
+        if folding is not None:
+            return math.gcd(lanes[0], folding.simd)
+        if len(lanes) > 1:
+            return max(lanes)
+        if hasattr(realisation(operation), "legal_lanes"):
+            return realisation(operation).legal_lanes(operation, lanes[0])
+        return lanes[0]
+
+    def _fifo(self, name: str, source: int, entries: int) -> int:
+        stage, kind = self.elements[source].stage, self.types[source]
+        fifo = Fifo(kind.format, stage.lanes_out, entries, kind.size // stage.lanes_out)
+        return self._enter(name, fifo, [source], kind)
+
+    def _convert(self, name: str, source: int, lanes: int) -> int:
+        kind = self.types[source]
+        common = math.gcd(self.elements[source].stage.lanes_out, lanes)
+        now = self.elements[source].stage.lanes_out
+        if now != common:
+            narrow = Narrow(kind.format, now, common, kind.size // now)
+            source = self._enter(f"{name}_narrow", narrow, [source], kind)
+        if common != lanes:
+            source = self._enter(f"{name}_widen", Widen(kind.format, common, lanes, kind.size // lanes), [source], kind)
+        return source
+
+    # -- timing ----------------------------------------------------------------------------------------
+    @property
+    def bottleneck(self) -> int:
+        """Cycles per frame of the slowest stage: the pipeline's interval when no FIFO is too shallow."""
+        return max(e.stage.interval for e in self.elements)
+
+    def schedule(self, frames: int, entries: Mapping[str, int] | None = None) -> Flow:
+        """The cycles of `frames` frames; `entries` tries other FIFO depths (0 takes the FIFO out)."""
+        entries = entries or {}
+        gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}
+        place = {index: k for k, index in enumerate(i for i in range(len(self.elements)) if i not in gone)}
+        stages, reads = [], []
+        for index, element in enumerate(self.elements):
+            if index in gone:
+                continue
+            timing = element.stage.timing
+            stages.append(replace(timing, blocks=entries[element.fifo]) if element.fifo in entries else timing)
+            operands = []
+            for source, branch in zip(element.reads, element.branches, strict=True):
+                if source in gone:
+                    source, branch = self.elements[source].reads[0], self.elements[source].branches[0]
+                operands.append((place[source], branch))
+            reads.append(tuple(operands))
+        beats = self.types[self.output].size // self.elements[self.output].stage.lanes_out
+        return simulate(stages, reads, (place[self.output], self.output_branch), beats, frames)
+
+
+class Pipeline(wiring.Component):
+    """The network as one component: a stream per program input (by its name) and `o`."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        members = {}
+        for name in network.program.inputs:
+            inlet = network.elements[network.made[name]].stage
+            members[name] = In(stream.Signature(beat(network.program.inputs[name].format, inlet.lanes_in)))
+        out = network.elements[network.output].stage
+        members["o"] = Out(stream.Signature(beat(network.program.output.format, out.lanes_out)))
+        super().__init__(members)
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        network = self.network
+        outputs = []
+        for index, element in enumerate(network.elements):
+            m.submodules[element.name] = element.stage
+            if element.readers == 1:
+                outputs.append([element.stage.o])
+                continue
+            fork = Fork(network.types[index].format, element.stage.lanes_out, element.readers)
+            m.submodules[f"{element.name}_fork"] = fork
+            connect(m, element.stage.o, fork.i)
+            outputs.append(list(fork.o))
+        for name in network.program.inputs:
+            connect(m, flipped(getattr(self, name)), network.elements[network.made[name]].stage.i)
+        for element in network.elements:
+            for operand, source, branch in zip(element.stage.operands, element.reads, element.branches, strict=False):
+                connect(m, outputs[source][branch], operand)
+        connect(m, outputs[network.output][network.output_branch], flipped(self.o))
+        return m

@@ -1,0 +1,233 @@
+"""From a program to hardware parameters: foldings balanced to one interval, FIFO depths from the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from rtl.estimate import DEVICES, Area, estimate
+from rtl.pipeline import Folding, Network
+from rtl.ports import StreamPort
+from sim.errors import BittrueError
+from sim.linear import Linear
+from sim.operation import TensorType
+from sim.program import Program
+
+
+def divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything the hardware of a program depends on.
+
+    folding            Folding of each matrix stage
+    input_lanes        codes per beat of each input stream
+    fifos              entries of the FIFO before operand k of a node, by "node.k"
+    estimated_latency  cycles from the first input beat to the first output beat, unstalled
+    estimated_interval cycles between frames in steady state, unstalled
+    """
+
+    program: Program
+    folding: Mapping[str, Folding]
+    input_lanes: Mapping[str, int]
+    fifos: Mapping[str, int] = field(default_factory=dict)
+    estimated_latency: int = 0
+    estimated_interval: int = 0
+
+    @cached_property
+    def network(self) -> Network:
+        return Network(self.program, self.folding, self.input_lanes, self.fifos)
+
+    @property
+    def inputs(self) -> tuple[StreamPort, ...]:
+        """The AXI4-Stream slave ports, in the order of the program's inputs."""
+        several = len(self.program.inputs) > 1
+        return tuple(
+            StreamPort(f"s_axis_{name}" if several else "s_axis", kind, self.input_lanes[name])
+            for name, kind in self.program.inputs.items()
+        )
+
+    @property
+    def output(self) -> StreamPort:
+        """The AXI4-Stream master port."""
+        return StreamPort("m_axis", self.program.output, self.network.elements[self.network.output].stage.lanes_out)
+
+    @cached_property
+    def estimate(self) -> Area:
+        return estimate(self.network)
+
+    def stages(self) -> list[dict[str, Any]]:
+        """One row a stage, for reports: name, kind, node, folding, lanes, interval, latency, FIFO entries, area."""
+        rows = []
+        for element in self.network.elements:
+            stage, folding = element.stage, self.folding.get(element.node or "")
+            rows.append(
+                {
+                    "name": element.name,
+                    "kind": type(stage).__name__.removesuffix("Stage").lower(),
+                    "node": element.node,
+                    "reads": [self.network.elements[k].name for k in element.reads],
+                    "lanes_in": stage.lanes_in,
+                    "lanes_out": stage.lanes_out,
+                    "simd": folding.simd if folding else None,
+                    "pe": folding.pe if folding else None,
+                    "interval": stage.interval,
+                    "latency": stage.latency,
+                    "entries": stage.timing.blocks if type(stage).__name__ == "Fifo" else None,
+                }
+            )
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "program": self.program.sha256,
+            "folding": {name: {"simd": f.simd, "pe": f.pe} for name, f in self.folding.items()},
+            "input_lanes": dict(self.input_lanes),
+            "fifos": dict(self.fifos),
+            "estimated_latency": self.estimated_latency,
+            "estimated_interval": self.estimated_interval,
+        }
+
+    @staticmethod
+    def from_json(program: Program, value: Mapping[str, Any]) -> Plan:
+        if value["program"] != program.sha256:
+            raise BittrueError("the plan was made for another program; plan again")
+        folding = {name: Folding(**f) for name, f in value["folding"].items()}
+        latency, interval = value["estimated_latency"], value["estimated_interval"]
+        return Plan(program, folding, value["input_lanes"], value["fifos"], latency, interval)
+
+
+def fold(operation: Linear, interval: int, name: str) -> Folding:
+    """The folding with the fewest multipliers that works a frame off within `interval` cycles."""
+    outputs, inputs = operation.weight.shape
+    budget = interval // operation.input.tokens
+    fitting = [
+        (simd * pe, pe, simd)
+        for pe in divisors(outputs)
+        for simd in divisors(inputs)
+        if (outputs // pe) * (inputs // simd) <= budget
+    ]
+    if not fitting:
+        raise BittrueError(
+            f"{name}: {operation.input.tokens} tokens need at least {operation.input.tokens} cycles a frame, "
+            f"so an interval of {interval} cannot be reached"
+        )
+    _, pe, simd = min(fitting)
+    return Folding(simd, pe)
+
+
+def _lanes_for(kind: TensorType, interval: int) -> int:
+    """The fewest codes a beat that bring a frame in within the interval (or all channels)."""
+    return next((lanes for lanes in divisors(kind.channels) if kind.size // lanes <= interval), kind.channels)
+
+
+def natural_interval(program: Program) -> int:
+    """The interval at one code a beat: the size of the largest tensor."""
+    return max(kind.size for kind in program.types.values())
+
+
+def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: int) -> Plan:
+    lanes = {name: _lanes_for(kind, interval) for name, kind in program.inputs.items()}
+    return Plan(program, folding, lanes)
+
+
+def fold_all(program: Program, interval: int, fixed: Mapping[str, Folding] | None = None) -> dict[str, Folding]:
+    fixed = fixed or {}
+    matrices = {node.name: node.operation for node in program.nodes if isinstance(node.operation, Linear)}
+    unknown = sorted(set(fixed) - set(matrices))
+    if unknown:
+        raise BittrueError(f"folding: {unknown[0]!r} is no matrix stage; those are {', '.join(matrices)}")
+    return {name: fixed.get(name) or fold(operation, interval, name) for name, operation in matrices.items()}
+
+
+def size_fifos(plan: Plan) -> Plan:
+    """The plan with the smallest FIFOs that change no output time, and the exact latency and interval.
+
+    Every operand of a join gets a FIFO at first, deep enough never to fill; those that are not needed go, the others
+    shrink by bisection as long as every frame still ends in the same cycle.
+    """
+    program = plan.program
+    joins = [node for node in program.nodes if len(node.operands) > 1]
+    needed = {f"{node.name}.{k}": 4 * program.types[node.operands[k]].size for node in joins for k in range(2)}
+    network = Network(program, plan.folding, plan.input_lanes, needed)
+    frames = (network.schedule(2).latency or 0) // network.bottleneck + 5
+    goal = network.schedule(frames, needed)
+    for edge in needed:
+        without = network.schedule(frames, needed | {edge: 0})
+        if without.interval == goal.interval and without.ends[-1] <= goal.ends[-1]:
+            needed, goal = needed | {edge: 0}, without
+
+    def unchanged(entries: Mapping[str, int]) -> bool:
+        result = network.schedule(frames, entries)
+        return result.latency == goal.latency and bool((result.ends == goal.ends).all())
+
+    for edge, most in needed.items():
+        low, high = min(1, most), most
+        while low < high:
+            middle = (low + high) // 2
+            if unchanged(needed | {edge: middle}):
+                high = middle
+            else:
+                low = middle + 1
+        needed = needed | {edge: high}
+    needed = {edge: entries for edge, entries in needed.items() if entries}
+    if goal.interval is None or goal.latency is None:
+        raise BittrueError("the pipeline deadlocks in its schedule; this is a fault of the planner, please report it")
+    return Plan(program, plan.folding, plan.input_lanes, needed, goal.latency, goal.interval)
+
+
+def plan(
+    program: Program,
+    interval: int | None = None,
+    device: str | None = None,
+    folding: Mapping[str, Folding] | None = None,
+) -> Plan:
+    """Balance every stage to one interval and size the FIFOs.
+
+    interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
+    device     instead: the smallest interval whose estimated area fits the device (see `rtl.estimate.DEVICES`)
+    folding    fixes the folding of some matrix stages
+    """
+    if interval is not None and device is not None:
+        raise BittrueError("plan: give an interval or a device, not both")
+    if device is not None:
+        interval = fit(program, device)
+    interval = natural_interval(program) if interval is None else interval
+    draft = _without_fifos(program, fold_all(program, interval, folding), interval)
+    slowest = max(draft.network.elements, key=lambda e: e.stage.interval)
+    if slowest.stage.interval > interval and folding is None:
+        raise BittrueError(
+            f"plan: an interval of {interval} cycles cannot be reached: {slowest.name} needs {slowest.stage.interval}; "
+            f"ask for {slowest.stage.interval} or more"
+        )
+    return size_fifos(draft)
+
+
+def fit(program: Program, device: str) -> int:
+    """The smallest interval whose estimated area (without residual FIFOs' exact depth) fits the device."""
+    if device not in DEVICES:
+        raise BittrueError(f"plan: no device {device!r}; known are {', '.join(sorted(DEVICES))}")
+    matrices = [node.operation for node in program.nodes if isinstance(node.operation, Linear)]
+    candidates = {natural_interval(program)}
+    for op in matrices:
+        outputs, inputs = op.weight.shape
+        candidates |= {op.input.tokens * a * b for a in divisors(outputs) for b in divisors(inputs)}
+    last: tuple[int, Area] | None = None
+    for interval in sorted(candidates):
+        try:
+            draft = _without_fifos(program, fold_all(program, interval), interval)
+        except BittrueError:
+            continue
+        if draft.network.bottleneck > interval:
+            continue
+        area = draft.estimate
+        if not area.over(DEVICES[device]):
+            return interval
+        last = (interval, area)
+    if last is None:
+        raise BittrueError(f"plan: no folding of the program can be built for {device}")
+    raise BittrueError(f"plan: even the slowest folding (interval {last[0]}) does not fit {device}: {last[1].excess(DEVICES[device])}")

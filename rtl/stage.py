@@ -1,0 +1,250 @@
+"""The shell every component shares: streams in and out, credits, an output FIFO, and timing known in advance.
+
+A stage is one of two kinds, described by a `Timing`:
+
+*direct*    every accepted input beat enters a free-running pipeline; of each `beats_in` the last `beats_out`
+            come out (element-wise functions, sums, widening).
+*buffered*  input beats fill one of `blocks` blocks of `beats_in`; a full block is worked through in
+            `beats_out * steps` cycles while the next one fills (matrix products, transposes, FIFOs, narrowing).
+
+Nothing in the pipeline ever stops: a beat is let in only when a credit says that its result will find room in the
+output FIFO. So no enable fans out, `ready` and `valid` come from registers, and both kinds are modelled to the cycle
+by `rtl.schedule`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from sim.contract import Format, Range
+from sim.errors import BittrueError
+from sim.operation import Operation
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a stage moves beats; all the planner, the schedule and the tests know about it.
+
+    beats_in   input beats of a block (of every operand)
+    beats_out  output beats of a block
+    steps      cycles spent on each output beat (buffered stages)
+    blocks     input blocks held; 0 for a direct stage
+    depth      cycles from the issue of a beat (its last step) to its being offered at the output
+    credits    entries of the output FIFO
+    frame      blocks of a frame
+    """
+
+    beats_in: int = 1
+    beats_out: int = 1
+    steps: int = 1
+    blocks: int = 0
+    depth: int = 1
+    credits: int = 2
+    frame: int = 1
+
+    @property
+    def period(self) -> int:
+        """Cycles between blocks in steady state, unstalled."""
+        return max(self.beats_in, self.beats_out * self.steps)
+
+    @property
+    def interval(self) -> int:
+        """Cycles between frames in steady state, unstalled."""
+        return self.frame * self.period
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the first input beat to the first output beat, input always valid."""
+        if self.blocks:
+            return self.beats_in + self.steps - 1 + self.depth
+        return self.beats_in - self.beats_out + self.depth
+
+
+def enough_credits(depth: int, spacing: int = 1) -> int:
+    """The smallest output FIFO that never makes a stage wait when its reader is ready.
+
+    A credit taken at issue comes back one cycle after its beat left, `depth` + 1 cycles later.
+    """
+    return -(-(depth + 1) // spacing) + (spacing > 1)
+
+
+def shape_of(fmt: Format | Range) -> Shape:
+    """The Amaranth shape of a code or of a value within a range."""
+    if isinstance(fmt, Range):
+        fmt = fmt.format
+    return Shape(fmt.bits, fmt.signed)
+
+
+def beat(fmt: Format, lanes: int) -> data.StructLayout:
+    """Payload of a stream: `lanes` codes, lane 0 the innermost channel, and `last` on the last beat of a frame."""
+    return data.StructLayout({"data": data.ArrayLayout(shape_of(fmt), lanes), "last": 1})
+
+
+def register(m: Module, value, shape=None, *, name: str, cycles: int = 1) -> Signal:
+    """The value `cycles` cycles later, in registers without reset."""
+    for k in range(cycles):
+        signal = Signal(
+            shape if shape is not None else value.shape(), name=f"{name}_{k}" if k else name, reset_less=True
+        )
+        m.d.sync += signal.eq(value)
+        value = signal
+    return value
+
+
+def valid_chain(m: Module, valid, cycles: int) -> list[Signal]:
+    """`chain[k]` is `valid` k cycles later; these registers are reset."""
+    chain = [valid]
+    for k in range(cycles):
+        signal = Signal(name=f"valid_{k + 1}")
+        m.d.sync += signal.eq(chain[-1])
+        chain.append(signal)
+    return chain
+
+
+class Outlet(Elaboratable):
+    """The end of a free-running pipeline: a FIFO and the credits that guard it.
+
+    `available` says that a beat may be issued now; `issue` takes the credit; some cycles later `push` brings the
+    `payload`. A beat pushed in one cycle is offered at `o` in the next.
+    """
+
+    def __init__(self, layout: data.Layout, credits: int):
+        self.layout, self.credits = layout, credits
+        self.available = Signal(init=1)
+        self.issue = Signal()
+        self.push = Signal()
+        self.payload = Signal(layout)
+        self.o = stream.Signature(layout).create(path=("outlet",))
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=self.layout, depth=self.credits, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        head, tail = (Signal(range(self.credits), name=name) for name in ("head", "tail"))
+        level, free = Signal(range(self.credits + 1)), Signal(range(self.credits + 1), init=self.credits)
+        pop = Signal()
+        last = self.credits - 1
+        m.d.comb += [
+            pop.eq(self.o.valid & self.o.ready),
+            write.addr.eq(tail),
+            write.data.eq(self.payload),
+            write.en.eq(self.push),
+            read.addr.eq(head),
+            self.o.payload.eq(read.data),
+        ]
+        with m.If(self.push):
+            m.d.sync += tail.eq(_wrap(tail, last))
+        with m.If(pop):
+            m.d.sync += head.eq(_wrap(head, last))
+        valid, after = Signal(), Signal.like(level)
+        m.d.comb += [self.o.valid.eq(valid), after.eq(level + self.push - pop)]
+        m.d.sync += [level.eq(after), valid.eq(after != 0)]
+        left = Signal.like(free)
+        m.d.comb += left.eq(free - self.issue + pop)
+        m.d.sync += [free.eq(left), self.available.eq(left != 0)]
+        return m
+
+
+def _wrap(counter: Signal, last: int):
+    """The counter's next value, counting 0..last."""
+    return Mux(counter == last, 0, counter + 1)
+
+
+def advance(m: Module, counter: Signal, last: int, enable) -> Signal:
+    """Count 0..last on `enable`; the returned signal says that the counter is at `last`."""
+    at_last = Signal(name=f"{counter.name}_at_last")
+    m.d.comb += at_last.eq(counter == last)
+    if last:
+        with m.If(enable):
+            m.d.sync += counter.eq(_wrap(counter, last))
+    return at_last
+
+
+class Stage(wiring.Component):
+    """A component with streams `i` (and `right` for a second operand) and `o`, and a known `timing`.
+
+    Subclasses set `timing` before calling `__init__` with the formats and lanes of their streams.
+
+    latency    cycles from the first input beat to the first output beat, unstalled
+    interval   cycles per frame, steady state, unstalled
+    """
+
+    timing: Timing
+    _MustUse__silence = True  # planning makes stages that are never elaborated
+
+    def __init__(self, inputs: list[tuple[Format, int]], output: tuple[Format, int]):
+        names = ("i", "right")
+        members = {name: In(stream.Signature(beat(*kind))) for name, kind in zip(names, inputs, strict=False)}
+        super().__init__(members | {"o": Out(stream.Signature(beat(*output)))})
+        self.lanes_in, self.lanes_out = inputs[0][1], output[1]
+        self.operands = [getattr(self, name) for name in names[: len(inputs)]]
+
+    @property
+    def latency(self) -> int:
+        return self.timing.latency
+
+    @property
+    def interval(self) -> int:
+        return self.timing.interval
+
+    def outlet(self, m: Module) -> Outlet:
+        """The output FIFO with its credits, connected to `o`."""
+        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), self.timing.credits)
+        m.d.comb += [
+            self.o.valid.eq(outlet.o.valid),
+            self.o.payload.eq(outlet.o.payload),
+            outlet.o.ready.eq(self.o.ready),
+        ]
+        return outlet
+
+    def accept(self, m: Module, outlet: Outlet) -> Signal:
+        """Direct stages: whether a beat of every operand is taken in this cycle."""
+        go = Signal(name="go")
+        if len(self.operands) == 1:
+            m.d.comb += [go.eq(self.i.valid & outlet.available), self.i.ready.eq(outlet.available)]
+        else:
+            left, right = self.operands
+            m.d.comb += [
+                go.eq(outlet.available & left.valid & right.valid),
+                left.ready.eq(outlet.available & right.valid),
+                right.ready.eq(outlet.available & left.valid),
+            ]
+        return go
+
+
+#: Operation type -> the class or function that makes its stage: `make(operation, folding, lanes)`.
+REALISATIONS: dict[type[Operation], Callable[..., Stage]] = {}
+
+
+def realises(operation: type[Operation]):
+    """Register the component of an operation."""
+
+    def enter(make):
+        REALISATIONS[operation] = make
+        return make
+
+    return enter
+
+
+def realisation(operation: Operation) -> Callable[..., Stage]:
+    """The component of an operation, found in the module of the same stem as the operation's."""
+    kind = type(operation)
+    stem = kind.__module__.rpartition(".")[2]
+    if kind not in REALISATIONS:
+        try:
+            importlib.import_module(f"rtl.{stem}")
+        except ModuleNotFoundError as error:
+            if error.name != f"rtl.{stem}":
+                raise
+    if kind not in REALISATIONS:
+        raise BittrueError(
+            f"{kind.__name__.lower()} has no RTL component; write rtl/{stem}.py with @realises({kind.__name__})"
+        )
+    return REALISATIONS[kind]

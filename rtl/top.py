@@ -1,0 +1,61 @@
+"""The accelerator with AXI4-Stream ports."""
+
+from __future__ import annotations
+
+from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+
+from rtl.pipeline import Pipeline
+from rtl.plan import Plan
+from rtl.ports import StreamPort
+
+
+class AxisSignals:
+    """The wires of one AXI4-Stream port, by their standard names."""
+
+    def __init__(self, port: StreamPort):
+        self.port = port
+        self.tdata = Signal(port.width, name=f"{port.prefix}_tdata")
+        self.tvalid = Signal(name=f"{port.prefix}_tvalid")
+        self.tready = Signal(name=f"{port.prefix}_tready")
+        self.tlast = Signal(name=f"{port.prefix}_tlast")
+
+    @property
+    def all(self) -> list[Signal]:
+        return [self.tdata, self.tvalid, self.tready, self.tlast]
+
+
+class Accelerator(Elaboratable):
+    """A planned program between AXI4-Stream ports.
+
+    aclk, aresetn        clock and synchronous reset, active low
+    s_axis_*             one slave port per program input (`s_axis_<name>_*` when there are several)
+    m_axis_*             the master port
+
+    Each code takes whole bytes, sign-extended, lane 0 lowest; TLAST ends each frame. `tvalid` waits for no `tready`.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.aclk, self.aresetn = Signal(name="aclk"), Signal(name="aresetn")
+        self.slaves = [AxisSignals(port) for port in plan.inputs]
+        self.master = AxisSignals(plan.output)
+
+    @property
+    def ports(self) -> list[Signal]:
+        return [self.aclk, self.aresetn, *(s for axis in (*self.slaves, self.master) for s in axis.all)]
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        m.domains.sync = sync = ClockDomain("sync", local=True)
+        m.d.comb += [sync.clk.eq(self.aclk), sync.rst.eq(~self.aresetn)]
+        m.submodules.pipeline = pipeline = Pipeline(self.plan.network)
+        for axis, name in zip(self.slaves, self.plan.program.inputs, strict=True):
+            i = getattr(pipeline, name)
+            bits = 8 * axis.port.code_bytes
+            m.d.comb += [i.valid.eq(axis.tvalid), axis.tready.eq(i.ready), i.payload.last.eq(axis.tlast)]
+            m.d.comb += [i.payload.data[k].eq(axis.tdata[k * bits : (k + 1) * bits]) for k in range(axis.port.lanes)]
+        axis, o = self.master, pipeline.o
+        bits = 8 * axis.port.code_bytes
+        m.d.comb += [axis.tvalid.eq(o.valid), o.ready.eq(axis.tready), axis.tlast.eq(o.payload.last)]
+        m.d.comb += [axis.tdata[k * bits : (k + 1) * bits].eq(o.payload.data[k]) for k in range(axis.port.lanes)]
+        return m

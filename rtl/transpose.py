@@ -1,0 +1,100 @@
+"""Swap tokens and channels through a ping-pong frame buffer."""
+
+from __future__ import annotations
+
+import math
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib.memory import Memory
+
+from rtl.buffered import BufferedStage
+from rtl.stage import Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from sim.errors import BittrueError
+from sim.transpose import Transpose
+
+
+@realises(Transpose)
+class TransposeStage(BufferedStage):
+    """`y[c, t] = x[t, c]`, `lanes` codes a beat on both sides.
+
+    Element (t, c) lives in bank (t + c) mod lanes, so that a beat of channels can be written and a beat of tokens
+    read in one cycle each, without conflict.
+
+    Latency     T * C / lanes + depth cycles
+    Throughput  one beat a cycle
+    """
+
+    def __init__(self, operation: Transpose, *, lanes: int):
+        tokens, channels = operation.input.shape
+        if tokens % lanes or channels % lanes:
+            raise BittrueError(f"transpose: {lanes} lanes do not divide both {tokens} tokens and {channels} channels")
+        self.operation = operation
+        beats = tokens * channels // lanes
+        depth = 3 if lanes == 1 else 5
+        self.timing = Timing(beats_in=beats, beats_out=beats, blocks=2, depth=depth, credits=enough_credits(depth))
+        super().__init__([(operation.input.format, lanes)], (operation.input.format, lanes))
+
+    @staticmethod
+    def legal_lanes(operation: Transpose, offered: int) -> int:
+        """The most lanes that divide both axes and what is offered."""
+        return math.gcd(offered, *operation.input.shape)
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        outlet = self.outlet(m)
+        control = self.control(m, outlet)
+        lanes, beats, depth = self.lanes_in, self.timing.beats_in, self.timing.depth
+        tokens, channels = self.operation.input.shape
+        row = channels // lanes  # addresses of a token
+        shape = shape_of(self.operation.input.format)
+
+        # Writing runs straight through both blocks.
+        where = Signal(range(2 * beats))
+        advance(m, where, 2 * beats - 1, control.write)
+        write_column, write_turn = Signal(range(row)), Signal(range(lanes))
+        column_last = advance(m, write_column, row - 1, control.write)
+        advance(m, write_turn, lanes - 1, control.write & column_last)
+
+        # Reading walks down the tokens of a channel, `lanes` at a time.
+        base, corner = Signal(range(2 * beats)), Signal(range(2 * beats))
+        group, turn = Signal(range(tokens // lanes)), Signal(range(lanes))
+        group_last = advance(m, group, tokens // lanes - 1, control.advance)
+        turn_last = advance(m, turn, lanes - 1, control.advance & group_last)
+        following = Signal(range(2 * beats))
+        m.d.comb += following.eq(
+            Mux(control.release, Mux(control.read_block == 0, beats, 0), Mux(turn_last, corner + 1, corner))
+        )
+        with m.If(control.advance):
+            m.d.sync += base.eq(base + lanes * row)
+            with m.If(group_last):
+                m.d.sync += [base.eq(following), corner.eq(following)]
+
+        banks = []
+        for bank in range(lanes):
+            m.submodules[f"bank{bank}"] = memory = Memory(shape=shape, depth=2 * beats, init=[])
+            write, read = memory.write_port(), memory.read_port(domain="sync")
+            m.d.comb += [write.addr.eq(where), write.en.eq(control.write), read.en.eq(1)]
+            if lanes == 1:
+                m.d.comb += [write.data.eq(self.i.payload.data[0]), read.addr.eq(base)]
+            else:
+                # Lane j of a beat of token t is written to bank (t + j) mod lanes.
+                m.d.comb += write.data.eq(
+                    Array(self.i.payload.data[(bank - t) % lanes] for t in range(lanes))[write_turn]
+                )
+                offset = Array(((bank - c) % lanes) * row for c in range(lanes))[turn]
+                m.d.comb += read.addr.eq(register(m, base + offset, range(2 * beats), name=f"address{bank}"))
+            banks.append(register(m, read.data, shape, name=f"code{bank}"))
+        if lanes == 1:
+            result = banks
+        else:
+            turned = register(m, turn, name="turned", cycles=3)
+            result = [
+                register(m, Array(banks[(lane + c) % lanes] for c in range(lanes))[turned], shape, name=f"y{lane}")
+                for lane in range(lanes)
+            ]
+        m.d.comb += [
+            outlet.push.eq(valid_chain(m, control.issue, depth - 1)[-1]),
+            outlet.payload.last.eq(register(m, control.release, name="last", cycles=depth - 1)),
+        ]
+        m.d.comb += [outlet.payload.data[lane].eq(v) for lane, v in enumerate(result)]
+        return m

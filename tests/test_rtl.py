@@ -1,0 +1,60 @@
+"""Every operation's component, random geometry, lanes and folding: codes, `last`, latency and interval are exact."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from rtl.pipeline import Folding
+from rtl.plan import Plan, divisors, size_fifos
+from sim.linear import Linear
+from sim.operation import discover
+from sim.program import Node, Program
+from stage_bench import run
+
+OPERATIONS = discover()
+
+
+def planned(name: str, seed: int) -> tuple[Plan, np.random.Generator]:
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    op = OPERATIONS[name].example(rng)
+    inputs = {f"x{k}": t for k, t in enumerate(op.inputs)}
+    program = Program(inputs, (Node("y", op, tuple(inputs)),), "y")
+    pick = lambda n: int(rng.choice(divisors(n)))  # noqa: E731
+    lanes = pick(op.inputs[0].channels)
+    folding = {}
+    if isinstance(op, Linear):
+        folding["y"] = Folding(pick(op.weight.shape[1]), pick(op.weight.shape[0]))
+    return size_fifos(Plan(program, folding, dict.fromkeys(inputs, lanes))), rng
+
+
+def batches(plan: Plan, rng: np.random.Generator, frames: int) -> list[np.ndarray]:
+    """Full-range random frames, the last two at the corners."""
+    result = []
+    for kind in plan.program.inputs.values():
+        codes = rng.integers(kind.format.low, kind.format.high + 1, (frames, *kind.shape))
+        codes[-2], codes[-1] = kind.format.low, kind.format.high
+        result.append(codes.astype(kind.format.dtype))
+    return result
+
+
+@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("name", OPERATIONS)
+class TestComponent:
+    def test_unstalled_is_exact_to_the_cycle(self, name, seed):
+        plan, rng = planned(name, seed)
+        x = batches(plan, rng, 6)
+        result = run(plan, x)
+        np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
+        assert result.latency == plan.estimated_latency
+        assert result.interval == plan.estimated_interval
+        per_frame = len(result.lasts) // len(x[0])
+        assert [k for k, last in enumerate(result.lasts) if last] == list(range(per_frame - 1, len(result.lasts), per_frame))
+
+    def test_stalls_change_nothing(self, name, seed):
+        plan, rng = planned(name, seed)
+        x = batches(plan, rng, 4)
+        for idle, backpressure in ((0.5, 0.0), (0.0, 0.6), (0.3, 0.3)):
+            result = run(plan, x, idle, backpressure, seed)
+            np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
+            assert sum(result.lasts) == len(x[0])
