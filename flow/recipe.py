@@ -1,0 +1,205 @@
+"""Recipes: the YAML file that says what to train, how to build it, and how hard to check it.
+
+A recipe names its `system`; the system (see `flow.systems`) owns the parts `network`, `train` and `quantize`,
+this module owns what every system shares: the data set, the hardware, the verification and the synthesis.
+
+    recipe = load("lerp-psa-digits", ["train.epochs=5", "rtl.interval=512"])
+
+Every key is checked. An error names the key, the file or override it stands in, and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sim.errors import BittrueError
+
+#: Where the shipped recipes live.
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+class Part(BaseModel):
+    """A section of a recipe: no unknown key is accepted, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetPart(Part):
+    """Which images; `folder` holds the files of every set that is not bundled."""
+
+    name: Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100"] = "digits"
+    folder: Path | None = None
+
+
+class RtlPart(Part):
+    """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`."""
+
+    interval: int | None = Field(None, ge=1)
+    device: str | None = "ecp5-85k"
+
+
+class VerifyPart(Part):
+    """How many test images each back end runs; null means all of them.
+
+    `idle` and `backpressure` are the probabilities of a cycle in which the source is silent and the sink refuses.
+    """
+
+    reference: int | None = Field(16, ge=0)
+    compiled: int | None = Field(None, ge=0)
+    gxx: int | None = Field(None, ge=0)
+    icarus: int | None = Field(8, ge=0)
+    verilator: int | None = Field(32, ge=0)
+    idle: float = Field(0.3, ge=0, lt=1)
+    backpressure: float = Field(0.3, ge=0, lt=1)
+    seed: int = 0
+
+
+class SynthPart(Part):
+    """What to synthesise for, and the clock asked of place and route."""
+
+    targets: tuple[str, ...] = ("ecp5-85k",)
+    frequency_mhz: float = Field(100.0, gt=0)
+
+
+class Recipe(Part):
+    """What every system's recipe holds. A system adds `network`, `train` and `quantize` (see `flow.systems`)."""
+
+    name: str = Field("recipe", pattern=r"^[A-Za-z0-9._-]+$")
+    description: str = ""
+    system: str
+    seed: int = Field(0, ge=0)
+    dataset: DatasetPart = DatasetPart()
+    rtl: RtlPart = RtlPart()
+    verify: VerifyPart = VerifyPart()
+    synth: SynthPart = SynthPart()
+
+    def part(self, *names: str) -> dict[str, Any]:
+        """The named sections as JSON values: what a step's inputs are hashed from."""
+        whole = json.loads(self.model_dump_json())
+        return {name: whole[name] for name in names}
+
+    def to_yaml(self) -> str:
+        """The whole recipe, every default written out; `load` reads it back to an equal recipe."""
+        return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with bittrue, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a shipped recipe by name, or a YAML file by path, and apply `key.sub=value` overrides in order."""
+    path = _find(source)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BittrueError(f"recipe {path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise BittrueError(f"recipe {path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise BittrueError(f"recipe {path}: it holds a {type(content).__name__}; expected keys such as system, dataset")
+    content.setdefault("name", path.stem)
+    places: dict[str, str] = {}
+    for override in overrides:
+        _apply(content, override, places)
+    return parse(content, f"recipe {path.stem if path.parent == SHIPPED else path}", places)
+
+
+def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str] | None = None) -> Recipe:
+    """Validate the content of a recipe. `places` says which override set which dotted key, for the errors."""
+    from flow import systems
+
+    model = Recipe
+    name = content.get("system")
+    try:
+        model = systems.find(name).Recipe
+    except BittrueError as error:
+        raise BittrueError(f"{where}: {error}") from error
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        sentences = [_explain(model, problem, where, places or {}) for problem in error.errors()]
+        raise BittrueError("; ".join(dict.fromkeys(sentences))) from error
+
+
+def _find(source: str | Path) -> Path:
+    names = shipped()
+    if str(source) in names:
+        return names[str(source)]
+    path = Path(source)
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(str(source), names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise BittrueError(
+        f"recipe {str(source)!r}: {hint}it is neither a file nor a shipped recipe; shipped are {', '.join(names)}"
+    )
+
+
+def _apply(content: dict[str, Any], override: str, places: dict[str, str]) -> None:
+    """Set one dotted key in nested dictionaries."""
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise BittrueError(f"override {override!r}: write key.sub=value, for example train.epochs=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BittrueError(f"override {override!r}: its value is not YAML ({' '.join(str(error).split())})") from error
+    inner = content
+    for name in keys[:-1]:
+        if inner.get(name) is None:
+            inner[name] = {}
+        inner = inner[name]
+        if not isinstance(inner, dict):
+            raise BittrueError(f"override {override!r}: {name!r} is a value, not a section, so it has no {keys[-1]!r}")
+    inner[keys[-1]] = value
+    places[".".join(keys)] = override
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places: dict[str, str]) -> str:
+    """One sentence for one problem that pydantic found: the key, its place, what is valid, the remedy."""
+    path = [str(name) for name in problem["loc"]]
+    key = ".".join(path)
+    for name, override in places.items():
+        if key == name or key.startswith(name + "."):
+            where = f"override {override!r}"
+    if problem["type"] == "extra_forbidden":
+        valid = _keys(model, path[:-1])
+        section = ".".join(path[:-1])
+        near = difflib.get_close_matches(path[-1], valid, 1, 0.5)
+        nearest = ".".join([*path[:-1], near[0]]) if near else ""
+        hint = f"did you mean {nearest!r}? " if near else ""
+        inside = f"section {section!r}" if section else "a recipe"
+        return f"{where}: unknown key {key!r}; {hint}{inside} has {', '.join(valid)}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if problem["type"] == "missing":
+        return f"{where}: the key {key!r} is missing; add it"
+    value = problem["input"]
+    near = difflib.get_close_matches(str(value), _choices(problem), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{where}: {key} = {value!r} is not usable: {message}{hint}"
+
+
+def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    """The valid keys of the section at `path`."""
+    for name in path:
+        inner = model.model_fields[name].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _choices(problem: dict[str, Any]) -> list[str]:
+    """The literals that pydantic would have accepted."""
+    expected = problem.get("ctx", {}).get("expected", "")
+    return [text.strip(" '") for text in expected.replace(" or ", ",").split(",")] if isinstance(expected, str) else []
