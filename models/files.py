@@ -210,7 +210,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """A pickle of plain containers and arrays of bytes (as `_PickledArray`); anything else in it is refused, not run."""
+    """A pickle of plain containers and arrays of bytes (as `_PickledArray`); anything else is refused, not run."""
     try:
         return _ArrayUnpickler(io.BytesIO(_read(path)), encoding="bytes").load()
     except BittrueError:

@@ -90,9 +90,9 @@ def lower(model: nn.Module, **meta: Any) -> Program:
 
 # -- what each layer becomes ---------------------------------------------------------------------------
 @singledispatch
-def emit(layer: IntegerLayer, lowering: Lowering, name: str, *operands: str) -> str:
+def emit(layer: IntegerLayer, lowering: Lowering, name: str, *operands: str) -> str:  # noqa: ARG001
     """Add the operations of a layer that reads `operands`, and give the name of its result."""
-    raise BittrueError(f"no operation is known for it (result {name!r} of {', '.join(operands)})")
+    raise BittrueError(f"no operation is known for it (result {name!r})")
 
 
 @emit.register

@@ -118,7 +118,8 @@ class ResMLP(nn.Module):
         height, width, colours = shape
         if height % network.patch or width % network.patch:
             raise BittrueError(
-                f"network: patch {network.patch} does not tile images of {height} x {width}; choose one that divides both"
+                f"network: patch {network.patch} does not tile images of {height} x {width}; "
+                "choose one that divides both"
             )
         self.network, self.shape, self.classes, self.gain = network, tuple(shape), classes, gain
         self.tokens = (height // network.patch) * (width // network.patch)

@@ -15,7 +15,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,38 +127,50 @@ def optimize(
     rates = [group["lr"] for group in groups]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
     history = _resume(checkpoint, identity, model, optimizer)
-    for epoch in range(len(history), settings.epochs):
-        begin, total = time.perf_counter(), 0.0
-        model.train()
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed * 1_000_003 + epoch)
-            order = torch.randperm(len(codes)).to(device)
-            for step in range(steps):
-                share = (epoch * steps + step) / (settings.epochs * steps)
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
-                chosen = order[step * batch : (step + 1) * batch]
-                value = loss(model, codes[chosen], labels[chosen])
-                optimizer.zero_grad()
-                value.backward()
-                optimizer.step()
-                number = value.item()
-                if not math.isfinite(number):
-                    raise BittrueError(
-                        f"{stage}: the loss is {number} in epoch {epoch + 1}, step {step + 1}: the training diverged; "
-                        "use a smaller learning rate"
-                    )
-                total += number
-                if progress is not None:
-                    last = history[-1] if history else None
-                    progress(Progress(stage, epoch + 1, settings.epochs, step + 1, steps, total / (step + 1), last))
-        seconds = time.perf_counter() - begin
-        history.append(Epoch(total / steps, accuracy(model, data.val), seconds))
-        if checkpoint is not None:
-            content = {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            storage.write(checkpoint, "checkpoint", content | {"history": [asdict(e) for e in history]})
+    with _flushed_denormals():
+        for epoch in range(len(history), settings.epochs):
+            begin, total = time.perf_counter(), 0.0
+            model.train()
+            with torch.random.fork_rng():
+                torch.manual_seed(settings.seed * 1_000_003 + epoch)
+                order = torch.randperm(len(codes)).to(device)
+                for step in range(steps):
+                    share = (epoch * steps + step) / (settings.epochs * steps)
+                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                        group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
+                    chosen = order[step * batch : (step + 1) * batch]
+                    value = loss(model, codes[chosen], labels[chosen])
+                    optimizer.zero_grad()
+                    value.backward()
+                    optimizer.step()
+                    number = value.item()
+                    if not math.isfinite(number):
+                        raise BittrueError(
+                            f"{stage}: the loss is {number} in epoch {epoch + 1}, step {step + 1}: the training diverged; "
+                            "use a smaller learning rate"
+                        )
+                    total += number
+                    if progress is not None:
+                        last = history[-1] if history else None
+                        progress(Progress(stage, epoch + 1, settings.epochs, step + 1, steps, total / (step + 1), last))
+            seconds = time.perf_counter() - begin
+            history.append(Epoch(total / steps, accuracy(model, data.val), seconds))
+            if checkpoint is not None:
+                content = {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                storage.write(checkpoint, "checkpoint", content | {"history": [asdict(e) for e in history]})
     model.to("cpu").eval()
     return tuple(history)
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Treat denormal floats as 0: gradients of images that are classified surely are such, and slow a CPU down."""
+    before = float(torch.tensor([1e-40]) * 1) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _identity(model: nn.Module, data: Data, settings: Settings, stage: str) -> str:
