@@ -115,13 +115,15 @@ def _digits(name: str, folder: Path | None) -> Data:
 
 
 def _published(name: str, classes: tuple[str, ...], train: tuple, test: tuple) -> Data:
-    """Split the published training set and check that the set has the published size."""
+    """Split the published training set; labels are checked against the classes."""
     for kind, (images, labels) in (("training", train), ("test", test)):
         if len(labels) and int(labels.max()) >= len(classes):
             raise BittrueError(f"a label of the {kind} set is {labels.max()}, but there are {len(classes)} classes")
-        if len(images) <= VALIDATION:
-            raise BittrueError(f"its {kind} set has only {len(images)} images; more than {VALIDATION} are needed")
+        if not len(images):
+            raise BittrueError(f"its {kind} set is empty")
     images, labels = train
+    if len(images) <= VALIDATION:
+        raise BittrueError(f"its training set has {len(images)} images; {VALIDATION} are for validation alone")
     return Data(
         name,
         classes,

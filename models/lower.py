@@ -147,9 +147,11 @@ def linear_operation(layer: IntegerLinear, source: TensorType) -> Linear:
 def whole(x: Tensor) -> np.ndarray:
     """Whole numbers held in floats as int64."""
     x = x.detach().cpu().numpy()
+    if not np.isfinite(x).all():
+        raise BittrueError("a parameter is not finite; train it again, with a smaller learning rate")
     codes = x.astype(np.int64)
     if not np.array_equal(codes, x):
-        raise BittrueError("a parameter is not a whole number after rounding: it is not finite; train it again")
+        raise BittrueError("a value is not a whole number after rounding")
     return codes
 
 

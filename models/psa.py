@@ -29,10 +29,12 @@ class Psa(nn.Module):
         self.offset = nn.Parameter(torch.zeros(channels))
 
     def exact(self, x: Tensor) -> Tensor:
-        """The equation in the module's docstring."""
-        distance = (x[..., None] - self.centre).square() / (self.width.square() + 1)
-        attention = torch.softmax(-distance, -1)
-        return self.gain * (attention * self.value).sum(-1) * x + self.offset + x
+        """The equation in the module's docstring, with the terms along the first axis so that it vectorises."""
+        value, centre, width = (
+            p.T.reshape(-1, *[1] * (x.ndim - 1), len(p)) for p in (self.value, self.centre, self.width)
+        )
+        attention = torch.softmax(-(x - centre).square() / (width.square() + 1), 0)
+        return self.gain * (attention * value).sum(0) * x + self.offset + x
 
     def forward(self, x: Tensor) -> Tensor:
         return self.exact(x)

@@ -31,9 +31,11 @@ def read(path: str | Path, kind: str) -> dict[str, Any]:
     """Read what `write` wrote; a file that is missing, damaged, newer or of another kind is refused with the reason."""
     path = Path(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        raw = path.read_bytes()
     except OSError as error:
         raise BittrueError(f"{kind} {path}: cannot be read ({error.strerror})") from error
+    try:
+        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything
         reason = str(error).strip().split("\n")[0]
         raise BittrueError(f"{kind} {path}: damaged or not written by bittrue ({reason}); make it again") from error

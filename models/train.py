@@ -146,8 +146,8 @@ def optimize(
                     number = value.item()
                     if not math.isfinite(number):
                         raise BittrueError(
-                            f"{stage}: the loss is {number} in epoch {epoch + 1}, step {step + 1}: the training diverged; "
-                            "use a smaller learning rate"
+                            f"{stage}: the loss is {number} in epoch {epoch + 1}, step {step + 1}, so the training "
+                            "diverged; use a smaller learning rate"
                         )
                     total += number
                     if progress is not None:

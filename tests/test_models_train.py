@@ -1,0 +1,207 @@
+"""Training: seeds, checkpoints that resume to the same weights, divergence, files, settings."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from models import qat, storage, train
+from models.data import load
+from models.integer import IntegerResMLP
+from models.quantize import post_training
+from models.resmlp import ResMLP
+from models.settings import Network, Qat, Quantize, Train
+from sim.errors import BittrueError
+
+NETWORK = Network(patch=4, embed=8, blocks=1, terms=3, grid_points=9)
+TRAIN = Train(epochs=3, batch=200, lr=5e-3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load("digits")
+
+
+def network(data, seed=1, **changes):
+    return ResMLP.for_data(NETWORK.model_copy(update=changes), data, seed)
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_in(epoch):
+    def progress(report):
+        if report.epoch == epoch and report.step == 2:
+            raise Interrupted
+
+    return progress
+
+
+def test_the_seed_fixes_parameters_and_training(data):
+    before = torch.random.get_rng_state()
+    models = [network(data, seed) for seed in (1, 1, 2)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        train.fit(model, data, TRAIN.model_copy(update={"seed": seed}))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert same(state(models[0]), state(models[1]))
+    assert not same(state(models[0]), state(models[2]))
+
+
+def test_training_learns_and_reports(data):
+    model, reports = network(data), []
+    start = train.accuracy(model, data.val)
+    history = train.fit(model, data, TRAIN.model_copy(update={"epochs": 20}), progress=reports.append)
+    assert len(history) == 20
+    assert history[-1].loss < history[0].loss / 1.5
+    assert history[-1].accuracy == train.accuracy(model, data.val) > max(0.5, start)
+    assert [(r.epoch, r.step) for r in reports] == [(e, s) for e in range(1, 21) for s in range(1, 6)]
+    assert (reports[0].epochs, reports[0].steps, reports[0].last) == (20, 5, None)
+    assert reports[-1].last == history[-2]
+
+
+@pytest.mark.parametrize("nonlinearity", ["relu", "lerp_psa"])
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_an_interrupted_training_ends_with_the_same_weights(data, tmp_path, nonlinearity, epoch):
+    whole = network(data, nonlinearity=nonlinearity)
+    full = train.fit(whole, data, TRAIN)
+    path = tmp_path / "float.ckpt"
+    with pytest.raises(Interrupted):
+        train.fit(network(data, nonlinearity=nonlinearity), data, TRAIN, checkpoint=path, progress=interrupt_in(epoch))
+    assert path.exists() == (epoch > 1)
+    resumed = network(data, nonlinearity=nonlinearity)
+    history = train.fit(resumed, data, TRAIN, checkpoint=path)
+    assert same(state(whole), state(resumed))
+    assert [(e.loss, e.accuracy) for e in history] == [(e.loss, e.accuracy) for e in full]
+    again = network(data, nonlinearity=nonlinearity)
+    assert train.fit(again, data, TRAIN, checkpoint=path) == history  # nothing left to do
+    assert same(state(whole), state(again))
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_an_interrupted_qat_ends_with_the_same_integers(data, tmp_path, learn_scales):
+    settings = Qat(epochs=2, batch=200, learn_scales=learn_scales)
+    float_model = network(data)
+    train.fit(float_model, data, TRAIN)
+    whole, stopped, resumed = (post_training(float_model, data, Quantize()) for _ in range(3))
+    start = state(whole)
+    qat.fit(whole, data, settings)
+    path = tmp_path / "qat.ckpt"
+    with pytest.raises(Interrupted):
+        qat.fit(stopped, data, settings, checkpoint=path, progress=interrupt_in(2))
+    qat.fit(resumed, data, settings, checkpoint=path)
+    assert same(state(whole), state(resumed))
+    moved = {name for name, tensor in state(whole).items() if not torch.equal(tensor, start[name])}
+    assert any(name.endswith("knots") for name in moved)
+    assert any(name.endswith("log") for name in moved) == learn_scales
+    assert "input.target.log" not in moved
+
+
+def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
+    path = tmp_path / "float.ckpt"
+    short = TRAIN.model_copy(update={"epochs": 1})
+    train.fit(network(data), data, short, checkpoint=path)
+    with pytest.raises(BittrueError, match=r"float.ckpt: it was left by a run with other settings; delete it"):
+        train.fit(network(data), data, TRAIN, checkpoint=path)
+    with pytest.raises(BittrueError, match="other initial parameters"):
+        train.fit(network(data, seed=2), data, short, checkpoint=path)
+
+
+def test_damaged_and_foreign_files_are_refused_and_no_pickle_is_run(data, tmp_path):
+    path = tmp_path / "float.ckpt"
+    short = TRAIN.model_copy(update={"epochs": 1})
+    train.fit(network(data), data, short, checkpoint=path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BittrueError, match=r"float.ckpt: damaged or not written by bittrue"):
+        train.fit(network(data), data, short, checkpoint=path)
+    path.write_bytes(pickle.dumps(print))
+    with pytest.raises(BittrueError, match="damaged or not written by bittrue"):
+        train.fit(network(data), data, short, checkpoint=path)
+    storage.save(network(data), path)
+    with pytest.raises(BittrueError, match="not a bittrue checkpoint file"):
+        train.fit(network(data), data, short, checkpoint=path)
+    with pytest.raises(BittrueError, match="it is a ResMLP, expected IntegerResMLP"):
+        storage.load(path, IntegerResMLP)
+    with pytest.raises(BittrueError, match="cannot be read"):
+        storage.load(tmp_path / "absent.pt", ResMLP)
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(data, tmp_path, monkeypatch):
+    path = tmp_path / "float.ckpt"
+    train.fit(network(data), data, TRAIN.model_copy(update={"epochs": 1}), checkpoint=path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        storage.save(network(data), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["float.ckpt"]
+
+
+def test_networks_come_back_from_their_files(data, tmp_path):
+    model = network(data, nonlinearity="psa")
+    train.fit(model, data, TRAIN.model_copy(update={"epochs": 1}))
+    integer = post_training(model, data, Quantize(bits=6, segments=16))
+    for one in (model, integer):
+        back = storage.load(storage.save(one, tmp_path / "model.pt"), ResMLP, IntegerResMLP)
+        assert same(state(one), state(back))
+        images = data.test.images[:50]
+        assert np.array_equal(train.predict(one, images), train.predict(back, images))
+
+
+def test_a_diverging_training_says_so(data):
+    with pytest.raises(BittrueError, match="diverged; use a smaller learning rate"):
+        train.fit(network(data, nonlinearity="relu"), data, Train(epochs=5, batch=400, lr=1e30))
+
+
+def test_a_gpu_gives_the_same_integers():
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    data = load("digits")
+    model = network(data)
+    train.fit(model, data, TRAIN, device="cuda")
+    integer = post_training(model, data, Quantize())
+    qat.fit(integer, data, Qat(epochs=1, batch=200), device="cuda")
+    on_cpu = train.predict(integer, data.test.images)
+    on_gpu = train.predict(integer.to("cuda"), data.test.images)
+    assert np.array_equal(on_cpu, on_gpu)
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "says"),
+    [
+        (Network, {"patches": 2}, "patches"),
+        (Network, {"nonlinearity": "gelu"}, "lerp_psa"),
+        (Train, {"epochs": 0}, "epochs"),
+        (Train, {"lr": float("nan")}, "lr"),
+        (Quantize, {"segments": 48}, "power of two"),
+        (Quantize, {"bits": 9}, "bits"),
+        (Quantize, {"percentiles": ()}, "at least one"),
+        (Quantize, {"percentiles": (101,)}, "percentiles"),
+        (Qat, {"learn_scale": True}, "learn_scale"),
+    ],
+)
+def test_settings_name_what_is_wrong(settings, values, says):
+    with pytest.raises(ValidationError, match=says):
+        settings(**values)
+
+
+def test_a_patch_that_does_not_tile_is_refused(data):
+    with pytest.raises(BittrueError, match="patch 3 does not tile images of 8 x 8"):
+        network(data, patch=3)
