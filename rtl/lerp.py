@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
-from rtl.stage import Stage, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Stage, Storage, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
 from sim.contract import Format, Range
 from sim.lerp import Lerp
 
@@ -35,6 +34,13 @@ class LerpStage(Stage):
         step = np.diff(self.operation.knots, axis=1)
         return Range.of(step, step).format
 
+    @property
+    def storage(self) -> Storage:
+        """The ROM of one lane."""
+        op = self.operation
+        rows = 1 if len(op.knots) == 1 else op.input.channels // self.lanes_in
+        return Storage(op.format.bits + self.difference.bits, rows * op.segments, table=True)
+
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         op, f, lanes = self.operation, self.operation.fraction_bits, self.lanes_in
@@ -51,7 +57,7 @@ class LerpStage(Stage):
             content = [
                 {"knot": int(row[k]), "step": int(row[k + 1] - row[k])} for row in rows for k in range(op.segments)
             ]
-            m.submodules[f"knots{lane}"] = rom = Memory(shape=layout, depth=len(content), init=content)
+            m.submodules[f"knots{lane}"] = rom = self.storage.memory(layout, content)
             port = rom.read_port(domain="sync")
             # x - low of a two's complement code is the code with its sign bit inverted.
             offset = Value.cast(self.i.payload.data[lane]).as_unsigned() ^ (-op.input.format.low)

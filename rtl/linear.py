@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
 from rtl.buffered import BufferedStage
 from rtl.requantize import RequantizePipe
-from rtl.stage import Timing, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Storage, Timing, enough_credits, realises, register, shape_of, valid_chain
 from sim.contract import Range
 from sim.errors import BittrueError
 from sim.linear import Linear
@@ -80,6 +79,9 @@ class LinearStage(BufferedStage):
             credits=enough_credits(depth, spacing),
             frame=operation.input.tokens,
         )
+        words = 1 << (self.products.steps - 1).bit_length()
+        self.vectors = Storage(operation.input.format.bits * simd, 2 * words)
+        self.weights = Storage(operation.weight_format.bits * simd * pe, len(self.products.weight), table=True)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, pe))
 
     def elaborate(self, platform):  # noqa: ARG002
@@ -93,9 +95,7 @@ class LinearStage(BufferedStage):
         # Input vectors: two blocks of K / simd words, written lanes at a time.
         words = t.steps
         size = max(1, (words - 1).bit_length())
-        m.submodules.vectors = vectors = Memory(
-            shape=data.ArrayLayout(x_shape, simd), depth=2 << (size if words > 1 else 0), init=[]
-        )
+        m.submodules.vectors = vectors = self.vectors.memory(data.ArrayLayout(x_shape, simd))
         write = vectors.write_port(granularity=lanes)
         parts = simd // lanes
         if words > 1:
@@ -123,8 +123,8 @@ class LinearStage(BufferedStage):
         address = Cat(control.step[:size], control.read_block) if words > 1 else control.read_block
         m.d.comb += [read.addr.eq(address), read.en.eq(1)]
         rows = [[[int(w) for w in lane] for lane in row] for row in self.products.weight]
-        m.submodules.weights = weights = Memory(
-            shape=data.ArrayLayout(data.ArrayLayout(w_shape, simd), pe), depth=len(rows), init=rows
+        m.submodules.weights = weights = self.weights.memory(
+            data.ArrayLayout(data.ArrayLayout(w_shape, simd), pe), rows
         )
         weight = weights.read_port(domain="sync")
         m.d.comb += [weight.addr.eq(control.word), weight.en.eq(1)]

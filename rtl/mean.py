@@ -44,7 +44,7 @@ class MeanStage(Stage):
 
         exact = shape_of(Range.of(*self.operation.sums) | Range(0, 0))
         layout = data.ArrayLayout(exact, self.lanes_in)
-        m.submodules.sums = memory = Memory(shape=layout, depth=groups, init=[])
+        m.submodules.sums = memory = Memory(shape=layout, depth=groups, init=[], attrs={"ram_style": "distributed"})
         read, write = memory.read_port(domain="comb"), memory.write_port()
         where = register(m, group, name="where")
         first = register(m, token == 0, name="first")

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from rtl.buffered import BufferedStage
-from rtl.stage import Stage, Timing, beat, enough_credits, register, valid_chain
+from rtl.stage import Stage, Storage, Timing, beat, enough_credits, register, valid_chain
 from sim.contract import Format
 
 
 class Fifo(BufferedStage):
     """Holds up to `entries` beats (and as many as its output FIFO), for block RAM.
 
-    Latency 3 cycles, one beat a cycle from 3 entries on.
+    Latency 4 cycles; one beat a cycle from 2 entries on.
     """
 
     def __init__(self, fmt: Format, lanes: int, entries: int, frame: int):
         self.format = fmt
-        self.timing = Timing(blocks=entries, depth=2, credits=enough_credits(2), frame=frame)
+        self.timing = Timing(blocks=entries, depth=3, credits=enough_credits(3), frame=frame)
+        self.storage = Storage(beat(fmt, lanes).size, entries)
         super().__init__([(fmt, lanes)], (fmt, lanes))
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        m.submodules.memory = memory = Memory(shape=self.i.payload.shape(), depth=self.timing.blocks, init=[])
+        m.submodules.memory = memory = self.storage.memory(self.i.payload.shape())
         write, read = memory.write_port(), memory.read_port(domain="sync")
         m.d.comb += [
             write.addr.eq(control.write_block),
@@ -35,8 +35,8 @@ class Fifo(BufferedStage):
             write.en.eq(control.write),
             read.addr.eq(control.read_block),
             read.en.eq(1),
-            outlet.push.eq(valid_chain(m, control.issue, 1)[-1]),
-            outlet.payload.eq(read.data),
+            outlet.push.eq(valid_chain(m, control.issue, 2)[-1]),
+            outlet.payload.eq(register(m, read.data, self.i.payload.shape(), name="read")),
         ]
         return m
 

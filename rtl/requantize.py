@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
-from rtl.stage import advance, register, shape_of
+from rtl.stage import Storage, advance, register, shape_of
 from sim.contract import Format, Range
 from sim.requantize import Requantize
 
@@ -42,7 +41,7 @@ def channel_constants(
         groups = len(next(iter(fields.values()))) // lanes
         layout = data.StructLayout({key: shape_of(fmt) for key, (fmt, _) in stored.items()})
         rows = [{key: int(values[g]) for key, (_, values) in stored.items()} for g in range(groups)]
-        m.submodules[f"{name}_rom"] = memory = Memory(shape=layout, depth=groups, init=rows)
+        m.submodules[f"{name}_rom"] = memory = Storage(layout.size, groups, table=True).memory(layout, rows)
         port = memory.read_port(domain="sync")
         group = Signal(range(groups), name=f"{name}_group")
         advance(m, group, groups - 1, next_group)

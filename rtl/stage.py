@@ -108,6 +108,47 @@ def valid_chain(m: Module, valid, cycles: int) -> list[Signal]:
     return chain
 
 
+@dataclass(frozen=True)
+class Storage:
+    """One memory of a stage and what it is made of: decided here, so that the estimate and the netlist agree.
+
+    Tables go to block RAM from 4,096 bits on, else to LUTs; written memories from 2,048 bits or 65 words on, else to
+    distributed RAM.
+    """
+
+    width: int
+    depth: int
+    table: bool = False
+
+    @property
+    def bits(self) -> int:
+        return self.width * self.depth
+
+    @property
+    def style(self) -> str:
+        if self.table:
+            return "block" if self.bits >= 4096 else "logic"
+        return "block" if self.bits >= 2048 or self.depth > 64 else "distributed"
+
+    @property
+    def block_rams(self) -> int:
+        """18 kbit block RAMs (ECP5 DP16KD), in the best of their shapes."""
+        if self.style != "block":
+            return 0
+        shapes = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+        return min(-(-self.width // w) * -(-self.depth // d) for w, d in shapes)
+
+    @property
+    def lutrams(self) -> int:
+        """16x4 distributed RAMs (ECP5 DPR16X4)."""
+        return -(-self.width // 4) * -(-self.depth // 16) if self.style == "distributed" else 0
+
+    def memory(self, shape, init=()) -> Memory:
+        """The Amaranth memory, with the attribute that makes synthesis follow `style`."""
+        style = {"rom_style" if self.table else "ram_style": self.style}
+        return Memory(shape=shape, depth=self.depth, init=init, attrs=style)
+
+
 class Outlet(Elaboratable):
     """The end of a free-running pipeline: a FIFO and the credits that guard it.
 
@@ -117,6 +158,7 @@ class Outlet(Elaboratable):
 
     def __init__(self, layout: data.Layout, credits: int):
         self.layout, self.credits = layout, credits
+        self.storage = Storage(layout.size, credits)
         self.available = Signal(init=1)
         self.issue = Signal()
         self.push = Signal()
@@ -125,7 +167,7 @@ class Outlet(Elaboratable):
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.layout, depth=self.credits, init=[])
+        m.submodules.memory = memory = self.storage.memory(self.layout)
         write, read = memory.write_port(), memory.read_port(domain="comb")
         head, tail = (Signal(range(self.credits), name=name) for name in ("head", "tail"))
         level, free = Signal(range(self.credits + 1)), Signal(range(self.credits + 1), init=self.credits)

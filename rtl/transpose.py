@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from amaranth.hdl import Array, Module, Mux, Signal
-from amaranth.lib.memory import Memory
 
 from rtl.buffered import BufferedStage
-from rtl.stage import Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Storage, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
 from sim.errors import BittrueError
 from sim.transpose import Transpose
 
@@ -31,6 +30,7 @@ class TransposeStage(BufferedStage):
         self.operation = operation
         beats = tokens * channels // lanes
         depth = 3 if lanes == 1 else 5
+        self.storage = Storage(operation.input.format.bits, 2 * beats)
         self.timing = Timing(beats_in=beats, beats_out=beats, blocks=2, depth=depth, credits=enough_credits(depth))
         super().__init__([(operation.input.format, lanes)], (operation.input.format, lanes))
 
@@ -71,7 +71,7 @@ class TransposeStage(BufferedStage):
 
         banks = []
         for bank in range(lanes):
-            m.submodules[f"bank{bank}"] = memory = Memory(shape=shape, depth=2 * beats, init=[])
+            m.submodules[f"bank{bank}"] = memory = self.storage.memory(shape)
             write, read = memory.write_port(), memory.read_port(domain="sync")
             m.d.comb += [write.addr.eq(where), write.en.eq(control.write), read.en.eq(1)]
             if lanes == 1:

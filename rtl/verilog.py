@@ -17,5 +17,8 @@ def emit(plan: Plan) -> str:
 
     top = Accelerator(plan)
     text = verilog.convert(top, name=TOP, ports=top.ports, emit_src=False, strip_internal_attrs=True)
-    header = f"// bittrue: program {plan.program.sha256}\n// interval {plan.estimated_interval}, latency {plan.estimated_latency} cycles\n"
+    header = (
+        f"// bittrue: program {plan.program.sha256}\n"
+        f"// interval {plan.estimated_interval} cycles, latency {plan.estimated_latency} cycles\n"
+    )
     return header + text

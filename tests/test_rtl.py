@@ -4,13 +4,13 @@ import zlib
 
 import numpy as np
 import pytest
+from stage_bench import run
 
 from rtl.pipeline import Folding
 from rtl.plan import Plan, divisors, size_fifos
 from sim.linear import Linear
 from sim.operation import discover
 from sim.program import Node, Program
-from stage_bench import run
 
 OPERATIONS = discover()
 
@@ -48,8 +48,8 @@ class TestComponent:
         np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
         assert result.latency == plan.estimated_latency
         assert result.interval == plan.estimated_interval
-        per_frame = len(result.lasts) // len(x[0])
-        assert [k for k, last in enumerate(result.lasts) if last] == list(range(per_frame - 1, len(result.lasts), per_frame))
+        beats = len(result.lasts) // len(x[0])
+        assert [k for k, last in enumerate(result.lasts) if last] == list(range(beats - 1, len(result.lasts), beats))
 
     def test_stalls_change_nothing(self, name, seed):
         plan, rng = planned(name, seed)
