@@ -1,0 +1,114 @@
+// The numeric contract in C++: the rounding, saturation and requantisation of sim/contract.py and sim/requantize.py.
+//
+// Every kernel takes one parameter struct P, generated from the operation: P::accumulator_t holds every intermediate
+// exactly, P::output_t is the output format, arrays carry their code type `NAME_t` and their extremes `NAME_low` and
+// `NAME_high`. A width is therefore never written in a kernel.
+#ifndef BITTRUE_CONTRACT_HPP
+#define BITTRUE_CONTRACT_HPP
+
+#include "ap_int.h"
+#include "hls_stream.h"
+
+namespace bittrue {
+
+// How a parameter array is stored: the exact width in hardware, the next native integer on a host, where an array of
+// ap_int would be filled by code at start-up and take minutes to compile.
+#ifdef __SYNTHESIS__
+template <int BITS, bool SIGNED> struct rom { typedef ap_int<BITS> type; };
+template <int BITS> struct rom<BITS, false> { typedef ap_uint<BITS> type; };
+#else
+template <int BYTES, bool SIGNED> struct native { typedef long long type; };
+template <> struct native<1, true> { typedef signed char type; };
+template <> struct native<1, false> { typedef unsigned char type; };
+template <> struct native<2, true> { typedef short type; };
+template <> struct native<2, false> { typedef unsigned short type; };
+template <> struct native<4, true> { typedef int type; };
+template <> struct native<4, false> { typedef unsigned int type; };
+template <int BITS, bool SIGNED> struct rom {
+    typedef typename native<(BITS <= 8 ? 1 : BITS <= 16 ? 2 : BITS <= 32 ? 4 : 8), SIGNED>::type type;
+};
+#endif
+
+// The smallest divisor of n that is at least k: how far a loop of n steps is unrolled to do k or more at once.
+constexpr int divisor_from(int n, int k) { return k >= n ? n : n % k == 0 ? k : divisor_from(n, k + 1); }
+
+constexpr int widest(int a, int b) { return a > b ? a : b; }
+
+// min(max(value, low), highest code of T); low is a code of T.
+template <class T, class V> T clamp(const V& value, long long low) {
+#pragma HLS INLINE
+    const ap_int<T::width + 1> bottom = low;
+    const ap_int<T::width + 1> top = (1LL << (T::sign_flag ? T::width - 1 : T::width)) - 1;
+    return value < bottom ? T(bottom) : value > top ? T(top) : T(value);
+}
+
+// min(max(value, lowest code of T), highest code of T)
+template <class T, class V> T saturate(const V& value) {
+#pragma HLS INLINE
+    return clamp<T>(value, T::sign_flag ? -(1LL << (T::width - 1)) : 0LL);
+}
+
+// (value + 2^(shift-1)) >> shift for shift >= 1, value for 0: half toward +infinity. LARGEST bounds the shift; the
+// sum fits V, which the caller derived for it, and the wider type keeps 2^(shift-1) and the shift itself in range.
+template <int LARGEST, class V> V round_shift(const V& value, int shift) {
+#pragma HLS INLINE
+    typedef ap_int<widest(V::width, LARGEST + 2)> wide_t;
+    const wide_t half = (wide_t(1) << shift) >> 1;
+    const wide_t sum = value + half;
+    return V(sum >> shift);
+}
+
+// clamp(round_shift((sum + bias_acc) * multiplier, shift) + bias, floor): from accumulator to output code.
+// What a program does not use costs nothing: the extremes of the arrays are compile-time constants.
+template <class P> typename P::output_t requantize(typename P::accumulator_t sum, int channel) {
+#pragma HLS INLINE
+    typedef typename P::accumulator_t accumulator_t;
+    if (P::bias_acc_low != 0 || P::bias_acc_high != 0) {
+        sum = accumulator_t(sum + typename P::bias_acc_t(P::bias_acc[channel]));
+    }
+    if (P::multiplier_high != 1) {
+        sum = accumulator_t(sum * typename P::multiplier_t(P::multiplier[channel]));
+    }
+    const int shift = P::shift_low == P::shift_high ? int(P::shift_low) : int(P::shift[channel]);
+    const accumulator_t rounded = round_shift<int(P::shift_high)>(sum, shift);
+    return clamp<typename P::output_t>(rounded + typename P::bias_t(P::bias[channel]), P::floor);
+}
+
+// One tensor to every stream that reads it; with no reader, the tensor is drained.
+template <int SIZE, class T, class... Streams> void fork(hls::stream<T>& in, Streams&... out) {
+copy:
+    for (int i = 0; i < SIZE; ++i) {
+#pragma HLS PIPELINE II=1
+        const T code = in.read();
+        const int written[] = {0, (out.write(code), 0)...};
+        (void)written;
+    }
+}
+
+// Beats of the AXI4-Stream to codes: each code takes whole bytes, its low bits count.
+template <int SIZE, class Beat, class T> void unpack(hls::stream<Beat>& in, hls::stream<T>& out) {
+beats:
+    for (int i = 0; i < SIZE; ++i) {
+#pragma HLS PIPELINE II=1
+        const Beat beat = in.read();
+        out.write(T(beat.data));
+    }
+}
+
+// Codes to beats: extended to whole bytes with their sign, `last` on the last code of a frame.
+template <int SIZE, class T, class Beat> void pack(hls::stream<T>& in, hls::stream<Beat>& out) {
+beats:
+    for (int i = 0; i < SIZE; ++i) {
+#pragma HLS PIPELINE II=1
+        Beat beat;
+        beat.data = in.read();
+        beat.keep = -1;
+        beat.strb = -1;
+        beat.last = i == SIZE - 1;
+        out.write(beat);
+    }
+}
+
+}  // namespace bittrue
+
+#endif

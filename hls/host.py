@@ -1,0 +1,160 @@
+"""Compile a written project with g++ and run its kernels on batches: the same sources that a vendor's tool builds.
+
+The integers are AMD's own `ap_int.h` (Apache-2.0), which the package hls4ml carries; the streams are
+`hls/hls_stream.h`. The library is cached by the content of its sources, the compiler and the flags, under
+`$XDG_CACHE_HOME/bittrue` (`~/.cache/bittrue`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from sim.contract import Format
+from sim.errors import BittrueError
+from sim.operation import TensorType
+
+#: -O2 compiles in seconds and runs several times faster than -O1: the width masks of ap_int fold away.
+FLAGS = ("-std=c++14", "-O2", "-fPIC", "-shared", "-DBITTRUE_HOST", "-w")
+_POINTER = ctypes.POINTER(ctypes.c_longlong)
+
+
+def build(folder: str | Path, defines: tuple[str, ...] = ()) -> HostKernel:
+    """Compile what `hls.project.write` left in the folder, or take it from the cache.
+
+    `defines` are preprocessor macros; `BITTRUE_LOG` records the accesses to streams. Raises BittrueError when the
+    folder holds no project, when g++ or `ap_int.h` is absent, and when the sources do not compile.
+    """
+    folder = Path(folder)
+    try:
+        project = json.loads((folder / "project.json").read_text())
+        contents = {name: (folder / name).read_bytes() for name in project["sources"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise BittrueError(f"{folder} holds no complete HLS project ({error}); write it with `bittrue hls`") from error
+    compiler, headers = find_compiler(), find_headers()
+    flags = [*FLAGS, *(f"-D{name}" for name in defines)]
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    sha = hashlib.sha256(json.dumps([version, flags]).encode())
+    # ap_int.h may change with the package that carries it
+    contents |= {f"ap_types/{path.name}": path.read_bytes() for path in sorted(headers.glob("*.h"))}
+    for name, content in sorted(contents.items()):
+        sha.update(f"{name} {len(content)}\n".encode() + content)
+    library = cache_folder() / f"{sha.hexdigest()}.so"
+    if not library.is_file():
+        compile_library(compiler, flags, headers, folder, library)
+    return HostKernel(library, project)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: `$XDG_CACHE_HOME/bittrue/hls`, by default in `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "bittrue" / "hls"
+
+
+def find_compiler() -> str:
+    """The C++ compiler: `$CXX`, else g++."""
+    name = os.environ.get("CXX") or "g++"
+    path = shutil.which(name)
+    if path is None:
+        raise BittrueError(
+            f"HLS host build: the compiler {name} is not installed; install g++ (Debian: apt-get install g++)"
+        )
+    return path
+
+
+def find_headers() -> Path:
+    """The folder with `ap_int.h`, inside the installed package hls4ml, which is not imported."""
+    spec = importlib.util.find_spec("hls4ml")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(place) / "templates" / "vivado" / "ap_types"
+        if (folder / "ap_int.h").is_file():
+            return folder
+    raise BittrueError("HLS host build: ap_int.h is not found; it comes with hls4ml (pip install hls4ml==1.3.0)")
+
+
+def compile_library(compiler: str, flags: list[str], headers: Path, folder: Path, library: Path) -> None:
+    """Compile `host/batch.cpp` with all it includes; the library appears whole or not at all."""
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        target = Path(scratch) / library.name
+        # host/ comes first: the vendor's folder has an hls_stream.h of its own, which is not ours to use
+        include = [f"-I{folder / 'host'}", f"-I{folder}", f"-I{headers}"]
+        command = [compiler, *flags, *include, str(folder / "host" / "batch.cpp"), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-400:])
+            raise BittrueError(f"HLS host build: {folder} does not compile: {first}")
+        os.replace(target, library)
+
+
+class HostKernel:
+    """A compiled project. `predict` and `trace` take what the program takes and give what it gives.
+
+    tensors   name -> type of every tensor, inputs first
+    inputs    names of the inputs, in order
+    result    name of the output
+    """
+
+    def __init__(self, library: Path, project: dict) -> None:
+        self.project = project
+        self.tensors = {name: TensorType(tuple(shape), Format.parse(fmt)) for name, shape, fmt in project["tensors"]}
+        self.inputs: list[str] = project["inputs"]
+        self.result: str = project["result"]
+        self._library = ctypes.CDLL(str(library))
+
+    @cached_property
+    def output(self) -> TensorType:
+        return self.tensors[self.result]
+
+    def predict(self, *x: np.ndarray) -> np.ndarray:
+        """Run a batch: int arrays `[n, *shape]`, one per input, to codes `[n, *output shape]`."""
+        return self._run(x, None)
+
+    def trace(self, *x: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a batch and keep every tensor, by name: `[n, *shape]`, as `Program.trace` does."""
+        frames = len(x[0]) if x else 0
+        tensors = {name: np.zeros((frames, *kind.shape), np.int64) for name, kind in self.tensors.items()}
+        self._run(x, list(tensors.values()))
+        return {name: codes.astype(self.tensors[name].format.dtype) for name, codes in tensors.items()}
+
+    def _run(self, x: tuple[np.ndarray, ...], tensors: list[np.ndarray] | None) -> np.ndarray:
+        if len(x) != len(self.inputs):
+            raise BittrueError(f"the kernel has {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(x)}")
+        named = zip(self.inputs, x, strict=True)
+        codes = [self.tensors[name].check(v, f"input {name!r}").astype(np.int64) for name, v in named]
+        if len({len(v) for v in codes}) > 1:
+            raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in codes)}")
+        result = np.empty((len(codes[0]), *self.output.shape), np.int64)
+        message = ctypes.create_string_buffer(1000)
+        failed = self._library.bittrue_batch(
+            ctypes.c_long(len(codes[0])),
+            _pointers(codes),
+            result.ctypes.data_as(_POINTER),
+            None if tensors is None else _pointers(tensors),
+            message,
+            ctypes.c_long(len(message)),
+        )
+        if failed:
+            raise BittrueError(f"HLS kernel: {message.value.decode(errors='replace')}")
+        return result.astype(self.output.format.dtype)
+
+    def log(self) -> np.ndarray:
+        """Accesses to streams so far, int32, as `hls_stream.h` records them; empty without BITTRUE_LOG."""
+        entries = ctypes.POINTER(ctypes.c_int)()
+        self._library.bittrue_log.restype = ctypes.c_long
+        length = self._library.bittrue_log(ctypes.byref(entries))
+        return np.ctypeslib.as_array(entries, (length,)).copy() if length else np.empty(0, np.int32)
+
+
+def _pointers(arrays: list[np.ndarray]) -> ctypes.Array:
+    return (_POINTER * len(arrays))(*(array.ctypes.data_as(_POINTER) for array in arrays))

@@ -1,0 +1,62 @@
+// Matrix product over the channels, with requantisation: sim/linear.py.
+//
+//     acc[t, n] = sum_k weight[n, k] * x[t, k],    y = requantize(acc)
+//
+// Codes in and out one a cycle, channels innermost. P::parallel products are formed at once (rounded up to a divisor of
+// the inputs), so a token takes max(inputs, outputs * inputs / parallel) cycles: the next token is loaded while this
+// one is multiplied. Latency: one token's load, then the first row.
+#ifndef BITTRUE_LINEAR_HPP
+#define BITTRUE_LINEAR_HPP
+
+#include "contract.hpp"
+
+namespace bittrue {
+
+template <class P> void linear_load(hls::stream<typename P::input0_t>& in, typename P::input0_t x[P::inputs]) {
+codes:
+    for (int k = 0; k < P::inputs; ++k) {
+#pragma HLS PIPELINE II=1
+        x[k] = in.read();
+    }
+}
+
+template <class P>
+void linear_multiply(const typename P::input0_t x[P::inputs],
+                     const typename P::weight_rom weight[P::outputs][P::inputs],
+                     hls::stream<typename P::output_t>& out) {
+    constexpr int simd = divisor_from(P::inputs, P::parallel);
+#pragma HLS ARRAY_RESHAPE variable=x cyclic factor=simd dim=1
+#pragma HLS ARRAY_RESHAPE variable=weight cyclic factor=simd dim=2
+    typename P::accumulator_t sum = 0;
+rows:
+    for (int n = 0; n < P::outputs; ++n) {
+    blocks:
+        for (int k = 0; k < P::inputs; k += simd) {
+#pragma HLS PIPELINE II=1
+            typename P::accumulator_t partial = 0;
+        products:
+            for (int s = 0; s < simd; ++s) {
+#pragma HLS UNROLL
+                partial += x[k + s] * typename P::weight_t(weight[n][k + s]);
+            }
+            sum = k == 0 ? partial : typename P::accumulator_t(sum + partial);
+            if (k + simd == P::inputs) {
+                out.write(requantize<P>(sum, n));
+            }
+        }
+    }
+}
+
+template <class P> void linear(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+tokens:
+    for (int t = 0; t < P::tokens; ++t) {
+#pragma HLS DATAFLOW
+        typename P::input0_t x[P::inputs];
+        linear_load<P>(in, x);
+        linear_multiply<P>(x, P::weight, out);
+    }
+}
+
+}  // namespace bittrue
+
+#endif

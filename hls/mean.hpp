@@ -1,0 +1,34 @@
+// Sum over the tokens, requantised, average pooling: sim/mean.py.
+//
+//     y[c] = requantize(sum_t x[t, c])
+//
+// One code a cycle; the sums are registers, so that a channel can be added to in every cycle.
+#ifndef BITTRUE_MEAN_HPP
+#define BITTRUE_MEAN_HPP
+
+#include "contract.hpp"
+
+namespace bittrue {
+
+template <class P> void mean(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+    typename P::accumulator_t sums[P::channels];
+#pragma HLS ARRAY_PARTITION variable=sums complete
+tokens:
+    for (int t = 0; t < P::tokens; ++t) {
+    channels:
+        for (int c = 0; c < P::channels; ++c) {
+#pragma HLS PIPELINE II=1
+            const typename P::input0_t x = in.read();
+            const typename P::accumulator_t before = t == 0 ? typename P::accumulator_t(0) : sums[c];
+            const typename P::accumulator_t sum = before + x;
+            sums[c] = sum;
+            if (t == P::tokens - 1) {
+                out.write(requantize<P>(sum, c));
+            }
+        }
+    }
+}
+
+}  // namespace bittrue
+
+#endif

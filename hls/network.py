@@ -1,0 +1,124 @@
+"""The process network of a program: which stream joins which kernels, and how deep it must be.
+
+A tensor that is read once is one stream; one that is read several times (a residual) goes through a fork, and one
+that nobody reads is drained. Depths: two codes everywhere, a whole frame on every operand of an operation that has
+several operands. No network of that kind can deadlock, provided that each process finishes a frame on every stream
+before it begins the next. Take the oldest frame that some process has not finished, and of those processes the first
+in the order of the nodes: its operands are all there, so only a full output can stop it. Follow the full streams
+downstream. Each ends at a process that has data on its only operand and is itself stopped by a full output, or at one
+with several operands; but a stream a frame deep that is full of this frame's codes still holds one of the frame
+before, which contradicts the choice of the oldest frame. So the process can run.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sim.contract import Format
+from sim.operation import TensorType
+from sim.program import Program
+
+#: Depth of a stream between two kernels that run in step.
+SHALLOW = 2
+
+
+def identifier(text: str) -> str:
+    """A C++ identifier made of the text's own letters."""
+    return re.sub(r"\W", "_", text, flags=re.ASCII)
+
+
+def code_type(fmt: Format) -> str:
+    """The C++ type of a code.
+
+    >>> code_type(Format(8)), code_type(Format(3, signed=False))
+    ('ap_int<8>', 'ap_uint<3>')
+    """
+    return f"ap_{'int' if fmt.signed else 'uint'}<{fmt.bits}>"
+
+
+def beat_bits(fmt: Format) -> int:
+    """Width of TDATA: whole bytes."""
+    return 8 * -(-fmt.bits // 8)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One FIFO: its C++ name, what flows through it, its depth in codes."""
+
+    name: str
+    tensor: TensorType
+    depth: int
+
+
+@dataclass(frozen=True)
+class Process:
+    """One function of the DATAFLOW region. `call` is the C++ name with its template arguments.
+
+    `probe` is the index of the tensor that this process makes, None for forks and the output.
+    """
+
+    call: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    probe: int | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """Streams and processes in an order in which every operand exists; `ports` are the AXI4-Streams, output last."""
+
+    ports: tuple[tuple[str, TensorType], ...]
+    structs: tuple[str, ...]
+    streams: tuple[Stream, ...]
+    processes: tuple[Process, ...]
+
+    @classmethod
+    def of(cls, program: Program, kernels: list[str]) -> Network:
+        """The network of a program whose k-th node runs the kernel of the k-th name."""
+        index = {name: k for k, name in enumerate(program.types)}
+        label = {name: f"{k}_{identifier(name)}" for name, k in index.items()}
+        structs = tuple(f"node_{label[node.name]}" for node in program.nodes)
+        single = len(program.inputs) == 1
+        ports = [("s_axis" if single else f"s_axis_{identifier(name)}", kind) for name, kind in program.inputs.items()]
+        if len({port for port, _ in ports}) < len(ports):
+            ports = [(f"{port}_{k}", kind) for k, (port, kind) in enumerate(ports)]
+        ports.append(("m_axis", program.output))
+
+        streams: list[Stream] = []
+        processes: list[Process] = []
+        feeds: dict[tuple[int, int], str] = {}  # (node, operand) -> stream; node -1 is the program's output
+        readers: dict[str, list[tuple[int, int, int]]] = {name: [] for name in program.types}
+        for at, node in enumerate(program.nodes):
+            for operand, name in enumerate(node.operands):
+                several = len(node.operands) > 1
+                readers[name].append((at, operand, program.types[name].size if several else SHALLOW))
+        readers[program.result].append((-1, 0, SHALLOW))
+
+        def publish(name: str) -> tuple[str, Process | None]:
+            """The stream that the maker of a tensor writes, and the fork behind it if there is one."""
+            kind, base = program.types[name], f"t{label[name]}"
+            if len(readers[name]) == 1:
+                ((at, operand, depth),) = readers[name]
+                streams.append(Stream(base, kind, depth))
+                feeds[at, operand] = base
+                return base, None
+            streams.append(Stream(base, kind, SHALLOW))
+            branches = []
+            for k, (at, operand, depth) in enumerate(readers[name]):
+                branches.append(f"{base}_to_{k}")
+                streams.append(Stream(branches[-1], kind, depth))
+                feeds[at, operand] = branches[-1]
+            return base, Process(f"bittrue::fork<{kind.size}>", (base,), tuple(branches))
+
+        for (port, kind), name in zip(ports, program.inputs, strict=False):
+            made, fork = publish(name)
+            processes.append(Process(f"bittrue::unpack<{kind.size}>", (port,), (made,), index[name]))
+            processes += [fork] if fork else []
+        for at, (node, struct, kernel) in enumerate(zip(program.nodes, structs, kernels, strict=True)):
+            made, fork = publish(node.name)
+            operands = tuple(feeds[at, k] for k in range(len(node.operands)))
+            processes.append(Process(f"bittrue::{kernel}<{struct}>", operands, (made,), index[node.name]))
+            processes += [fork] if fork else []
+        processes.append(Process(f"bittrue::pack<{program.output.size}>", (feeds[-1, 0],), ("m_axis",)))
+        return cls(tuple(ports), structs, tuple(streams), tuple(processes))
