@@ -60,6 +60,22 @@ def test_the_seed_fixes_parameters_and_training(data):
     assert not same(state(models[0]), state(models[2]))
 
 
+def test_every_epoch_sees_all_images_in_another_order(data):
+    seen = []
+
+    def loss(model, codes, labels):
+        seen.append(labels.clone())
+        return model(codes).sum() * 0
+
+    model = network(data)
+    groups = [{"params": list(model.parameters()), "lr": 0.0}]
+    train.optimize(model, data, Train(epochs=2, batch=399), groups, stage="test", loss=loss)
+    first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
+    assert not torch.equal(first, second)
+    for order in (first, second):
+        assert np.array_equal(order.sort().values.numpy(), np.sort(data.train.labels))
+
+
 def test_training_learns_and_reports(data):
     model, reports = network(data), []
     start = train.accuracy(model, data.val)
