@@ -34,18 +34,29 @@ constexpr int divisor_from(int n, int k) { return k >= n ? n : n % k == 0 ? k : 
 
 constexpr int widest(int a, int b) { return a > b ? a : b; }
 
+// The lowest and the highest code of a type.
+template <class T> struct limits;
+template <int BITS> struct limits<ap_int<BITS> > {
+    static const long long low = -(1LL << (BITS - 1));
+    static const long long high = (1LL << (BITS - 1)) - 1;
+};
+template <int BITS> struct limits<ap_uint<BITS> > {
+    static const long long low = 0;
+    static const long long high = (1LL << BITS) - 1;
+};
+
 // min(max(value, low), highest code of T); low is a code of T.
 template <class T, class V> T clamp(const V& value, long long low) {
 #pragma HLS INLINE
     const ap_int<T::width + 1> bottom = low;
-    const ap_int<T::width + 1> top = (1LL << (T::sign_flag ? T::width - 1 : T::width)) - 1;
+    const ap_int<T::width + 1> top = limits<T>::high;
     return value < bottom ? T(bottom) : value > top ? T(top) : T(value);
 }
 
 // min(max(value, lowest code of T), highest code of T)
 template <class T, class V> T saturate(const V& value) {
 #pragma HLS INLINE
-    return clamp<T>(value, T::sign_flag ? -(1LL << (T::width - 1)) : 0LL);
+    return clamp<T>(value, limits<T>::low);
 }
 
 // (value + 2^(shift-1)) >> shift for shift >= 1, value for 0: half toward +infinity. LARGEST bounds the shift; the
