@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Mux
 
-from rtl.stage import Stage, Timing, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Stage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
 from sim.add import Add
 
 
@@ -23,6 +23,14 @@ class AddStage(Stage):
         depth = 2 + self.saturates
         self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=operation.output.size // lanes)
         super().__init__([(operation.left.format, lanes), (operation.right.format, lanes)], (fmt, lanes))
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        for _ in range(self.lanes_in):
+            built.add(self.operation.accumulator.bits)
+            if self.saturates:
+                built.select(self.operation.format.bits)
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

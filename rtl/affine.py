@@ -5,7 +5,7 @@ from __future__ import annotations
 from amaranth.hdl import Module, Value
 
 from rtl.requantize import RequantizePipe, channel_constants
-from rtl.stage import Stage, Timing, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Stage, Storage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
 from sim.affine import Affine
 from sim.contract import Range
 
@@ -25,6 +25,15 @@ class AffineStage(Stage):
         beats = operation.input.size // lanes
         self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=beats)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
+
+    def structure(self) -> Structure:
+        built = super().structure() + self.requantize.structure()
+        op, lanes = self.operation, self.lanes_in
+        built.multipliers += lanes
+        built.registers += lanes * (op.input.format.bits + op.accumulator.bits)
+        built.store(Storage(lanes * op.weight_format.bits, op.input.channels // lanes, table=True))
+        built.count(op.input.channels // lanes - 1)
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

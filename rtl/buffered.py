@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Module, Signal
 
-from rtl.stage import Outlet, Stage, advance
+from rtl.stage import Outlet, Stage, Structure, advance
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Control:
 
 class BufferedStage(Stage):
     """A stage that holds `timing.blocks` blocks of input; see `rtl.stage` for the protocol."""
+
+    def structure(self) -> Structure:
+        t, built = self.timing, super().structure()
+        built.count(t.blocks, t.blocks - 1, t.blocks - 1, t.beats_in - 1, t.beats_out * t.steps - 1, t.steps - 1)
+        return built
 
     def control(self, m: Module, outlet: Outlet) -> Control:
         t = self.timing

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rtl.pipeline import Network
+from rtl.stage import Structure
 
 
 @dataclass(frozen=True)
 class Area:
-    """Resources in the units of the ECP5: LUT4, flip-flop, 18x18 multiplier, 18 kbit block RAM."""
+    """Resources in the units of the ECP5: LUT4 (TRELLIS_COMB), flip-flop, 18x18 multiplier, 18 kbit block RAM."""
 
     lut: int
     ff: int
@@ -31,6 +32,27 @@ DEVICES = {
     "ecp5-85k": Area(83640, 83640, 156, 208),
 }
 
+#: LUTs per unit of each part of a `Structure`, and per stage; fitted to synthesised stages (see `bench/area.py`).
+PRICES = {
+    "stage": 10.0,
+    "adder_bits": 1.0,
+    "adders": 3.0,
+    "select_bits": 1.5,
+    "counter_bits": 3.0,
+    "table_bits": 0.05,
+    "lutrams": 4.0,
+}
 
-def estimate(network: Network) -> Area:  # placeholder until calibrated below
-    raise NotImplementedError
+
+def area(built: Structure) -> Area:
+    """The price of one stage."""
+    lut = PRICES["stage"] + sum(price * getattr(built, part) for part, price in PRICES.items() if part != "stage")
+    return Area(round(lut), built.registers, built.multipliers, built.block_rams)
+
+
+def estimate(network: Network) -> Area:
+    """The area of all stages of a pipeline."""
+    parts = [area(element.stage.structure()) for element in network.elements]
+    forks = sum(element.readers > 1 for element in network.elements)
+    lut, ff, dsp, bram = (sum(getattr(part, name) for part in parts) for name in ("lut", "ff", "dsp", "bram"))
+    return Area(lut + 4 * forks, ff + 2 * forks, dsp, bram)

@@ -6,7 +6,18 @@ import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from rtl.stage import Stage, Storage, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import (
+    Stage,
+    Storage,
+    Structure,
+    Timing,
+    advance,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
 from sim.contract import Format, Range
 from sim.lerp import Lerp
 
@@ -40,6 +51,27 @@ class LerpStage(Stage):
         op = self.operation
         rows = 1 if len(op.knots) == 1 else op.input.channels // self.lanes_in
         return Storage(op.format.bits + self.difference.bits, rows * op.segments, table=True)
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        op, f = self.operation, self.operation.fraction_bits
+        built.count(op.input.channels // self.lanes_in - 1)
+        built.store(self.storage, self.lanes_in)
+        for _ in range(self.lanes_in):
+            built.registers += op.input.format.bits + 3 * op.format.bits
+            if f:
+                product = self.difference.bits + f
+                built.registers += self.difference.bits + 2 * f
+                if f <= 3:
+                    for _ in range(max(1, f - 1)):
+                        built.add(product, registered=False)
+                    built.select_bits += product
+                else:
+                    built.multipliers += 1
+                built.registers += product
+                built.add(self.difference.bits)
+                built.add(op.format.bits)
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

@@ -8,7 +8,7 @@ from amaranth.lib import data
 
 from rtl.buffered import BufferedStage
 from rtl.requantize import RequantizePipe
-from rtl.stage import Storage, Timing, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Storage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
 from sim.contract import Range
 from sim.errors import BittrueError
 from sim.linear import Linear
@@ -83,6 +83,31 @@ class LinearStage(BufferedStage):
         self.vectors = Storage(operation.input.format.bits * simd, 2 * words)
         self.weights = Storage(operation.weight_format.bits * simd * pe, len(self.products.weight), table=True)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, pe))
+
+    def structure(self) -> Structure:
+        built = super().structure() + self.requantize.structure()
+        op, simd, pe = self.operation, self.simd, self.pe
+        built.multipliers += simd * pe
+        built.registers += simd * op.input.format.bits + simd * pe * op.weight_format.bits
+        for depth, ranges in enumerate(self.products.levels):
+            for lane in ranges:
+                for k, node in enumerate(lane):
+                    summed = depth > 0 and 2 * k + 1 < len(self.products.levels[depth - 1][0])
+                    if summed:
+                        built.add(node.bits)
+                    else:
+                        built.registers += node.bits
+        if self.folded:
+            for total in self.products.sums:
+                built.add(total.bits)
+        if self.vectors.style == "block":
+            built.store(self.vectors)
+        else:
+            part = Storage(self.lanes_in * op.input.format.bits, self.vectors.depth)
+            built.store(part, simd // self.lanes_in)
+        built.store(self.weights)
+        built.count(self.timing.steps - 1, simd // self.lanes_in - 1)
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

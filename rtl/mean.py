@@ -7,7 +7,7 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from rtl.requantize import RequantizePipe
-from rtl.stage import Stage, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Stage, Structure, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
 from sim.contract import Range
 from sim.mean import Mean
 
@@ -29,6 +29,17 @@ class MeanStage(Stage):
             beats_in=operation.input.tokens * beats, beats_out=beats, depth=depth, credits=enough_credits(depth)
         )
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
+
+    def structure(self) -> Structure:
+        built = super().structure() + self.requantize.structure()
+        groups, bits = self.timing.beats_out, Range.of(*self.operation.sums).bits
+        built.count(groups - 1, self.operation.input.tokens - 1, groups - 1)
+        built.lutrams += -(-self.lanes_in * bits // 4) * -(-groups // 16)
+        for _ in range(self.lanes_in):
+            built.add(bits)
+            built.select_bits += bits
+            built.registers += self.operation.input.format.bits
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

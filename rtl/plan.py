@@ -231,5 +231,6 @@ def fit(program: Program, device: str) -> int:
     if last is None:
         raise BittrueError(f"plan: no folding of the program can be built for {device}")
 
-
-XX
+    slowest, area = last
+    excess = area.excess(DEVICES[device])
+    raise BittrueError(f"plan: even the slowest folding (interval {slowest}) does not fit {device}: {excess}")

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.buffered import BufferedStage
-from rtl.stage import Stage, Storage, Timing, beat, enough_credits, register, valid_chain
+from rtl.stage import Stage, Storage, Structure, Timing, beat, enough_credits, register, valid_chain
 from sim.contract import Format
 
 
@@ -22,6 +22,12 @@ class Fifo(BufferedStage):
         self.timing = Timing(blocks=entries, depth=3, credits=enough_credits(3), frame=frame)
         self.storage = Storage(beat(fmt, lanes).size, entries)
         super().__init__([(fmt, lanes)], (fmt, lanes))
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        built.store(self.storage)
+        built.registers += self.storage.width
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -49,6 +55,13 @@ class Narrow(BufferedStage):
         ratio = lanes_in // lanes_out
         self.timing = Timing(beats_out=ratio, blocks=2, depth=2, credits=enough_credits(2), frame=frame)
         super().__init__([(fmt, lanes_in)], (fmt, lanes_out))
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        word = self.i.payload.shape().size
+        built.registers += 2 * word
+        built.select(word)
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -80,6 +93,12 @@ class Widen(Stage):
         ratio = lanes_out // lanes_in
         self.timing = Timing(beats_in=ratio, depth=1, credits=enough_credits(1), frame=frame)
         super().__init__([(fmt, lanes_in)], (fmt, lanes_out))
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        built.count(self.timing.beats_in - 1)
+        built.registers += self.o.payload.shape().size - self.i.payload.shape().size
+        return built
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

@@ -13,7 +13,7 @@ import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from rtl.stage import Storage, advance, register, shape_of
+from rtl.stage import Storage, Structure, advance, register, shape_of
 from sim.contract import Format, Range
 from sim.requantize import Requantize
 
@@ -108,16 +108,33 @@ class RequantizePipe:
     def lane_range(self, step: Step, lane: int) -> Range:
         return Range.of(step.low[lane :: self.lanes], step.high[lane :: self.lanes])
 
-    @property
-    def adder_bits(self) -> int:
-        """Bits of adders and comparators, for the area estimate."""
-        arithmetic = [s for s in self.steps if s.kind in ("before", "after", "bias", "saturate")]
-        return sum(self.lane_range(s, lane).bits for s in arithmetic for lane in range(self.lanes))
-
-    @property
-    def multiplexer_bits(self) -> int:
-        shifts = [s for s in self.steps if s.kind == "shift"]
-        return sum(self.lane_range(s, lane).bits for s in shifts for lane in range(self.lanes))
+    def structure(self) -> Structure:
+        """Adders, shifters, clamps and the ROM of the constants."""
+        built = Structure()
+        r = self.requantize
+        stored, delays = 0, 0
+        constants = {"before": self.before, "multiply": r.multiplier, "after": self.after}
+        constants |= {"shift": self.shift_rest, "bias": r.bias}
+        for position, step in enumerate(self.steps):
+            for lane in range(self.lanes):
+                bits = self.lane_range(step, lane).bits
+                if step.kind == "multiply":
+                    built.multipliers += 1
+                    built.registers += bits
+                elif step.kind in ("shift", "saturate"):
+                    built.select(bits)
+                else:
+                    built.add(bits)
+                mine = constants.get(step.kind, np.zeros(1))[lane :: self.lanes]
+                if not (mine == mine[0]).all():
+                    width = Format.covering(mine).bits
+                    delays += width * position
+                    stored += width if not (step.kind == "shift" and step.amount) else 0
+        if stored:
+            built.store(Storage(stored, r.channels // self.lanes, table=True))
+            built.count(r.channels // self.lanes - 1)
+        built.registers += delays
+        return built
 
     def build(self, m: Module, acc: list[Value], early: Value) -> list[Value]:
         """The output codes per lane, `cycles` later; `early` is high one cycle before each accumulator beat."""

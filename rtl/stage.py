@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
@@ -149,6 +149,57 @@ class Storage:
         return Memory(shape=shape, depth=self.depth, init=init, attrs=style)
 
 
+@dataclass
+class Structure:
+    """What a stage is built of, counted from the same numbers its hardware is made from; `rtl.estimate` prices it.
+
+    adder_bits, adders   bits and number of adders
+    select_bits          bits of multiplexers and clamps
+    counter_bits         bits of counters and their comparisons
+    table_bits           bits of tables in LUTs
+    lutrams              16x4 distributed RAMs
+    block_rams           18 kbit block RAMs
+    multipliers          products
+    registers            flip-flops
+    """
+
+    adder_bits: int = 0
+    adders: int = 0
+    select_bits: int = 0
+    counter_bits: int = 0
+    table_bits: int = 0
+    lutrams: int = 0
+    block_rams: int = 0
+    multipliers: int = 0
+    registers: int = 0
+
+    def add(self, bits: int, registered: bool = True) -> None:
+        """An adder of so many bits, with its register."""
+        self.adder_bits += bits
+        self.adders += 1
+        self.registers += bits if registered else 0
+
+    def select(self, bits: int) -> None:
+        """A registered multiplexer or clamp."""
+        self.select_bits += bits
+        self.registers += bits
+
+    def count(self, *lasts: int) -> None:
+        """Counters that run from 0 to each of these."""
+        bits = sum(last.bit_length() for last in lasts)
+        self.counter_bits += bits
+        self.registers += bits
+
+    def store(self, storage: Storage, copies: int = 1) -> None:
+        self.block_rams += copies * storage.block_rams
+        self.lutrams += copies * storage.lutrams
+        if storage.style == "logic":
+            self.table_bits += copies * storage.bits
+
+    def __add__(self, other: Structure) -> Structure:
+        return Structure(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
 class Outlet(Elaboratable):
     """The end of a free-running pipeline: a FIFO and the credits that guard it.
 
@@ -235,6 +286,13 @@ class Stage(wiring.Component):
     @property
     def interval(self) -> int:
         return self.timing.interval
+
+    def structure(self) -> Structure:
+        """The output FIFO, its credits and the valid chain; subclasses add their own."""
+        built = Structure(registers=2 + 2 * self.timing.depth)
+        built.store(Storage(self.o.payload.shape().size, self.timing.credits))
+        built.count(*[self.timing.credits] * 4)
+        return built
 
     def outlet(self, m: Module) -> Outlet:
         """The output FIFO with its credits, connected to `o`."""

@@ -7,7 +7,7 @@ import math
 from amaranth.hdl import Array, Module, Mux, Signal
 
 from rtl.buffered import BufferedStage
-from rtl.stage import Storage, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Storage, Structure, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
 from sim.errors import BittrueError
 from sim.transpose import Transpose
 
@@ -33,6 +33,21 @@ class TransposeStage(BufferedStage):
         self.storage = Storage(operation.input.format.bits, 2 * beats)
         self.timing = Timing(beats_in=beats, beats_out=beats, blocks=2, depth=depth, credits=enough_credits(depth))
         super().__init__([(operation.input.format, lanes)], (operation.input.format, lanes))
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        tokens, channels = self.operation.input.shape
+        lanes, last, bits = self.lanes_in, self.storage.depth - 1, self.operation.input.format.bits
+        built.store(self.storage, lanes)
+        built.count(last, last, last, channels // lanes - 1, tokens // lanes - 1, lanes - 1, lanes - 1)
+        built.registers += lanes * bits
+        built.add(last.bit_length(), registered=False)
+        if lanes > 1:
+            for _ in range(lanes):
+                built.add(last.bit_length())
+                built.select(bits * (lanes - 1))
+                built.select_bits += bits * (lanes - 1)
+        return built
 
     @staticmethod
     def legal_lanes(operation: Transpose, offered: int) -> int:
