@@ -45,7 +45,7 @@ class Add(Operation):
         return x[0] + x[1]
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        return add_codes(x[0], x[1], self.format)
+        return add_codes(x[0], x[1], self.format, self.accumulator)
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Add:

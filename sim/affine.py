@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.contract import INT8, Format, Range, product_sum_range
 from sim.errors import BittrueError
-from sim.kernels import affine_rows
+from sim.kernels import AffineKernel
 from sim.operation import Constant, Operation, TensorType, freeze, tabulate
 from sim.requantize import Requantize
 
@@ -81,9 +81,12 @@ class Affine(Operation):
     def wide(self, *x: np.ndarray) -> np.ndarray:
         return self.requantize.wide(x[0] * self.weight)
 
+    @cached_property
+    def rows(self) -> AffineKernel:
+        return AffineKernel(self.weight, self.requantize, self.accumulator | self.ranges[2])
+
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        rows = x[0].reshape(-1, self.input.channels)
-        y, saturated = affine_rows(rows, self.weight, self.requantize, self.accumulator | self.ranges[2])
+        y, saturated = self.rows(x[0].reshape(-1, self.input.channels))
         return y.reshape(x[0].shape), saturated
 
     def table(self) -> np.ndarray | None:

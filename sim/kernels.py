@@ -1,154 +1,234 @@
-"""Fast exact executions in Numba: what `Operation.run` calls. Each returns codes and a saturation count.
+"""Fast exact executions: what `Operation.run` calls. Each returns codes and, where asked, a saturation count.
 
-A matrix product goes through one of several back ends behind one epilogue; all are exact:
+A matrix product goes through one of several back ends behind one epilogue, a block of rows at a time, so that
+the sums never leave the cache; all are exact:
 
-    sgemm   float32 BLAS on row blocks while every sum stays below 2^24, float64 below 2^53
-    numba   plain integer loops, any width
+    vnni    vpdpbusd register tiles, for 8-bit codes and weights on CPUs that have AVX512-VNNI
+    sgemm   BLAS in float32 while sums stay below 2^24 (K is split where they do not), else in float64 below 2^53
+    numba   plain integer dot products, any width
 
-Element-wise functions of 8-bit codes go through 256-entry tables built from the reference model.
+The first that suits an operation is chosen when it first runs. The environment variable BITTRUE_BACKEND names
+the one to begin with: `BITTRUE_BACKEND=sgemm` leaves out vnni. Element-wise functions of 8-bit codes go
+through tables built from the reference model; one that reads a matrix product joins its epilogue.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+import os
 
-from sim.contract import Format, Range
+import numpy as np
+
+from sim import kernels_vnni
+from sim.contract import MAX_BITS, Format, Range
+from sim.errors import BittrueError
+from sim.kernels_blas import Sgemm
+from sim.kernels_epilogue import NO_TABLE, Epilogue, bytes_of, finish
+from sim.kernels_jit import jit
+from sim.kernels_vnni import Vnni
 from sim.requantize import Requantize
 
-ROWS = 1024  # rows per block: the accumulator block stays in cache
+BACKENDS = ("vnni", "sgemm", "numba")
+VARIABLE = "BITTRUE_BACKEND"
 
 
-@njit(cache=True)
-def _epilogue(acc, bias_acc, multiplier, half, shift, bias, floor, low, high, out):
+def backends() -> tuple[str, ...]:
+    """The back ends that this computer can run, fastest first."""
+    return BACKENDS if kernels_vnni.available() else BACKENDS[1:]
+
+
+def preferred() -> tuple[str, ...]:
+    """The back ends to choose from: all that run here, or those from `BITTRUE_BACKEND` on."""
+    name = os.environ.get(VARIABLE, "")
+    if not name:
+        return backends()
+    if name not in BACKENDS:
+        raise BittrueError(f"{VARIABLE}={name}: no such back end; choose one of {', '.join(BACKENDS)}, or unset it")
+    if name not in backends():
+        raise BittrueError(f"{VARIABLE}={name}: this CPU has no AVX512-VNNI; choose sgemm or numba, or unset it")
+    return BACKENDS[BACKENDS.index(name) :]
+
+
+# -- matrix products ----------------------------------------------------------------------------------------
+class Dot:
+    """The back end `numba`: integer dot products over `weight [N, K]`, in int32 where every sum fits, else int64."""
+
+    offset = 0
+    rows = 64
+
+    @staticmethod
+    def suits(weight: np.ndarray, fmt: Format) -> bool:
+        """Always: the contract bounds every sum to 48 bits."""
+        return weight.size > 0 and fmt.bits <= MAX_BITS
+
+    def __init__(self, weight: np.ndarray, fmt: Format) -> None:
+        largest = max(abs(fmt.low), fmt.high)
+        sums = int(np.abs(weight).sum(1).max(initial=0)) * largest
+        narrow = max(largest, int(np.abs(weight).max(initial=0))) < 1 << 15 and sums < 1 << 31
+        self.term, self.sum = (np.int16, np.int32) if narrow else (np.int64, np.int64)
+        self.packed = np.ascontiguousarray(weight, dtype=self.term)
+
+    def run(self, rows: np.ndarray, out: np.ndarray, epilogue: Epilogue, count: bool, table: np.ndarray) -> int:
+        """Fill `out [rows, N]` and count the saturated codes."""
+        acc = np.empty((min(self.rows, len(rows)), out.shape[1]), self.sum)
+        saturated = 0
+        for start in range(0, len(rows), self.rows):
+            part = rows[start : start + self.rows].astype(self.term)
+            _dot(part, self.packed, acc)
+            saturated += epilogue(acc, out[start : start + self.rows], count, table)
+        return saturated
+
+
+_MAKE: dict[str, type[Vnni] | type[Sgemm] | type[Dot]] = {"vnni": Vnni, "sgemm": Sgemm, "numba": Dot}
+
+
+@jit
+def _dot(x, weight, acc):
+    kind = acc.dtype.type
+    for r in range(x.shape[0]):
+        for n in range(weight.shape[0]):
+            total = kind(0)
+            for k in range(x.shape[1]):
+                total = kind(total + kind(x[r, k]) * kind(weight[n, k]))
+            acc[r, n] = total
+
+
+class MatrixKernel:
+    """`requantize(x @ weight.T)` for rows of codes, and the table of an element-wise function after it.
+
+    Weights int `[N, K]` are packed once and the back end is chosen once; `backend` names it, for tests.
+    """
+
+    def __init__(
+        self,
+        weight: np.ndarray,
+        input_format: Format,
+        sums: tuple[np.ndarray, np.ndarray],
+        requantize: Requantize,
+        backend: str | None = None,
+    ) -> None:
+        names = preferred() if backend is None else (backend,)
+        suitable = [name for name in names if _MAKE[name].suits(weight, input_format)]
+        if not suitable:
+            raise BittrueError(f"matrix kernel: back end {backend} cannot run {input_format} codes exactly")
+        self.backend = suitable[0]
+        self.product = _MAKE[self.backend](weight, input_format)
+        scaled, rounded, shifted = requantize.ranges(*sums, "matrix kernel")
+        self.epilogue = Epilogue(requantize, Range.of(*sums) | scaled | rounded | shifted, self.product.offset)
+        self.outputs = len(weight)
+
+    def __call__(self, rows: np.ndarray, count: bool = True, table: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+        """Codes `[rows, K]` to codes `[rows, N]` and how many saturated (0 unless `count`).
+
+        With `table [N, levels]`, column k of which is the result for the k-th code of the requantiser's
+        format, the codes that come out are the table's.
+        """
+        dtype = self.epilogue.format.dtype if table is None else table.dtype
+        out = np.empty((len(rows), self.outputs), dtype)
+        lookup = NO_TABLE if table is None else bytes_of(table)
+        return out, int(self.product.run(rows, out, self.epilogue, count, lookup))
+
+
+# -- the other operations -----------------------------------------------------------------------------------
+@jit
+def _affine(x, weight, vectors, limits, scaled, count, table, out):
+    kind = weight.dtype.type
     saturated = 0
-    for r in range(acc.shape[0]):
-        for c in range(acc.shape[1]):
-            v = (((bias_acc.dtype.type(acc[r, c]) + bias_acc[c]) * multiplier[c] + half[c]) >> shift[c]) + bias[c]
-            v = max(v, floor)
-            saturated += (v > high) | (v < low)
-            out[r, c] = min(max(v, low), high)
+    acc = np.empty((1, x.shape[1]), weight.dtype)
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            acc[0, c] = kind(kind(x[r, c]) * weight[c])
+        saturated += finish(acc, vectors, limits, scaled, count, table, out[r : r + 1])
     return saturated
 
 
-@njit(cache=True)
-def _affine(x, weight, bias_acc, multiplier, half, shift, bias, floor, low, high, out):
-    saturated = 0
+@jit
+def _sum_tokens(x, acc):
+    kind = acc.dtype.type
+    for n in range(x.shape[0]):
+        for c in range(x.shape[2]):
+            acc[n, c] = kind(0)
+        for t in range(x.shape[1]):
+            for c in range(x.shape[2]):
+                acc[n, c] = kind(acc[n, c] + kind(x[n, t, c]))
+
+
+@jit
+def _table(x, flip, table, out):
+    row = np.empty(x.shape[1], np.int32)
+    levels, flat = table.shape[1], table.reshape(-1)
     for r in range(x.shape[0]):
         for c in range(x.shape[1]):
-            v = (((x[r, c] * weight[c] + bias_acc[c]) * multiplier[c] + half[c]) >> shift[c]) + bias[c]
-            v = max(v, floor)
-            saturated += (v > high) | (v < low)
-            out[r, c] = min(max(v, low), high)
-    return saturated
-
-
-@njit(cache=True)
-def _table(x, table, low, out):
-    for r in range(x.shape[0]):
+            row[c] = c * levels + (x[r, c] ^ flip)
         for c in range(x.shape[1]):
-            out[r, c] = table[c, np.int64(x[r, c]) - low]
+            out[r, c] = flat[np.uint32(row[c])]
 
 
-@njit(cache=True)
-def _add(a, b, low, high, out):
+@jit
+def _add(a, b, limits, out):
+    kind = limits.dtype.type
+    low, high = limits[0], limits[1]
     saturated = 0
     for k in range(a.size):
-        v = np.int64(a[k]) + np.int64(b[k])
+        v = kind(kind(a[k]) + kind(b[k]))
         saturated += (v > high) | (v < low)
         out[k] = min(max(v, low), high)
     return saturated
 
 
-@njit(cache=True)
-def _dot(x, weight, acc):
-    for r in range(x.shape[0]):
-        for n in range(weight.shape[0]):
-            total = np.int64(0)
-            for k in range(x.shape[1]):
-                total += np.int64(x[r, k]) * weight[n, k]
-            acc[r, n] = total
+@jit
+def _transpose(x, out):
+    for n in range(x.shape[0]):
+        for first in range(0, x.shape[1], 16):
+            for c in range(x.shape[2]):
+                for t in range(first, min(first + 16, x.shape[1])):
+                    out[n, c, t] = x[n, t, c]
 
 
-class Epilogue:
-    """A requantiser's vectors in the narrowest integer that is exact for accumulators within `widest`."""
+class AffineKernel:
+    """`requantize(weight[c] * x[r, c])`; the vectors are made once."""
 
-    def __init__(self, requantize: Requantize, widest: Range) -> None:
-        self.format = requantize.format
-        self.kind = np.int32 if widest.bits <= 31 else np.int64
-        half = (np.int64(1) << requantize.shift) >> np.int64(1)
-        named = (requantize.bias_acc, requantize.multiplier, half, requantize.shift, requantize.bias)
-        fmt = self.format
-        floor = fmt.low - 1 if requantize.floor is None else requantize.floor
-        floor = min(floor, widest.low) if requantize.floor is None else floor
-        self.arguments = (*(v.astype(self.kind) for v in named), *map(self.kind, (floor, fmt.low, fmt.high)))
-
-    def __call__(self, acc: np.ndarray, out: np.ndarray) -> int:
-        return _epilogue(acc, *self.arguments, out)
-
-
-class MatrixKernel:
-    """`requantize(x @ weight.T)` for rows of codes; weights are packed once, the back end chosen once."""
-
-    def __init__(
-        self,
-        weight: np.ndarray,
-        weight_format: Format,
-        input_format: Format,
-        sums: tuple[np.ndarray, np.ndarray],
-        requantize: Requantize,
-    ) -> None:
-        self.epilogue = Epilogue(requantize, Range.of(*sums) | _widest(requantize, *sums))
-        largest = np.abs(weight).sum(1).max(initial=0) * max(abs(input_format.low), input_format.high)
-        self.real = np.float32 if largest < 1 << 24 else np.float64 if largest < 1 << 53 else None
-        self.weight = weight
-        self.packed = None if self.real is None else np.ascontiguousarray(weight.T.astype(self.real))
-
-    def accumulate(self, rows: np.ndarray) -> np.ndarray:
-        """The exact sums of a block of rows, in whatever dtype holds them."""
-        if self.packed is not None:
-            return rows.astype(self.real) @ self.packed
-        acc = np.empty((len(rows), len(self.weight)), np.int64)
-        _dot(rows, self.weight, acc)
-        return acc
+    def __init__(self, weight: np.ndarray, requantize: Requantize, widest: Range) -> None:
+        self.epilogue = Epilogue(requantize, widest)
+        self.weight = weight.astype(self.epilogue.vectors[0].dtype)
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, int]:
-        out = np.empty((len(rows), len(self.weight)), self.epilogue.format.dtype)
-        saturated = 0
-        for start in range(0, len(rows), ROWS):
-            block = slice(start, start + ROWS)
-            saturated += self.epilogue(self.accumulate(rows[block]), out[block])
-        return out, saturated
+        out = np.empty(rows.shape, self.epilogue.format.dtype)
+        return out, int(_affine(rows, self.weight, *self.epilogue.arguments(True, NO_TABLE), bytes_of(out)))
 
 
-def _widest(requantize: Requantize, low: np.ndarray, high: np.ndarray) -> Range:
-    scaled, rounded, shifted = requantize.ranges(low, high, "matrix kernel")
-    return scaled | rounded | shifted
+class MeanKernel:
+    """`requantize(sum over axis 1)` of `[n, T, C]`; the vectors are made once."""
 
+    def __init__(self, requantize: Requantize, widest: Range) -> None:
+        self.epilogue = Epilogue(requantize, widest)
 
-def affine_rows(rows: np.ndarray, weight: np.ndarray, requantize: Requantize, widest: Range) -> tuple[np.ndarray, int]:
-    """`requantize(weight[c] * x[r, c])`."""
-    epilogue = Epilogue(requantize, widest)
-    out = np.empty(rows.shape, requantize.format.dtype)
-    return out, _affine(rows, weight.astype(epilogue.kind), *epilogue.arguments, out)
-
-
-def mean_tokens(x: np.ndarray, requantize: Requantize, widest: Range) -> tuple[np.ndarray, int]:
-    """`requantize(sum over axis 1)` of `[n, T, C]`."""
-    epilogue = Epilogue(requantize, widest)
-    out = np.empty((len(x), x.shape[2]), requantize.format.dtype)
-    return out, epilogue(x.sum(axis=1, dtype=epilogue.kind), out)
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, int]:
+        acc = np.empty((len(x), x.shape[2]), self.epilogue.vectors[0].dtype)
+        out = np.empty(acc.shape, self.epilogue.format.dtype)
+        _sum_tokens(x, acc)
+        return out, int(self.epilogue(acc, out))
 
 
 def table_rows(rows: np.ndarray, table: np.ndarray, fmt: Format) -> np.ndarray:
     """`table[c, x[r, c] - fmt.low]`."""
     out = np.empty(rows.shape, table.dtype)
-    _table(rows, table, np.int64(fmt.low), out)
+    if fmt.bits == 8:  # the code's byte, its sign bit turned, is the index
+        _table(rows.view(np.uint8), np.uint8(128 if fmt.signed else 0), bytes_of(table), bytes_of(out))
+    else:
+        _table(rows - np.int64(fmt.low), np.int64(0), bytes_of(table), bytes_of(out))
     return out
 
 
-def add_codes(a: np.ndarray, b: np.ndarray, fmt: Format) -> tuple[np.ndarray, int]:
-    """`saturate(a + b)`."""
+def add_codes(a: np.ndarray, b: np.ndarray, fmt: Format, widest: Range) -> tuple[np.ndarray, int]:
+    """`saturate(a + b)`, whose exact sum lies within `widest`."""
+    kind = np.int32 if widest.bits <= 31 and fmt.bits <= 31 else np.int64
     out = np.empty(a.shape, fmt.dtype)
-    saturated = _add(a.reshape(-1), b.reshape(-1), np.int64(fmt.low), np.int64(fmt.high), out.reshape(-1))
-    return out, saturated
+    saturated = _add(a.reshape(-1), b.reshape(-1), np.array([fmt.low, fmt.high], kind), bytes_of(out).reshape(-1))
+    return out, int(saturated)
+
+
+def swap_axes(x: np.ndarray) -> np.ndarray:
+    """`[n, T, C]` to `[n, C, T]`, contiguous."""
+    out = np.empty((x.shape[0], x.shape[2], x.shape[1]), x.dtype)
+    _transpose(bytes_of(x), bytes_of(out))
+    return out

@@ -84,7 +84,7 @@ class Linear(Operation):
 
     @cached_property
     def kernel(self) -> MatrixKernel:
-        return MatrixKernel(self.weight, self.weight_format, self.input.format, self.sums, self.requantize)
+        return MatrixKernel(self.weight, self.input.format, self.sums, self.requantize)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         rows = x[0].reshape(-1, self.input.channels)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.contract import Format, Range
 from sim.errors import BittrueError
-from sim.kernels import mean_tokens
+from sim.kernels import MeanKernel
 from sim.operation import Constant, Operation, TensorType
 from sim.requantize import Requantize
 
@@ -61,8 +61,12 @@ class Mean(Operation):
     def wide(self, *x: np.ndarray) -> np.ndarray:
         return self.requantize.wide(x[0].sum(axis=1))
 
+    @cached_property
+    def pool(self) -> MeanKernel:
+        return MeanKernel(self.requantize, self.accumulator | self.ranges[2])
+
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        return mean_tokens(x[0], self.requantize, self.accumulator | self.ranges[2])
+        return self.pool(x[0])
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Mean:

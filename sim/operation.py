@@ -164,9 +164,9 @@ def tabulate(op: Operation) -> np.ndarray:
     """The table of an element-wise operation, by running its reference on every code of every channel."""
     (kind,) = op.inputs
     codes = kind.format.codes()
-    batch = np.broadcast_to(codes.reshape((-1,) + (1,) * len(kind.shape)), (len(codes), *kind.shape))
-    result = op.reference(batch).reshape(len(codes), -1, kind.channels)[:, 0, :]
-    return np.ascontiguousarray(result.T)
+    one_token = (1,) * (len(kind.shape) - 1)  # the function is the same for every token
+    batch = np.broadcast_to(codes.reshape((-1, *one_token, 1)), (len(codes), *one_token, kind.channels))
+    return np.ascontiguousarray(op.reference(batch).reshape(len(codes), kind.channels).T)
 
 
 def discover() -> dict[str, type[Operation]]:

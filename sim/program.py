@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,31 @@ class Trace:
 
     tensors: dict[str, np.ndarray]
     saturation: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of a plain run: an operation, or a matrix product with the function that reads it."""
+
+    result: str
+    operands: tuple[str, ...]
+    run: Callable[..., np.ndarray]
+    dead: tuple[str, ...] = ()
+
+
+def _plain(operation: Operation) -> Callable[..., np.ndarray]:
+    return lambda *x: operation.run(*x)[0]
+
+
+def _fused(product: Any, function: Operation) -> Callable[..., np.ndarray]:
+    """`function(product(x))` with the function's table in the product's epilogue."""
+    table = function.table()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        codes, _ = product.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table)
+        return codes.reshape(len(x), *function.output.shape)
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +173,35 @@ class Program:
 
     def _run(self, x: list[np.ndarray]) -> np.ndarray:
         live = dict(zip(self.inputs, x, strict=True))
-        for node, dead in zip(self.nodes, self._dead, strict=True):
-            live[node.name] = node.operation.run(*(live[name] for name in node.operands))[0]
-            for name in dead:
+        for step in self._steps:
+            live[step.result] = step.run(*(live[name] for name in step.operands))
+            for name in step.dead:
                 del live[name]
         return live[self.result]
 
     @cached_property
-    def _dead(self) -> list[list[str]]:
-        """The tensors that nobody reads after each operation."""
-        last = {name: index for index, node in enumerate(self.nodes) for name in (node.name, *node.operands)}
-        last[self.result] = len(self.nodes)
-        return [[name for name, at in last.items() if at == index] for index in range(len(self.nodes))]
+    def _steps(self) -> list[_Step]:
+        """What a plain run does: the operations in order, a matrix product fused with the table that reads it."""
+        fused: dict[str, Node] = {}
+        for node in self.nodes:
+            reader = self.readers[node.name][0] if len(self.readers[node.name]) == 1 else None
+            kernel = getattr(node.operation, "kernel", None)
+            if kernel is None or reader is None or node.name == self.result or len(reader.operands) != 1:
+                continue
+            if reader.operation.table() is not None:
+                fused[node.name] = reader
+        skipped = {reader.name for reader in fused.values()}
+        steps = []
+        for node in self.nodes:
+            if node.name in fused:
+                reader = fused[node.name]
+                steps.append(_Step(reader.name, node.operands, _fused(node.operation, reader.operation)))
+            elif node.name not in skipped:
+                steps.append(_Step(node.name, node.operands, _plain(node.operation)))
+        last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
+        last[self.result] = len(steps)
+        dead = [tuple(name for name, at in last.items() if at == index) for index in range(len(steps))]
+        return [replace(step, dead=names) for step, names in zip(steps, dead, strict=True)]
 
     def trace(self, *x: np.ndarray) -> Trace:
         """Run a batch and keep every tensor, with the number of saturated codes of every operation."""

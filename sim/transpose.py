@@ -8,6 +8,7 @@ import numpy as np
 
 from sim.contract import Format, Range
 from sim.errors import BittrueError
+from sim.kernels import swap_axes
 from sim.operation import Constant, Operation, TensorType
 
 
@@ -41,7 +42,7 @@ class Transpose(Operation):
         return x[0].transpose(0, 2, 1)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        return np.ascontiguousarray(x[0].transpose(0, 2, 1)), 0
+        return swap_axes(x[0]), 0
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Transpose:

@@ -1,0 +1,54 @@
+"""Numba with a cache on disk that can be absent, full or damaged without breaking anything."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, ImportError, pickle.PickleError)
+
+
+@cache
+def _stamp() -> str:
+    """A hash of every kernel module: one function is compiled into another, across files, and Numba looks only
+    at the file of the outer one when it asks whether cached code is still current."""
+    sha = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("kernels*.py")):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """`numba.njit` with the compiled code kept on disk where that is possible.
+
+    Where no cache can be written (a read-only installation, a full disk) or a cached file is damaged, the
+    function is compiled in memory instead: slower at the first call, otherwise the same.
+    """
+    try:
+        compiled = njit(cache=True)(function)
+    except RuntimeError:  # numba found no folder that it may write to
+        return njit(function)
+    files = compiled._cache
+    files._cache_file._source_stamp = _stamp()
+    load, save = files.load_overload, files.save_overload
+
+    def load_overload(*arguments: Any) -> Any:
+        try:
+            return load(*arguments)
+        except _DAMAGE:
+            return None
+
+    def save_overload(*arguments: Any) -> None:
+        try:
+            save(*arguments)
+        except _DAMAGE:
+            return
+
+    files.load_overload, files.save_overload = load_overload, save_overload
+    return compiled

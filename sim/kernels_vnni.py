@@ -1,0 +1,192 @@
+"""The matrix micro-kernel for CPUs with AVX512-VNNI: `vpdpbusd` on a register tile of 8 rows x 16, 32 or 48 outputs.
+
+`vpdpbusd` multiplies four unsigned by four signed bytes and adds the products to an int32 lane, without
+saturating. Signed codes x become unsigned as `x xor 0x80 = x + 128`, so every sum is `128 * sum(weight)` too
+large, which the caller takes off with the bias of the accumulator. Weights are packed once as
+`[K / 4][outputs][4]` panels padded with zeros, so every K and N works.
+
+The whole tile is written as LLVM IR: its 24 accumulators stay in registers, 3 loads of weights and 8
+broadcasts of codes feed 24 instructions, and the two multiplier ports never wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from sim.contract import Format
+from sim.kernels_epilogue import Epilogue, bytes_of, finish
+from sim.kernels_jit import jit
+
+TILE_ROWS = 8
+LANES = 16
+PANEL = 3  # vectors of outputs in the widest tile
+BLOCK_BYTES = 16 << 10  # sums of a block: with its codes and a panel of weights they stay in the first-level cache
+
+
+def available() -> bool:
+    """Whether this CPU, as LLVM sees it, has the instruction."""
+    try:
+        features = llvmlite.binding.get_host_cpu_features()
+    except RuntimeError:
+        return False
+    return bool(features.get("avx512vnni") and features.get("avx512f") and features.get("avx512bw"))
+
+
+def _tile(vectors: int) -> Any:
+    """The intrinsic `tile(a, row, weight, start, steps, acc, column)` for `16 * vectors` outputs.
+
+    a       uint8 [rows, 4 * steps], contiguous: eight rows from `row` are read
+    weight  int8, flat: the panel begins at `start`
+    acc     int32 [rows, N]: eight rows and `16 * vectors` columns from `column` are written
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        a, row, weight, start, steps, acc, column = arguments
+        kinds = signature.args
+
+        def array(index: int, value: Any) -> Any:
+            return context.make_array(kinds[index])(context, builder, value)
+
+        i32, i64, byte = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
+        vector = ir.VectorType(i32, LANES)
+        a, weight, acc = array(0, a), array(2, weight), array(5, acc)
+        width = cgutils.unpack_tuple(builder, a.strides)[0]
+        acc_stride = cgutils.unpack_tuple(builder, acc.strides)[0]
+
+        a_base = builder.gep(builder.bitcast(a.data, byte), [builder.mul(row, width)])
+        a_rows = [builder.gep(a_base, [builder.mul(width, i64(r))]) for r in range(TILE_ROWS)]
+        w_base = builder.gep(builder.bitcast(weight.data, byte), [start])
+        dot = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector] * 3), "llvm.x86.avx512.vpdpbusd.512"
+        )
+
+        before = builder.block
+        loop = builder.append_basic_block("vnni.loop")
+        done = builder.append_basic_block("vnni.done")
+        zero = ir.Constant(vector, [0] * LANES)
+        builder.branch(loop)  # steps is at least 1
+        builder.position_at_end(loop)
+        step = builder.phi(i64)
+        step.add_incoming(i64(0), before)
+        sums = [builder.phi(vector) for _ in range(TILE_ROWS * vectors)]
+        for total in sums:
+            total.add_incoming(zero, before)
+        w_step = builder.gep(w_base, [builder.mul(step, i64(4 * LANES * vectors))])
+        weights = []
+        for v in range(vectors):
+            pointer = builder.bitcast(builder.gep(w_step, [i64(4 * LANES * v)]), vector.as_pointer())
+            weights.append(builder.load(pointer, align=1))
+        a_step = builder.mul(step, i64(4))
+        undefined, lanes = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0] * LANES)
+        following = []
+        for r in range(TILE_ROWS):
+            pointer = builder.bitcast(builder.gep(a_rows[r], [a_step]), i32.as_pointer())
+            four = builder.insert_element(undefined, builder.load(pointer, align=1), i32(0))
+            codes = builder.shuffle_vector(four, undefined, lanes)
+            following += [builder.call(dot, [sums[r * vectors + v], codes, weights[v]]) for v in range(vectors)]
+        advanced = builder.add(step, i64(1))
+        for total, value in zip(sums, following, strict=True):
+            total.add_incoming(value, loop)
+        step.add_incoming(advanced, loop)
+        builder.cbranch(builder.icmp_signed("<", advanced, steps), loop, done)
+
+        builder.position_at_end(done)
+        out = builder.gep(builder.bitcast(acc.data, byte), [builder.mul(row, acc_stride)])
+        out = builder.gep(out, [builder.mul(column, i64(4))])
+        for r in range(TILE_ROWS):
+            out_row = builder.gep(out, [builder.mul(acc_stride, i64(r))])
+            for v in range(vectors):
+                pointer = builder.bitcast(builder.gep(out_row, [i64(4 * LANES * v)]), vector.as_pointer())
+                builder.store(following[r * vectors + v], pointer, align=1)
+        return context.get_dummy_value()
+
+    def typed(typingctx, a, row, weight, start, steps, acc, column):  # noqa: ARG001 - numba calls it so
+        index = types.int64
+        return types.void(a, index, weight, index, index, acc, index), generate
+
+    return intrinsic(typed)
+
+
+_tile1, _tile2, _tile3 = (_tile(vectors) for vectors in (1, 2, 3))
+
+
+@jit
+def products(x, flip, weight, widths, a, acc):
+    """`acc[r, n] = sum_k (x[r, k] xor flip) * weight[n, k]` for one block of rows.
+
+    x uint8 `[rows, K]`; weight and widths from `pack`; `a` uint8 scratch `[rows padded to 8, K padded to 4]`, zero
+    beyond K; acc int32 `[rows padded to 8, N padded to 16]`, of which rows beyond x's hold rubbish.
+    """
+    rows, inputs = x.shape
+    for r in range(rows):
+        for k in range(inputs):
+            a[r, k] = x[r, k] ^ flip
+    steps = a.shape[1] // 4
+    start, column = 0, 0
+    for p in range(widths.size):
+        vectors = widths[p]
+        for r in range(0, rows, 8):
+            if vectors == 3:
+                _tile3(a, r, weight, start, steps, acc, column)
+            elif vectors == 2:
+                _tile2(a, r, weight, start, steps, acc, column)
+            else:
+                _tile1(a, r, weight, start, steps, acc, column)
+        start += steps * 64 * vectors
+        column += 16 * vectors
+
+
+def pack(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights int `[N, K]` as the flat int8 panels of `products`, and the width of each panel in vectors."""
+    n, k = weight.shape
+    vectors = -(-n // LANES)
+    padded = np.zeros((vectors * LANES, -(-k // 4) * 4), np.int8)
+    padded[:n, :k] = weight
+    widths = np.array([len(part) for part in np.array_split(np.arange(vectors), -(-vectors // PANEL))], np.int64)
+    panels, row = [], 0
+    for width in widths:
+        part = padded[row : row + LANES * width].reshape(LANES * width, -1, 4)
+        panels.append(part.transpose(1, 0, 2).reshape(-1))
+        row += LANES * width
+    return np.concatenate(panels), widths
+
+
+@jit
+def _blocks(x, flip, weight, widths, a, acc, vectors, limits, scaled, count, table, out):
+    saturated = 0
+    for start in range(0, x.shape[0], a.shape[0]):
+        stop = min(start + a.shape[0], x.shape[0])
+        products(x[start:stop], flip, weight, widths, a, acc)
+        saturated += finish(acc, vectors, limits, scaled, count, table, out[start:stop])
+    return saturated
+
+
+class Vnni:
+    """The back end `vnni`: 8-bit codes and weights, sums below 2^31 with the codes shifted to unsigned."""
+
+    @staticmethod
+    def suits(weight: np.ndarray, fmt: Format) -> bool:
+        narrow = fmt.dtype.itemsize == 1 and weight.min(initial=0) >= -128 and weight.max(initial=0) <= 127
+        return bool(narrow) and int(np.abs(weight).sum(1).max(initial=0)) * 255 < 1 << 31
+
+    def __init__(self, weight: np.ndarray, fmt: Format) -> None:
+        self.packed, self.widths = pack(weight)
+        self.flip = np.uint8(128 if fmt.signed else 0)
+        self.offset = 128 * weight.sum(1) if fmt.signed else 0
+        self.columns = int(self.widths.sum()) * LANES
+        self.depth = -(-weight.shape[1] // 4) * 4
+        self.rows = min(256, max(16, BLOCK_BYTES // (4 * self.columns) // TILE_ROWS * TILE_ROWS))
+
+    def run(self, rows: np.ndarray, out: np.ndarray, epilogue: Epilogue, count: bool, table: np.ndarray) -> int:
+        """Fill `out [rows, N]` and count the saturated codes."""
+        block = max(TILE_ROWS, min(self.rows, -(-len(rows) // TILE_ROWS) * TILE_ROWS))
+        a, acc = np.zeros((block, self.depth), np.uint8), np.empty((block, self.columns), np.int32)
+        x = rows.view(np.uint8)
+        return _blocks(x, self.flip, self.packed, self.widths, a, acc, *epilogue.arguments(count, table), bytes_of(out))

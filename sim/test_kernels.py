@@ -1,0 +1,276 @@
+"""The back ends of the fast execution: each equal to the reference, on any geometry; fused equal to unfused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import njit
+
+from sim import kernels, kernels_blas, kernels_jit
+from sim.add import Add
+from sim.affine import Affine
+from sim.contract import INT8, Format
+from sim.errors import BittrueError
+from sim.kernels import MatrixKernel
+from sim.lerp import Lerp
+from sim.linear import Linear
+from sim.operation import TensorType
+from sim.program import Builder
+from sim.requantize import Requantize
+
+GEOMETRIES = [(1, 1, 1), (1, 1, 17), (3, 2, 16), (8, 5, 48), (9, 3, 49), (41, 96, 96), (130, 7, 33), (64, 100, 64)]
+FORMATS = ["s8", "u8", "s4", "u3", "s1", "u1"]
+
+
+def linear(rng, k, n, fmt=INT8, weight_format=INT8, out=INT8, **more) -> Linear:
+    weight = rng.integers(weight_format.low, weight_format.high + 1, (n, k))
+    room = max(0, (int(np.sqrt(k)) * fmt.levels * weight_format.levels // 4).bit_length() - out.bits)
+    requantize = Requantize(n, rng.integers(room, room + 3, n), rng.integers(-9, 10, n), format=out, **more)
+    return Linear(TensorType((k,), fmt), weight, requantize, weight_format)
+
+
+def codes(rng, fmt, *shape):
+    x = rng.integers(fmt.low, fmt.high + 1, shape)
+    x.reshape(-1)[::3] = fmt.low
+    x.reshape(-1)[1::5] = fmt.high
+    return x.astype(fmt.dtype)
+
+
+def kernel(op: Linear, backend: str) -> MatrixKernel:
+    return MatrixKernel(op.weight, op.input.format, op.sums, op.requantize, backend)
+
+
+def check(op: Linear, backend: str, x: np.ndarray, rng) -> None:
+    """Codes and counts equal the reference, with and without counting, with and without a table."""
+    run, expected, out = kernel(op, backend), op.reference(x), op.requantize.format
+    y, saturated = run(x)
+    np.testing.assert_array_equal(y, expected)
+    assert y.dtype == out.dtype
+    assert saturated == op.saturated(x)
+    y, saturated = run(x, count=False)
+    np.testing.assert_array_equal(y, expected)
+    assert saturated == 0
+    if out.bits > 8:
+        return
+    for result in (INT8, Format(8, signed=False), Format(12)):
+        table = codes(rng, result, len(op.weight), out.levels)
+        looked_up = table[np.arange(len(op.weight)), expected.astype(int) - out.low]
+        for count in (True, False):
+            y, saturated = run(x, count, table)
+            np.testing.assert_array_equal(y, looked_up)
+            assert y.dtype == table.dtype
+            assert saturated == (op.saturated(x) if count else 0)
+
+
+def require(backend: str) -> None:
+    if backend not in kernels.backends():
+        pytest.skip(f"this CPU cannot run the back end {backend}")
+
+
+@pytest.mark.parametrize("backend", kernels.BACKENDS)
+class TestBackend:
+    @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: "x".join(map(str, g)))
+    def test_geometries(self, backend, geometry):
+        require(backend)
+        rows, k, n = geometry
+        rng = np.random.default_rng(geometry)
+        check(linear(rng, k, n), backend, codes(rng, INT8, rows, k), rng)
+
+    @pytest.mark.parametrize("fmt", FORMATS)
+    @pytest.mark.parametrize("out", ["s8", "u8", "s5", "s12"])
+    def test_formats(self, backend, fmt, out):
+        require(backend)
+        rng = np.random.default_rng([FORMATS.index(fmt), len(out)])
+        fmt, out = Format.parse(fmt), Format.parse(out)
+        check(linear(rng, 19, 21, fmt, out=out), backend, codes(rng, fmt, 13, 19), rng)
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_random(self, backend, seed):
+        require(backend)
+        rng = np.random.default_rng([seed, 77])
+        rows, k, n = (int(rng.integers(1, high)) for high in (200, 150, 110))
+        more = {}
+        if seed % 2:
+            more = {"multiplier": rng.integers(1, 9, n), "bias_acc": rng.integers(-500, 500, n), "floor": 0}
+        check(linear(rng, k, n, **more), backend, codes(rng, INT8, rows, k), rng)
+
+    def test_corners(self, backend):
+        """Every product at its extreme, in both signs, also where the shift to unsigned weighs most."""
+        require(backend)
+        rng = np.random.default_rng(5)
+        for weight in (-128, 127):
+            for code in (-128, 127):
+                requantize = Requantize(17, np.full(17, 20), bias_acc=rng.integers(-(1 << 20), 1 << 20, 17))
+                op = Linear(TensorType((1030,), INT8), np.full((17, 1030), weight), requantize)
+                check(op, backend, np.full((3, 1030), code, np.int8), rng)
+
+    def test_empty_batch(self, backend):
+        require(backend)
+        op = linear(np.random.default_rng(0), 5, 6)
+        y, saturated = kernel(op, backend)(np.empty((0, 5), np.int8))
+        assert y.shape == (0, 6)
+        assert saturated == 0
+
+
+@pytest.mark.parametrize("backend", ["sgemm", "numba"])
+@pytest.mark.parametrize(("fmt", "weight_format"), [("s16", "s8"), ("u12", "s12"), ("s8", "s16"), ("s20", "s18")])
+def test_wide_formats(backend, fmt, weight_format):
+    rng = np.random.default_rng(len(fmt))
+    fmt, weight_format = Format.parse(fmt), Format.parse(weight_format)
+    check(linear(rng, 70, 9, fmt, weight_format), backend, codes(rng, fmt, 67, 70), rng)
+
+
+def test_split_products_are_used_and_exact():
+    """K so large that a float32 sum could round: the terms are split, each part exact, the total too."""
+    rng = np.random.default_rng(1)
+    op = Linear(
+        TensorType((4096,), INT8), rng.integers(100, 128, (5, 4096)), Requantize(5, np.zeros(5), format=Format(32))
+    )
+    run = kernel(op, "sgemm")
+    assert run.product.real is np.float32
+    assert len(run.product.parts) > 1
+    x = np.full((3, 4096), 127, np.int8)
+    x[:, ::7] = -128
+    np.testing.assert_array_equal(run(x)[0], op.reference(x))
+    x32 = x.astype(np.float32) @ op.weight.T.astype(np.float32)
+    assert (x32.astype(np.int64) % 2 == 0).all(), "a plain float32 product cannot hold these odd sums"
+    assert kernels_blas.split(np.full((1, 3), 1 << 24), 1 << 24) is None
+
+
+@pytest.mark.parametrize(
+    ("fmt", "weight"), [("s16", 1), ("s8", 128), ("s8", -129)], ids=["wide codes", "weight 128", "weight -129"]
+)
+def test_vnni_leaves_what_it_cannot_hold(fmt, weight):
+    fmt = Format.parse(fmt)
+    op = Linear(TensorType((3,), fmt), np.full((2, 3), weight), Requantize(2, np.zeros(2)), Format(10))
+    with pytest.raises(BittrueError, match="back end vnni cannot run"):
+        kernel(op, "vnni")
+    assert op.kernel.backend != "vnni"
+
+
+class TestChoice:
+    def test_the_fastest_is_taken(self, monkeypatch):
+        monkeypatch.delenv(kernels.VARIABLE, raising=False)
+        op = linear(np.random.default_rng(0), 4, 4)
+        assert op.kernel.backend == kernels.backends()[0]
+
+    @pytest.mark.parametrize("name", ["sgemm", "numba"])
+    def test_the_variable_decides(self, monkeypatch, name):
+        monkeypatch.setenv(kernels.VARIABLE, name)
+        assert linear(np.random.default_rng(0), 4, 4).kernel.backend == name
+
+    def test_a_wrong_name_is_refused(self, monkeypatch):
+        monkeypatch.setenv(kernels.VARIABLE, "cuda")
+        with pytest.raises(BittrueError, match="BITTRUE_BACKEND=cuda: no such back end.*vnni, sgemm, numba"):
+            _ = linear(np.random.default_rng(0), 4, 4).kernel
+
+    def test_a_cpu_without_the_instruction(self, monkeypatch):
+        monkeypatch.setattr(kernels.kernels_vnni, "available", lambda: False)
+        monkeypatch.delenv(kernels.VARIABLE, raising=False)
+        assert linear(np.random.default_rng(0), 4, 4).kernel.backend == "sgemm"
+        monkeypatch.setenv(kernels.VARIABLE, "vnni")
+        with pytest.raises(BittrueError, match="no AVX512-VNNI"):
+            _ = linear(np.random.default_rng(0), 4, 4).kernel
+
+
+# -- fusion -------------------------------------------------------------------------------------------------
+def chain(rng, follower: str, *, second_reader=False, result="y", out=INT8):
+    kind = TensorType((3, 10), INT8)
+    build = Builder(x=kind)
+    op = linear(rng, 10, 12, out=out)
+    product = build.add("product", Linear(kind, op.weight, op.requantize), "x")
+    middle = build.types[product]
+    if follower == "lerp":
+        function = Lerp(middle, rng.integers(-128, 128, (12, 9)))
+    else:
+        function = Affine(middle, rng.integers(-128, 128, 12), Requantize(12, rng.integers(2, 8, 12)))
+    y = build.add("y", function, product)
+    if second_reader:
+        y = build.add("sum", Add(middle, build.types[y]), product, y)
+    return build.program(product if result == "product" else y)
+
+
+@pytest.mark.parametrize("follower", ["lerp", "affine"])
+@pytest.mark.parametrize("case", ["fused", "second reader", "is the result", "wide"])
+def test_fused_equals_unfused_equals_reference(follower, case):
+    rng = np.random.default_rng(len(case))
+    program = chain(
+        rng,
+        follower,
+        second_reader=case == "second reader",
+        result="product" if case == "is the result" else "y",
+        out=Format(10) if case == "wide" else INT8,
+    )
+    x = codes(rng, INT8, 300, 3, 10)
+    trace = program.trace(x)
+    np.testing.assert_array_equal(program(x), trace.tensors[program.result])
+    np.testing.assert_array_equal(program(x), program.reference(x))
+    steps = len(program.nodes) - (1 if case == "fused" else 0)
+    assert len(program._steps) == steps, "fusing happens exactly where the product has one element-wise reader"
+    for node in program.nodes:
+        operands = [trace.tensors[name] for name in node.operands]
+        assert trace.saturation[node.name] == node.operation.saturated(*operands)
+
+
+def test_a_changed_rounding_constant_is_caught():
+    """The epilogue's rounding constant, off by one in one channel, must not survive the comparison."""
+    rng = np.random.default_rng(0)
+    op = linear(rng, 8, 4)
+    x = codes(rng, INT8, 4000, 8)
+    for backend in kernels.backends():
+        run = kernel(op, backend)
+        run.epilogue.vectors[2][1] += 1
+        assert (run(x)[0][:, 1] != op.reference(x)[:, 1]).any(), backend
+        np.testing.assert_array_equal(run(x)[0][:, 2], op.reference(x)[:, 2])
+
+
+# -- compiled code on disk ----------------------------------------------------------------------------------
+def _square(v):
+    return v * v
+
+
+def test_a_cache_that_cannot_be_written_breaks_nothing(monkeypatch):
+    compiled = kernels_jit.jit(_square)
+    cache = compiled._cache
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache._cache_file, "save", full)
+    monkeypatch.setattr(cache._cache_file, "load", full)
+    assert compiled(7) == 49
+
+
+def test_no_cache_at_all_breaks_nothing(monkeypatch):
+    def refuse(*_, **options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(*_, **options)
+
+    monkeypatch.setattr(kernels_jit, "njit", refuse)
+    assert kernels_jit.jit(_square)(6) == 36
+
+
+def test_damaged_cache_files_break_nothing(tmp_path):
+    """Compile into a cache, damage every file of it, and run again in a new process."""
+    script = (
+        "import numpy as np; from sim.transpose import Transpose; from sim.operation import TensorType;"
+        "from sim.contract import INT8; print(Transpose(TensorType((2, 3), INT8))(np.arange(6, dtype=np.int8)"
+        ".reshape(1, 2, 3)).ravel().tolist())"
+    )
+
+    def run():
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first = run()
+    files = [path for path in tmp_path.rglob("*.nb?")]
+    assert files, "nothing was cached"
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert run() == first == "[0, 3, 1, 4, 2, 5]\n"
