@@ -1,6 +1,6 @@
 """Recipes: the YAML file that says what to train, how to build it, and how hard to check it.
 
-A recipe names its `system`; the system (see `flow.systems`) owns the parts `network`, `train` and `quantize`,
+A recipe names its `system`; the system (see `flow.systems`) owns the sections about its network and its training,
 this module owns what every system shares: the data set, the hardware, the verification and the synthesis.
 
     recipe = load("lerp-psa-digits", ["train.epochs=5", "rtl.interval=512"])
@@ -69,12 +69,11 @@ class SynthPart(Part):
 
 
 class Recipe(Part):
-    """What every system's recipe holds. A system adds `network`, `train` and `quantize` (see `flow.systems`)."""
+    """What every system's recipe holds. A system adds its own sections (see `flow.systems`)."""
 
     name: str = Field("recipe", pattern=r"^[A-Za-z0-9._-]+$")
     description: str = ""
     system: str
-    seed: int = Field(0, ge=0)
     dataset: DatasetPart = DatasetPart()
     rtl: RtlPart = RtlPart()
     verify: VerifyPart = VerifyPart()
@@ -170,7 +169,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places
     path = [str(name) for name in problem["loc"]]
     key = ".".join(path)
     for name, override in places.items():
-        if key == name or key.startswith(name + "."):
+        if key == name or key.startswith(name + ".") or name.startswith(key + "."):
             where = f"override {override!r}"
     if problem["type"] == "extra_forbidden":
         valid = _keys(model, path[:-1])

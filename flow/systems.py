@@ -4,6 +4,7 @@ Everything after `lower` knows only the `sim.Program`, so a new kind of network 
 recipes with its name under `system:`. Such a module has
 
     Recipe                                  the recipe class: flow.recipe.Recipe with its own sections
+    SECTIONS                                the names of those sections
     CODE                                    folders whose sources decide its results, besides `sim`
     train(recipe, work) -> dict             float training; returns what the report shows
     quantize(recipe, work) -> dict          reads `work.upstream["train"]`

@@ -1,0 +1,263 @@
+"""The executions of a program, behind one verb: `BACKENDS["compiled"].predict(program, x)`.
+
+    golden      the fast integer simulator                 reference   the slow, obvious one
+    compiled    RTL, Verilator's C++ in a batch loop       icarus, verilator   RTL in cocotb
+    gxx         HLS kernels, built with g++
+
+Each takes the same integer arrays and gives the same integer arrays, bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flow.rtl_run import RtlRun
+from sim.errors import BittrueError
+from sim.program import Program
+
+if TYPE_CHECKING:
+    from hls.host import HostKernel
+    from rtl.plan import Plan
+
+Progress = Callable[[str, float, float], None]
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """Seeded probabilities of a silent cycle at the input (`idle`) and a refusing one at the output."""
+
+    idle: float = 0.0
+    backpressure: float = 0.0
+    seed: int = 0
+
+    def __bool__(self) -> bool:
+        return self.idle > 0 or self.backpressure > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a back end made of a batch: codes `[n, *shape]`, seconds, and the RTL's own record where there is one."""
+
+    outputs: np.ndarray
+    seconds: float
+    rtl: RtlRun | None = None
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        return self.rtl.errors if self.rtl else ()
+
+
+class Design:
+    """A program with what is built from it, made when first asked for.
+
+    interval, device   how to plan the RTL, when no `plan` is given
+    verilog            text to check instead of what the plan emits, for example a file that was edited or stored
+    kernel             folder of an HLS project to check instead of a fresh one
+    folder             where a fresh HLS project and its build go; a temporary one by default
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        interval: int | None = None,
+        device: str | None = None,
+        plan: Plan | None = None,
+        verilog: str | None = None,
+        kernel: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.program, self.interval, self.device = program, interval, device
+        self._plan, self._verilog, self._kernel, self._folder = plan, verilog, kernel, folder
+        self._temporary: tempfile.TemporaryDirectory | None = None
+
+    @cached_property
+    def plan(self) -> Plan:
+        from rtl.plan import plan
+
+        if self._plan is not None:
+            return self._plan
+        return plan(self.program, interval=self.interval, device=None if self.interval else self.device)
+
+    @cached_property
+    def verilog(self) -> str:
+        from rtl.verilog import emit
+
+        return self._verilog if self._verilog is not None else emit(self.plan)
+
+    @cached_property
+    def host(self) -> HostKernel:
+        """The HLS kernels of the program, built with g++."""
+        from hls import host, project
+
+        folder = self._kernel
+        if folder is None:
+            folder = self.folder / "hls"
+            project.write(self.program, folder)
+        return host.build(folder)
+
+    @property
+    def folder(self) -> Path:
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="bittrue-")
+            self._folder = Path(self._temporary.name)
+        return self._folder
+
+
+class Backend(ABC):
+    """One way to run a program."""
+
+    name: str
+    kind: str  # "sim", "rtl" or "hls"
+
+    def missing(self) -> str | None:
+        """Why this back end cannot run on this machine, and what to do about it; None when it can."""
+        return None
+
+    @abstractmethod
+    def run(
+        self,
+        design: Design,
+        x: Sequence[np.ndarray],
+        stalls: Stalls = Stalls(),  # noqa: B008  (frozen)
+        *,
+        expected: np.ndarray | None = None,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Run:
+        """Run a batch: one array per input. `stalls` and `folder` (for logs and JUnit) matter to RTL only."""
+
+    def predict(self, program: Program, *x: np.ndarray) -> np.ndarray:
+        """The program's output for a batch; protocol errors and missing beats are raised."""
+        self.require()
+        run = self.run(Design(program), program.check(*x))
+        if run.rtl:
+            run.rtl.check()
+        return run.outputs
+
+    def require(self) -> None:
+        """Raise the sentence of `missing`, if there is one."""
+        reason = self.missing()
+        if reason:
+            raise BittrueError(reason)
+
+
+class Golden(Backend):
+    """`Program.__call__`."""
+
+    name, kind = "golden", "sim"
+
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+        begin = time.perf_counter()
+        return Run(design.program(*x), time.perf_counter() - begin)
+
+
+class Reference(Backend):
+    """`Program.reference`."""
+
+    name, kind = "reference", "sim"
+
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+        begin = time.perf_counter()
+        return Run(design.program.reference(*x), time.perf_counter() - begin)
+
+
+class Compiled(Backend):
+    """RTL as machine code (`flow.compiled`)."""
+
+    name, kind = "compiled", "rtl"
+
+    def missing(self) -> str | None:
+        from flow.verilate import toolchain
+
+        try:
+            toolchain()
+        except BittrueError as error:
+            return str(error)
+        return None
+
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+        from flow.compiled import CompiledRtl
+
+        if progress:
+            progress("building the compiled RTL", 0, 1)
+        rtl = CompiledRtl(design.verilog, design.plan.inputs, design.plan.output)
+        tell = (lambda done, total: progress("compiled RTL", done, total)) if progress else None
+        run = rtl.run(
+            *x, stall_seed=stalls.seed, idle=stalls.idle, backpressure=stalls.backpressure, progress=tell
+        )
+        return Run(run.outputs, run.seconds, run)
+
+
+class Cosim(Backend):
+    """RTL in cocotb (`flow.cosim`)."""
+
+    kind = "rtl"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def missing(self) -> str | None:
+        if self.name == "icarus" and not shutil.which("iverilog"):
+            return "Icarus Verilog is not installed, so cocotb cannot run under it; run `apt-get install iverilog`"
+        return Compiled().missing() if self.name == "verilator" else None
+
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: B008
+        from flow import cosim
+
+        if progress:
+            progress(f"cocotb under {self.name}", 0, 1)
+        run = cosim.run(
+            design.verilog,
+            design.plan.inputs,
+            design.plan.output,
+            list(x),
+            expected=expected,
+            simulator=self.name,
+            idle=stalls.idle,
+            backpressure=stalls.backpressure,
+            seed=stalls.seed,
+            folder=folder,
+        )
+        return Run(run.outputs, run.seconds, run)
+
+
+class Gxx(Backend):
+    """HLS kernels on the host (`hls.host`)."""
+
+    name, kind = "gxx", "hls"
+
+    def missing(self) -> str | None:
+        if not shutil.which("g++"):
+            return "g++ is not installed, so the HLS kernels cannot be built; run `apt-get install g++`"
+        return None
+
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+        if progress:
+            progress("building the HLS kernels", 0, 1)
+        host = design.host
+        begin = time.perf_counter()
+        return Run(np.asarray(host.predict(*x)), time.perf_counter() - begin)
+
+
+BACKENDS: dict[str, Backend] = {
+    backend.name: backend
+    for backend in (Golden(), Reference(), Compiled(), Gxx(), Cosim("icarus"), Cosim("verilator"))
+}
+
+
+def find(name: str) -> Backend:
+    """A back end by name."""
+    if name not in BACKENDS:
+        raise BittrueError(f"no back end is named {name!r}; use one of {', '.join(BACKENDS)}")
+    return BACKENDS[name]

@@ -1,0 +1,264 @@
+"""Verification: every back end against the golden simulator, with stalls, cycle counts and the first divergence.
+
+A row of the result holds the keys of `report.json`. Stalls are seeded pauses at the input and at the output; the
+cycle counts of a row come from a second run of the same simulator without any stall, long enough for a steady state.
+A row passes when no code differs, the protocol was kept, and the cycles are those that the plan promised.
+"""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flow import backends, diverge
+from flow.backends import Backend, Design, Progress, Run, Stalls
+from sim.errors import BittrueError
+from sim.storage import write_whole
+
+#: What is verified by default, with the number of images; None means all that were given.
+DEFAULT: dict[str, int | None] = {"reference": 16, "compiled": None, "gxx": None, "icarus": 8, "verilator": 32}
+#: Images of the compiled RTL's run with stalls: protocol corners need hundreds of frames, not a whole test set.
+STALLED_IMAGES = 256
+NO_STALLS = Stalls()
+
+
+@dataclass
+class Verification:
+    """What was found.
+
+    rows        one per back end and kind of run, with the keys of report.json and the details beside them
+    golden      the golden simulator against the reference: images, values, mismatches
+    skipped     back ends that this machine lacks: `simulator` and `reason`
+    outputs     what each back end made of the images without stalls, by name
+    """
+
+    rows: list[dict[str, Any]]
+    golden: dict[str, Any] | None = None
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[str]:
+        """One sentence for each thing that is not as it must be; empty when all is well."""
+        return problems(self.rows, self.golden)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, the outputs apart."""
+        return {"rows": self.rows, "golden": self.golden, "skipped": self.skipped, "problems": self.problems}
+
+
+def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None) -> list[str]:
+    """What is wrong with the rows of a verification, in sentences."""
+    found = []
+    if golden and golden["mismatches"]:
+        found.append(f"golden: {golden['mismatches']} of {golden['values']} values differ from the reference")
+    for row in rows:
+        name = f"{row['backend']}/{row['simulator']}" + (" with stalls" if row["stalls"] else "")
+        if row["mismatches"]:
+            first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
+            found.append(f"{name}: {row['mismatches']} of {row['values']} values differ{first}")
+        elif row["errors"]:
+            first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
+            found.append(f"{name}: {'; '.join(row['errors'])}{first}")
+        for figure in ("interval", "latency"):
+            if row[figure] != row[f"estimated_{figure}"]:
+                found.append(
+                    f"{name}: {figure} is {row[figure]} cycles, the plan promised {row[f'estimated_{figure}']}"
+                )
+    return found
+
+
+def verify(
+    design: Design,
+    x: Sequence[np.ndarray],
+    counts: Mapping[str, int | None] | None = None,
+    stalls: Stalls = Stalls(0.3, 0.3, 0),  # noqa: B008  (frozen)
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+    strict: bool = False,
+) -> Verification:
+    """Hold back ends to the golden simulator.
+
+    design    the program and what is built from it
+    x         batches `[n, *shape]`, one per input
+    counts    back end -> how many of the images it runs (None: all; 0: it is left out)
+    folder    receives `junit.xml`, the simulators' logs and, where something diverges, the waveform
+    strict    a back end that this machine lacks is an error, not an entry in `skipped`
+    """
+    counts = dict(DEFAULT if counts is None else counts)
+    x = design.program.check(*x)
+    if not len(x[0]):
+        raise BittrueError("verify: no images were given; give at least one")
+    chosen = {name: backends.find(name) for name, count in counts.items() if count != 0}
+    result = Verification([])
+    for name, backend in list(chosen.items()):
+        reason = backend.missing()
+        if reason and strict:
+            raise BittrueError(f"verify: {reason}")
+        if reason:
+            result.skipped.append({"simulator": name, "reason": reason})
+            del chosen[name]
+    folder = Path(folder) if folder is not None else design.folder / "verify"
+    folder.mkdir(parents=True, exist_ok=True)
+    session = _Session(design, x, design.program(*x), folder, progress or (lambda *_: None), result, ET.Element("testsuites"))
+    for name, backend in chosen.items():
+        session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
+    ET.indent(session.junit)
+    write_whole(folder / "junit.xml", ET.tostring(session.junit, encoding="utf-8", xml_declaration=True))
+    return result
+
+
+@dataclass(frozen=True)
+class _Session:
+    """One verification under way."""
+
+    design: Design
+    x: list[np.ndarray]
+    expected: np.ndarray
+    folder: Path
+    progress: Progress
+    result: Verification
+    junit: ET.Element
+
+    def check(self, backend: Backend, images: int, stalls: Stalls) -> None:
+        if backend.kind == "sim":
+            self._simulator(backend, images)
+        elif backend.kind == "hls":
+            self._kernels(backend, images)
+        else:
+            self._rtl(backend, images, stalls)
+
+    # -- kinds of back end -----------------------------------------------------------------------------
+    def _simulator(self, backend: Backend, images: int) -> None:
+        self.progress(f"{backend.name} on {images} images", 0, 1)
+        x, expected = [v[:images] for v in self.x], self.expected[:images]
+        begin = time.perf_counter()
+        outputs = backend.run(self.design, x).outputs
+        wrong = int(np.count_nonzero(outputs != expected))
+        row = {"images": images, "values": expected.size, "mismatches": wrong, "divergence": None}
+        if backend.name == "reference":
+            self.result.golden = row
+        self._report("sim", backend.name, time.perf_counter() - begin, problems([], row))
+
+    def _kernels(self, backend: Backend, images: int) -> None:
+        x, expected = [v[:images] for v in self.x], self.expected[:images]
+        begin = time.perf_counter()
+        errors: list[str] = []
+        try:
+            run = backend.run(self.design, x, progress=self.progress)
+        except BittrueError as error:
+            if "HLS kernel" not in str(error):  # it could not be built: nothing was verified
+                raise
+            run, errors = Run(np.zeros_like(expected), 0.0), [str(error)]
+        wrong = int(np.count_nonzero(run.outputs != expected)) if not errors else expected.size
+        row = self._row(backend, images, expected, wrong, errors, run, NO_STALLS)
+        if wrong and not errors:
+            row["divergence"] = self._kernel_divergence(x, run.outputs != expected)
+        else:
+            self.result.outputs[backend.name] = run.outputs
+        self._enter(row, begin)
+
+    def _rtl(self, backend: Backend, images: int, stalls: Stalls) -> None:
+        """Without stalls on all images (compiled) or on enough of them for the cycle counts; then with stalls."""
+        plan = self.design.plan
+        settled = 2 * (plan.estimated_latency // max(1, plan.estimated_interval)) + 8
+        plain = max(images, settled) if backend.name == "compiled" else settled
+        begin = time.perf_counter()
+        run = self._run(backend, plain, NO_STALLS)
+        cycles = {"interval": run.rtl.interval, "latency": run.rtl.latency}
+        if backend.name == "compiled":
+            self.result.outputs[backend.name] = run.outputs[:images]
+        if backend.name == "compiled" or not stalls:
+            self._judge(backend, plain, images if backend.name == "compiled" else plain, run, NO_STALLS, cycles, begin)
+        elif run.errors or run.rtl.mismatches(self._take(plain)[1]):
+            self._judge(backend, plain, plain, run, NO_STALLS, cycles, begin)
+        if stalls:
+            begin = time.perf_counter()
+            count = min(images, STALLED_IMAGES) if backend.name == "compiled" else images
+            self._judge(backend, count, count, self._run(backend, count, stalls), stalls, cycles, begin)
+
+    # -- details ---------------------------------------------------------------------------------------
+    def _take(self, count: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """`count` images, from the beginning again where there are fewer."""
+        index = np.arange(count) % len(self.expected)
+        return [v[index] for v in self.x], self.expected[index]
+
+    def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
+        x, expected = self._take(count)
+        place = self.folder / f"{backend.name}{'-stalls' if stalls else ''}"
+        run = backend.run(self.design, x, stalls, expected=expected, folder=place, progress=self.progress)
+        for name in ("job.npz", "result.npz", "job.json"):
+            (place / name).unlink(missing_ok=True)
+        return run
+
+    def _judge(self, backend, ran: int, images: int, run: Run, stalls: Stalls, cycles: dict, begin: float) -> None:
+        """Enter the row of an RTL run of `ran` frames, of which the first `images` are images of their own."""
+        x, expected = self._take(ran)
+        wrong = run.rtl.mismatches(expected)
+        row = self._row(backend, images, expected[:images], wrong, list(run.errors), run, stalls) | cycles
+        plan = self.design.plan
+        row |= {"estimated_interval": plan.estimated_interval, "estimated_latency": plan.estimated_latency}
+        row["images_per_second"] = round(run.rtl.images_per_second, 3)
+        row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
+        if wrong or run.errors:
+            self.progress("looking for the first divergence", 0, 1)
+            row["divergence"] = self._rtl_divergence(x, expected, run, stalls)
+        self._enter(row, begin)
+
+    def _row(self, backend, images, expected, wrong, errors, run: Run, stalls: Stalls) -> dict[str, Any]:
+        return {
+            "backend": backend.kind,
+            "simulator": backend.name,
+            "images": images,
+            "values": int(expected.size),
+            "mismatches": int(wrong),
+            "stalls": bool(stalls),
+            "interval": None,
+            "estimated_interval": None,
+            "latency": None,
+            "estimated_latency": None,
+            "errors": errors,
+            "divergence": None,
+            "idle": stalls.idle,
+            "backpressure": stalls.backpressure,
+            "seed": stalls.seed if stalls else None,
+            "images_per_second": round(images / run.seconds, 3) if run.seconds else None,
+        }
+
+    def _kernel_divergence(self, x: list[np.ndarray], wrong: np.ndarray) -> dict[str, Any] | None:
+        frame = int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
+        one = [v[frame : frame + 1] for v in x]
+        found = diverge.in_tensors(self.design.program, self.design.program.trace(*one), self.design.host.trace(*one))
+        return found.to_dict() | {"frame": frame} if found else None
+
+    def _rtl_divergence(self, x, expected, run: Run, stalls: Stalls) -> dict[str, Any] | None:
+        if backends.find("compiled").missing():
+            return None
+        found = diverge.in_rtl(self.design, x, run.rtl, expected, stalls, self.folder)
+        return found.to_dict() if found else None
+
+    def _enter(self, row: dict[str, Any], begin: float) -> None:
+        seconds = time.perf_counter() - begin
+        row["seconds"] = round(seconds, 3)
+        self.result.rows.append(row)
+        self._report(row["backend"], row["simulator"] + ("-stalls" if row["stalls"] else ""), seconds, problems([row], None))
+
+    def _report(self, kind: str, name: str, seconds: float, failures: list[str]) -> None:
+        """One JUnit suite a row, with what cocotb wrote beside our own verdict."""
+        suite = ET.SubElement(self.junit, "testsuite", name=f"{kind}.{name}")
+        case = ET.SubElement(suite, "testcase", classname=kind, name=name, time=f"{seconds:.3f}")
+        if failures:
+            ET.SubElement(case, "failure", message="; ".join(failures))
+        written = self.folder / name / "results.xml"
+        if written.is_file():
+            suite.extend(ET.parse(written).getroot().iter("testcase"))
+        tests, failed = suite.findall("testcase"), len(suite.findall("testcase/failure"))
+        suite.set("tests", str(len(tests)))
+        suite.set("failures", str(failed))
+
