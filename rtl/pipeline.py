@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -134,8 +135,8 @@ class Network:
         """Cycles per frame of the slowest stage: the pipeline's interval when no FIFO is too shallow."""
         return max(e.stage.interval for e in self.elements)
 
-    def schedule(self, frames: int, entries: Mapping[str, int] | None = None) -> Flow:
-        """The cycles of `frames` frames; `entries` tries other FIFO depths (0 takes the FIFO out)."""
+    def schedule(self, frames: int, entries: Mapping[str, int] | None = None, goal: np.ndarray | None = None) -> Flow:
+        """The cycles of `frames` frames; `entries` tries other FIFO depths (0 takes the FIFO out), `goal` as in `simulate`."""
         entries = entries or {}
         gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}
         place = {index: k for k, index in enumerate(i for i in range(len(self.elements)) if i not in gone)}
@@ -152,7 +153,7 @@ class Network:
                 operands.append((place[source], branch))
             reads.append(tuple(operands))
         beats = self.types[self.output].size // self.elements[self.output].stage.lanes_out
-        return simulate(stages, reads, (place[self.output], self.output_branch), beats, frames)
+        return simulate(stages, reads, (place[self.output], self.output_branch), beats, frames, goal)
 
 
 class Pipeline(wiring.Component):

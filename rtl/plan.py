@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -162,22 +162,37 @@ def size_fifos(plan: Plan) -> Plan:
             needed, goal = needed | {edge: 0}, without
 
     def unchanged(entries: Mapping[str, int]) -> bool:
-        result = network.schedule(frames, entries)
+        result = network.schedule(frames, entries, goal.ends)
         return result.latency == goal.latency and bool((result.ends == goal.ends).all())
 
+    guesses: dict[int, int] = {}  # joins of the same size mostly need the same depth
     for edge, most in needed.items():
-        low, high = min(1, most), most
-        while low < high:
-            middle = (low + high) // 2
-            if unchanged(needed | {edge: middle}):
-                high = middle
-            else:
-                low = middle + 1
-        needed = needed | {edge: high}
+        if most:
+            entries = _smallest(lambda n, edge=edge: unchanged(needed | {edge: n}), most, guesses.get(most, most // 2))
+            needed, guesses[most] = needed | {edge: entries}, entries
     needed = {edge: entries for edge, entries in needed.items() if entries}
     if goal.interval is None or goal.latency is None:
         raise BittrueError("the pipeline deadlocks in its schedule; this is a fault of the planner, please report it")
     return Plan(program, plan.folding, plan.input_lanes, needed, goal.latency, goal.interval)
+
+
+def _smallest(enough: Callable[[int], bool], most: int, guess: int) -> int:
+    """The smallest n in 1..most with `enough(n)`, which holds from there on; quick when it lies near the guess."""
+    low, high, stride = 1, most, 1
+    if enough(guess):
+        high = guess
+        while high > low and enough(max(low, high - stride)):
+            high, stride = max(low, high - stride), 4 * stride
+        low = max(low, high - stride + 1) if high > low else low
+    else:
+        low = guess + 1
+        while low < high and not enough(min(high, low + stride - 1)):
+            low, stride = min(high, low + stride), 4 * stride
+        high = min(high, low + stride - 1)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return high
 
 
 def plan(

@@ -125,7 +125,7 @@ class RequantizePipe:
                     built.select(bits)
                 else:
                     built.add(bits)
-                mine = constants.get(step.kind, np.zeros(1))[lane :: self.lanes]
+                mine = constants.get(step.kind, np.zeros(r.channels))[lane :: self.lanes]
                 if not (mine == mine[0]).all():
                     width = Format.covering(mine).bits
                     delays += width * position

@@ -14,6 +14,11 @@ from numba import njit
 from rtl.stage import Timing
 
 
+#: Cycles after which a schedule is given up.
+LIMIT = 1 << 28
+_NO_GOAL = np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Flow:
     """What the schedule of a few frames showed; cycles count from the first input beat.
@@ -31,7 +36,7 @@ class Flow:
 
 
 @njit(cache=True)
-def _run(timing, reads, branch, takers, readers, out, out_branch, out_beats, frames, limit):
+def _run(timing, reads, branch, takers, readers, out, out_branch, out_beats, frames, limit, goal):
     count = timing.shape[0]
     beats_in, beats_out, steps = timing[:, 0], timing[:, 1], timing[:, 2]
     blocks, depth, credits = timing[:, 3], timing[:, 4], timing[:, 5]
@@ -109,7 +114,8 @@ def _run(timing, reads, branch, takers, readers, out, out_branch, out_beats, fra
             got += 1
             if got % out_beats == 0:
                 ends[got // out_beats - 1] = now
-                if got == frames * out_beats:
+                missed = goal.size > 0 and goal[got // out_beats - 1] != now
+                if got == frames * out_beats or missed:
                     return first, got, ends, busiest
         since = 0 if moved else since + 1
         if since > 4 * depth.max() + 16:
@@ -123,12 +129,13 @@ def simulate(
     output: tuple[int, int],
     out_beats: int,
     frames: int,
-    limit: int = 1 << 28,
+    goal: np.ndarray | None = None,
 ) -> Flow:
     """Run `frames` frames through the stages, the inputs always valid and the output always ready.
 
     `reads[n]` lists (stage, branch) of each operand of stage n; an empty tuple reads a program input. `output` is the
-    stage and branch that feed the program's output, `out_beats` its beats per frame.
+    stage and branch that feed the program's output, `out_beats` its beats per frame. With a `goal` (the ends of every
+    frame) the run stops at the first frame that ends in another cycle.
     """
     timing = np.array([(t.beats_in, t.beats_out, t.steps, t.blocks, t.depth, t.credits) for t in stages], np.int64)
     source = np.full((len(stages), 2), -1, np.int64)
@@ -140,7 +147,9 @@ def simulate(
         for k, (stage, index) in enumerate(operands):
             source[n, k], branch[n, k], takers[stage, index] = stage, index, n
             readers[stage] = max(readers[stage], index + 1)
-    first, got, ends, busiest = _run(timing, source, branch, takers, readers, *output, out_beats, frames, limit)
+    first, got, ends, busiest = _run(
+        timing, source, branch, takers, readers, *output, out_beats, frames, LIMIT, _NO_GOAL if goal is None else goal
+    )
     complete = got == frames * out_beats
     return Flow(
         latency=None if first < 0 else int(first),
