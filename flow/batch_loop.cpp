@@ -30,7 +30,7 @@ enum Event : int64_t {
     VALID_IN_RESET = 6,
     VALID_AFTER_READY = 7,  // value: output beat
 };
-enum State : int64_t { RUNNING = 0, DONE = 1, DEADLOCK = 2, CYCLE_LIMIT = 3 };
+enum State : int64_t { RUNNING = 0, DONE = 1, DEADLOCK = 2, CYCLE_LIMIT = 3, BROKEN = 4 };
 
 // xorshift64*, one generator a port, so that the stalls of a port do not depend on the other ports.
 struct Random {
@@ -100,6 +100,8 @@ struct Bench {
         : job(j), output_random(j.seed * 64 + 63), input_random{Random(j.seed * 64 + K)...} {
         // Registers without an initial value start at random, as silicon does.
         context.randReset(2);
+        // $fatal and $stop must not end the process; cycle() sees them.
+        context.fatalOnError(false);
         context.randSeed(1 + int(j.seed & 0x3fffffff));
 #if VM_TRACE
         context.traceEverOn(true);
@@ -229,6 +231,7 @@ struct Bench {
 
         if (handshake) last_handshake = job.cycles;
         const int64_t now = job.cycles++;
+        if (context.gotFinish() || context.gotError()) return BROKEN;
         if (finish >= 0 && now >= finish) return DONE;
         if (finish < 0 && now - last_handshake >= job.watchdog) return DEADLOCK;
         if (job.max_cycles && job.cycles >= job.max_cycles) return CYCLE_LIMIT;

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flow.rtl_run import RtlRun
+from flow.rtl_run import MAX_EVENTS, RtlRun, check_batch, check_limits, collect, probability
 from flow.verilate import (
     COMMON_FLAGS,
     TOP,
@@ -38,19 +38,7 @@ PREFIX = "Vbittrue"
 #: Cycles without any handshake that are taken for a deadlock. Longer than any latency seen; a fraction of a second
 #: for a small design, some seconds for a large one.
 WATCHDOG = 1 << 20
-MAX_EVENTS = 16
-DONE, DEADLOCK, CYCLE_LIMIT = 1, 2, 3
 SECONDS_PER_CALL = 0.2
-
-EVENTS = {
-    1: "the last beat of frame {frame} came without TLAST",
-    2: "TLAST on beat {beat} of frame {frame}, which has {beats}",
-    3: "TDATA or TLAST changed while TVALID was high and TREADY low (frame {frame}, beat {beat})",
-    4: "TVALID was withdrawn before TREADY (frame {frame}, beat {beat})",
-    5: "a beat more than the {beats} of each of the {frames} frames",
-    6: "TVALID is high in reset",
-    7: "TVALID, TDATA or TLAST depends on TREADY in the same cycle (frame {frame}, beat {beat})",
-}
 
 
 class _Job(ctypes.Structure):
@@ -70,34 +58,6 @@ class _Job(ctypes.Structure):
         ("events", ctypes.c_int64 * 3 * MAX_EVENTS),
         ("accepted", ctypes.c_void_p),
     ]
-
-
-def check_probability(value: float, name: str) -> float:
-    """A stall probability: at least 0 and below 1."""
-    if not 0.0 <= value < 1.0:
-        raise BittrueError(f"{name} is a probability of at least 0 and below 1, not {value}")
-    return value
-
-
-def check_batch(inputs: Sequence[StreamPort], x: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The packed beats of every input, uint8 `[n, beats, bytes]`, after the checks that all simulators share."""
-    if len(x) != len(inputs):
-        names = ", ".join(port.prefix for port in inputs)
-        raise BittrueError(f"the RTL has {len(inputs)} inputs ({names}), got {len(x)}")
-    words = [port.pack(codes) for port, codes in zip(inputs, x, strict=True)]
-    if len({len(w) for w in words}) > 1:
-        raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(w)) for w in words)}")
-    if not len(words[0]):
-        raise BittrueError("the RTL was given an empty batch; give at least one frame")
-    return words
-
-
-def unfinished(
-    state: str, accepted: Sequence[int], inputs: Sequence[StreamPort], produced: int, output: StreamPort, frames: int
-) -> str:
-    """The sentence about a run that stopped before all beats were through."""
-    taken = ", ".join(f"{p.prefix} accepted {a} of {p.beats * frames}" for p, a in zip(inputs, accepted, strict=True))
-    return f"{state}: {taken} beats, {output.prefix} produced {produced} of {output.beats * frames}"
 
 
 class CompiledRtl:
@@ -152,7 +112,7 @@ class CompiledRtl:
         flags = [f"-DVM_TRACE={int(self.trace)}", f"-DVM_TRACE_VCD={int(self.trace)}"]
         objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work)
         names = ["verilated", "verilated_threads"] + (["verilated_vcd_c"] if self.trace else [])
-        objects += runtime(names, flags, self.cache)
+        objects += runtime(names, self.cache)
         words = [toolchain().gxx, *COMMON_FLAGS, "-shared", "-pthread", *objects, "-latomic", "-o", "../design.so"]
         command(words, work, "g++ cannot link the simulator")
         (folder / f"{TOP}.v").write_text(self.verilog)
@@ -186,8 +146,7 @@ class CompiledRtl:
         words = check_batch(self.inputs, x)
         if waves is not None and not self.trace:
             raise BittrueError("waveforms need the traced variant: make it with CompiledRtl(..., trace=True)")
-        if watchdog < 1 or (max_cycles is not None and max_cycles < 1):
-            raise BittrueError("watchdog and max_cycles are at least 1")
+        check_limits(watchdog, max_cycles)
         frames, count = len(words[0]), len(self.inputs)
         output = np.zeros((frames, self.output.beats, self.output.beat_bytes), np.uint8)
         beat_cycles = np.full((frames, self.output.beats), -1, np.int64)
@@ -204,8 +163,8 @@ class CompiledRtl:
             output_beats=frames * self.output.beats,
             output_frame_beats=self.output.beats,
             seed=(stall_seed or 0) & 0xFFFF_FFFF,
-            idle=int(check_probability(idle, "idle") * (1 << 53)),
-            backpressure=int(check_probability(backpressure, "backpressure") * (1 << 53)),
+            idle=int(probability(idle, "idle") * (1 << 53)),
+            backpressure=int(probability(backpressure, "backpressure") * (1 << 53)),
             watchdog=watchdog,
             max_cycles=max_cycles or 0,
             waves=str(waves).encode() if waves is not None else None,
@@ -226,36 +185,22 @@ class CompiledRtl:
         finally:
             self._lib.batch_close(bench)
         seconds = time.perf_counter() - start
-        produced = min(job.produced, output.shape[0] * output.shape[1])
-        errors = self._errors(job, frames)
-        if state != DONE or (accepted != input_beats).any():
-            why = {
-                DONE: "all outputs came before all inputs were taken",
-                DEADLOCK: f"deadlock, no handshake for {watchdog} cycles",
-                CYCLE_LIMIT: f"stopped after max_cycles = {max_cycles}",
-            }[state]
-            errors.append(unfinished(why, accepted.tolist(), self.inputs, produced, self.output, frames))
-        codes = self.output.integers(output)
-        if padding := self.output.padding_error(codes):
-            errors.append(padding)
-        return RtlRun(
-            simulator="compiled",
-            outputs=codes,
+        return collect(
+            "compiled",
+            self.output,
+            self.inputs,
+            words=output,
             beat_cycles=beat_cycles,
+            accepted=accepted.tolist(),
             first_input_cycle=job.first_input_cycle,
             cycles=job.cycles,
             seconds=seconds,
-            errors=tuple(errors),
-            waves=Path(waves) if waves is not None else None,
+            state=state,
+            events=[tuple(e) for e in job.events[: min(job.event_count, MAX_EVENTS)]],
+            event_count=job.event_count,
+            watchdog=watchdog,
+            waves=waves,
         )
-
-    def _errors(self, job: _Job, frames: int) -> list[str]:
-        errors = []
-        for kind, cycle, value in job.events[: min(job.event_count, MAX_EVENTS)]:
-            errors.append(event_text(kind, cycle, value, self.output, frames))
-        if job.event_count > MAX_EVENTS:
-            errors.append(f"{job.event_count - MAX_EVENTS} more protocol errors")
-        return errors
 
     def vcd(self, path: Path, *x: np.ndarray, frames: int | None = None, **options: object) -> RtlRun:
         """Write the waveform of the first `frames` frames to a VCD file, with a traced build of the same design.
@@ -267,13 +212,6 @@ class CompiledRtl:
             design = CompiledRtl(self.verilog, self.inputs, self.output, self.cache, self.optimize, trace=True)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return design.run(*(v[:frames] for v in x), waves=Path(path), **options)
-
-
-def event_text(kind: int, cycle: int, beat: int, output: StreamPort, frames: int) -> str:
-    """A protocol error of the output port as a sentence."""
-    frame, at = divmod(beat, output.beats)
-    text = EVENTS[kind].format(frame=frame, beat=at, beats=output.beats, frames=frames)
-    return f"{output.prefix}: {text}" + ("" if kind == 6 else f" in cycle {cycle}")
 
 
 def _ports_header(inputs: Sequence[StreamPort], output: StreamPort) -> str:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from rtl.ports import StreamPort
 from sim.errors import BittrueError
+
+#: How a run ended. The values are those of `State` in batch_loop.cpp.
+DONE, DEADLOCK, CYCLE_LIMIT, BROKEN = 1, 2, 3, 4
+#: Protocol errors that are told one by one; the rest is counted.
+MAX_EVENTS = 16
+#: Protocol errors of the output, by the number that batch_loop.cpp and testbench.py give them.
+EVENTS = {
+    1: "the last beat of frame {frame} came without TLAST",
+    2: "TLAST on beat {beat} of frame {frame}, which has {beats}",
+    3: "TDATA or TLAST changed while TVALID was high and TREADY low (frame {frame}, beat {beat})",
+    4: "TVALID was withdrawn before TREADY (frame {frame}, beat {beat})",
+    5: "a beat more than the {beats} of each of the {frames} frames",
+    6: "TVALID is not low in reset",
+    7: "TVALID, TDATA or TLAST depends on TREADY in the same cycle (frame {frame}, beat {beat})",
+    8: "unknown bits (X or Z) in TVALID, TDATA or TLAST (frame {frame}, beat {beat})",
+    9: "unknown bits (X or Z) in the TREADY of an input",
+    10: "the HLS kernel beside the RTL gives another word (frame {frame}, beat {beat})",
+}
 
 
 class Divergence(NamedTuple):
@@ -135,3 +155,90 @@ class RtlRun:
             waves = f"; see the waveform {self.waves}" if self.waves else ""
             raise BittrueError(f"RTL ({self.simulator}): {'; '.join(problems)}{waves}")
         return self
+
+
+def probability(value: float, name: str) -> float:
+    """A stall probability: at least 0 and below 1, so that the run ends."""
+    if not 0.0 <= value < 1.0:
+        raise BittrueError(f"{name} is a probability of at least 0 and below 1, not {value}")
+    return value
+
+
+def check_limits(watchdog: int, max_cycles: int | None) -> None:
+    """Refuse limits that would stop every run at once."""
+    if watchdog < 1 or (max_cycles is not None and max_cycles < 1):
+        raise BittrueError(f"watchdog and max_cycles are at least 1 cycle, not {watchdog} and {max_cycles}")
+
+
+def check_batch(inputs: Sequence[StreamPort], x: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The packed beats of every input, uint8 `[n, beats, bytes]`, after the checks that all simulators share."""
+    if not inputs:
+        raise BittrueError("the RTL has no input port")
+    if len(x) != len(inputs):
+        names = ", ".join(port.prefix for port in inputs)
+        raise BittrueError(f"the RTL has {len(inputs)} inputs ({names}), got {len(x)}")
+    words = [port.pack(codes) for port, codes in zip(inputs, x, strict=True)]
+    if len({len(w) for w in words}) > 1:
+        raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(w)) for w in words)}")
+    if not len(words[0]):
+        raise BittrueError("the RTL was given an empty batch; give at least one frame")
+    return words
+
+
+def collect(
+    simulator: str,
+    output: StreamPort,
+    inputs: Sequence[StreamPort],
+    *,
+    words: np.ndarray,
+    beat_cycles: np.ndarray,
+    accepted: Sequence[int],
+    first_input_cycle: int,
+    cycles: int,
+    seconds: float,
+    state: int,
+    events: Sequence[tuple[int, int, int]],
+    event_count: int,
+    watchdog: int,
+    waves: Path | None,
+) -> RtlRun:
+    """What a simulator recorded, as a result with sentences for its errors.
+
+    words     uint8 `[n, beats, bytes]` of the output, 0 where nothing was produced
+    accepted  beats accepted, per input
+    state     DONE, DEADLOCK, CYCLE_LIMIT, or BROKEN: $finish, $fatal, a driver that met unknown bits
+    events    the first protocol errors: number in `EVENTS`, cycle, output beat; `event_count` of them in all
+    """
+    frames = len(words)
+    errors = []
+    for kind, cycle, value in events:
+        frame, beat = divmod(value, output.beats)
+        text = EVENTS[kind].format(frame=frame, beat=beat, beats=output.beats, frames=frames)
+        errors.append(f"{output.prefix}: {text}" + ("" if kind == 6 else f" in cycle {cycle}"))
+    if event_count > len(events):
+        errors.append(f"{event_count - len(events)} more protocol errors")
+    if state != DONE or any(a != port.beats * frames for a, port in zip(accepted, inputs, strict=True)):
+        why = {
+            BROKEN: "the simulation ended early",
+            DONE: "all outputs came before all inputs were taken",
+            DEADLOCK: f"deadlock, no handshake for {watchdog} cycles",
+            CYCLE_LIMIT: f"stopped by max_cycles after {cycles} cycles",
+        }[state]
+        taken = ", ".join(
+            f"{port.prefix} accepted {a} of {port.beats * frames}" for a, port in zip(accepted, inputs, strict=True)
+        )
+        done = f"{output.prefix} produced {np.count_nonzero(beat_cycles >= 0)} of {output.beats * frames}"
+        errors.append(f"{why}: {taken} beats, {done}")
+    codes = output.integers(words)
+    if padding := output.padding_error(codes):
+        errors.append(padding)
+    return RtlRun(
+        simulator=simulator,
+        outputs=codes,
+        beat_cycles=beat_cycles,
+        first_input_cycle=first_input_cycle,
+        cycles=cycles,
+        seconds=seconds,
+        errors=tuple(errors),
+        waves=Path(waves) if waves is not None else None,
+    )

@@ -70,10 +70,15 @@ def toolchain() -> Toolchain:
 
 
 def key(*parts: object) -> str:
-    """Hash of all that determines a build."""
+    """Hash of all that determines a build with Verilator and g++: the tools and `parts`."""
     tools = toolchain()
+    return digest(tools.root, tools.verilator, tools.gxx_version, COMMON_FLAGS, *parts)
+
+
+def digest(*parts: object) -> str:
+    """Hash of the text of all parts, as name of a folder in the cache."""
     sha = hashlib.sha256()
-    for part in (tools.root, tools.verilator, tools.gxx_version, COMMON_FLAGS, *parts):
+    for part in parts:
         text = str(part).encode()
         sha.update(f"{len(text)}:".encode() + text)
     return sha.hexdigest()[:32]
@@ -125,8 +130,11 @@ def _includes() -> list[str]:
     return [f"-I{include}", f"-I{include / 'vltstd'}"]
 
 
-def runtime(names: Iterable[str], flags: Sequence[str], cache: Path) -> list[Path]:
-    """Objects of Verilator's own runtime (`verilated`, `verilated_threads`, ...), compiled once for all designs."""
+def runtime(names: Iterable[str], cache: Path, flags: Sequence[str] = ()) -> list[Path]:
+    """Objects of Verilator's own runtime (`verilated`, `verilated_threads`, ...), compiled once for all designs.
+
+    They do not depend on whether the design is traced.
+    """
 
     def make(name: str) -> Path:
         def build(folder: Path) -> None:
@@ -156,7 +164,7 @@ def compile_generated(sources: Iterable[Path], flags: Sequence[str], optimize: s
     def build(unit: tuple[str, list[Path], str]) -> Path:
         name, group, level = unit
         (folder / f"{name}.cpp").write_text("".join(f'#include "{s.name}"\n' for s in sorted(group)))
-        words = [toolchain().gxx, *COMMON_FLAGS, *flags, level, *_includes(), "-I."]
+        words = [toolchain().gxx, *COMMON_FLAGS, *flags, *level.split(), *_includes(), "-I."]
         command([*words, "-c", f"{name}.cpp", "-o", f"{name}.o"], folder, "g++ cannot compile the simulator")
         return folder / f"{name}.o"
 

@@ -34,7 +34,7 @@ BUGS = (
 )
 
 
-def pipeline(bug: str | None = None, tensor: TensorType = TENSOR, lanes: int = LANES) -> str:
+def pipeline(bug: str | None = None, lanes: int = LANES) -> str:
     """The Verilog of the pipeline for 8-bit codes, with one error of `BUGS` or none."""
     number = {name: k + 1 for k, name in enumerate(BUGS)}
     number = number[bug] if bug else 0

@@ -1,0 +1,242 @@
+"""The cocotb testbench of a `bittrue_top`, run inside the simulator: sources, a sink, and a monitor of the protocol.
+
+`flow.cosim` writes a job (`job.json`, `job.npz`) into the folder that BITTRUE_JOB names, and reads `result.npz` back;
+the verdict also goes to cocotb's JUnit XML. cocotbext-axi drives the ports with seeded pauses. The monitor sees every
+cycle: it records beats and cycles as the compiled batch loop does, so that both report the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
+
+from hls.host import build
+from rtl.ports import StreamPort
+from sim.contract import Format
+from sim.operation import TensorType
+
+RESET_CYCLES = 8
+#: As in flow/rtl_run.py and batch_loop.cpp.
+RUNNING, DONE, DEADLOCK, CYCLE_LIMIT, BROKEN = 0, 1, 2, 3, 4
+LAST_MISSING, LAST_EARLY, DATA_CHANGED, VALID_WITHDRAWN, EXTRA_BEAT, VALID_IN_RESET = 1, 2, 3, 4, 5, 6
+UNKNOWN_BITS, UNKNOWN_READY, KERNEL_DIFFERS = 8, 9, 10
+MAX_EVENTS = 16
+
+
+def pauses(seed: str, probability: float) -> Iterator[bool]:
+    """Endless seeded choice, one a cycle: pause or not. Every port has its own."""
+    generator = random.Random(seed)
+    while True:
+        yield generator.random() < probability
+
+
+class Monitor:
+    """Watches all ports at every rising edge and keeps what a run is judged by."""
+
+    def __init__(self, dut: Any, job: dict[str, Any], kernel: Callable[[int], np.ndarray] | None) -> None:
+        self.job, self.kernel = job, kernel
+        self.clock = dut.aclk
+        self.inputs = [
+            (getattr(dut, f"{p}_tvalid"), getattr(dut, f"{p}_tready")) for p in (i["prefix"] for i in job["inputs"])
+        ]
+        out = job["output"]
+        self.valid, self.ready, self.last, self.data = (
+            getattr(dut, f"{out['prefix']}_{s}") for s in ("tvalid", "tready", "tlast", "tdata")
+        )
+        self.frame_beats, self.bytes = out["beats"], out["bytes"]
+        self.total = job["frames"] * self.frame_beats
+        self.words = np.zeros((self.total, self.bytes), np.uint8)
+        self.beat_cycles = np.full(self.total, -1, np.int64)
+        self.accepted = [0] * len(self.inputs)
+        self.first_input_cycle = -1
+        self.produced = self.cycles = self.event_count = 0
+        self.state = RUNNING
+        self.events: list[tuple[int, int, int]] = []
+
+    def event(self, kind: int, beat: int) -> None:
+        if len(self.events) < MAX_EVENTS:
+            self.events.append((kind, self.cycles, beat))
+        self.event_count += 1
+
+    async def run(self) -> None:
+        """Watch until all is through, nothing moves any more, or the limit of cycles."""
+        edge = RisingEdge(self.clock)
+        held: tuple[int, bool] | None = None  # the stalled beat
+        last_handshake, finish = 0, None
+        while self.state == RUNNING:
+            await edge
+            moved = False
+            valid, ready = self.valid.value, bool(self.ready.value)
+            if not valid.is_resolvable:
+                self.event(UNKNOWN_BITS, self.produced)
+            if valid.is_resolvable and bool(valid):
+                data, last = self.data.value, self.last.value
+                if not (data.is_resolvable and last.is_resolvable):
+                    self.event(UNKNOWN_BITS, self.produced)
+                beat = (int(str(data).translate(UNKNOWN_AS_0), 2), str(last) == "1")
+                if held is not None and beat != held:
+                    self.event(DATA_CHANGED, self.produced)
+                held = None if ready else beat
+                if ready:
+                    moved = True
+                    finish = self.take(*beat, finish)
+            else:
+                if held is not None:
+                    self.event(VALID_WITHDRAWN, self.produced)
+                held = None
+            for k, (valid, ready) in enumerate(self.inputs):
+                if str(valid.value) == "1" and str(ready.value) == "1":
+                    moved = True
+                    self.accepted[k] += 1
+                    if self.first_input_cycle < 0:
+                        self.first_input_cycle = self.cycles
+            if moved:
+                last_handshake = self.cycles
+            now = self.cycles
+            self.cycles += 1
+            if finish is not None and now >= finish:
+                self.state = DONE
+            elif finish is None and now - last_handshake >= self.job["watchdog"]:
+                self.state = DEADLOCK
+            elif self.job["max_cycles"] and self.cycles >= self.job["max_cycles"]:
+                self.state = CYCLE_LIMIT
+
+    def take(self, word: int, last: bool, finish: int | None) -> int | None:
+        """An output beat was handed over: keep it; the cycle in which the run may end, once all beats are there."""
+        if self.produced >= self.total:
+            self.event(EXTRA_BEAT, self.produced)
+            self.produced += 1
+            return finish
+        if last != ((self.produced + 1) % self.frame_beats == 0):
+            self.event(LAST_EARLY if last else LAST_MISSING, self.produced)
+        self.words[self.produced] = np.frombuffer(word.to_bytes(self.bytes, "little"), np.uint8)
+        self.beat_cycles[self.produced] = self.cycles
+        self.produced += 1
+        if self.kernel is not None and self.produced % self.frame_beats == 0:
+            start = self.produced - self.frame_beats
+            differ = (self.words[start : self.produced] != self.kernel(start // self.frame_beats)).any(axis=1)
+            if differ.any():
+                self.event(KERNEL_DIFFERS, start + int(differ.argmax()))
+        if self.produced == self.total:
+            return self.cycles + 64 + min(int(self.beat_cycles[0]) - self.first_input_cycle, 4096)
+        return None
+
+
+UNKNOWN_AS_0 = str.maketrans({c: "0" for c in "xXzZuUwW-lLhH"})
+
+
+def wrong_port(dut: Any, job: dict[str, Any]) -> str | None:
+    """What is wrong with the ports of the top, or None."""
+    wanted = {"aclk": 1, "aresetn": 1}
+    for port in (*job["inputs"], job["output"]):
+        widths = {"tdata": 8 * port["bytes"], "tvalid": 1, "tready": 1, "tlast": 1}
+        wanted |= {f"{port['prefix']}_{name}": width for name, width in widths.items()}
+    for name, width in wanted.items():
+        if not hasattr(dut, name):
+            return f"module {dut._name} has no port {name}"
+        if len(getattr(dut, name)) != width:
+            return f"module {dut._name}: port {name} is {len(getattr(dut, name))} bits wide, {width} were expected"
+    return None
+
+
+def record(monitor: Monitor) -> None:
+    """Write what was seen for `flow.cosim`."""
+    np.savez(
+        Path(os.environ["BITTRUE_JOB"]) / "result.npz",
+        words=monitor.words,
+        beat_cycles=monitor.beat_cycles,
+        accepted=np.array(monitor.accepted, np.int64),
+        events=np.array(monitor.events, np.int64).reshape(-1, 3),
+        scalars=np.array([monitor.first_input_cycle, monitor.cycles, monitor.state, monitor.event_count], np.int64),
+    )
+
+
+def kernel_words(job: dict[str, Any], inputs: list[np.ndarray]) -> Callable[[int], np.ndarray] | None:
+    """Frame number -> the bytes of its output beats as the HLS kernel computes them, or None without a kernel."""
+    if job["kernel"] is None:
+        return None
+    *sources, output = (
+        StreamPort(p["prefix"], TensorType(p["shape"], Format.parse(p["format"])), p["lanes"])
+        for p in (*job["inputs"], job["output"])
+    )
+    kernel = build(job["kernel"])
+
+    def words(frame: int) -> np.ndarray:
+        beats = (w[frame].reshape(1, port.beats, port.beat_bytes) for port, w in zip(sources, inputs, strict=True))
+        codes = (port.unpack(b) for port, b in zip(sources, beats, strict=True))
+        return output.pack(kernel.predict(*codes))[0]
+
+    return words
+
+
+async def simulate(dut: Any, job: dict[str, Any], inputs: list[np.ndarray]) -> Monitor:
+    """Reset, drive all frames through the design and watch."""
+    sources = [
+        AxiStreamSource(AxiStreamBus.from_prefix(dut, i["prefix"]), dut.aclk, dut.aresetn, False, byte_size=8)
+        for i in job["inputs"]
+    ]
+    sink = AxiStreamSink(
+        AxiStreamBus.from_prefix(dut, job["output"]["prefix"]), dut.aclk, dut.aresetn, False, byte_size=8
+    )
+    for end in (*sources, sink):
+        end.log.setLevel(logging.WARNING)  # it would print every frame
+    monitor = Monitor(dut, job, kernel_words(job, inputs))
+    dut.aresetn.value = 0
+    Clock(dut.aclk, 10, unit="ns").start(start_high=False)
+    for _ in range(RESET_CYCLES):
+        await RisingEdge(dut.aclk)
+    if str(monitor.valid.value) != "0":
+        monitor.event(VALID_IN_RESET, 0)
+    for k, (source, words) in enumerate(zip(sources, inputs, strict=True)):
+        for frame in words:
+            source.send_nowait(AxiStreamFrame(frame.tobytes()))
+        if job["idle"]:
+            source.set_pause_generator(pauses(f"{job['seed']} source {k}", job["idle"]))
+    if job["backpressure"]:
+        sink.set_pause_generator(pauses(f"{job['seed']} sink", job["backpressure"]))
+    dut.aresetn.value = 1
+    try:
+        await monitor.run()
+    finally:
+        # A driver that meets an unknown TREADY raises, and cocotb then ends the test: say what it met.
+        if monitor.state == RUNNING:
+            monitor.state = BROKEN
+            if any(not ready.value.is_resolvable for _, ready in monitor.inputs):
+                monitor.event(UNKNOWN_READY, 0)
+        record(monitor)
+    received = b"".join(bytes(sink.recv_nowait().tdata) for _ in range(sink.count()))
+    seen = monitor.words[: min(monitor.produced, monitor.total)].tobytes()
+    # The sink ends a frame at TLAST, so what it holds is a prefix of what the monitor saw.
+    if not monitor.event_count and received != seen[: len(received)]:
+        raise AssertionError("the sink and the monitor saw different beats: an error of the testbench")
+    return monitor
+
+
+@cocotb.test()
+async def stream(dut: Any) -> None:
+    """All frames through the design: order, values, TLAST and protocol."""
+    folder = Path(os.environ["BITTRUE_JOB"])
+    job = json.loads((folder / "job.json").read_text())
+    with np.load(folder / "job.npz") as arrays:
+        inputs = [arrays[f"input{k}"] for k in range(len(job["inputs"]))]
+        expected = arrays["expected"] if "expected" in arrays else None
+    wrong = wrong_port(dut, job)
+    (folder / "refused.txt").write_text(wrong or "")
+    assert not wrong, wrong
+    monitor = await simulate(dut, job, inputs)
+    assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.produced} of {monitor.total} beats produced"
+    assert not monitor.event_count, f"{monitor.event_count} protocol errors (kind, cycle, beat): {monitor.events}"
+    if expected is not None:
+        wrong = (monitor.words != expected).any(axis=1)
+        assert not wrong.any(), f"{wrong.sum()} beats differ, the first is beat {wrong.argmax()}"

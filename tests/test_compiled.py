@@ -1,0 +1,297 @@
+"""The compiled batch loop: values, cycles, stalls, and every planted error caught."""
+
+import multiprocessing
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streams import (
+    BUGS,
+    INPUT,
+    INTERVAL,
+    LATENCY,
+    OUTPUT,
+    SUM2,
+    SUM_INPUTS,
+    SUM_OUTPUT,
+    TENSOR,
+    WIDE,
+    codes,
+    pipeline,
+    pipeline_golden,
+    sum_golden,
+)
+
+from flow.compiled import CompiledRtl
+from flow.rtl_run import RtlRun
+from flow.verilate import cached
+from rtl.ports import StreamPort
+from sim.contract import Format
+from sim.errors import BittrueError
+from sim.operation import TensorType
+
+STALLS = {"stall_seed": 3, "idle": 0.3, "backpressure": 0.4}
+
+
+@pytest.fixture(scope="module")
+def design() -> CompiledRtl:
+    return CompiledRtl(pipeline(), [INPUT], OUTPUT)
+
+
+@pytest.fixture(scope="module")
+def adder() -> CompiledRtl:
+    return CompiledRtl(SUM2, SUM_INPUTS, SUM_OUTPUT)
+
+
+def test_values_latency_interval(design):
+    x = codes(TENSOR, 500, seed=1)
+    run = design.run(x).check(pipeline_golden(x))
+    assert run.mismatches(pipeline_golden(x)) == 0
+    assert run.first_divergence(pipeline_golden(x)) is None
+    assert (run.latency, run.interval) == (LATENCY, INTERVAL)
+    assert (run.intervals == INTERVAL).all()
+    assert (run.first_input_cycle, run.first_output_cycle) == (0, LATENCY)
+    assert run.frame_end_cycles[-1] == LATENCY + 499 * INTERVAL + OUTPUT.beats - 1
+    assert run.images_per_second > 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("idle", "backpressure"), [(0.0, 0.5), (0.5, 0.0), (0.5, 0.5), (0.95, 0.1), (0.1, 0.95)])
+def test_stalls(design, idle, backpressure, seed):
+    x = codes(TENSOR, 100, seed)
+    run = design.run(x, stall_seed=seed, idle=idle, backpressure=backpressure).check(pipeline_golden(x))
+    assert run.interval is None or run.interval > INTERVAL
+
+
+def test_stalls_are_repeatable_and_depend_on_the_seed(design):
+    x = codes(TENSOR, 50, seed=2)
+    first, again, other = (design.run(x, **STALLS | {"stall_seed": s}).beat_cycles for s in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_stall_probability(design):
+    """With a sink that is closed 3 cycles of 4, a beat takes 4 cycles on average."""
+    x = codes(TENSOR, 2000, seed=2)
+    run = design.run(x, stall_seed=1, backpressure=0.75)
+    assert 3.8 < (run.frame_end_cycles[-1] - run.first_output_cycle) / run.beat_cycles.size < 4.2
+
+
+def test_two_inputs_wide_ports(adder):
+    a, b = codes(WIDE, 300, seed=1), codes(WIDE, 300, seed=2)
+    for stalls in ({}, STALLS):
+        run = adder.run(a, b, **stalls).check(sum_golden(a, b))
+    assert adder.run(a, b).latency == 1
+    assert adder.run(a, b).interval == SUM_OUTPUT.beats
+    with pytest.raises(BittrueError, match="codes differ"):
+        run.check(sum_golden(a, a))
+
+
+def test_two_designs_in_one_process(design, adder):
+    x, a = codes(TENSOR, 20, seed=1), codes(WIDE, 20, seed=1)
+    first = design.run(x).outputs
+    adder.run(a, a).check(sum_golden(a, a))
+    assert np.array_equal(design.run(x).outputs, first)
+
+
+def test_progress(design):
+    seen = []
+    design.run(codes(TENSOR, 2000, seed=1), progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (2000, 2000)
+    assert seen == sorted(seen)
+    assert len(seen) > 1
+
+
+# -- planted errors --------------------------------------------------------------------------------------
+CAUGHT = {
+    "drops_last": r"the last beat of frame 2 came without TLAST in cycle",
+    "early_last": r"TLAST on beat 0 of frame 0, which has 6",
+    "duplicates": r"codes differ",
+    "changes": r"TDATA or TLAST changed while TVALID was high and TREADY low",
+    "withdraws": r"TVALID was withdrawn before TREADY",
+    "waits": r"depends on TREADY in the same cycle",
+    "off_by_one": r"^RTL \(\w+\): 1 of 480 codes differ, the first at frame 7, output\[1, 2\]: "
+    r"expected 101, got 102 in cycle \d+$",
+    "deadlock": r"deadlock, no handshake for 2000 cycles: s_axis accepted 6 of 240 beats, "
+    r"m_axis produced 6 of 240; 468 of 480 codes differ, the first at frame 1, output\[0, 0\]: "
+    r"expected -?\d+, never produced",
+    "extra": r"m_axis: a beat more than the 6 of each of the 2 frames",
+    "resets_high": r"TVALID is not low in reset",
+}
+#: Errors that nothing but back-pressure brings out.
+STALL_ONLY = ("duplicates", "changes", "withdraws", "waits")
+
+
+def stimulus(bug: str) -> np.ndarray:
+    """Frames in which exactly one code is 100; two of them for the surplus beat, which follows the second."""
+    x = codes(TENSOR, 40, seed=5)
+    x[x == 100] = 99
+    x[7, 1, 2] = 100
+    return x[:2] if bug == "extra" else x
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_error_is_caught(bug):
+    design = CompiledRtl(pipeline(bug), [INPUT], OUTPUT, optimize="-O0")
+    x = stimulus(bug)
+    golden = pipeline_golden(x)
+    with pytest.raises(BittrueError, match=CAUGHT[bug]):
+        design.run(x, **STALLS, watchdog=2000).check(golden)
+    if bug in STALL_ONLY:
+        design.run(x).check(golden)
+    else:
+        with pytest.raises(BittrueError, match=CAUGHT[bug]):
+            design.run(x, watchdog=2000).check(golden)
+
+
+def test_altered_expected_value_is_caught(design):
+    x = codes(TENSOR, 30, seed=1)
+    golden = pipeline_golden(x)
+    golden[11, 2, 1] ^= 1
+    run = design.run(x)
+    assert run.mismatches(golden) == 1
+    found = run.first_divergence(golden)
+    assert (found.frame, found.flat, found.index) == (11, 9, (2, 1))
+    assert (found.expected, found.got) == (golden[11, 2, 1], golden[11, 2, 1] ^ 1)
+    assert found.cycle == LATENCY + 11 * INTERVAL + 4
+
+
+def test_inputs_left_over():
+    """An output frame shorter than the input's: all outputs come before all inputs are taken."""
+    half = StreamPort("m_axis", TensorType((3, 2), Format(8)), 2)
+    run = CompiledRtl(pipeline(), [INPUT], half).run(codes(TENSOR, 200, seed=1))
+    assert any("all outputs came before all inputs were taken: s_axis accepted" in e for e in run.errors)
+
+
+@pytest.mark.parametrize("task", ["$finish", '$fatal(1, "stop")', "$stop"])
+def test_design_that_ends_the_simulation(task):
+    verilog = pipeline().replace("if (gap != 0) gap", f"if (frame_out == 3) {task}; if (gap != 0) gap")
+    assert verilog != pipeline()
+    run = CompiledRtl(verilog, [INPUT], OUTPUT, optimize="-O0").run(codes(TENSOR, 9, seed=1))
+    assert "the simulation ended early: s_axis accepted" in run.errors[-1]
+
+
+def test_wrong_padding_is_caught():
+    narrow = StreamPort("m_axis", TensorType((3, 4), Format(5)), 2)
+    run = CompiledRtl(pipeline(), [INPUT], narrow).run(np.full((1, 3, 4), 15, np.int8))
+    assert "frame 0, beat 0, lane 0 holds 0x10, whose bits above 5 do not extend a code of s5" in run.errors[0]
+
+
+def test_max_cycles(design):
+    run = design.run(codes(TENSOR, 100, seed=1), max_cycles=50)
+    assert run.cycles == 50
+    assert "stopped by max_cycles after 50 cycles: s_axis accepted" in run.errors[0]
+    assert run.interval is None
+
+
+# -- results ---------------------------------------------------------------------------------------------
+def result(ends: list[int]) -> RtlRun:
+    cycles = np.array(ends, np.int64).reshape(-1, 1)
+    return RtlRun("compiled", np.zeros((len(ends), 2), np.int8), cycles, 3, 100, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "interval"),
+    [
+        ([5], None),
+        ([5, 9], None),
+        ([5, 9, 13], 4),
+        ([5, 9, 14], None),
+        ([5, 7, 11, 15, 19], 4),
+        ([5, 6, 7, 11, 15, 19], 4),
+        ([5, 9, 13, 17, 22], None),
+        ([5, 9, 13, -1], None),
+    ],
+)
+def test_interval(ends, interval):
+    assert result(ends).interval == interval
+    assert result(ends).latency == 2
+
+
+def test_missing_values_are_mismatches():
+    run = result([5, 9, -1, -1])
+    assert run.mismatches(np.zeros((4, 2))) == 4
+    assert str(run.first_divergence(np.zeros((4, 2)))) == "frame 2, output[0]: expected 0, never produced"
+    with pytest.raises(BittrueError, match="only 2 of 4 output beats"):
+        run.check()
+    with pytest.raises(BittrueError, match=re.escape("shape (4, 3), the RTL's (4, 2)")):
+        run.mismatches(np.zeros((4, 3)))
+
+
+# -- bad input -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((), {}, "1 inputs .s_axis., got 0"),
+        ((np.zeros((0, 3, 4), np.int8),), {}, "empty batch"),
+        ((np.zeros((1, 3, 5), np.int8),), {}, "port s_axis: expected shape"),
+        ((np.zeros((1, 3, 4)),), {}, "codes are integers"),
+        ((np.zeros((1, 3, 4), np.int8),), {"idle": 1.0}, "idle is a probability"),
+        ((np.zeros((1, 3, 4), np.int8),), {"backpressure": -0.1}, "backpressure is a probability"),
+        ((np.zeros((1, 3, 4), np.int8),), {"max_cycles": 0}, "at least 1"),
+        ((np.zeros((1, 3, 4), np.int8),), {"waves": "w.vcd"}, "trace=True"),
+    ],
+)
+def test_bad_arguments(design, arguments, options, message):
+    with pytest.raises(BittrueError, match=message):
+        design.run(*arguments, **options)
+
+
+def test_batches_of_different_size(adder):
+    with pytest.raises(BittrueError, match="different batch sizes: 2, 3"):
+        adder.run(np.zeros((2, 2, 6), np.int16), np.zeros((3, 2, 6), np.int16))
+
+
+@pytest.mark.parametrize(
+    ("verilog", "message"),
+    [
+        (pipeline().replace("reg [2:0] gap;", "reg [2:0 gap;"), "Verilator refuses the Verilog: .*syntax error"),
+        (pipeline().replace("bittrue_top", "other"), "Verilator refuses the Verilog"),
+        (pipeline().replace("m_axis_tlast", "m_axis_tuser"), "module bittrue_top has no port m_axis_tlast; it has"),
+        (pipeline(lanes=3), "port s_axis_tdata is 24 bits wide, 16 were expected"),
+    ],
+)
+def test_wrong_verilog_leaves_nothing(verilog, message, tmp_path):
+    with pytest.raises(BittrueError, match=message):
+        CompiledRtl(verilog, [INPUT], OUTPUT, cache=tmp_path)
+    assert [p for p in tmp_path.iterdir() if p.suffix != ".lock"] == []
+
+
+# -- cache and waveforms ---------------------------------------------------------------------------------
+def test_second_build_comes_from_the_cache(design):
+    again = CompiledRtl(pipeline(), [INPUT], OUTPUT)
+    assert again.library == design.library
+    assert again.build_seconds < 0.5
+    assert CompiledRtl(pipeline("off_by_one"), [INPUT], OUTPUT, optimize="-O0").library != design.library
+
+
+def _make_slowly(arguments: tuple[Path, Path]) -> str:
+    folder, log = arguments
+
+    def make(place: Path) -> None:
+        (log / f"{multiprocessing.current_process().pid}-{time.time_ns()}").touch()
+        time.sleep(0.3)
+        (place / "done").write_text("all of it")
+
+    return (cached(folder, "thing", make) / "done").read_text()
+
+
+def test_cache_is_made_once_by_many_processes(tmp_path):
+    log = tmp_path / "log"
+    log.mkdir()
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        texts = pool.map(_make_slowly, [(tmp_path / "cache", log)] * 6)
+    assert texts == ["all of it"] * 6
+    assert len(list(log.iterdir())) == 1
+
+
+def test_waveform(design, tmp_path):
+    x = codes(TENSOR, 10, seed=1)
+    run = design.vcd(tmp_path / "waves" / "run.vcd", x, frames=4, **STALLS)
+    run.check(pipeline_golden(x[:4]))
+    assert np.array_equal(run.beat_cycles, design.run(x[:4], **STALLS).beat_cycles)
+    text = run.waves.read_text()
+    assert "m_axis_tdata" in text
+    assert f"\n#{10 * (run.cycles + 8) - 5}\n" in text
