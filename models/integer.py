@@ -279,6 +279,8 @@ class IntegerResMLP(nn.Module):
         tokens, features = (height // network.patch) * (width // network.patch), network.patch**2 * colours
         segments = min(quantize.segments, 1 << bits)
         steps = [Step() for _ in range(network.blocks + 1)]
+        self.calibration: dict[float, float] = {}  # filled by post_training
+        self.percentile: float | None = None
         self.input = IntegerInput(tokens, features)
         self.embed = IntegerLinear(
             features, network.embed, self.input.target, steps[0], bits, input_bits=self.input.bits
