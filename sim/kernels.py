@@ -133,11 +133,13 @@ class MatrixKernel:
 def _affine(x, weight, vectors, limits, scaled, count, table, out):
     kind = weight.dtype.type
     saturated = 0
-    acc = np.empty((1, x.shape[1]), weight.dtype)
-    for r in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            acc[0, c] = kind(kind(x[r, c]) * weight[c])
-        saturated += finish(acc, vectors, limits, scaled, count, table, out[r : r + 1])
+    acc = np.empty((32, x.shape[1]), weight.dtype)
+    for start in range(0, x.shape[0], 32):
+        stop = min(start + 32, x.shape[0])
+        for r in range(start, stop):
+            for c in range(x.shape[1]):
+                acc[r - start, c] = kind(kind(x[r, c]) * weight[c])
+        saturated += finish(acc, vectors, limits, scaled, count, table, out[start:stop])
     return saturated
 
 

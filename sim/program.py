@@ -45,16 +45,17 @@ class _Step:
 
 
 def _plain(operation: Operation) -> Callable[..., np.ndarray]:
+    if hasattr(operation, "kernel"):
+        return _product(operation, operation.output, None)
     return lambda *x: operation.run(*x)[0]
 
 
-def _fused(product: Any, function: Operation) -> Callable[..., np.ndarray]:
-    """`function(product(x))` with the function's table in the product's epilogue."""
-    table = function.table()
+def _product(operation: Any, output: TensorType, table: np.ndarray | None) -> Callable[..., np.ndarray]:
+    """A matrix product, with the table of the function that reads it in its epilogue; saturation is not counted."""
 
     def run(x: np.ndarray) -> np.ndarray:
-        codes, _ = product.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table)
-        return codes.reshape(len(x), *function.output.shape)
+        codes, _ = operation.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table)
+        return codes.reshape(len(x), *output.shape)
 
     return run
 
@@ -195,7 +196,9 @@ class Program:
         for node in self.nodes:
             if node.name in fused:
                 reader = fused[node.name]
-                steps.append(_Step(reader.name, node.operands, _fused(node.operation, reader.operation)))
+                function = reader.operation
+                run = _product(node.operation, function.output, function.table())
+                steps.append(_Step(reader.name, node.operands, run))
             elif node.name not in skipped:
                 steps.append(_Step(node.name, node.operands, _plain(node.operation)))
         last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
