@@ -1,0 +1,185 @@
+"""Whole programs without training: a ResMLP with random parameters whose codes spread over the range, and stimuli.
+
+Parameters drawn without care make a dead network: everything saturates or becomes 0, and a wrong adder passes
+unseen. Here each shift is chosen from the accumulators that a random batch really makes, one operation after the
+other, so that the codes of every tensor have a standard deviation of about `SPREAD` and few saturate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sim.add import Add
+from sim.affine import Affine
+from sim.contract import INT8, Format
+from sim.lerp import Lerp
+from sim.linear import Linear
+from sim.mean import Mean
+from sim.operation import Operation, TensorType
+from sim.program import Builder, Program
+from sim.requantize import Requantize
+from sim.transpose import Transpose
+
+#: Wanted standard deviation of the codes of an 8-bit tensor: two of them reach about two thirds of the range.
+SPREAD = 40
+#: Frames from which the shifts are chosen.
+CALIBRATION = 24
+
+
+def stimulus(program: Program, n: int, seed: int) -> list[np.ndarray]:
+    """`n` frames of every input: all low, all high, the two alternating, then random over the whole range."""
+    rng = np.random.default_rng([seed, n])
+    batches = []
+    for kind in program.inputs.values():
+        codes = rng.integers(kind.format.low, kind.format.high + 1, (n, *kind.shape))
+        corners = np.full((3, *kind.shape), kind.format.low)
+        corners[1] = kind.format.high
+        corners[2].reshape(-1)[::2] = kind.format.high
+        codes[: min(n, 3)] = corners[:n]
+        batches.append(codes.astype(kind.format.dtype))
+    return batches
+
+
+class _Growing:
+    """A program under construction with the codes that a random batch makes in it."""
+
+    def __init__(self, seed: int, **inputs: TensorType) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.build = Builder(**inputs)
+        self.codes = {
+            name: self.rng.integers(kind.format.low, kind.format.high + 1, (CALIBRATION, *kind.shape))
+            for name, kind in inputs.items()
+        }
+
+    def add(self, name: str, operation: Operation, *operands: str) -> str:
+        self.codes[name] = operation.reference(*(self.codes[k] for k in operands)).astype(np.int64)
+        return self.build.add(name, operation, *operands)
+
+    def requantize(self, acc: np.ndarray, fmt: Format = INT8, floor: int | None = None, part: float = 1) -> Requantize:
+        """Shifts a channel that bring the accumulators `[n, ..., C]` to the wanted spread, and biases that centre it.
+
+        `part` is the share of the spread: a residual branch gets less, since a sum follows.
+        """
+        channels = acc.shape[-1]
+        flat = acc.reshape(-1, channels)
+        target = part * SPREAD * fmt.levels / INT8.levels
+        shift = np.clip(np.round(np.log2(np.maximum(flat.std(axis=0), 1) / target)), 0, 47).astype(np.int64)
+        centre = np.round(flat.mean(axis=0)).astype(np.int64) >> shift
+        middle = (fmt.low + fmt.high + 1) // 2
+        limit = fmt.levels // 2 - 1
+        bias = np.clip(middle - centre + self.rng.integers(-10, 11, channels), -limit, limit)
+        return Requantize(channels, shift, bias, format=fmt, floor=floor)
+
+    def linear(self, name: str, x: str, outputs: int, floor: int | None = None, part: float = 1) -> str:
+        kind = self.build.types[x]
+        weight = self.rng.integers(-128, 128, (outputs, kind.channels))
+        requantize = self.requantize(self.codes[x] @ weight.T, floor=floor, part=part)
+        return self.add(name, Linear(kind, weight, requantize), x)
+
+    def affine(self, name: str, x: str, part: float = 1) -> str:
+        kind = self.build.types[x]
+        weight = self.rng.integers(40, 128, kind.channels) * self.rng.choice([-1, 1], kind.channels)
+        return self.add(name, Affine(kind, weight, self.requantize(self.codes[x] * weight, part=part)), x)
+
+    def lerp(self, name: str, x: str, segments: int) -> str:
+        """Tables that wander: a slope with random bends, as training leaves them."""
+        kind = self.build.types[x]
+        line = np.linspace(-100, 100, segments + 1) * self.rng.choice([-1, 1], (kind.channels, 1))
+        knots = np.clip(np.round(line + self.rng.normal(0, 25, (kind.channels, segments + 1))), -128, 127)
+        return self.add(name, Lerp(kind, knots.astype(np.int64)), x)
+
+    def transpose(self, name: str, x: str) -> str:
+        return self.add(name, Transpose(self.build.types[x]), x)
+
+    def sum(self, name: str, a: str, b: str) -> str:
+        return self.add(name, Add(self.build.types[a], self.build.types[b]), a, b)
+
+    def mean(self, name: str, x: str) -> str:
+        kind = self.build.types[x]
+        return self.add(name, Mean(kind, self.requantize(self.codes[x].sum(axis=1))), x)
+
+    def block(self, name: str, x: str, hidden: int, nonlinearity: str, segments: int) -> str:
+        tokens, channels = self.build.types[x].shape
+        residual = self.affine(f"{name}.token.residual", x, part=0.7)
+        u = self.affine(f"{name}.token.affine1", x)
+        u = self.transpose(f"{name}.token.transpose1", u)
+        u = self.linear(f"{name}.token.linear", u, tokens)
+        u = self.transpose(f"{name}.token.transpose2", u)
+        u = self.affine(f"{name}.token.affine2", u, part=0.7)
+        y = self.sum(f"{name}.token", u, residual)
+        residual = self.affine(f"{name}.channel.residual", y, part=0.7)
+        if nonlinearity == "lerp":
+            z = self.lerp(f"{name}.channel.lerp1", y, segments)
+            z = self.linear(f"{name}.channel.linear1", z, hidden)
+            z = self.lerp(f"{name}.channel.lerp2", z, segments)
+        else:
+            z = self.linear(f"{name}.channel.linear1", y, hidden, floor=0)
+        z = self.linear(f"{name}.channel.linear2", z, channels, part=0.7)
+        return self.sum(name, z, residual)
+
+
+def resmlp(
+    *,
+    tokens: int = 4,
+    features: int = 3,
+    channels: int = 4,
+    hidden: int = 6,
+    blocks: int = 1,
+    classes: int = 3,
+    nonlinearity: str = "lerp",
+    segments: int = 8,
+    seed: int = 0,
+) -> Program:
+    """A ResMLP of this geometry: input `x` int8 `[tokens, features]`, result `classifier` int8 `[classes]`.
+
+    `nonlinearity` is `lerp` (two tables a block) or `relu` (a clamp after the first matrix of the channel mixer);
+    `segments` of the tables is a power of two. `meta["boundaries"]` names `embed`, `block0`, `block1`, ...
+    """
+    assert nonlinearity in ("lerp", "relu")
+    grow = _Growing(seed, x=TensorType((tokens, features), INT8))
+    x = grow.linear("embed", "x", channels)
+    boundaries = [x]
+    for k in range(blocks):
+        x = grow.block(f"block{k}", x, hidden, nonlinearity, segments)
+        boundaries.append(x)
+    result = grow.linear("classifier", grow.mean("mean", x), classes)
+    return grow.build.program(result, boundaries=boundaries, nonlinearity=nonlinearity)
+
+
+def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: int = 0) -> Program:
+    """A program with inputs `a` (int8) and `b` (unsigned, 5 bits): `a` is mixed and added to a scaled `b`; result 12 bits.
+
+    Its code types take one and two bytes, signed and not, so that the ports' padding is exercised too.
+    """
+    kind = TensorType((tokens, channels), INT8)
+    grow = _Growing(seed, a=kind, b=TensorType((tokens, channels), Format(5, signed=False)))
+    a = grow.linear("mix", "a", channels, part=0.7)
+    total = grow.sum("sum", a, grow.affine("scale", "b", part=0.7))
+    weight = grow.rng.integers(-128, 128, (outputs, channels))
+    requantize = grow.requantize(grow.codes[total] @ weight.T, Format(12))
+    result = grow.add("out", Linear(grow.build.types[total], weight, requantize), total)
+    return grow.build.program(result)
+
+
+def segment(program: Program, start: str, stop: str) -> Program:
+    """The operations between two tensors as a program of its own: `start` is its input `x`, `stop` its result.
+
+    A stream does not care when its codes come, so a chain of segments computes what the whole program computes.
+    """
+    assert stop not in (start, *program.inputs)
+    made = {node.name: node for node in program.nodes}
+    needed, open_ends = set(), [stop]
+    while open_ends:
+        name = open_ends.pop()
+        if name != start and name not in needed:
+            assert name in made, f"{stop} reads {name}, which {start} does not make"
+            needed.add(name)
+            open_ends += made[name].operands
+    nodes = [
+        replace(node, operands=tuple("x" if name == start else name for name in node.operands))
+        for node in program.nodes
+        if node.name in needed
+    ]
+    return Program({"x": program.types[start]}, tuple(nodes), stop)

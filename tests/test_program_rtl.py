@@ -1,0 +1,168 @@
+"""Whole programs in RTL: equal to the golden simulator bit for bit, and exact to the cycle, over random geometries.
+
+Three executions of one pipeline: Amaranth's own simulator (no build, so many geometries), Verilator's C++ in the
+batch loop (many frames), and cocotb under Icarus and Verilator (an independent AXI4-Stream driver).
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from programs import resmlp, segment, stimulus, two_inputs
+from stage_bench import run
+
+from flow import cosim
+from flow.compiled import CompiledRtl
+from rtl.pipeline import Folding
+from rtl.plan import Plan, divisors, plan
+from rtl.verilog import emit
+from sim.linear import Linear
+from sim.program import Program
+
+needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+
+
+def settled(planned: Plan) -> int:
+    """Frames after which the pipeline is full and every further frame takes the same time."""
+    return planned.estimated_latency // planned.estimated_interval + 5
+
+
+def random_foldings(program: Program, rng: np.random.Generator) -> dict[str, Folding]:
+    """Any divisors for every matrix stage, balanced or not."""
+    found = {}
+    for node in program.nodes:
+        if isinstance(node.operation, Linear):
+            outputs, inputs = node.operation.weight.shape
+            found[node.name] = Folding(int(rng.choice(divisors(inputs))), int(rng.choice(divisors(outputs))))
+    return found
+
+
+def random_program(seed: int) -> tuple[Program, np.random.Generator]:
+    rng = np.random.default_rng([7, seed])
+    program = resmlp(
+        tokens=int(rng.choice([1, 2, 3, 4])),
+        features=int(rng.integers(1, 7)),
+        channels=int(rng.integers(1, 7)),
+        hidden=int(rng.integers(1, 9)),
+        classes=int(rng.integers(1, 5)),
+        nonlinearity=["lerp", "relu"][seed % 2],
+        segments=int(2 ** rng.integers(0, 9)),
+        seed=seed,
+    )
+    return program, rng
+
+
+class TestTheProgramsAreAlive:
+    """What the rest of this file compares would be equal too easily if every code were 0 or saturated."""
+
+    @pytest.mark.parametrize(
+        "program",
+        [resmlp(tokens=8, channels=8, hidden=12, blocks=2), resmlp(channels=8, nonlinearity="relu"), two_inputs()],
+        ids=["lerp", "relu", "two inputs"],
+    )
+    def test_codes_spread_and_few_saturate(self, program):
+        trace = program.trace(*stimulus(program, 64, 0))
+        for name, codes in trace.tensors.items():
+            if name not in program.inputs:
+                assert len(np.unique(codes)) >= 40, name
+                assert trace.saturation[name] <= 0.05 * codes.size, name
+
+    def test_segments_are_the_program(self):
+        program = resmlp(blocks=2)
+        (x,) = stimulus(program, 8, 0)
+        expected = program(x)
+        for start, stop in zip(("x", *program.meta["boundaries"]), (*program.meta["boundaries"], "classifier")):
+            x = segment(program, start, stop)(x)
+        np.testing.assert_array_equal(x, expected)
+
+
+# -- Amaranth's simulator: many geometries and foldings -----------------------------------------------------
+def exact(planned: Plan, seed: int) -> None:
+    """Codes, `last`, latency and interval without stalls; codes and `last` with."""
+    frames = settled(planned)
+    x = stimulus(planned.program, frames, seed)
+    expected = planned.program.reference(*x)
+    plain = run(planned, x)
+    np.testing.assert_array_equal(plain.outputs, expected)
+    assert plain.latency == planned.estimated_latency
+    assert plain.interval == planned.estimated_interval
+    stalled = run(planned, [v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
+    np.testing.assert_array_equal(stalled.outputs, expected[:4])
+    for result, count in ((plain, frames), (stalled, 4)):
+        beats = len(result.lasts) // count
+        assert np.flatnonzero(result.lasts).tolist() == list(range(beats - 1, len(result.lasts), beats))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_geometry_and_folding(seed):
+    program, rng = random_program(seed)
+    exact(plan(program, folding=random_foldings(program, rng)), seed)
+
+
+@pytest.mark.parametrize("interval", [12, 24, 36, 72])
+def test_planned_intervals(interval):
+    planned = plan(resmlp(tokens=4, channels=6, features=4, hidden=6, seed=1), interval=interval)
+    assert planned.estimated_interval <= interval
+    exact(planned, interval)
+
+
+def test_two_blocks():
+    exact(plan(resmlp(tokens=2, channels=3, hidden=4, blocks=2, seed=2)), 2)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_several_inputs(seed):
+    program = two_inputs(seed=seed)
+    folding = random_foldings(program, np.random.default_rng(seed)) if seed else None
+    exact(plan(program, folding=folding), seed)
+
+
+# -- compiled: many frames ----------------------------------------------------------------------------------
+COMPILED = {
+    "lerp": lambda: plan(resmlp(tokens=8, features=4, channels=8, hidden=12, segments=64, seed=3)),
+    "relu-folded": lambda: plan(
+        resmlp(tokens=4, features=6, channels=6, hidden=12, blocks=2, nonlinearity="relu", seed=4), interval=48
+    ),
+    "two-inputs": lambda: plan(two_inputs(tokens=5, channels=6, outputs=7, seed=5)),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_equals_golden(name):
+    planned = COMPILED[name]()
+    x = stimulus(planned.program, 300, 1)
+    expected = planned.program(*x)
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.output)
+    plain = rtl.run(*x).check(expected)
+    assert (plain.latency, plain.interval) == (planned.estimated_latency, planned.estimated_interval)
+    for seed, (idle, backpressure) in enumerate([(0.5, 0.0), (0.0, 0.5), (0.3, 0.3), (0.05, 0.9)]):
+        rtl.run(*x, stall_seed=seed, idle=idle, backpressure=backpressure).check(expected)
+
+
+# -- cocotb: an independent driver --------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    return plan(resmlp(tokens=2, features=2, channels=4, hidden=4, seed=6))
+
+
+@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=needs_icarus), "verilator"])
+@pytest.mark.parametrize(("idle", "backpressure"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.5), (0.3, 0.3)])
+def test_cocotb_equals_golden(small, simulator, idle, backpressure):
+    x = stimulus(small.program, settled(small) + 4, 2)
+    expected = small.program(*x)
+    stalls = {"idle": idle, "backpressure": backpressure, "seed": 11}
+    result = cosim.run(emit(small), small.inputs, small.output, x, expected, simulator, **stalls).check(expected)
+    if not idle and not backpressure:
+        assert (result.latency, result.interval) == (small.estimated_latency, small.estimated_interval)
+
+
+@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=needs_icarus), "verilator"])
+def test_cocotb_with_several_inputs(simulator):
+    planned = plan(two_inputs(tokens=2, channels=2, outputs=2, seed=8))
+    x = stimulus(planned.program, 6, 3)
+    expected = planned.program(*x)
+    cosim.run(
+        emit(planned), planned.inputs, planned.output, x, expected, simulator, idle=0.3, backpressure=0.3, seed=1
+    ).check(expected)
