@@ -34,13 +34,13 @@ DEVICES = {
 
 #: LUTs per unit of each part of a `Structure`, and per stage; fitted to synthesised stages (see `bench/area.py`).
 PRICES = {
-    "stage": 10.0,
-    "adder_bits": 1.0,
-    "adders": 3.0,
-    "select_bits": 1.5,
-    "counter_bits": 3.0,
-    "table_bits": 0.05,
-    "lutrams": 4.0,
+    "stage": 0.0,
+    "adder_bits": 1.21,
+    "adders": 4.0,
+    "select_bits": 1.21,
+    "counter_bits": 1.74,
+    "table_bits": 0.0851,
+    "lutrams": 5.85,
 }
 
 
