@@ -193,9 +193,7 @@ class Compiled(Backend):
             progress("building the compiled RTL", 0, 1)
         rtl = CompiledRtl(design.verilog, design.plan.inputs, design.plan.output)
         tell = (lambda done, total: progress("compiled RTL", done, total)) if progress else None
-        run = rtl.run(
-            *x, stall_seed=stalls.seed, idle=stalls.idle, backpressure=stalls.backpressure, progress=tell
-        )
+        run = rtl.run(*x, stall_seed=stalls.seed, idle=stalls.idle, backpressure=stalls.backpressure, progress=tell)
         return Run(run.outputs, run.seconds, run)
 
 
@@ -251,8 +249,7 @@ class Gxx(Backend):
 
 
 BACKENDS: dict[str, Backend] = {
-    backend.name: backend
-    for backend in (Golden(), Reference(), Compiled(), Gxx(), Cosim("icarus"), Cosim("verilator"))
+    backend.name: backend for backend in (Golden(), Reference(), Compiled(), Gxx(), Cosim("icarus"), Cosim("verilator"))
 }
 
 

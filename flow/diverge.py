@@ -58,7 +58,10 @@ def in_tensors(program: Program, golden: Trace, tensors: Mapping[str, np.ndarray
     for node in program.nodes:
         if node.name not in tensors:
             continue
-        expected, got = golden.tensors[node.name], np.asarray(tensors[node.name]).reshape(golden.tensors[node.name].shape)
+        expected, got = (
+            golden.tensors[node.name],
+            np.asarray(tensors[node.name]).reshape(golden.tensors[node.name].shape),
+        )
         wrong = expected != got
         if wrong.any():
             frame, *index = (int(k) for k in np.unravel_index(int(wrong.argmax()), wrong.shape))

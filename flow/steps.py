@@ -257,7 +257,9 @@ def _locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         handle = open(out / ".lock", "w")
     except OSError as error:
-        raise BittrueError(f"flow: cannot write to the folder {out} ({error.strerror}); choose another with --out") from error
+        raise BittrueError(
+            f"flow: cannot write to the folder {out} ({error.strerror}); choose another with --out"
+        ) from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

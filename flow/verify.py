@@ -106,7 +106,9 @@ def verify(
             del chosen[name]
     folder = Path(folder) if folder is not None else design.folder / "verify"
     folder.mkdir(parents=True, exist_ok=True)
-    session = _Session(design, x, design.program(*x), folder, progress or (lambda *_: None), result, ET.Element("testsuites"))
+    session = _Session(
+        design, x, design.program(*x), folder, progress or (lambda *_: None), result, ET.Element("testsuites")
+    )
     for name, backend in chosen.items():
         session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
     ET.indent(session.junit)
@@ -247,7 +249,9 @@ class _Session:
         seconds = time.perf_counter() - begin
         row["seconds"] = round(seconds, 3)
         self.result.rows.append(row)
-        self._report(row["backend"], row["simulator"] + ("-stalls" if row["stalls"] else ""), seconds, problems([row], None))
+        self._report(
+            row["backend"], row["simulator"] + ("-stalls" if row["stalls"] else ""), seconds, problems([row], None)
+        )
 
     def _report(self, kind: str, name: str, seconds: float, failures: list[str]) -> None:
         """One JUnit suite a row, with what cocotb wrote beside our own verdict."""
@@ -261,4 +265,3 @@ class _Session:
         tests, failed = suite.findall("testcase"), len(suite.findall("testcase/failure"))
         suite.set("tests", str(len(tests)))
         suite.set("failures", str(failed))
-

