@@ -55,7 +55,8 @@ class TensorType:
         if not np.issubdtype(codes.dtype, np.integer):
             raise BittrueError(f"{name}: codes are integers, but the array is {codes.dtype}; quantise it first")
         if codes.ndim != len(self.shape) + 1 or codes.shape[1:] != self.shape:
-            raise BittrueError(f"{name}: expected shape {('n', *self.shape)}, got {codes.shape}".replace("'", ""))
+            expected = ", ".join(map(str, ("n", *self.shape)))
+            raise BittrueError(f"{name}: expected shape ({expected}), got {codes.shape}")
         if codes.dtype != self.format.dtype or self.format.dtype.itemsize * 8 != self.format.bits:
             if not self.format.holds(codes):
                 raise BittrueError(

@@ -108,7 +108,12 @@ def save(program: Program, path: Path) -> Path:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
         archive.comment = _SEAL + b"0" * 64
     body = buffer.getvalue()[:-64]
-    return write_whole(path, body + hashlib.sha256(body).hexdigest().encode())
+    try:
+        return write_whole(path, body + hashlib.sha256(body).hexdigest().encode())
+    except OSError as error:
+        raise BittrueError(
+            f"program {path}: cannot be written ({error.strerror}); nothing was changed there"
+        ) from error
 
 
 def load(path: Path) -> Program:
@@ -127,9 +132,9 @@ def load(path: Path) -> Program:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
             arrays = [archive[f"array{k}"].astype(np.int64) for k in range(len(archive.files) - 1)]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise BittrueError(f"program {path}: not a bittrue program ({error})") from error
-    if header.get("magic") != MAGIC:
+    if not isinstance(header, dict) or header.get("magic") != MAGIC or not isinstance(header.get("version"), int):
         raise BittrueError(f"program {path}: not a bittrue program")
     if header["version"] > VERSION:
         raise BittrueError(
@@ -141,8 +146,11 @@ def load(path: Path) -> Program:
         nodes = tuple(Node(name, _decode(op, arrays, known), tuple(of)) for name, op, of in header["nodes"])
         inputs = {name: _decode(kind, arrays, known) for name, kind in header["inputs"].items()}
         program = Program(inputs, nodes, header["result"], header["meta"])
+        expected = header["sha256"]
     except BittrueError as error:
         raise BittrueError(f"program {path}: {error}") from error
-    if program.sha256 != header["sha256"]:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise BittrueError(f"program {path}: its header is not one that bittrue writes ({error!r})") from error
+    if program.sha256 != expected:
         raise BittrueError(f"program {path}: its operations do not match its hash; make it again")
     return program

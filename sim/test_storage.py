@@ -1,0 +1,209 @@
+"""Program files: read back equal, and refused with a sentence when they are anything but whole."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from sim import storage
+from sim.contract import INT8
+from sim.errors import BittrueError
+from sim.lerp import Lerp
+from sim.linear import Linear
+from sim.operation import TensorType, same
+from sim.program import Builder, Program
+from sim.requantize import Requantize
+
+
+def small(**meta) -> Program:
+    rng = np.random.default_rng(0)
+    build = Builder(x=TensorType((2, 3), INT8))
+    y = build.add("linear", Linear(build.types["x"], rng.integers(-128, 128, (4, 3)), Requantize(4, [7])), "x")
+    y = build.add("lerp", Lerp(build.types[y], rng.integers(-128, 128, (4, 5))), y)
+    return build.program(y, **meta)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return small(recipe={"name": "test", "scales": [0.5, 1e-9]}).save(tmp_path / "program.npz")
+
+
+def sealed(path, members: dict[str, bytes]):
+    """A zip with a valid seal whatever its content: what only a forger or a bug could make."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.comment = b"sha256:" + b"0" * 64
+    body = buffer.getvalue()[:-64]
+    path.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+    return path
+
+
+def header_of(path) -> dict:
+    with np.load(path) as archive:
+        return json.loads(archive["header"].tobytes())
+
+
+def with_header(path, header):
+    """The file at `path` with another header, sealed again."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    member = io.BytesIO()
+    np.lib.format.write_array(member, np.frombuffer(text, np.uint8))
+    return sealed(path, members | {"header.npy": member.getvalue()})
+
+
+class TestRoundTrip:
+    def test_equal(self, path):
+        program, again = small(), Program.load(path)
+        assert again.sha256 == program.sha256
+        assert all(same(a.operation, b.operation) for a, b in zip(program.nodes, again.nodes, strict=True))
+        assert again.meta == {"recipe": {"name": "test", "scales": [0.5, 1e-9]}}
+        x = np.random.default_rng(1).integers(-128, 128, (9, 2, 3)).astype(np.int8)
+        np.testing.assert_array_equal(again(x), program(x))
+
+    def test_the_same_bytes_every_time(self, tmp_path):
+        first, second = (small(a=1).save(tmp_path / name).read_bytes() for name in ("a.npz", "b.npz"))
+        assert first == second
+
+    def test_saved_over_an_older_one(self, path):
+        small(version="two").save(path)
+        assert Program.load(path).meta == {"version": "two"}
+        assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+    def test_plain_numpy_reads_the_arrays(self, path):
+        with np.load(path, allow_pickle=False) as archive:
+            assert any(np.array_equal(archive[name], small()["linear"].weight) for name in archive.files)
+
+
+class TestDamage:
+    def test_cut_anywhere(self, path):
+        whole = path.read_bytes()
+        for length in range(0, len(whole), 7):
+            path.write_bytes(whole[:length])
+            with pytest.raises(BittrueError, match="program .*program.npz: it is"):
+                Program.load(path)
+        path.write_bytes(whole[:-1])
+        with pytest.raises(BittrueError, match="cut, altered at its end"):
+            Program.load(path)
+
+    def test_every_byte_counts(self, path):
+        whole = path.read_bytes()
+        for position in range(len(whole)):
+            altered = bytearray(whole)
+            altered[position] ^= 1 << (position % 8)
+            path.write_bytes(altered)
+            with pytest.raises(BittrueError, match="program.npz: it"):
+                Program.load(path)
+
+    def test_longer_than_written(self, path):
+        path.write_bytes(path.read_bytes() + b"\0")
+        with pytest.raises(BittrueError, match="cut, altered at its end"):
+            Program.load(path)
+
+
+class TestForeign:
+    def test_pickle_is_never_run(self, tmp_path):
+        ran = tmp_path / "ran"
+
+        class Bomb:
+            def __reduce__(self):
+                return os.mkdir, (str(ran),)
+
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            (tmp_path / "p.npz").write_bytes(pickle.dumps(Bomb(), protocol))
+            with pytest.raises(BittrueError, match="a pickle|not a bittrue program"):
+                Program.load(tmp_path / "p.npz")
+        np.savez(tmp_path / "q.npz", header=np.array([Bomb()], dtype=object))
+        with zipfile.ZipFile(tmp_path / "q.npz") as archive:
+            sealed(tmp_path / "q.npz", {name: archive.read(name) for name in archive.namelist()})
+        with pytest.raises(BittrueError, match="not a bittrue program"):
+            Program.load(tmp_path / "q.npz")
+        assert not ran.exists()
+
+    def test_another_npz(self, tmp_path):
+        np.savez(tmp_path / "other.npz", weight=np.ones(3))
+        with pytest.raises(BittrueError, match="not written by bittrue"):
+            Program.load(tmp_path / "other.npz")
+
+    def test_text_and_absence(self, tmp_path):
+        (tmp_path / "t.npz").write_text("hello")
+        with pytest.raises(BittrueError, match="not a bittrue program"):
+            Program.load(tmp_path / "t.npz")
+        with pytest.raises(BittrueError, match=r"none.npz: cannot be read \(No such file"):
+            Program.load(tmp_path / "none.npz")
+        with pytest.raises(BittrueError, match="cannot be read"):
+            Program.load(tmp_path)
+
+    def test_a_newer_version(self, path, monkeypatch):
+        with monkeypatch.context() as newer:
+            newer.setattr(storage, "VERSION", storage.VERSION + 1)
+            small().save(path)
+        with pytest.raises(BittrueError, match=r"written by a newer bittrue \(file version 2.*upgrade bittrue"):
+            Program.load(path)
+
+    def test_an_operation_of_a_newer_version(self, path):
+        header = header_of(path)
+        header["nodes"][0][1]["is"] = "Attention"
+        with pytest.raises(BittrueError, match="it uses the operation 'Attention'"):
+            Program.load(with_header(path, header))
+
+    @pytest.mark.parametrize("text", [b"{", b"[]", b"null", b'{"magic": "bittrue program"}', b"\xff\xfe"])
+    def test_sealed_but_no_header_of_ours(self, path, text):
+        with pytest.raises(BittrueError, match="not a bittrue program"):
+            Program.load(with_header(path, text))
+
+    @pytest.mark.parametrize("key", ["nodes", "inputs", "result", "sha256", "meta"])
+    def test_sealed_but_incomplete(self, path, key):
+        header = header_of(path)
+        del header[key]
+        with pytest.raises(BittrueError, match="program.npz: its header is not one that bittrue writes"):
+            Program.load(with_header(path, header))
+
+    def test_sealed_but_with_other_numbers(self, path):
+        header = header_of(path)
+        header["nodes"][0][1]["has"]["requantize"]["has"]["floor"] = 0
+        with pytest.raises(BittrueError, match="its operations do not match its hash"):
+            Program.load(with_header(path, header))
+
+
+class TestWriting:
+    @pytest.mark.parametrize("failing", ["fdopen", "replace"])
+    def test_a_full_disk_leaves_the_old_file(self, path, monkeypatch, failing):
+        old = path.read_bytes()
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage.os, failing, full)
+            with pytest.raises(BittrueError, match="cannot be written .No space left on device.; nothing was changed"):
+                small(other=1).save(path)
+        assert path.read_bytes() == old
+        assert [p.name for p in path.parent.iterdir()] == [path.name], "a temporary file was left behind"
+
+    def test_an_interrupt_leaves_nothing(self, tmp_path, monkeypatch):
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(storage.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            small().save(tmp_path / "p.npz")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_meta_that_is_no_json_is_refused_before_writing(self, tmp_path):
+        with pytest.raises(BittrueError, match="meta holds something that is not JSON"):
+            small(bad={1, 2}).save(tmp_path / "p.npz")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_in_the_way(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(BittrueError, match="cannot be written"):
+            small().save(tmp_path / "file" / "p.npz")
