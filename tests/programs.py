@@ -149,9 +149,9 @@ def resmlp(
 
 
 def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: int = 0) -> Program:
-    """A program with inputs `a` (int8) and `b` (unsigned, 5 bits): `a` is mixed and added to a scaled `b`; result 12 bits.
+    """Two inputs, `a` int8 and `b` unsigned with 5 bits: `a` is mixed and added to a scaled `b`; a 12-bit result.
 
-    Its code types take one and two bytes, signed and not, so that the ports' padding is exercised too.
+    The codes take one and two bytes, signed and not, so that the ports' padding is exercised too.
     """
     kind = TensorType((tokens, channels), INT8)
     grow = _Growing(seed, a=kind, b=TensorType((tokens, channels), Format(5, signed=False)))
