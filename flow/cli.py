@@ -266,7 +266,7 @@ def synth(
 
         bittrue synth program.npz --target ecp5-85k
 
-        bittrue synth program.npz --target ecp5-25k --target xcup --interval 2048 --json
+        bittrue synth program.npz --target ecp5-25k --target xilinx-7 --interval 2048 --json
     """
     from flow.stages import synthesize
     from flow.targets import target as find_target

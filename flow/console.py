@@ -15,6 +15,8 @@ from flow.steps import Outcome
 #: Tables go to stdout, everything else to stderr, so that output can be piped.
 OUT = Console()
 ERR = Console(stderr=True)
+#: Columns of figures that are already text.
+CYCLES = ("interval", "latency")
 
 
 def fail(sentence: object) -> None:
@@ -62,7 +64,7 @@ def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], ca
         title=title, caption=caption or None, title_justify="left", caption_justify="left", title_style="bold"
     )
     for index, heading in enumerate(headings):
-        numeric = all(isinstance(row[index], int | float | None) for row in rows)
+        numeric = all(isinstance(row[index], int | float | None) for row in rows) or heading in CYCLES
         drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, str) else number(cell) for cell in row))
@@ -87,39 +89,24 @@ def percent(value: float | None) -> str:
 
 
 def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()) -> Table:
-    """The rows of a verification."""
+    """The rows of a verification; a cycle count that the plan did not promise is red, with the promise beside it."""
+
+    def cycles(row: Mapping[str, Any], name: str) -> str:
+        measured, promised = row[name], row[f"estimated_{name}"]
+        words = number(measured)
+        return words if measured == promised else f"[bold red]{words} (planned {number(promised)})[/]"
+
     body = []
     for row in rows:
         good = not row["mismatches"] and not row["errors"]
-        promised = all(row[name] == row[f"estimated_{name}"] for name in ("interval", "latency"))
-        body.append(
-            (
-                f"{row['backend']} / {row['simulator']}",
-                "stalls" if row["stalls"] else "no stalls",
-                row["images"],
-                row["values"],
-                row["mismatches"],
-                row["interval"],
-                row["estimated_interval"],
-                row["latency"],
-                row["estimated_latency"],
-                "[green]equal[/]" if good and promised else "[bold red]differs[/]",
-            )
-        )
-    body += [(f"rtl / {s['simulator']}", s["reason"], *([None] * 7), "[yellow]not run[/]") for s in skipped]
-    heads = (
-        "back end",
-        "protocol",
-        "images",
-        "values",
-        "mismatches",
-        "interval",
-        "planned",
-        "latency",
-        "planned",
-        "verdict",
-    )
-    return table("Verification against the golden simulator", heads, body)
+        verdict = "[green]equal[/]" if good else "[bold red]differs[/]"
+        name = f"{row['backend']} {row['simulator']}" + (" + stalls" if row["stalls"] else "")
+        figures = (row["images"], row["values"], row["mismatches"], cycles(row, "interval"), cycles(row, "latency"))
+        body.append((name, *figures, verdict))
+    body += [(f"rtl {s['simulator']}", *([None] * 5), "[yellow]not run[/]") for s in skipped]
+    heads = ("back end", "images", "values", "mismatches", "interval", "latency", "verdict")
+    caption = "; ".join(s["reason"] for s in skipped)
+    return table("Verification against the golden simulator", heads, body, caption)
 
 
 def synthesis(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -34,7 +34,8 @@ def text(
     x: float, y: float, words: object, size: float = 12, fill: str = INK, anchor: str = "start", bold=False
 ) -> str:
     weight = ' font-weight="650"' if bold else ""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{fill}" text-anchor="{anchor}"{weight}>{escape(str(words))}</text>'
+    place = f'x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{fill}" text-anchor="{anchor}"'
+    return f"<text {place}{weight}>{escape(str(words))}</text>"
 
 
 def rect(x: float, y: float, width: float, height: float, fill: str, radius: float = 2, stroke: str = "none") -> str:
@@ -89,9 +90,9 @@ def accuracy_chain(accuracy: Mapping[str, float | None]) -> str:
 
 
 def curves(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Loss and validation accuracy of every training, one pair of panels each."""
+    """Loss and validation accuracy of every training, one pair of panels each; one of a single epoch is left out."""
     parts, width, height, left = [], 430, 130, 44
-    panels = [(name, key) for name, epochs in series.items() if epochs for key in ("loss", "accuracy")]
+    panels = [(name, key) for name, epochs in series.items() if len(epochs) > 1 for key in ("loss", "accuracy")]
     for place, (name, key) in enumerate(panels):
         column, row = place % 2, place // 2
         x0, y0 = column * (width + 30) + left, row * (height + 44) + 24
@@ -109,7 +110,7 @@ def curves(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             parts += [line([(x0, y), (x0 + inner, y)], FAINT, 1), text(x0 - 6, y + 4, label, 10, SOFT, "end")]
         step = inner / max(1, len(values) - 1)
         points = [(x0 + k * step, y0 + height * (1 - (v - low) / span)) for k, v in enumerate(values)]
-        parts.append(line(points if len(points) > 1 else [points[0], (x0 + inner, points[0][1])], ACCENT, 1.8))
+        parts.append(line(points, ACCENT, 1.8))
         parts.append(text(x0 + inner, y0 + height + 14, f"{len(values)} epochs", 10, SOFT, "end"))
     rows = (len(panels) + 1) // 2
     return svg(2 * (width + 30) - 30, max(1, rows) * (height + 44) + 6, parts, "training curves")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sim.errors import BittrueError
 
@@ -44,6 +44,13 @@ class RtlPart(Part):
     interval: int | None = Field(None, ge=1)
     device: str | None = "ecp5-85k"
 
+    @field_validator("device")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        from rtl.estimate import DEVICES
+
+        return value if value is None else _one_of(value, DEVICES, "device to plan for")
+
 
 class VerifyPart(Part):
     """How many test images each back end runs; null means all of them.
@@ -66,6 +73,21 @@ class SynthPart(Part):
 
     targets: tuple[str, ...] = ("ecp5-85k",)
     frequency_mhz: float = Field(100.0, gt=0)
+
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from flow.targets import TARGETS
+
+        return tuple(_one_of(name, TARGETS, "target") for name in value)
+
+
+def _one_of(name: str, known: Iterable[str], what: str) -> str:
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no {what} is named {name!r}{hint}; known are {', '.join(sorted(known))}")
 
 
 class Recipe(Part):
@@ -179,7 +201,8 @@ def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places
         hint = f"did you mean {nearest!r}? " if near else ""
         inside = f"section {section!r}" if section else "a recipe"
         return f"{where}: unknown key {key!r}; {hint}{inside} has {', '.join(valid)}"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     if problem["type"] == "missing":
         return f"{where}: the key {key!r} is missing; add it"
     value = problem["input"]

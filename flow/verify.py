@@ -169,7 +169,7 @@ class _Session:
     def _rtl(self, backend: Backend, images: int, stalls: Stalls) -> None:
         """Without stalls on all images (compiled) or on enough of them for the cycle counts; then with stalls."""
         plan = self.design.plan
-        settled = 2 * (plan.estimated_latency // max(1, plan.estimated_interval)) + 8
+        settled = plan.estimated_latency // max(1, plan.estimated_interval) + 6
         plain = max(images, settled) if backend.name == "compiled" else settled
         begin = time.perf_counter()
         run = self._run(backend, plain, NO_STALLS)

@@ -1,0 +1,94 @@
+"""Recipes: every shipped one is valid and round-trips; every mistake is told with its key, its place and a remedy."""
+
+import pytest
+
+from flow import recipe as recipes
+from sim.errors import BittrueError
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_shipped_recipe_is_valid_and_round_trips(name, tmp_path):
+    recipe = recipes.load(name)
+    assert recipe.name == name
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(recipe.to_yaml())
+    assert recipes.load(copy) == recipe
+
+
+def test_the_four_recipes_are_there():
+    expected = {f"{kind}-{data}" for kind in ("lerp-psa", "relu") for data in ("digits", "fashion-mnist")}
+    assert set(recipes.shipped()) == expected
+
+
+def test_twins_differ_only_in_the_network():
+    """The comparison with ReLU at twice the hidden size is made in the same budget."""
+    for data in ("digits", "fashion-mnist"):
+        psa, relu = recipes.load(f"lerp-psa-{data}"), recipes.load(f"relu-{data}")
+        assert (psa.network.hidden_factor, relu.network.hidden_factor) == (1, 2)
+        assert psa.network.embed == relu.network.embed
+        assert psa.part("dataset", "train", "quantize", "qat") == relu.part("dataset", "train", "quantize", "qat")
+
+
+def test_overrides_are_applied_in_order():
+    recipe = recipes.load("lerp-psa-digits", ["train.epochs=3", "train.epochs=4", "synth.targets=[ecp5-25k, xilinx-7]"])
+    assert recipe.train.epochs == 4
+    assert recipe.synth.targets == ("ecp5-25k", "xilinx-7")
+    assert recipes.load("lerp-psa-digits", ["rtl.interval=512"]).rtl.interval == 512
+    assert recipes.load("lerp-psa-digits", ["train.lr=2e-3"]).train.lr == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.epohs=3", r"override 'train.epohs=3': unknown key 'train.epohs'; did you mean 'train.epochs'\?"),
+        ("trian.epochs=3", r"override 'trian.epochs=3': unknown key 'trian'; did you mean 'train'\?"),
+        ("train.epochs=0", r"override 'train.epochs=0': train.epochs = 0 is not usable: .* greater than or equal to 1"),
+        ("train.epochs=many", "train.epochs = 'many' is not usable: .*integer"),
+        ("dataset.name=digts", "dataset.name = 'digts' is not usable: .*did you mean 'digits'"),
+        ("network.nonlinearity=rely", "did you mean 'relu'"),
+        ("verify.idle=1", "verify.idle = 1 is not usable: .*less than 1"),
+        ("train.epochs", "write key.sub=value, for example train.epochs=5"),
+        ("=3", "write key.sub=value"),
+        ("train.epochs=[", "its value is not YAML"),
+        ("system.kind=x", "'system' is a value, not a section, so it has no 'kind'"),
+        ("system=lerp-pas", r"unknown system 'lerp-pas'; did you mean 'lerp-psa'\?"),
+        ("rtl=5", "rtl = 5 is not usable"),
+        ("name=a/b", "name = 'a/b' is not usable"),
+        ("synth.targets=[ecp5-58k]", "ecp5-58k.*did you mean 'ecp5-85k'"),
+        ("rtl.device=ecp5-58k", "ecp5-58k.*did you mean 'ecp5-85k'"),
+    ],
+)
+def test_bad_override_is_refused(override, sentence):
+    with pytest.raises(BittrueError, match=sentence):
+        recipes.load("lerp-psa-digits", [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("system: lerp-psa\nepochs: 3\n", "unknown key 'epochs'; .*a recipe has"),
+        ("dataset: {name: digits}\n", "the key 'system' is missing"),
+        ("- a\n- b\n", "holds a list; expected keys"),
+        ("a: [\n", "not YAML"),
+        ("", "holds a NoneType"),
+        ("system: [lerp-psa]\n", "unknown system"),
+    ],
+)
+def test_bad_file_is_refused_with_its_path(content, sentence, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(BittrueError, match=sentence) as caught:
+        recipes.load(path)
+    assert "mine.yaml" in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(BittrueError, match=r"mine\.yaml.*(cannot be read|not YAML)"):
+        recipes.load(path)
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(BittrueError, match=r"'lerp-psa-digit': did you mean 'lerp-psa-digits'\?.*relu-fashion-mnist"):
+        recipes.load("lerp-psa-digit")
