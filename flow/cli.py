@@ -15,6 +15,9 @@ from flow.console import ERR, OUT
 from sim.errors import BittrueError
 from sim.program import Program
 
+#: Exit status after Ctrl-C, as shells have it.
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="bittrue",
     no_args_is_help=True,
@@ -413,9 +416,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         console.fail(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        ERR.print("interrupted; run the same command again to continue")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer has taken the KeyboardInterrupt
+            ERR.print("interrupted; run the same command again to continue")
+        raise
 
 
 if __name__ == "__main__":

@@ -1,0 +1,250 @@
+"""The command line: what it prints, its exit status, and that a mistake costs one sentence and no half-written file."""
+
+import json
+
+import numpy as np
+import pytest
+from test_flow import batch, program
+
+from flow import cli
+from sim.program import Program
+
+COMMANDS = [
+    "flow",
+    "train",
+    "quantize",
+    "simulate",
+    "rtl",
+    "hls",
+    "verify",
+    "synth",
+    "report",
+    "doctor",
+    "import-headers",
+]
+
+
+@pytest.fixture
+def bittrue(capsys):
+    """Run a command: (status, stdout, stderr)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A program and a batch on disk."""
+    p = program()
+    np.save(tmp_path / "x.npy", batch(p, 5))
+    return p, p.save(tmp_path / "program.npz"), tmp_path / "x.npy"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command, bittrue):
+    status, out, _ = bittrue(command, "--help")
+    assert status == 0
+    assert f"bittrue {command}" in out
+    assert "Example" in out
+
+
+def test_help_lists_every_command(bittrue):
+    status, out, _ = bittrue("--help")
+    assert status == 0
+    assert all(command in out for command in COMMANDS)
+
+
+class TestSimulate:
+    def test_outputs_and_trace(self, saved, bittrue, tmp_path):
+        p, path, x = saved
+        out, trace = tmp_path / "y.npy", tmp_path / "t.npz"
+        status, text, _ = bittrue("simulate", path, x, "--out", out, "--trace", trace, "--json")
+        assert status == 0
+        expected = p.trace(np.load(x))
+        np.testing.assert_array_equal(np.load(out), expected.tensors["classify"])
+        with np.load(trace) as tensors:
+            assert set(tensors.files) == set(p.types)
+            for name in tensors.files:
+                np.testing.assert_array_equal(tensors[name], expected.tensors[name])
+        assert json.loads(text)["saturation"] == expected.saturation
+
+    @pytest.mark.parametrize(
+        ("array", "sentence"),
+        [
+            (np.zeros((5, 4, 7), np.int8), "expected shape (n, 4, 6), got (5, 4, 7)"),
+            (np.zeros((5, 4, 6), np.float32), "codes are integers, but the array is float32"),
+            (np.full((5, 4, 6), 200, np.int16), "values 200..200 do not fit s8"),
+        ],
+    )
+    def test_bad_array(self, array, sentence, saved, bittrue, tmp_path):
+        np.save(tmp_path / "bad.npy", array)
+        status, out, err = bittrue("simulate", saved[1], tmp_path / "bad.npy", "--out", tmp_path / "y.npy")
+        assert status == 1
+        assert out == ""
+        assert sentence in flat(err)
+        assert "Traceback" not in err
+        assert not (tmp_path / "y.npy").exists()
+
+    def test_pickled_array_is_refused_unopened(self, saved, bittrue, tmp_path):
+        np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        status, _, err = bittrue("simulate", saved[1], tmp_path / "bad.npy", "--out", tmp_path / "y.npy")
+        assert status == 1
+        assert "not a numpy file of numbers" in flat(err)
+
+    @pytest.mark.parametrize("change", ["cut", "byte", "pickle", "absent", "folder"])
+    def test_bad_program(self, change, saved, bittrue, tmp_path):
+        _, path, x = saved
+        content = bytearray(path.read_bytes())
+        bad = tmp_path / "bad.npz"
+        if change == "cut":
+            bad.write_bytes(content[: len(content) // 2])
+        elif change == "byte":
+            content[len(content) // 2] ^= 1
+            bad.write_bytes(content)
+        elif change == "pickle":
+            bad.write_bytes(b"\x80\x04K\x01.")
+        elif change == "folder":
+            bad.mkdir()
+        status, _, err = bittrue("simulate", bad, x, "--out", tmp_path / "y.npy")
+        assert status == 1
+        assert err.startswith("error: program ")
+        assert "bad.npz" in flat(err)
+        assert not (tmp_path / "y.npy").exists()
+
+    def test_place_that_cannot_be_written(self, saved, bittrue, tmp_path):
+        (tmp_path / "file").write_text("")
+        status, _, err = bittrue("simulate", saved[1], saved[2], "--out", tmp_path / "file" / "y.npy")
+        assert status == 1
+        assert "cannot be written" in flat(err)
+
+
+def test_rtl_writes_the_same_bytes_twice(saved, bittrue, tmp_path):
+    for name in ("a.v", "b.v"):
+        status, text, _ = bittrue("rtl", saved[1], "--out", tmp_path / name, "--interval", 48, "--json")
+        assert status == 0
+    assert (tmp_path / "a.v").read_bytes() == (tmp_path / "b.v").read_bytes()
+    assert "module bittrue_top(" in (tmp_path / "a.v").read_text()
+    assert json.loads(text)["estimated_interval"] <= 48
+
+
+def test_rtl_that_cannot_be_planned_writes_nothing(saved, bittrue, tmp_path):
+    for options, sentence in ((("--interval", 1), "cannot be reached"), (("--device", "ecp5-58k"), "no device")):
+        status, _, err = bittrue("rtl", saved[1], "--out", tmp_path / "a.v", *options)
+        assert status == 1
+        assert sentence in flat(err)
+        assert not (tmp_path / "a.v").exists()
+
+
+def test_hls_writes_a_project(saved, bittrue, tmp_path):
+    status, out, _ = bittrue("hls", saved[1], "--out", tmp_path / "project", "--inputs", saved[2])
+    assert status == 0
+    assert (tmp_path / "project" / "top.cpp").exists()
+    assert "run_hls.tcl" in flat(out)
+
+
+class TestVerify:
+    def test_equal(self, saved, bittrue, tmp_path):
+        words = ("--inputs", saved[2], "--backends", "compiled,gxx", "--out", tmp_path / "v", "--json")
+        status, out, _ = bittrue("verify", saved[1], *words)
+        assert status == 0
+        found = json.loads(out)
+        assert found["problems"] == []
+        assert [row["simulator"] for row in found["rows"]] == ["compiled", "compiled", "gxx"]
+        assert (tmp_path / "v" / "junit.xml").exists()
+
+    def test_mismatch_is_status_1_with_the_place(self, saved, bittrue, tmp_path):
+        from test_flow import with_weight_flipped
+
+        other = with_weight_flipped(saved[0], "embed").save(tmp_path / "other.npz")
+        bittrue("rtl", other, "--out", tmp_path / "other.v")
+        words = ("--verilog", tmp_path / "other.v", "--backends", "compiled", "--out", tmp_path / "v")
+        status, out, err = bittrue("verify", saved[1], *words)
+        assert status == 1
+        assert "differs" in out
+        assert "first divergence: embed (linear)" in flat(err)
+        assert "divergence.vcd" in flat(err)
+
+    def test_unknown_back_end(self, saved, bittrue, tmp_path):
+        status, _, err = bittrue("verify", saved[1], "--backends", "vcs", "--out", tmp_path / "v")
+        assert status == 1
+        assert "no back end is named 'vcs'" in flat(err)
+
+
+def test_unknown_target_is_refused_before_any_work(saved, bittrue, tmp_path):
+    status, _, err = bittrue("synth", saved[1], "--target", "ecp5-58k", "--out", tmp_path / "s")
+    assert status == 1
+    assert "no target 'ecp5-58k'; known are" in flat(err)
+    assert not (tmp_path / "s").exists()
+
+
+class TestFlow:
+    def test_bad_recipe_and_key(self, bittrue, tmp_path):
+        status, _, err = bittrue("flow", "lerp-psa-digit", "--out", tmp_path / "f")
+        assert status == 1
+        assert "did you mean 'lerp-psa-digits'?" in flat(err)
+        status, _, err = bittrue("flow", "lerp-psa-digits", "train.epohs=3", "--out", tmp_path / "f")
+        assert status == 1
+        assert "did you mean 'train.epochs'?" in flat(err)
+        assert not (tmp_path / "f").exists()
+
+    def test_bad_data_folder_leaves_no_artefact(self, bittrue, tmp_path):
+        words = ("dataset.name=mnist", f"dataset.folder={tmp_path / 'nowhere'}", "--out", tmp_path / "f")
+        status, _, err = bittrue("flow", "lerp-psa-digits", *words)
+        assert status == 1
+        assert "nowhere does not exist" in flat(err)
+        assert not (tmp_path / "f" / "train").exists()
+
+    def test_unknown_step(self, bittrue, tmp_path):
+        status, _, err = bittrue("flow", "lerp-psa-digits", "--until", "bake", "--out", tmp_path / "f")
+        assert status == 1
+        assert "no step is named 'bake'; the steps are train, quantize" in flat(err)
+
+    def test_train_and_quantize_alone(self, bittrue, tmp_path):
+        words = (
+            "train.epochs=1",
+            "qat.epochs=0",
+            "network.embed=8",
+            "network.blocks=1",
+            "--out",
+            tmp_path / "f",
+            "--json",
+        )
+        status, out, _ = bittrue("train", "lerp-psa-digits", *words)
+        assert status == 0
+        assert 0 < json.loads(out)["accuracy"] < 1
+        status, out, err = bittrue("quantize", "lerp-psa-digits", *words)
+        assert status == 0
+        assert "up to date" in err
+        assert Program.load(json.loads(out)["program"]).output.shape == (10,)
+
+
+def test_import_headers_of_an_empty_folder(bittrue, tmp_path):
+    status, _, err = bittrue("import-headers", tmp_path, "--out", tmp_path / "p.npz")
+    assert status == 1
+    assert "quant_params.h" in flat(err)
+    assert not (tmp_path / "p.npz").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read"):
+        cli.main(["--debug", "report", str(tmp_path)])
+
+
+def test_interruption_is_told(bittrue, monkeypatch, saved, tmp_path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Program, "load", interrupt)
+    status, _, err = bittrue("simulate", saved[1], saved[2], "--out", tmp_path / "y.npy")
+    assert status == 130
+    assert "run the same command again to continue" in flat(err)
+
+
+def flat(text: str) -> str:
+    """Text without the line breaks that a narrow terminal makes."""
+    return " ".join(text.split())

@@ -1,0 +1,420 @@
+"""The staged flow: skipping, resuming, forcing; and one whole run, with every execution equal."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from flow import diverge, recipe, stages, steps, verify
+from flow.backends import BACKENDS, Design, Stalls
+from flow.recipe import load
+from flow.steps import Step
+from sim.contract import INT8, Format
+from sim.errors import BittrueError
+from sim.linear import Linear
+from sim.operation import TensorType, discover
+from sim.program import Builder, Node, Program
+from sim.requantize import Requantize
+
+QUICK = [
+    "train.epochs=2",
+    "qat.epochs=1",
+    "network.embed=8",
+    "network.blocks=1",
+    "rtl.interval=2048",
+    "synth.targets=[]",
+]
+
+
+def program(seed: int = 0, tokens: int = 4, channels: int = 6, classes: int = 3) -> Program:
+    """A small network with a residual, a transpose, a table and a mean."""
+    rng = np.random.default_rng(seed)
+    known = discover()
+    build = Builder(x=TensorType((tokens, channels), INT8))
+
+    def linear(name: str, source: str, outputs: int, shift: int) -> None:
+        kind = build.types[source]
+        build.add(
+            name, Linear(kind, rng.integers(-99, 100, (outputs, kind.channels)), Requantize(outputs, shift)), source
+        )
+
+    linear("embed", "x", channels, 9)
+    build.add("turn", known["Transpose"](build.types["embed"]), "embed")
+    linear("mix", "turn", tokens, 8)
+    build.add("back", known["Transpose"](build.types["mix"]), "mix")
+    build.add(
+        "residual",
+        known["Affine"](build.types["embed"], rng.integers(1, 99, channels), Requantize(channels, 6)),
+        "embed",
+    )
+    build.add("add", known["Add"](build.types["back"], build.types["residual"]), "back", "residual")
+    build.add("curve", known["Lerp"](build.types["add"], rng.integers(-128, 128, (channels, 65))), "add")
+    build.add("pool", known["Mean"](build.types["curve"], Requantize(channels, 2)), "curve")
+    linear("classify", "pool", classes, 8)
+    return build.program("classify")
+
+
+def batch(p: Program, n: int, seed: int = 1) -> np.ndarray:
+    (kind,) = p.inputs.values()
+    return np.random.default_rng(seed).integers(kind.format.low, kind.format.high + 1, (n, *kind.shape)).astype(np.int8)
+
+
+# -- the framework -------------------------------------------------------------------------------------
+@pytest.fixture
+def quick():
+    return load("lerp-psa-digits", QUICK)
+
+
+class Chain:
+    """Three steps that note when they run; each writes a file made from the one before."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.fail_in: str | None = None
+
+    def step(self, name: str, needs: tuple[str, ...] = (), sections: tuple[str, ...] = ()) -> Step:
+        def run(recipe, work):
+            self.ran.append(name)
+            seen = "".join((work.upstream[n] / "out.txt").read_text() for n in needs)
+            (work.folder / "out.txt").write_text(f"{seen}{name}{recipe.part(*sections)}")
+            if self.fail_in == name:
+                raise KeyboardInterrupt
+            return {"length": len(seen)}
+
+        return Step(name, run, needs, sections)
+
+    def steps(self) -> list[Step]:
+        return [self.step("a", (), ("verify",)), self.step("b", ("a",)), self.step("c", ("b",), ("synth",))]
+
+
+class TestSteps:
+    def test_second_run_does_nothing(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        again = steps.run(chain.steps(), quick, tmp_path)
+        assert chain.ran == ["a", "b", "c"]
+        assert [outcome.ran for outcome in again] == [False] * 3
+        assert again[1].result == {"length": len((tmp_path / "a" / "out.txt").read_text())}
+
+    def test_only_what_depends_on_a_change_runs(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        chain.ran.clear()
+        outcomes = steps.run(chain.steps(), load("lerp-psa-digits", [*QUICK, "synth.frequency_mhz=50"]), tmp_path)
+        assert chain.ran == ["c"]
+        assert outcomes[2].why == "the recipe's synth changed"
+        steps.run(chain.steps(), load("lerp-psa-digits", [*QUICK, "verify.seed=5"]), tmp_path)
+        assert chain.ran == ["c", "a", "b", "c"]
+
+    @pytest.mark.parametrize("name", ["a", "b", "c"])
+    def test_interrupted_step_leaves_nothing_and_the_next_run_resumes(self, name, quick, tmp_path):
+        chain = Chain()
+        chain.fail_in = name
+        with pytest.raises(KeyboardInterrupt):
+            steps.run(chain.steps(), quick, tmp_path)
+        assert not (tmp_path / name).exists()
+        assert not (tmp_path / f".{name}.partial").exists()
+        chain.fail_in = None
+        done = chain.ran[:-1]
+        chain.ran.clear()
+        steps.run(chain.steps(), quick, tmp_path)
+        assert done + chain.ran == ["a", "b", "c"]
+
+    def test_interrupted_rerun_keeps_the_old_artefact(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        before = (tmp_path / "b" / "out.txt").read_text()
+        chain.fail_in = "b"
+        with pytest.raises(KeyboardInterrupt):
+            steps.run(chain.steps(), quick, tmp_path, start="b")
+        assert (tmp_path / "b" / "out.txt").read_text() == before
+
+    def test_checkpoint_survives_an_interruption_of_the_same_inputs_only(self, tmp_path):
+        seen = []
+
+        def run(_recipe, work):
+            seen.append((work.scratch / "checkpoint").exists())
+            (work.scratch / "checkpoint").write_text("half way")
+            if len(seen) < 3:
+                raise KeyboardInterrupt
+            return {}
+
+        for overrides in ([], [], ["verify.seed=9"], ["verify.seed=9"]):
+            with pytest.raises(KeyboardInterrupt) if len(seen) < 2 else _nothing():
+                steps.run([Step("s", run, (), ("verify",))], load("lerp-psa-digits", overrides), tmp_path)
+        assert seen == [False, True, False]
+        assert not list(tmp_path.glob(".s.scratch-*"))
+
+    def test_altered_or_deleted_artefact_is_made_again(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        (tmp_path / "b" / "out.txt").write_text("altered")
+        chain.ran.clear()
+        assert steps.run(chain.steps(), quick, tmp_path)[1].why == "its files were altered"
+        assert chain.ran == ["b"]  # it came out as before, so nothing after it has changed
+        shutil.rmtree(tmp_path / "a")
+        (tmp_path / "c" / "step.json").write_text("{")
+        chain.ran.clear()
+        steps.run(chain.steps(), quick, tmp_path)
+        assert chain.ran == ["a", "c"]
+
+    def test_changed_sources_and_forcing(self, quick, tmp_path, monkeypatch):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        chain.ran.clear()
+        steps.run(chain.steps(), quick, tmp_path, start="b")
+        assert chain.ran == ["b", "c"]
+        monkeypatch.setattr(steps, "source_hash", lambda _: "another")
+        chain.ran.clear()
+        outcomes = steps.run(chain.steps(), quick, tmp_path, until="a")
+        assert (chain.ran, outcomes[0].why) == (["a"], "bittrue's sources changed")
+
+    def test_bad_step_names(self, quick, tmp_path):
+        with pytest.raises(BittrueError, match="no step is named 'd'; the steps are a, b, c"):
+            steps.run(Chain().steps(), quick, tmp_path, until="d")
+        with pytest.raises(BittrueError, match="'c' to start from comes after 'a'"):
+            steps.run(Chain().steps(), quick, tmp_path, until="a", start="c")
+
+    def test_two_flows_in_one_folder_are_refused(self, quick, tmp_path):
+        def run(_recipe, _work):
+            with pytest.raises(BittrueError, match="another bittrue is working in"):
+                steps.run(Chain().steps(), quick, tmp_path)
+            return {}
+
+        steps.run([Step("s", run)], quick, tmp_path)
+
+    def test_source_hash_sees_every_source(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(steps, "ROOT", tmp_path)
+        (tmp_path / "pack").mkdir()
+        (tmp_path / "pack" / "a.py").write_text("1")
+        before = steps.source_hash(("pack",))
+        (tmp_path / "pack" / "test_a.py").write_text("a test changes no result")
+        assert steps.source_hash(("pack",)) == before
+        (tmp_path / "pack" / "b.hpp").write_text("2")
+        assert steps.source_hash(("pack",)) != before
+
+
+class _nothing:
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *exception):
+        return False
+
+
+def test_every_source_that_a_step_uses_exists(quick):
+    for step in stages.steps(quick):
+        for name in step.code:
+            assert (steps.ROOT / name).exists(), f"{step.name}: {name}"
+        assert set(step.sections) <= set(type(quick).model_fields), step.name
+
+
+# -- back ends -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", BACKENDS)
+def test_backends_agree(name):
+    backend = BACKENDS[name]
+    if backend.missing():
+        pytest.skip(backend.missing())
+    p = program(3)
+    x = batch(p, 5)
+    np.testing.assert_array_equal(backend.predict(p, x), p.reference(x))
+
+
+class TestVerify:
+    FAST = {"reference": 4, "compiled": None, "gxx": None}
+
+    def run(self, design: Design, tmp_path, counts=None, n: int = 12) -> verify.Verification:
+        return verify.verify(design, [batch(design.program, n)], counts or self.FAST, Stalls(0.3, 0.3, 5), tmp_path)
+
+    def test_a_right_design_passes_on_every_back_end(self, tmp_path):
+        counts = self.FAST | {name: 3 for name in ("icarus", "verilator") if not BACKENDS[name].missing()}
+        found = self.run(Design(program()), tmp_path, counts)
+        assert found.problems == []
+        assert found.golden["mismatches"] == 0
+        assert {row["simulator"] for row in found.rows} == set(counts) - {"reference"}
+        for row in found.rows:
+            assert row["mismatches"] == 0
+            assert row["interval"] == row["estimated_interval"]
+            assert row["latency"] == row["estimated_latency"]
+        assert all(row["interval"] for row in found.rows if row["backend"] == "rtl")
+        assert "<failure" not in (tmp_path / "junit.xml").read_text()
+
+    def test_one_flipped_weight_is_found_at_its_operation(self, tmp_path):
+        right = program()
+        wrong = with_weight_flipped(right, "mix")
+        design = Design(wrong)  # RTL of the wrong program, held to the right one
+        found = self.run(Design(right, plan=Design(right).plan, verilog=design.verilog), tmp_path, {"compiled": None})
+        row = found.rows[0]
+        assert row["mismatches"] > 0
+        assert row["divergence"]["operation"] == "mix"
+        expected, got = first_difference(right, wrong, batch(right, 12), row["divergence"]["frame"], "mix")
+        assert (row["divergence"]["expected"], row["divergence"]["got"]) == (expected, got)
+        assert row["divergence"]["cycle"] > 0
+        assert (tmp_path / "divergence.vcd").exists()
+        assert row["divergence"]["waves"] == str(tmp_path / "divergence.vcd")
+        assert "first divergence: mix (linear)" in found.problems[0]
+        assert "<failure" in (tmp_path / "junit.xml").read_text()
+
+    def test_one_flipped_weight_in_the_kernels_is_found(self, tmp_path):
+        from hls import project
+
+        right = program()
+        wrong = with_weight_flipped(right, "embed")
+        project.write(wrong, tmp_path / "kernel")
+        found = self.run(Design(right, kernel=tmp_path / "kernel"), tmp_path / "out", {"gxx": None})
+        divergence = found.rows[0]["divergence"]
+        assert divergence["operation"] == "embed"
+        expected, got = first_difference(right, wrong, batch(right, 12), divergence["frame"], "embed")
+        assert (divergence["expected"], divergence["got"]) == (expected, got)
+
+    def test_a_dropped_last_is_found(self, tmp_path):
+        design = Design(program())
+        text = design.verilog.replace("assign m_axis_tlast = ", "assign m_axis_tlast = 1'h0 & ")
+        assert text != design.verilog
+        found = self.run(Design(design.program, plan=design.plan, verilog=text), tmp_path, {"compiled": None})
+        assert any("TLAST" in problem.upper() for problem in found.problems)
+
+    def test_a_wrong_cycle_count_is_a_problem(self, tmp_path):
+        from dataclasses import replace
+
+        design = Design(program())
+        wrong = replace(design.plan, estimated_latency=design.plan.estimated_latency + 1)
+        found = self.run(Design(design.program, plan=wrong), tmp_path, {"compiled": 4})
+        assert "latency is" in found.problems[0]
+        assert "the plan promised" in found.problems[0]
+
+    def test_an_altered_expectation_is_a_mismatch(self, tmp_path, monkeypatch):
+        design = Design(program())
+        right = Program.__call__
+
+        def altered(self, *x):
+            y = right(self, *x).copy()
+            y[2, 1] ^= 1
+            return y
+
+        monkeypatch.setattr(Program, "__call__", altered)
+        found = self.run(design, tmp_path, {"compiled": 12, "gxx": 12, "reference": 12})
+        assert found.golden["mismatches"] == 1
+        assert all(row["mismatches"] >= 1 for row in found.rows)
+
+    def test_an_absent_simulator_is_skipped_or_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(BACKENDS["icarus"].__class__, "missing", lambda _: "it is not here; install it")
+        found = self.run(Design(program()), tmp_path, {"icarus": 2})
+        assert found.skipped == [{"simulator": "icarus", "reason": "it is not here; install it"}]
+        with pytest.raises(BittrueError, match="not here; install it"):
+            verify.verify(Design(program()), [batch(program(), 2)], {"icarus": 2}, folder=tmp_path, strict=True)
+
+    def test_no_images_and_unknown_back_end(self, tmp_path):
+        with pytest.raises(BittrueError, match="no images were given"):
+            self.run(Design(program()), tmp_path, n=0)
+        with pytest.raises(BittrueError, match="no back end is named 'vcs'; use one of golden"):
+            self.run(Design(program()), tmp_path, {"vcs": 1})
+
+
+def with_weight_flipped(p: Program, name: str) -> Program:
+    """The program with the top bit but one of one weight of an operation inverted."""
+    nodes = []
+    for node in p.nodes:
+        op = node.operation
+        if node.name == name:
+            weight = op.weight.copy()
+            weight[0, 0] ^= 64
+            op = Linear(op.input, weight, op.requantize, op.weight_format)
+        nodes.append(Node(node.name, op, node.operands))
+    return Program(p.inputs, tuple(nodes), p.result, p.meta)
+
+
+def first_difference(right: Program, wrong: Program, x: np.ndarray, frame: int, name: str) -> tuple[int, int]:
+    a, b = (q.trace(x[frame : frame + 1]).tensors[name].reshape(-1) for q in (right, wrong))
+    at = int((a != b).argmax())
+    return int(a[at]), int(b[at])
+
+
+def test_divergence_in_a_trace_names_the_first_operation():
+    p = program()
+    golden = p.trace(batch(p, 3))
+    tensors = {name: codes.astype(int).copy() for name, codes in golden.tensors.items()}
+    tensors["add"][2, 1, 3] += 1
+    tensors["curve"][0] += 1
+    found = diverge.in_tensors(p, golden, tensors)
+    assert (found.operation, found.frame, found.index, found.got - found.expected) == ("add", 2, (1, 3), 1)
+    assert diverge.in_tensors(p, golden, golden.tensors) is None
+
+
+# -- end to end ----------------------------------------------------------------------------------------
+@pytest.mark.slow
+class TestWholeFlow:
+    @pytest.fixture(scope="class")
+    def done(self, tmp_path_factory):
+        out = tmp_path_factory.mktemp("flow")
+        recipe_ = load("lerp-psa-digits", [*QUICK, "verify.icarus=2", "verify.verilator=3"])
+        outcomes = steps.run(stages.steps(recipe_), recipe_, out)
+        return recipe_, out, outcomes
+
+    def test_report_has_the_promised_keys_and_all_is_equal(self, done):
+        recipe_, out, outcomes = done
+        report = json.loads((out / "report" / "report.json").read_text())
+        assert outcomes[-1].result["problems"] == []
+        assert report["recipe"] == recipe_.name
+        assert report["dataset"] == "digits"
+        assert set(report["seconds"]) == {"train", "quantize", "lower", "simulate", "rtl", "hls", "verify", "synth"}
+        assert set(report["program"]) == {"sha256", "operations", "macs", "weights"}
+        assert set(report["accuracy"]) == {"float", "quantized", "golden", "rtl", "hls"}
+        accuracy = report["accuracy"]
+        assert accuracy["quantized"] == accuracy["golden"] == accuracy["rtl"] == accuracy["hls"]
+        assert report["mismatches_with_network"] == 0
+        assert sum(report["saturation"].values()) == sum(row["saturated"] for row in report["operations"])
+        for row in report["verify"]:
+            assert row["mismatches"] == 0
+            assert row["values"] == 10 * row["images"]
+            assert row["interval"] == row["estimated_interval"]
+        by_name = {(row["simulator"], row["stalls"]): row["images"] for row in report["verify"]}
+        assert by_name["compiled", False] == by_name["gxx", False] == 450
+
+    def test_second_run_skips_every_step(self, done):
+        recipe_, out, _ = done
+        assert not any(outcome.ran for outcome in steps.run(stages.steps(recipe_), recipe_, out))
+
+    def test_training_that_was_killed_resumes_to_the_same_network(self, done, tmp_path):
+        recipe_, out, _ = done
+        marks = []
+
+        class Killer(steps.Silent):
+            def progress(self, text, _done, _total):
+                marks.append(text)
+                if text.startswith("epoch 2 of 2") and len(marks) > 3:
+                    raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            steps.run(stages.steps(recipe_), recipe_, tmp_path, until="train", listener=Killer())
+        assert not (tmp_path / "train").exists()
+        assert list(tmp_path.glob(".train.scratch-*/checkpoint.pt"))
+        seen = []
+
+        class Watcher(steps.Silent):
+            def progress(self, text, _done, _total):
+                seen.append(text)
+
+        steps.run(stages.steps(recipe_), recipe_, tmp_path, until="lower", listener=Watcher())
+        assert not any(text.startswith("epoch 1 of 2") for text in seen if "loss" in text and seen.index(text) == 0)
+        first = Program.load(out / "lower" / "program.npz").sha256
+        assert Program.load(tmp_path / "lower" / "program.npz").sha256 == first
+
+
+def test_formats_other_than_int8_are_verified(tmp_path):
+    """Nothing in the flow knows INT8: 11 bits in, 5 bits out."""
+    build = Builder(x=TensorType((2, 4), Format(11)))
+    rng = np.random.default_rng(0)
+    narrow = Requantize(3, 9, format=Format(5))
+    build.add("y", Linear(build.types["x"], rng.integers(-7, 8, (3, 4)), narrow, Format(4)), "x")
+    p = build.program("y")
+    x = rng.integers(-1024, 1024, (20, 2, 4)).astype(np.int16)
+    found = verify.verify(Design(p), [x], {"compiled": None, "gxx": None}, Stalls(0.2, 0.2, 1), tmp_path)
+    assert found.problems == []
+
+
+def test_recipe_parts_are_json():
+    r = load("lerp-psa-digits")
+    assert json.loads(json.dumps(r.part("network", "dataset"))) == r.part("network", "dataset")
+    assert recipe.parse(json.loads(r.model_dump_json())) == r
