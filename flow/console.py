@@ -25,7 +25,10 @@ def fail(sentence: object) -> None:
 
 
 class Bars:
-    """A listener of the flow (and a plain progress callback) that draws one bar a step; use as a context."""
+    """A listener of the flow (and a plain progress callback) that draws one bar a step; use as a context.
+
+    Where stderr is no terminal, as in the log of a machine, one line a step is printed instead.
+    """
 
     def __init__(self) -> None:
         columns = (
@@ -35,7 +38,7 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
         )
-        self.bars = Progress(*columns, console=ERR, refresh_per_second=5)
+        self.bars = Progress(*columns, console=ERR, refresh_per_second=5, disable=not ERR.is_terminal)
         self.task = None
 
     def __enter__(self) -> Bars:
@@ -53,9 +56,12 @@ class Bars:
             self.begin("")
         self.bars.update(self.task, description=escape(text), completed=done / total if total else 0)
 
-    def end(self, step: str, outcome: Outcome) -> None:  # noqa: ARG002
+    def end(self, step: str, outcome: Outcome) -> None:
         words = outcome.why if outcome.ran else f"up to date (took {outcome.seconds:.1f} s)"
         self.bars.update(self.task, completed=1.0, description=f"[dim]{escape(words)}[/]")
+        if not ERR.is_terminal:
+            took = f"{outcome.seconds:.1f} s, " if outcome.ran else ""
+            ERR.print(f"{step}: {took}{escape(words)}", highlight=False, soft_wrap=True)
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Table:

