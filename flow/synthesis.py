@@ -148,11 +148,11 @@ def synthesize(
     run = _Run(find_target(target), Path(folder), top, progress or (lambda _: None), limit_s)
     run.map(verilog)
     module = run.module("netlist.json")
-    cells = dict(sorted(Counter(cell["type"] for cell in module["cells"].values()).items()))
+    cells = _types(module)
     _refuse(run.target, run.target.over(run.target.count(cells)), remedy)
     if registers_into_blocks and run.target.synth == "synth_ecp5":
         run.absorb()
-        cells = dict(sorted(Counter(cell["type"] for cell in run.module("routable.json")["cells"].values()).items()))
+        cells = _types(run.module("routable.json"))
     used = run.target.count(cells)
     path, utilization, fmax = run.route(freq_mhz, seed, remedy) if run.target.routed else ((), {}, None)
     return SynthResult(
@@ -386,6 +386,12 @@ class _Run:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def _types(module: dict) -> dict[str, int]:
+    """Number of cells by type, without yosys' own, which tell where a cell came from ($scopeinfo)."""
+    types = Counter(cell["type"] for cell in module["cells"].values() if not cell["type"].startswith("$"))
+    return dict(sorted(types.items()))
 
 
 def _cell_type(types: Mapping[str, str], name: str) -> str:
