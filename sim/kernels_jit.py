@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import pickle
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.np import linalg
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, ImportError, pickle.PickleError)
+
+
+def _import_without_blas() -> None:
+    """Import Numba's array functions without their probe for a BLAS, which imports all of scipy.linalg.
+
+    That is a fifth of the time to a first result, for functions that are not used here. The probe is put back,
+    and is still asked when some other function is compiled that does call a BLAS.
+    """
+    if "numba.np.arraymath" in sys.modules:
+        return
+    probe = linalg.ensure_blas
+    linalg.ensure_blas = lambda: None
+    try:
+        arraymath = importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = probe
+    arraymath.ensure_blas = probe
+
+
+_import_without_blas()
 
 
 @cache

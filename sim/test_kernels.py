@@ -254,6 +254,18 @@ def test_no_cache_at_all_breaks_nothing(monkeypatch):
     assert kernels_jit.jit(_square)(6) == 36
 
 
+def test_a_first_result_needs_no_scipy_and_leaves_numba_whole():
+    """The probe that is skipped for speed is back afterwards: other compiled functions still have their BLAS."""
+    script = (
+        "import sys, numpy as np, sim.kernels, numba; from numba.np import linalg;"
+        "assert 'scipy.linalg' not in sys.modules; assert linalg.ensure_blas.__name__ == 'ensure_blas';"
+        "print(numba.njit(lambda a: np.dot(a, a))(np.eye(2)).sum())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout == "2.0\n", done.stderr
+
+
 def test_damaged_cache_files_break_nothing(tmp_path):
     """Compile into a cache, damage every file of it, and run again in a new process."""
     script = (

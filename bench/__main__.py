@@ -1,0 +1,67 @@
+"""Run the benchmarks, print one table, write `out/bench.json`.
+
+    python -m bench [layer] [network] [first_inference] [rtl_speed]
+
+Set OMP_NUM_THREADS=1 before: the baselines' BLAS must not use more threads than the kernels, which use one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench.timing import Row
+from sim.kernels import backends
+from sim.storage import write_whole
+
+BENCHES = ("layer", "network", "first_inference", "rtl_speed")
+RESULT = Path(__file__).parents[1] / "out" / "bench.json"
+
+
+def cpu() -> str:
+    """The processor's name, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure speed against honest baselines.")
+    parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHES)}; all by default")
+    names = parser.parse_args().names or BENCHES
+    for name in names:
+        if name not in BENCHES:
+            parser.error(f"no benchmark is named {name!r}; choose from {', '.join(BENCHES)}")
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        print("OMP_NUM_THREADS is not 1: numpy's rows may use several threads, the others use one")
+    rows: list[Row] = []
+    for name in names:
+        print(f"measuring {name} ...", flush=True)
+        rows += importlib.import_module(f"bench.{name}").measure()
+    table = Table("benchmark", "what", "value", "unit", "speed-up", "note")
+    for row in rows:
+        value, gain = row.get("value"), row.get("speed-up")
+        table.add_row(
+            str(row["bench"]),
+            str(row["what"]),
+            "" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}",
+            str(row.get("unit", "")),
+            "" if gain is None else f"{gain:.1f}x",
+            str(row.get("note", "")),
+        )
+    Console(width=150).print(table)
+    content = {"cpu": cpu(), "backends": backends(), "numpy": np.__version__, "rows": rows}
+    print(f"written to {write_whole(RESULT, json.dumps(content, indent=1).encode())}")
+
+
+if __name__ == "__main__":
+    main()

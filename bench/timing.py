@@ -1,0 +1,22 @@
+"""Timing on a shared machine: candidates take turns in one process, medians of CPU time are compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+
+Row = dict[str, object]
+
+
+def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
+    """Median seconds of this process's CPU time for each candidate, after one call to warm up."""
+    for call in candidates.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeats):
+        for name, call in candidates.items():
+            start = time.process_time()
+            call()
+            seconds[name].append(time.process_time() - start)
+    return {name: median(values) for name, values in seconds.items()}
