@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 
 from rtl.plan import Plan
 from rtl.top import Accelerator
 
 TOP = "bittrue_top"
+#: The register that yosys reads in every `always @*` to have it run at time 0, when none of its inputs changes.
+_STARTER = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.MULTILINE)
 
 
 def emit(plan: Plan) -> str:
@@ -17,8 +20,12 @@ def emit(plan: Plan) -> str:
 
     top = Accelerator(plan)
     text = verilog.convert(top, name=TOP, ports=top.ports, emit_src=False, strip_internal_attrs=True)
+    # Its initial value alone is no event where declarations are initialised before any process starts (IEEE 1800, as
+    # in Icarus with -g2012): the process would wait and give X. A nonblocking assignment comes after all have started.
+    text = _STARTER.sub(r"  reg \1 = 0;\n  initial \1 <= 1;", text)
     header = (
         f"// bittrue: program {plan.program.sha256}\n"
         f"// interval {plan.estimated_interval} cycles, latency {plan.estimated_latency} cycles\n"
+        "/* verilator lint_off INITIALDLY */ // meant: processes that wait at time 0 are to see a change\n"
     )
     return header + text

@@ -209,10 +209,11 @@ def test_fifo_one_entry_too_shallow(program, edge):
         exact(planned, 0, built=shallow)
 
 
-def test_fifo_far_too_shallow_deadlocks(planned):
-    shallow = replace(planned, fifos=dict.fromkeys(planned.fifos, 1))
-    with pytest.raises(BittrueError, match="deadlock"):
-        exact_compiled(shallow, emit(shallow), stimulus(PROGRAM, 20, 0))
+def test_fifos_left_out_deadlock():
+    planned = plan(PROGRAMS[1])
+    without = replace(planned, fifos={})
+    with pytest.raises(BittrueError, match="deadlock, no handshake for"):
+        exact_compiled(without, emit(without), stimulus(PROGRAMS[1], FRAMES, 0))
 
 
 # -- a stream without `last` --------------------------------------------------------------------------------

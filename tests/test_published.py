@@ -69,7 +69,7 @@ def test_hls(program, tensors, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("start", "stop"), pairwise(TENSORS))
+@pytest.mark.parametrize(("start", "stop"), list(pairwise(TENSORS)))
 def test_segment_of_the_compiled_rtl(program, tensors, start, stop):
     part, interval = segment(program, start, stop), natural_interval(program)
     whole = fold_all(program, interval)
