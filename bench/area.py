@@ -33,7 +33,9 @@ from sim.requantize import Requantize
 from sim.transpose import Transpose
 
 
-def linear(rng: np.random.Generator, tokens: int, inputs: int, outputs: int, simd: int, pe: int, lanes: int = 1) -> Plan:
+def linear(
+    rng: np.random.Generator, tokens: int, inputs: int, outputs: int, simd: int, pe: int, lanes: int = 1
+) -> Plan:
     build = Builder(x=TensorType((tokens, inputs), INT8))
     weight = np.clip(np.round(rng.normal(0, 30, (outputs, inputs))), -128, 127)
     shift, bias = rng.integers(6, 10, outputs), rng.integers(-60, 60, outputs)
