@@ -156,6 +156,8 @@ def synthesize(
         cells = _types(run.module("routable.json"))
     used = run.target.count(cells)
     path, utilization, fmax = run.route(freq_mhz, seed, remedy) if run.target.routed else ((), {}, None)
+    if "TRELLIS_COMB" in utilization:  # carry chains and distributed RAM take sites that the netlist does not show
+        used["lut"] = utilization["TRELLIS_COMB"]["used"]
     return SynthResult(
         target=target,
         part=run.target.part,
