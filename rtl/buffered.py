@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Module, Signal
 
-from rtl.stage import Outlet, Stage, Structure, advance
+from rtl.stage import Outlet, Stage, Structure, advance, counting
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class BufferedStage(Stage):
         held = Signal(range(t.blocks + 1))
         room, active = Signal(init=1), Signal()
         write, write_full = Signal(), Signal()
-        write_block, write_beat = Signal(range(t.blocks)), Signal(range(t.beats_in))
+        write_block, write_beat = Signal(counting(t.blocks)), Signal(counting(t.beats_in))
         go, issue, release = Signal(name="advance"), Signal(), Signal()
-        read_block, word, step = Signal(range(t.blocks)), Signal(range(t.beats_out * t.steps)), Signal(range(t.steps))
+        read_block = Signal(counting(t.blocks))
+        word, step = Signal(counting(t.beats_out * t.steps)), Signal(counting(t.steps))
 
         m.d.comb += [self.i.ready.eq(room), write.eq(self.i.valid & room)]
         m.d.comb += write_full.eq(write & advance(m, write_beat, t.beats_in - 1, write))

@@ -12,6 +12,7 @@ from rtl.stage import (
     Structure,
     Timing,
     advance,
+    counting,
     enough_credits,
     realises,
     register,
@@ -81,7 +82,7 @@ class LerpStage(Stage):
         valid = valid_chain(m, go, self.timing.depth - 1)
         segment_bits = op.segments.bit_length() - 1
         groups = op.input.channels // lanes
-        group = Signal(range(groups))
+        group = Signal(counting(groups))
         advance(m, group, groups - 1, valid[1])
         layout = data.StructLayout({"knot": shape_of(op.format), "step": shape_of(self.difference)})
         for lane in range(lanes):

@@ -8,7 +8,7 @@ from amaranth.lib import data
 
 from rtl.buffered import BufferedStage
 from rtl.requantize import RequantizePipe
-from rtl.stage import Storage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import Storage, Structure, Timing, counting, enough_credits, realises, register, shape_of, valid_chain
 from sim.contract import Range
 from sim.errors import BittrueError
 from sim.linear import Linear
@@ -124,7 +124,7 @@ class LinearStage(BufferedStage):
         write = vectors.write_port(granularity=lanes)
         parts = simd // lanes
         if words > 1:
-            word, part = Signal(range(words)), Signal(range(parts))
+            word, part = Signal(counting(words)), Signal(counting(parts))
             part_last = Signal()
             m.d.comb += part_last.eq(part == parts - 1)
             with m.If(control.write):

@@ -7,7 +7,18 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from rtl.requantize import RequantizePipe
-from rtl.stage import Stage, Structure, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import (
+    Stage,
+    Structure,
+    Timing,
+    advance,
+    counting,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
 from sim.contract import Range
 from sim.mean import Mean
 
@@ -46,7 +57,7 @@ class MeanStage(Stage):
         outlet = self.outlet(m)
         go = self.accept(m, outlet)
         tokens, groups = self.operation.input.tokens, self.timing.beats_out
-        group, token = Signal(range(groups)), Signal(range(tokens))
+        group, token = Signal(counting(groups)), Signal(counting(tokens))
         group_last = advance(m, group, groups - 1, go)
         token_last = advance(m, token, tokens - 1, go & group_last)
         m.d.comb += outlet.issue.eq(go & token_last)
@@ -55,7 +66,9 @@ class MeanStage(Stage):
 
         exact = shape_of(Range.of(*self.operation.sums) | Range(0, 0))
         layout = data.ArrayLayout(exact, self.lanes_in)
-        m.submodules.sums = memory = Memory(shape=layout, depth=groups, init=[], attrs={"ram_style": "distributed"})
+        # Two rows at least: the address of a single one would have no bits.
+        depth, attributes = len(counting(groups)), {"ram_style": "distributed"}
+        m.submodules.sums = memory = Memory(shape=layout, depth=depth, init=[], attrs=attributes)
         read, write = memory.read_port(domain="comb"), memory.write_port()
         where = register(m, group, name="where")
         first = register(m, token == 0, name="first")

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.buffered import BufferedStage
-from rtl.stage import Stage, Storage, Structure, Timing, beat, enough_credits, register, valid_chain
+from rtl.stage import Stage, Storage, Structure, Timing, beat, counting, enough_credits, register, valid_chain
 from sim.contract import Format
 
 
@@ -105,7 +105,7 @@ class Widen(Stage):
         outlet = self.outlet(m)
         go = self.accept(m, outlet)
         ratio, lanes = self.timing.beats_in, self.lanes_in
-        part = Signal(range(ratio))
+        part = Signal(counting(ratio))
         complete = Signal()
         m.d.comb += complete.eq(part == ratio - 1)
         with m.If(go):

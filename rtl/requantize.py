@@ -13,7 +13,7 @@ import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from rtl.stage import Storage, Structure, advance, register, shape_of
+from rtl.stage import Storage, Structure, advance, counting, register, shape_of
 from sim.contract import Format, Range
 from sim.requantize import Requantize
 
@@ -43,7 +43,7 @@ def channel_constants(
         rows = [{key: int(values[g]) for key, (_, values) in stored.items()} for g in range(groups)]
         m.submodules[f"{name}_rom"] = memory = Storage(layout.size, groups, table=True).memory(layout, rows)
         port = memory.read_port(domain="sync")
-        group = Signal(range(groups), name=f"{name}_group")
+        group = Signal(counting(groups), name=f"{name}_group")
         advance(m, group, groups - 1, next_group)
         m.d.comb += [port.addr.eq(group), port.en.eq(1)]
         # The read port looks up the group *before* the beat arrives and holds it: gaps between beats are

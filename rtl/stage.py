@@ -82,6 +82,11 @@ def shape_of(fmt: Format | Range) -> Shape:
     return Shape(fmt.bits, fmt.signed)
 
 
+def counting(values: int) -> range:
+    """The shape of a counter 0..values-1; one bit at least, for Verilog reads the bounds [-1:0] as two bits."""
+    return range(max(values, 2))
+
+
 def beat(fmt: Format, lanes: int) -> data.StructLayout:
     """Payload of a stream: `lanes` codes, lane 0 the innermost channel, and `last` on the last beat of a frame."""
     return data.StructLayout({"data": data.ArrayLayout(shape_of(fmt), lanes), "last": 1})

@@ -7,7 +7,18 @@ import math
 from amaranth.hdl import Array, Module, Mux, Signal
 
 from rtl.buffered import BufferedStage
-from rtl.stage import Storage, Structure, Timing, advance, enough_credits, realises, register, shape_of, valid_chain
+from rtl.stage import (
+    Storage,
+    Structure,
+    Timing,
+    advance,
+    counting,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
 from sim.errors import BittrueError
 from sim.transpose import Transpose
 
@@ -66,13 +77,13 @@ class TransposeStage(BufferedStage):
         # Writing runs straight through both blocks.
         where = Signal(range(2 * beats))
         advance(m, where, 2 * beats - 1, control.write)
-        write_column, write_turn = Signal(range(row)), Signal(range(lanes))
+        write_column, write_turn = Signal(counting(row)), Signal(counting(lanes))
         column_last = advance(m, write_column, row - 1, control.write)
         advance(m, write_turn, lanes - 1, control.write & column_last)
 
         # Reading walks down the tokens of a channel, `lanes` at a time.
         base, corner = Signal(range(2 * beats)), Signal(range(2 * beats))
-        group, turn = Signal(range(tokens // lanes)), Signal(range(lanes))
+        group, turn = Signal(counting(tokens // lanes)), Signal(counting(lanes))
         group_last = advance(m, group, tokens // lanes - 1, control.advance)
         turn_last = advance(m, turn, lanes - 1, control.advance & group_last)
         following = Signal(range(2 * beats))
