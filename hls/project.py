@@ -7,7 +7,6 @@ needs nothing but its kernel `hls/<stem>.hpp`.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +67,7 @@ def kernel_of(node: Node) -> str:
     stem = kind.__module__.rsplit(".", 1)[-1]
     if not (HERE / f"{stem}.hpp").is_file():
         raise BittrueError(
-            f"operation {node.name!r} ({kind.__name__}, {Path(inspect.getfile(kind)).name}) has no HLS kernel; "
+            f"operation {node.name!r} ({kind.__name__}, {kind.__module__.replace('.', '/')}.py) has no HLS kernel; "
             f"write template <class P> void {stem}(...) in hls/{stem}.hpp"
         )
     return stem
@@ -201,7 +200,8 @@ def top(program: Program, network: Network, kernels: list[str]) -> str:
 def test_bench(network: Network) -> str:
     """`tb.cpp`: sends the frames of `vectors/`, compares every code of the result; for csim and cosim alike."""
     *inputs, (output, _) = network.ports
-    lines = ["// Reads vectors/<port>.txt (one frame a line) from the folder given as the argument.", "#include <cstdio>"]
+    lines = ["// Reads vectors/<port>.txt (one frame a line) from the folder given as the argument."]
+    lines += ["#include <cstdio>"]
     lines += ["#include <fstream>", "#include <string>", "#include <vector>", ""]
     lines += ['#include "frames.hpp"', '#include "top.hpp"', "", TEST_BENCH_READ]
     lines += ["int main(int argc, char** argv) {", '    const std::string folder = argc > 1 ? argv[1] : "vectors";']
@@ -223,7 +223,8 @@ def test_bench(network: Network) -> str:
     lines += ["        }", f"        for (int i = 0; i < {output}_size; ++i) {{"]
     lines.append(f"            const long long expected = {output}_codes[f * {output}_size + i];")
     lines += ["            if (got[i] != expected && ++mismatches <= 10) {"]
-    lines.append('                std::printf("frame %zu, code %d: expected %lld, got %lld\\n", f, i, expected, got[i]);')
+    report = '"frame %zu, code %d: expected %lld, got %lld\\n", f, i, expected, got[i]'
+    lines.append(f"                std::printf({report});")
     lines += ["            }", "        }", "    }"]
     lines.append('    std::printf("%zu frames, %ld mismatches\\n", frames, mismatches);')
     return "\n".join([*lines, "    return mismatches == 0 ? 0 : 1;", "}", ""])
@@ -245,7 +246,7 @@ static std::vector<long long> numbers(const std::string& path) {
 def batch(network: Network) -> str:
     """`host/batch.cpp`: the C functions that hls/host.py calls, in one translation unit with the top."""
     *inputs, (output, _) = network.ports
-    streams = "\n".join(f"            hls::stream<{port}_beat> {port}(\"{port}\");" for port, _ in network.ports)
+    streams = "\n".join(f'            hls::stream<{port}_beat> {port}("{port}");' for port, _ in network.ports)
     sends = "\n".join(
         f"            bittrue::send_frame<{port}_code>({port}, inputs[{k}] + f * {port}_size, {port}_size);"
         for k, (port, _) in enumerate(inputs)
