@@ -136,7 +136,10 @@ class Network:
         return max(e.stage.interval for e in self.elements)
 
     def schedule(self, frames: int, entries: Mapping[str, int] | None = None, goal: np.ndarray | None = None) -> Flow:
-        """The cycles of `frames` frames; `entries` tries other FIFO depths (0 takes the FIFO out), `goal` as in `simulate`."""
+        """The cycles of `frames` frames.
+
+        `entries` tries other FIFO depths (0 takes the FIFO out); `goal` as in `rtl.schedule.simulate`.
+        """
         entries = entries or {}
         gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}
         place = {index: k for k, index in enumerate(i for i in range(len(self.elements)) if i not in gone)}
