@@ -208,7 +208,7 @@ class _Run:
         self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self.tools: dict[str, str] = {}
-        self.harnessed = False
+        self.harnessed = self.absorbed = False
         folder.mkdir(parents=True, exist_ok=True)
 
     # -- yosys -------------------------------------------------------------------------------------------------------
@@ -272,6 +272,7 @@ class _Run:
 
     def absorb(self) -> None:
         """Moves registers of routable.json into the hard blocks."""
+        self.absorbed = True
         with self._stage("absorb"):
             netlist = json.loads((self.folder / "routable.json").read_text())
             moved = absorb(netlist, self.top)
@@ -285,6 +286,9 @@ class _Run:
     def route(self, freq_mhz: float, seed: int, remedy: Remedy) -> tuple[tuple[Step, ...], dict, float | None]:
         """Places and routes routable.json: critical path, utilization and Fmax."""
         command, *arguments = self.target.router
+        if self.absorbed:
+            # router1 goes in circles over the pins of crowded registered multipliers; otherwise it is the faster clock
+            arguments += ["--router", "router2"]
         arguments += ["--json", "routable.json", "--report", "route.json", "--seed", str(seed)]
         arguments += ["--freq", f"{freq_mhz:g}", "--timing-allow-fail", *(self.target.bare if self.bare else ())]
         arguments += ["--vopt", "cst=pins.cst"] if self.harnessed and self.target.locations else []

@@ -128,8 +128,7 @@ _ICE40_MULTIPLIERS = (
 )
 
 
-# router2: router1 goes in circles over the pins of crowded multipliers, for many minutes
-_ECP5_ROUTE = (*"--package CABGA381 --speed 6 --lpf-allow-unconstrained".split(), "--router", "router2")
+_ECP5_ROUTE = tuple("--package CABGA381 --speed 6 --lpf-allow-unconstrained".split())
 
 
 def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int) -> Target:
