@@ -157,7 +157,7 @@ def synthesize(
     used = run.target.count(cells)
     path, utilization, fmax = run.route(freq_mhz, seed, remedy) if run.target.routed else ((), {}, None)
     if "TRELLIS_COMB" in utilization:  # carry chains and distributed RAM take sites that the netlist does not show
-        used["lut"] = utilization["TRELLIS_COMB"]["used"]
+        used["lut"] = utilization["TRELLIS_COMB"][0]
     return SynthResult(
         target=target,
         part=run.target.part,
