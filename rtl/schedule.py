@@ -13,7 +13,6 @@ from numba import njit
 
 from rtl.stage import Timing
 
-
 #: Cycles after which a schedule is given up.
 LIMIT = 1 << 28
 _NO_GOAL = np.zeros(0, np.int64)
