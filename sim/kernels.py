@@ -116,14 +116,20 @@ class MatrixKernel:
         self.epilogue = Epilogue(requantize, Range.of(*sums) | scaled | rounded | shifted, self.product.offset)
         self.outputs = len(weight)
 
-    def __call__(self, rows: np.ndarray, count: bool = True, table: np.ndarray | None = None) -> tuple[np.ndarray, int]:
+    def __call__(
+        self,
+        rows: np.ndarray,
+        count: bool = True,
+        table: np.ndarray | None = None,
+        out: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, int]:
         """Codes `[rows, K]` to codes `[rows, N]` and how many saturated (0 unless `count`).
 
         With `table [N, levels]`, column k of which is the result for the k-th code of the requantiser's
-        format, the codes that come out are the table's.
+        format, the codes that come out are the table's. `out`, contiguous, takes them where it is given.
         """
-        dtype = self.epilogue.format.dtype if table is None else table.dtype
-        out = np.empty((len(rows), self.outputs), dtype)
+        if out is None:
+            out = np.empty((len(rows), self.outputs), self.epilogue.format.dtype if table is None else table.dtype)
         lookup = NO_TABLE if table is None else bytes_of(table)
         return out, int(self.product.run(rows, out, self.epilogue, count, lookup))
 

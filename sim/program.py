@@ -47,14 +47,22 @@ class _Step:
 def _plain(operation: Operation) -> Callable[..., np.ndarray]:
     if hasattr(operation, "kernel"):
         return _product(operation, operation.output, None)
-    return lambda *x: operation.run(*x)[0]
+
+    def run(*x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        codes, _ = operation.run(*x)
+        if out is not None:
+            out[...] = codes
+        return codes
+
+    return run
 
 
 def _product(operation: Any, output: TensorType, table: np.ndarray | None) -> Callable[..., np.ndarray]:
     """A matrix product, with the table of the function that reads it in its epilogue; saturation is not counted."""
 
-    def run(x: np.ndarray) -> np.ndarray:
-        codes, _ = operation.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table)
+    def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        rows = None if out is None else out.reshape(-1, output.channels)
+        codes, _ = operation.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table, out=rows)
         return codes.reshape(len(x), *output.shape)
 
     return run
@@ -169,16 +177,17 @@ class Program:
         result = np.empty((len(checked[0]), *self.output.shape), self.output.format.dtype)
         for start in range(0, len(result), BLOCK):
             part = slice(start, start + BLOCK)
-            result[part] = self._run([v[part] for v in checked])
+            self._run([v[part] for v in checked], result[part])
         return result
 
-    def _run(self, x: list[np.ndarray]) -> np.ndarray:
+    def _run(self, x: list[np.ndarray], result: np.ndarray) -> None:
+        """Run one block of samples into `result`."""
         live = dict(zip(self.inputs, x, strict=True))
         for step in self._steps:
-            live[step.result] = step.run(*(live[name] for name in step.operands))
+            out = result if step.result == self.result else None
+            live[step.result] = step.run(*(live[name] for name in step.operands), out=out)
             for name in step.dead:
                 del live[name]
-        return live[self.result]
 
     @cached_property
     def _steps(self) -> list[_Step]:
