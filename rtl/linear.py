@@ -61,7 +61,8 @@ class LinearStage(BufferedStage):
         outputs, inputs = operation.weight.shape
         for name, value, total in (("simd", simd, inputs), ("pe", pe, outputs), ("lanes", lanes, inputs)):
             if value < 1 or total % value:
-                raise BittrueError(f"linear: {name} = {value} does not divide {total}; choose a divisor of {total}")
+                divisors = ", ".join(str(d) for d in range(1, total + 1) if total % d == 0)
+                raise BittrueError(f"linear: {name} = {value} does not divide {total}; choose one of {divisors}")
         if simd % lanes:
             raise BittrueError(f"linear: {lanes} input lanes do not divide simd = {simd}")
         self.operation, self.simd, self.pe = operation, simd, pe

@@ -1,0 +1,232 @@
+"""The planner: balanced foldings, an interval that is reached or refused, FIFOs no deeper than needed, devices."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from programs import resmlp, stimulus, two_inputs
+from stage_bench import run
+
+from rtl.estimate import DEVICES, Area
+from rtl.pipeline import Folding
+from rtl.plan import Plan, _smallest, divisors, fold, natural_interval, plan
+from sim.errors import BittrueError
+from sim.linear import Linear
+from sim.program import Program
+
+PROGRAMS = {
+    "lerp": lambda: resmlp(tokens=4, features=6, channels=8, hidden=12, blocks=1),
+    "two blocks": lambda: resmlp(tokens=4, channels=4, hidden=8, blocks=2, nonlinearity="relu"),
+    "two inputs": lambda: two_inputs(tokens=4, channels=6),
+}
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request) -> Program:
+    return PROGRAMS[request.param]()
+
+
+def matrices(program: Program) -> dict[str, Linear]:
+    return {node.name: node.operation for node in program.nodes if isinstance(node.operation, Linear)}
+
+
+def settled(planned: Plan) -> int:
+    """Frames after which the pipeline is full."""
+    return planned.estimated_latency // planned.estimated_interval + 5
+
+
+class TestInterval:
+    @pytest.mark.parametrize("wanted", [8, 12, 24, 48, 200])
+    def test_is_reached(self, program, wanted):
+        planned = plan(program, interval=wanted)
+        assert planned.estimated_interval <= wanted
+        assert planned.estimated_interval == planned.network.bottleneck
+        assert all(element.stage.interval <= wanted for element in planned.network.elements)
+
+    def test_is_reached_by_the_hardware(self):
+        """The estimate is what Amaranth's simulator measures, to the cycle."""
+        planned = plan(PROGRAMS["lerp"](), interval=12)
+        x = stimulus(planned.program, settled(planned), 0)
+        result = run(planned, x)
+        np.testing.assert_array_equal(result.outputs, planned.program.reference(*x))
+        assert (result.latency, result.interval) == (planned.estimated_latency, planned.estimated_interval)
+        assert result.interval <= 12
+
+    def test_by_default_is_one_code_a_beat(self, program):
+        planned = plan(program)
+        assert planned.estimated_interval <= natural_interval(program)
+        assert natural_interval(program) == max(kind.size for kind in program.types.values())
+        assert set(planned.input_lanes.values()) == {1}
+
+    def test_less_time_costs_more_multipliers(self, program):
+        products = []
+        for wanted in (8, 24, 48, 10_000):
+            folding = plan(program, interval=wanted).folding
+            products.append(sum(f.simd * f.pe for f in folding.values()))
+        assert products == sorted(products, reverse=True)
+        assert products[0] > products[-1] == len(matrices(program))
+
+    def test_impossible_is_refused_with_the_remedy(self, program):
+        with pytest.raises(BittrueError, match="interval of 1 cannot be reached"):
+            plan(program, interval=1)
+
+    def test_the_remedy_works(self, program):
+        """Whoever asks for the interval that the error names is granted it, or told a larger one."""
+        wanted, refused = 1, 0
+        planned = None
+        while planned is None:
+            try:
+                planned = plan(program, interval=wanted)
+            except BittrueError as error:
+                named = max(int(number) for number in re.findall(r"(?:least|needs) (\d+)", str(error)))
+                refused, wanted = wanted, max(named, wanted)
+            if refused == wanted:
+                pytest.fail(f"an interval of {wanted} is refused and named as the remedy")
+        assert 0 < refused < wanted
+        assert planned.estimated_interval <= wanted
+
+    @pytest.mark.parametrize("wanted", [0, -5])
+    def test_none_at_all_is_refused(self, wanted):
+        with pytest.raises(BittrueError):
+            plan(two_inputs(), interval=wanted)
+
+    def test_not_both(self, program):
+        with pytest.raises(BittrueError, match="not both"):
+            plan(program, interval=48, device="ecp5-85k")
+
+
+class TestFolding:
+    @pytest.mark.parametrize("wanted", [8, 11, 12, 48, 1000])
+    def test_fewest_multipliers(self, wanted):
+        """Against all foldings, tried one by one."""
+        for name, operation in matrices(PROGRAMS["lerp"]()).items():
+            outputs, inputs = operation.weight.shape
+            legal = [
+                (s, p) for s in range(1, inputs + 1) for p in range(1, outputs + 1) if not (inputs % s or outputs % p)
+            ]
+            cycles = {f: operation.input.tokens * (inputs // f[0]) * (outputs // f[1]) for f in legal}
+            found = fold(operation, wanted, name)
+            assert cycles[found.simd, found.pe] <= wanted
+            assert found.simd * found.pe == min(s * p for s, p in legal if cycles[s, p] <= wanted)
+
+    def test_fixed_by_hand(self, program):
+        name = next(iter(matrices(program)))
+        outputs, inputs = matrices(program)[name].weight.shape
+        for simd, pe in ((1, 1), (inputs, 1), (1, outputs), (inputs, outputs)):
+            planned = plan(program, interval=1000, folding={name: Folding(simd, pe)})
+            assert planned.folding[name] == Folding(simd, pe)
+            others = plan(program, interval=1000).folding
+            assert all(planned.folding[k] == others[k] for k in others if k != name)
+
+    @pytest.mark.parametrize(("simd", "pe"), [(5, 1), (1, 5), (0, 1), (16, 1), (1, -1)])
+    def test_what_does_not_divide_is_refused(self, simd, pe):
+        """The error names the node and what would divide."""
+        program = PROGRAMS["lerp"]()
+        name = "block0.channel.linear1"
+        outputs, inputs = matrices(program)[name].weight.shape
+        with pytest.raises(BittrueError) as error:
+            plan(program, folding={name: Folding(simd, pe)})
+        assert name in str(error.value)
+        wrong = inputs if simd < 1 or inputs % simd else outputs
+        assert ", ".join(map(str, divisors(wrong))) in str(error.value)
+
+    def test_an_unknown_node_is_refused(self, program):
+        with pytest.raises(BittrueError, match="'nowhere' is no matrix stage") as error:
+            plan(program, folding={"nowhere": Folding(1, 1)})
+        assert all(name in str(error.value) for name in matrices(program))
+
+    def test_a_node_without_matrix_is_refused(self):
+        with pytest.raises(BittrueError, match="'scale' is no matrix stage"):
+            plan(two_inputs(), folding={"scale": Folding(1, 1)})
+
+
+class TestFifos:
+    @pytest.mark.parametrize("wanted", [12, 24, None])
+    def test_none_can_be_shallower(self, program, wanted):
+        """One entry less, in any FIFO, and some frame ends in another cycle."""
+        planned = plan(program, interval=wanted)
+        frames = settled(planned)
+        chosen = planned.network.schedule(frames)
+        assert (chosen.latency, chosen.interval) == (planned.estimated_latency, planned.estimated_interval)
+        assert bool(planned.fifos) == (len(program.inputs) == 1)  # a residual needs one, two separate inputs do not
+        for edge, entries in planned.fifos.items():
+            less = planned.network.schedule(frames, {**planned.fifos, edge: entries - 1})
+            assert less.interval is None or list(less.ends) != list(chosen.ends) or less.latency != chosen.latency, edge
+
+    def test_deeper_changes_nothing(self, program):
+        planned = plan(program)
+        frames = settled(planned)
+        chosen = planned.network.schedule(frames)
+        for edge, entries in planned.fifos.items():
+            more = planned.network.schedule(frames, {**planned.fifos, edge: 10 * entries})
+            np.testing.assert_array_equal(more.ends, chosen.ends)
+
+    def test_one_entry_less_is_slower_in_hardware(self):
+        """Not in the schedule alone: Amaranth's simulator ends some frame later, and the codes stay right."""
+        planned = plan(PROGRAMS["lerp"](), interval=24)
+        (edge, entries), *_ = planned.fifos.items()
+        x = stimulus(planned.program, settled(planned), 0)
+        assert entries > 1
+        good = run(planned, x)
+        shallow = run(replace(planned, fifos={**planned.fifos, edge: entries - 1}), x)
+        np.testing.assert_array_equal(shallow.outputs, good.outputs)
+        assert shallow.ends != good.ends
+        assert all(late >= early for late, early in zip(shallow.ends, good.ends, strict=True))
+
+    @pytest.mark.parametrize("most", [1, 2, 3, 17, 64])
+    def test_smallest(self, most):
+        """The search for a depth, for every answer and every guess."""
+        for answer in range(1, most + 1):
+            for guess in range(1, most + 1):
+                assert _smallest(lambda n, answer=answer: n >= answer, most, guess) == answer
+
+
+class TestFile:
+    def test_round_trip(self, program):
+        planned = plan(program, interval=24)
+        again = Plan.from_json(program, json.loads(json.dumps(planned.to_json())))
+        assert again.to_json() == planned.to_json()
+        assert (again.folding, again.fifos, again.input_lanes) == (planned.folding, planned.fifos, planned.input_lanes)
+        assert (again.inputs, again.output) == (planned.inputs, planned.output)
+        assert [row["name"] for row in again.stages()] == [row["name"] for row in planned.stages()]
+        assert again.network.schedule(settled(again)).latency == planned.estimated_latency
+
+    def test_another_program_is_refused(self):
+        value = plan(two_inputs(seed=0)).to_json()
+        with pytest.raises(BittrueError, match="another program; plan again"):
+            Plan.from_json(two_inputs(seed=1), value)
+
+    def test_the_same_program_plans_the_same(self, program):
+        assert plan(program, interval=24).to_json() == plan(program, interval=24).to_json()
+
+
+class TestDevice:
+    def test_the_plan_fits(self, program):
+        planned = plan(program, device="ecp5-25k")
+        assert not planned.estimate.over(DEVICES["ecp5-25k"])
+
+    def test_a_larger_device_is_never_slower(self, program):
+        intervals = [plan(program, device=name).estimated_interval for name in ("ecp5-25k", "ecp5-45k", "ecp5-85k")]
+        assert intervals == sorted(intervals, reverse=True)
+
+    def test_a_smaller_device_costs_time(self, program, monkeypatch):
+        """Half the area of the quickest plan on a large device: a plan that fits, and takes longer."""
+        quick = plan(program, device="ecp5-85k")
+        area = quick.estimate
+        monkeypatch.setitem(DEVICES, "half", replace(area, dsp=area.dsp // 2, lut=10**6, ff=10**6))
+        slower = plan(program, device="half")
+        assert slower.estimate.dsp <= area.dsp // 2
+        assert slower.estimated_interval > quick.estimated_interval
+
+    def test_too_small_is_refused(self, program, monkeypatch):
+        monkeypatch.setitem(DEVICES, "tiny", Area(10, 10, 0, 0))
+        with pytest.raises(BittrueError, match=r"does not fit tiny: lut \d+ of 10, ff \d+ of 10"):
+            plan(program, device="tiny")
+
+    def test_an_unknown_device_is_refused(self, program):
+        with pytest.raises(BittrueError, match="no device 'abacus'; known are ecp5-25k"):
+            plan(program, device="abacus")
