@@ -139,7 +139,7 @@ def runtime(names: Iterable[str], cache: Path, flags: Sequence[str] = ()) -> lis
     def make(name: str) -> Path:
         def build(folder: Path) -> None:
             source = toolchain().root / "include" / f"{name}.cpp"
-            words = [toolchain().gxx, *COMMON_FLAGS, *flags, "-O2", *_includes(), "-c", source, "-o", "runtime.o"]
+            words = [toolchain().gxx, *COMMON_FLAGS, *flags, "-O1", *_includes(), "-c", source, "-o", "runtime.o"]
             command(words, folder, f"g++ cannot compile Verilator's {name}.cpp")
 
         return cached(cache, f"runtime-{key(name, flags)}", build) / "runtime.o"

@@ -30,7 +30,7 @@ from flow.compiled import CompiledRtl
 from hls.project import write
 from sim.affine import Affine
 from sim.errors import BittrueError
-from sim.program import Builder, Program
+from sim.program import Builder
 from sim.requantize import Requantize
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
@@ -83,9 +83,8 @@ def test_planted_error_is_caught(bug, tmp_path):
     check_caught(bug, "icarus", tmp_path)
 
 
-@pytest.mark.parametrize("bug", ["drops_last", "changes"])
-def test_planted_error_is_caught_by_verilator(bug, tmp_path):
-    check_caught(bug, "verilator", tmp_path)
+def test_planted_error_is_caught_by_verilator(tmp_path):
+    check_caught("changes", "verilator", tmp_path)
 
 
 def check_caught(bug: str, simulator: str, folder: Path) -> None:
@@ -130,11 +129,11 @@ def test_wrong_verilog(verilog, message):
         cosim.run(verilog, [INPUT], OUTPUT, codes(TENSOR, 2, seed=1))
 
 
-@pytest.mark.parametrize("simulator", SIMULATORS)
-def test_design_that_ends_the_simulation(simulator):
+@needs_icarus
+def test_design_that_ends_the_simulation():
     verilog = pipeline().replace("if (gap != 0) gap", "if (frame_out == 3) $finish; if (gap != 0) gap")
     assert verilog != pipeline()
-    run = cosim.run(verilog, [INPUT], OUTPUT, codes(TENSOR, 9, seed=1), simulator=simulator)
+    run = cosim.run(verilog, [INPUT], OUTPUT, codes(TENSOR, 9, seed=1))
     assert "the simulation ended early: s_axis accepted" in run.errors[-1]
     assert "of 54 beats, m_axis produced 18 of 54" in run.errors[-1]
 
@@ -148,24 +147,18 @@ def test_simulator_that_crashes(monkeypatch):
 
 @needs_icarus
 def test_kernel_beside_the_rtl(tmp_path):
-    """The HLS kernel of the same program agrees frame by frame; that of another program does not."""
-    x = codes(TENSOR, 6, seed=1)
-    for offset, agrees in ((1, True), (2, False)):
-        folder = tmp_path / str(offset)
-        write(add_constant(offset), folder)
-        run = cosim.run(pipeline(), [INPUT], OUTPUT, np.clip(x, -128, 100), kernel=folder)
-        if agrees:
-            run.check()
-        else:
-            assert "m_axis: the HLS kernel beside the RTL gives another word (frame 0, beat 0)" in run.errors[0]
-
-
-def add_constant(offset: int) -> Program:
-    """`pipeline` as a program: every channel times 1 plus a constant."""
+    """The HLS kernel of the same function agrees frame by frame, and tells where a wrong RTL leaves it."""
     build = Builder(x=TENSOR)
     ones = np.ones(TENSOR.channels, np.int64)
-    build.add("plus", Affine(TENSOR, ones, Requantize(TENSOR.channels, 0, offset)), "x")
-    return build.program("plus")
+    build.add("plus", Affine(TENSOR, ones, Requantize(TENSOR.channels, 0, 1)), "x")
+    write(build.program("plus"), tmp_path)
+    x = np.minimum(stimulus("off_by_one")[:9], 100)  # the kernel saturates where the pipeline wraps
+    cosim.run(pipeline(), [INPUT], OUTPUT, x, kernel=tmp_path).check()
+    x[x == 100] = 99
+    x[7, 1, 2] = 100
+    run = cosim.run(pipeline("off_by_one"), [INPUT], OUTPUT, x, kernel=tmp_path)
+    assert len(run.errors) == 1
+    assert "m_axis: the HLS kernel beside the RTL gives another word (frame 7, beat 3)" in run.errors[0]
 
 
 def test_bad_arguments(tmp_path):
