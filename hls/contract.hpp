@@ -29,6 +29,23 @@ template <int BITS, bool SIGNED> struct rom {
 };
 #endif
 
+// The type in which a matrix kernel adds up its products, and a code as an operand there. In hardware the accumulator and
+// the code themselves; on a host the native integer that holds the accumulator, because ap_int masks the unused bits
+// in memory after every step (ten times slower). The sum is cast to the accumulator afterwards, and since both wrap
+// modulo a power of two (-fwrapv), the cast gives what masking every step gives, whatever the accumulator's width.
+#ifdef __SYNTHESIS__
+template <class A> struct adder { typedef A type; };
+template <class A, class T> T operand(const T& code) {
+#pragma HLS INLINE
+    return code;
+}
+#else
+template <class A> struct adder { typedef typename native<(A::width <= 32 ? 4 : 8), true>::type type; };
+template <class A, class T> typename adder<A>::type operand(const T& code) {
+    return static_cast<typename adder<A>::type>(code);
+}
+#endif
+
 // The smallest divisor of n that is at least k: how far a loop of n steps is unrolled to do k or more at once.
 constexpr int divisor_from(int n, int k) { return k >= n ? n : n % k == 0 ? k : divisor_from(n, k + 1); }
 

@@ -24,22 +24,23 @@ template <class P>
 void linear_multiply(const typename P::input0_t x[P::inputs],
                      const typename P::weight_rom weight[P::outputs][P::inputs],
                      hls::stream<typename P::output_t>& out) {
+    typedef typename P::accumulator_t accumulator_t;
     constexpr int simd = divisor_from(P::inputs, P::parallel);
 #pragma HLS ARRAY_RESHAPE variable=x cyclic factor=simd dim=1
 #pragma HLS ARRAY_RESHAPE variable=weight cyclic factor=simd dim=2
-    typename P::accumulator_t sum = 0;
+    accumulator_t sum = 0;
 rows:
     for (int n = 0; n < P::outputs; ++n) {
     blocks:
         for (int k = 0; k < P::inputs; k += simd) {
 #pragma HLS PIPELINE II=1
-            typename P::accumulator_t partial = 0;
+            typename adder<accumulator_t>::type partial = 0;
         products:
             for (int s = 0; s < simd; ++s) {
 #pragma HLS UNROLL
-                partial += x[k + s] * typename P::weight_t(weight[n][k + s]);
+                partial += operand<accumulator_t>(x[k + s]) * operand<accumulator_t>(weight[n][k + s]);
             }
-            sum = k == 0 ? partial : typename P::accumulator_t(sum + partial);
+            sum = k == 0 ? accumulator_t(partial) : accumulator_t(sum + partial);
             if (k + simd == P::inputs) {
                 out.write(requantize<P>(sum, n));
             }
