@@ -63,7 +63,7 @@ template <int BITS> struct limits<ap_uint<BITS> > {
 };
 
 // min(max(value, low), highest code of T); low is a code of T.
-template <class T, class V> T clamp(const V& value, long long low) {
+template <class T, class V> T clip(const V& value, long long low) {
 #pragma HLS INLINE
     const ap_int<T::width + 1> bottom = low;
     const ap_int<T::width + 1> top = limits<T>::high;
@@ -73,7 +73,7 @@ template <class T, class V> T clamp(const V& value, long long low) {
 // min(max(value, lowest code of T), highest code of T)
 template <class T, class V> T saturate(const V& value) {
 #pragma HLS INLINE
-    return clamp<T>(value, limits<T>::low);
+    return clip<T>(value, limits<T>::low);
 }
 
 // (value + 2^(shift-1)) >> shift for shift >= 1, value for 0: half toward +infinity. LARGEST bounds the shift; the
@@ -86,7 +86,7 @@ template <int LARGEST, class V> V round_shift(const V& value, int shift) {
     return V(sum >> shift);
 }
 
-// clamp(round_shift((sum + bias_acc) * multiplier, shift) + bias, floor): from accumulator to output code.
+// clip(round_shift((sum + bias_acc) * multiplier, shift) + bias, floor): from accumulator to output code.
 // What a program does not use costs nothing: the extremes of the arrays are compile-time constants.
 template <class P> typename P::output_t requantize(typename P::accumulator_t sum, int channel) {
 #pragma HLS INLINE
@@ -99,7 +99,7 @@ template <class P> typename P::output_t requantize(typename P::accumulator_t sum
     }
     const int shift = P::shift_low == P::shift_high ? int(P::shift_low) : int(P::shift[channel]);
     const accumulator_t rounded = round_shift<int(P::shift_high)>(sum, shift);
-    return clamp<typename P::output_t>(rounded + typename P::bias_t(P::bias[channel]), P::floor);
+    return clip<typename P::output_t>(rounded + typename P::bias_t(P::bias[channel]), P::floor);
 }
 
 // One tensor to every stream that reads it; with no reader, the tensor is drained.

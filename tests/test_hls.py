@@ -1,17 +1,24 @@
 """Every operation's C++ kernel, compiled by g++ from the sources that a vendor's tool gets: equal to the reference."""
 
+import json
+import os
 import shutil
+import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from programs import resmlp, stimulus, two_inputs
 
-from hls import host, project
+from hls import depth, host, project
+from sim.contract import Format
 from sim.errors import BittrueError
-from sim.operation import Operation, discover
-from sim.program import Node, Program
+from sim.linear import Linear
+from sim.operation import Operation, TensorType, discover
+from sim.program import Builder, Node, Program
+from sim.requantize import Requantize
 
 OPERATIONS = discover()
 pytestmark = pytest.mark.needs("g++")
@@ -34,13 +41,46 @@ def batches(program: Program, rng: np.random.Generator) -> list[np.ndarray]:
     return result
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_kernel_equals_reference(name, seed, tmp_path):
-    program, rng = alone(name, seed)
-    project.write(program, tmp_path)
-    x = batches(program, rng)
-    np.testing.assert_array_equal(host.build(tmp_path).predict(*x), program.reference(*x))
+SEEDS = range(6)
+#: Geometries at the limits of the widths, which the random examples do not reach.
+LIMITS = {
+    "widest": Linear(  # 48 bits of accumulator, multipliers that need more than 64 bits with it, shift 40
+        TensorType((2, 3), Format(16)),
+        np.array([[127, -128, 64], [-128, -128, -128]]),
+        Requantize(2, 40, [3, -3], [1 << 22, -(1 << 22)], [1 << 21, (1 << 21) - 1], Format(5)),
+    ),
+    "wide-codes": Linear(  # 40-bit codes in and out, one of them unsigned, no shift
+        TensorType((1, 2), Format(40)), np.array([[3, -4]]), Requantize(1, 0, format=Format(43, signed=False))
+    ),
+    "large-shift": Linear(  # 2^(shift-1) is far above the sum
+        TensorType((2, 2), Format(1)), np.array([[1, 1], [-1, 1]]), Requantize(2, [46, 1], [1, -2], [-5, 3])
+    ),
+    "one-bit": Linear(
+        TensorType((2, 9), Format(1, signed=False)), np.ones((1, 9), int), Requantize(1, 2, format=Format(1)), Format(2)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def every_kernel(tmp_path_factory):
+    """Every operation with every seed in one program, each with inputs of its own, so that one compilation does."""
+    cases = LIMITS | {f"{name}-{seed}": alone(name, seed)[0]["y"] for name in OPERATIONS for seed in SEEDS}
+    build = Builder(**{f"{key} {k}": kind for key, op in cases.items() for k, kind in enumerate(op.inputs)})
+    for key, op in cases.items():
+        build.add(key, op, *(f"{key} {k}" for k in range(len(op.inputs))))
+    program = build.program(next(iter(cases)))
+    x = batches(program, np.random.default_rng(7))
+    traced = host.build(project.write(program, tmp_path_factory.mktemp("kernels"))).trace(*x)
+    return program, dict(zip(program.inputs, x, strict=True)), traced
+
+
+@pytest.mark.parametrize("key", [*LIMITS, *(f"{name}-{seed}" for name in OPERATIONS for seed in SEEDS)])
+def test_kernel_equals_reference(every_kernel, key):
+    program, x, traced = every_kernel
+    op = program[key]
+    expected = op.reference(*(x[f"{key} {k}"] for k in range(len(op.inputs))))
+    np.testing.assert_array_equal(traced[key], expected)
+    assert traced[key].dtype == expected.dtype
 
 
 @pytest.mark.parametrize("make", [resmlp, two_inputs])
@@ -52,10 +92,9 @@ def test_whole_program_with_every_tensor(make, tmp_path):
     np.testing.assert_array_equal(kernel.predict(*x), program.reference(*x))
     truth = program.trace(*x).tensors
     traced = kernel.trace(*x)
-    traced = getattr(traced, "tensors", traced)
-    assert {node.name for node in program.nodes} <= set(traced)
-    for node in program.nodes:
-        np.testing.assert_array_equal(traced[node.name], truth[node.name], err_msg=node.name)
+    assert list(traced) == list(truth)
+    for name, codes in truth.items():
+        np.testing.assert_array_equal(traced[name], codes, err_msg=name)
 
 
 def test_text_is_deterministic(tmp_path):
@@ -81,3 +120,169 @@ def test_operation_without_kernel_is_named(tmp_path):
     with pytest.raises(BittrueError, match=r"(?i)unknown"):
         project.write(Program(program.inputs, (Node("y", orphan, ("x0", "x1")),), "y"), tmp_path / "p")
     assert not shutil.os.path.exists(tmp_path / "p" / "top.cpp")
+
+
+def test_interval_sets_the_products_a_cycle_and_no_result(tmp_path):
+    program = resmlp()
+    largest = max(kind.size for kind in program.types.values())
+    for interval, folder in ((0, "fast"), (4 * largest, "slow")):
+        project.write(program, tmp_path / folder, interval=interval)
+    texts = [(tmp_path / folder / "parameters.h").read_text() for folder in ("fast", "slow")]
+    assert texts[0] != texts[1]
+    assert texts[1].count("parallel = 1;") == len(program.nodes)
+    x = stimulus(program, 8, seed=1)
+    np.testing.assert_array_equal(host.build(tmp_path / "slow").predict(*x), program.reference(*x))
+
+
+# -- streams ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make", [resmlp, two_inputs])
+def test_depths_cannot_deadlock(make, tmp_path):
+    folder = project.write(make(), tmp_path)
+    depths = json.loads((folder / "project.json").read_text())["streams"]
+    depth.check(depth.record(folder), depths)
+
+
+def test_a_stream_too_shallow_is_found(tmp_path):
+    """The residual's stream is made shallower one by one: at some depth the network deadlocks, below it as well."""
+    folder = project.write(resmlp(), tmp_path)
+    depths = json.loads((folder / "project.json").read_text())["streams"]
+    processes = depth.record(folder)
+    name = next(name for name, codes in depths.items() if codes > 2)
+
+    def runs(shallow: int) -> bool:
+        try:
+            depth.check(processes, depths | {name: shallow})
+        except BittrueError:
+            return False
+        return True
+
+    verdicts = [runs(shallow) for shallow in range(depths[name], 0, -1)]
+    with pytest.raises(BittrueError, match=f"deadlock, .* writes full {name}"):
+        depth.check(processes, depths | {name: 1})
+    assert verdicts[0]
+    assert not verdicts[-1]
+    assert verdicts == sorted(verdicts, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("add.hpp", "i < P::output_size", "i < P::output_size - 1", "read while empty"),
+        ("mean.hpp", "if (t == P::tokens - 1)", "if (true)", "never read"),
+        ("contract.hpp", "beat.last = i == SIZE - 1;", "beat.last = 0;", "TLAST"),
+    ],
+)
+def test_a_kernel_that_miscounts_is_an_error(file, old, new, message, tmp_path):
+    program = resmlp()
+    folder = project.write(program, tmp_path)
+    text = (folder / file).read_text()
+    assert text.count(old) == 1
+    (folder / file).write_text(text.replace(old, new))
+    with pytest.raises(BittrueError, match=message):
+        host.build(folder).predict(*stimulus(program, 2, seed=0))
+
+
+def test_one_weight_bit_is_noticed(tmp_path):
+    program = resmlp()
+    first = program.nodes[0].operation
+    weight = first.weight.copy()
+    weight[0, 0] ^= 1
+    altered = Program(
+        program.inputs,
+        (Node(program.nodes[0].name, replace(first, weight=weight), program.nodes[0].operands), *program.nodes[1:]),
+        program.result,
+    )
+    x = stimulus(program, 20, seed=2)
+    kernel = host.build(project.write(altered, tmp_path))
+    name = program.nodes[0].name
+    assert not np.array_equal(kernel.trace(*x)[name], program.trace(*x).tensors[name])
+
+
+# -- what the vendor's tool reads -----------------------------------------------------------------------------
+def run_test_bench(folder: Path) -> subprocess.CompletedProcess:
+    """The generated test bench, compiled with the host's streams in place of the vendor's."""
+    include = [f"-I{folder / 'host'}", f"-I{folder}", f"-I{host.find_headers()}"]
+    sources = [str(folder / "tb.cpp"), str(folder / "top.cpp")]
+    command = ["g++", "-std=c++14", "-O1", "-w", "-DBITTRUE_HOST", *include, *sources, "-o", str(folder / "tb")]
+    subprocess.run(command, check=True)
+    run = [str(folder / "tb"), str(folder / "vectors")]
+    return subprocess.run(run, capture_output=True, text=True, check=False)
+
+
+def test_test_bench_passes_and_an_altered_expected_value_fails(tmp_path):
+    folder = project.write(two_inputs(), tmp_path)
+    done = run_test_bench(folder)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == f"{project.FRAMES} frames, 0 mismatches\n"
+    expected = folder / "vectors" / "m_axis.txt"
+    first, rest = expected.read_text().split(" ", 1)
+    expected.write_text(f"{int(first) ^ 1} {rest}")
+    done = subprocess.run([folder / "tb", folder / "vectors"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"frame 0, code 0: expected {int(first) ^ 1}, got {first}" in done.stdout
+    expected.write_text(first)
+    done = subprocess.run([folder / "tb", folder / "vectors"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+
+
+def test_script_runs_the_steps_it_is_asked_for(tmp_path):
+    """The Tcl script in a plain interpreter, with the vendor's commands recorded instead of run."""
+    tkinter = pytest.importorskip("tkinter", reason="Python has no tkinter, so no Tcl interpreter to try the script in")
+    folder = project.write(two_inputs(), tmp_path)
+
+    def calls(arguments: str) -> list[tuple[str, ...]]:
+        tcl, made = tkinter.Tcl(), []
+        commands = "open_project set_top add_files open_solution set_part create_clock csim_design csynth_design"
+        for name in f"{commands} cosim_design export_design exit".split():
+            tcl.createcommand(name, lambda *rest, name=name: made.append((name, *rest)))
+        tcl.setvar("argv", arguments)
+        tcl.eval(f"source {{{folder / 'run_hls.tcl'}}}")
+        return made
+
+    made = calls("-f run_hls.tcl part=xc7a100t-csg324-1 clock=8 steps=csynth,csim")
+    assert ("set_part", "xc7a100t-csg324-1") in made
+    assert ("create_clock", "-period", "8", "-name", "default") in made
+    names = [call[0] for call in made]
+    assert names[-3:] == ["csim_design", "csynth_design", "exit"]
+    for call in made:
+        if call[0] == "add_files":
+            assert Path(call[-3]).is_file()
+    names = [call[0] for call in calls("-f run_hls.tcl")]
+    assert names[-5:] == ["csim_design", "csynth_design", "cosim_design", "export_design", "exit"]
+    with pytest.raises(tkinter.TclError, match="unknown step 'synth'"):
+        calls("-f run_hls.tcl steps=synth")
+
+
+# -- bad input ------------------------------------------------------------------------------------------------
+def test_absent_compiler_is_named_with_its_remedy(tmp_path, monkeypatch):
+    folder = project.write(two_inputs(), tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BittrueError, match=r"no-such-compiler is not installed; install g\+\+"):
+        host.build(folder)
+
+
+def test_folder_without_project_and_source_that_does_not_compile(tmp_path):
+    with pytest.raises(BittrueError, match="no complete HLS project"):
+        host.build(tmp_path)
+    folder = project.write(two_inputs(), tmp_path / "p")
+    os.remove(folder / "top.cpp")
+    with pytest.raises(BittrueError, match=r"no complete HLS project .*top\.cpp"):
+        host.build(folder)
+    (folder / "top.cpp").write_text("void nothing() { undeclared(); }\n")
+    with pytest.raises(BittrueError, match="does not compile: .*error"):
+        host.build(folder)
+
+
+def test_wrong_inputs_are_refused(tmp_path):
+    program = two_inputs()
+    kernel = host.build(project.write(program, tmp_path))
+    x = stimulus(program, 4, seed=0)
+    with pytest.raises(BittrueError, match="has 2 inputs"):
+        kernel.predict(x[0])
+    with pytest.raises(BittrueError, match="expected shape"):
+        kernel.predict(x[0][..., None], x[1])
+    with pytest.raises(BittrueError, match="codes are integers"):
+        kernel.predict(x[0].astype(float), x[1])
+    with pytest.raises(BittrueError, match="different batch sizes"):
+        kernel.predict(x[0][:2], x[1])
+    assert kernel.predict(*(v[:0] for v in x)).shape == (0, *program.output.shape)
