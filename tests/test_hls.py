@@ -47,7 +47,7 @@ LIMITS = {
     "widest": Linear(  # 48 bits of accumulator, multipliers that need more than 64 bits with it, shift 40
         TensorType((2, 3), Format(16)),
         np.array([[127, -128, 64], [-128, -128, -128]]),
-        Requantize(2, 40, [3, -3], [1 << 22, -(1 << 22)], [1 << 21, (1 << 21) - 1], Format(5)),
+        Requantize(2, 40, [3, -3], [1 << 22, -(1 << 22)], [6 << 20, (6 << 20) - 1], Format(5)),
     ),
     "wide-codes": Linear(  # 40-bit codes in and out, one of them unsigned, no shift
         TensorType((1, 2), Format(40)), np.array([[3, -4]]), Requantize(1, 0, format=Format(43, signed=False))
