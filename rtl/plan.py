@@ -102,11 +102,15 @@ class Plan:
 
 
 def fold(operation: Linear, interval: int, name: str) -> Folding:
-    """The folding with the fewest multipliers that works a frame off within `interval` cycles."""
+    """The folding with the fewest multipliers that works a frame off within `interval` cycles.
+
+    A `simd` that the lanes of a fast enough input stream divide is preferred, so that no converter narrows it.
+    """
     outputs, inputs = operation.weight.shape
     budget = interval // operation.input.tokens
+    lanes = next((n for n in divisors(inputs) if inputs // n <= budget), inputs)
     fitting = [
-        (simd * pe, pe, simd)
+        (simd % lanes != 0, simd * pe, pe, simd)
         for pe in divisors(outputs)
         for simd in divisors(inputs)
         if (outputs // pe) * (inputs // simd) <= budget
@@ -116,7 +120,7 @@ def fold(operation: Linear, interval: int, name: str) -> Folding:
             f"{name}: {operation.input.tokens} tokens need at least {operation.input.tokens} cycles a frame, "
             f"so an interval of {interval} cannot be reached"
         )
-    _, pe, simd = min(fitting)
+    *_, pe, simd = min(fitting)
     return Folding(simd, pe)
 
 
@@ -168,7 +172,9 @@ def size_fifos(plan: Plan) -> Plan:
     guesses: dict[int, int] = {}  # joins of the same size mostly need the same depth
     for edge, most in needed.items():
         if most:
-            entries = _smallest(lambda n, edge=edge: unchanged(needed | {edge: n}), most, guesses.get(most, most // 2))
+            others = dict(needed)
+            enough = lambda n, edge=edge, others=others: unchanged(others | {edge: n})  # noqa: E731
+            entries = _smallest(enough, most, guesses.get(most, most // 2))
             needed, guesses[most] = needed | {edge: entries}, entries
     needed = {edge: entries for edge, entries in needed.items() if entries}
     if goal.interval is None or goal.latency is None:
