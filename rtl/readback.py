@@ -237,7 +237,7 @@ def _harmless(option: str, arguments: list[Any]) -> bool:
     - sign-conversion, signed to unsigned of the same width: the net takes the bits as they are, and whoever reads it
       as a number says `$signed` again;
     - arith-op-mismatch, operands of different widths but the same sign: both are extended, by that sign, to the width
-      of the result; a result that is too narrow is a width-trunc.
+      of the result; a lost carry is not seen here, only in simulation.
 
     A conversion that changes the width, and operands of different signs, are neither of the two.
     """
