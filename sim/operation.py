@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -155,10 +156,31 @@ class Operation(ABC):
         """
         return None
 
+    def fuse(self, producer: Operation) -> Callable[..., np.ndarray] | None:
+        """A fast exact execution of this operation after its only `producer`, without the tensor between them.
+
+        Called as `run(*operands of the producer, out=array or None)`; saturation is not counted. None when there is
+        none. A function of one code joins the epilogue of a matrix product; other operations add their own.
+        """
+        if not hasattr(producer, "kernel") or len(self.inputs) != 1 or (table := self.table()) is None:
+            return None
+        return product(producer, self.output, table)
+
     @classmethod
     @abstractmethod
     def example(cls, rng: np.random.Generator) -> Operation:
         """A random valid operation of small geometry: the conformance tests draw from this."""
+
+
+def product(operation: Any, output: TensorType, table: np.ndarray | None) -> Callable[..., np.ndarray]:
+    """A matrix product, with the table of the function that reads it in its epilogue; saturation is not counted."""
+
+    def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        rows = None if out is None else out.reshape(-1, output.channels)
+        codes, _ = operation.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table, out=rows)
+        return codes.reshape(len(x), *output.shape)
+
+    return run
 
 
 def tabulate(op: Operation) -> np.ndarray:

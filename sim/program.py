@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sim.errors import BittrueError
-from sim.operation import Operation, TensorType
+from sim.operation import Operation, TensorType, product
 
 #: Samples run together: small enough for the cache, large enough to amortise Python.
 BLOCK = 256
@@ -46,24 +46,13 @@ class _Step:
 
 def _plain(operation: Operation) -> Callable[..., np.ndarray]:
     if hasattr(operation, "kernel"):
-        return _product(operation, operation.output, None)
+        return product(operation, operation.output, None)
 
     def run(*x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         codes, _ = operation.run(*x)
         if out is not None:
             out[...] = codes
         return codes
-
-    return run
-
-
-def _product(operation: Any, output: TensorType, table: np.ndarray | None) -> Callable[..., np.ndarray]:
-    """A matrix product, with the table of the function that reads it in its epilogue; saturation is not counted."""
-
-    def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        rows = None if out is None else out.reshape(-1, output.channels)
-        codes, _ = operation.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table, out=rows)
-        return codes.reshape(len(x), *output.shape)
 
     return run
 
@@ -191,24 +180,23 @@ class Program:
 
     @cached_property
     def _steps(self) -> list[_Step]:
-        """What a plain run does: the operations in order, a matrix product fused with the table that reads it."""
-        fused: dict[str, Node] = {}
+        """What a plain run does: the operations in order, pairs that can run as one fused (`Operation.fuse`)."""
+        fused: dict[str, tuple[Node, Callable[..., np.ndarray]]] = {}
+        taken: set[str] = set()
         for node in self.nodes:
             reader = self.readers[node.name][0] if len(self.readers[node.name]) == 1 else None
-            kernel = getattr(node.operation, "kernel", None)
-            if kernel is None or reader is None or node.name == self.result or len(reader.operands) != 1:
+            if node.name in taken or reader is None or node.name == self.result or len(reader.operands) != 1:
                 continue
-            if reader.operation.table() is not None:
-                fused[node.name] = reader
-        skipped = {reader.name for reader in fused.values()}
+            run = reader.operation.fuse(node.operation)
+            if run is not None:
+                fused[node.name] = reader, run
+                taken.add(reader.name)
         steps = []
         for node in self.nodes:
             if node.name in fused:
-                reader = fused[node.name]
-                function = reader.operation
-                run = _product(node.operation, function.output, function.table())
+                reader, run = fused[node.name]
                 steps.append(_Step(reader.name, node.operands, run))
-            elif node.name not in skipped:
+            elif node.name not in taken:
                 steps.append(_Step(node.name, node.operands, _plain(node.operation)))
         last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
         last[self.result] = len(steps)
