@@ -1,4 +1,4 @@
-"""Whole programs without training: a ResMLP with random parameters whose codes spread over the range, and stimuli.
+"""Whole programs without training: networks with random parameters whose codes spread over the range, and stimuli.
 
 Parameters drawn without care make a dead network: everything saturates or becomes 0, and a wrong adder passes
 unseen. Here each shift is chosen from the accumulators that a random batch really makes, one operation after the
@@ -14,12 +14,15 @@ import numpy as np
 from sim.add import Add
 from sim.affine import Affine
 from sim.contract import INT8, Format
+from sim.encode import Encode
+from sim.fs_neuron import FsNeuron
 from sim.lerp import Lerp
 from sim.linear import Linear
 from sim.mean import Mean
 from sim.operation import Operation, TensorType
 from sim.program import Builder, Program
 from sim.requantize import Requantize
+from sim.spiking_linear import SpikingLinear
 from sim.transpose import Transpose
 
 #: Wanted standard deviation of the codes of an 8-bit tensor: two of them reach about two thirds of the range.
@@ -100,6 +103,28 @@ class _Growing:
         kind = self.build.types[x]
         return self.add(name, Mean(kind, self.requantize(self.codes[x].sum(axis=1))), x)
 
+    def encode(self, name: str, x: str) -> tuple[str, np.ndarray]:
+        """The spike train and what its steps are worth."""
+        encode = Encode(self.build.types[x])
+        return self.add(name, encode, x), encode.decode
+
+    def fire(self, name: str, x: str, steps: int, halving: bool) -> tuple[str, np.ndarray]:
+        """Neurons that fire often: the ReLU set, or one that falls off with random bends and clips a few values."""
+        kind = self.build.types[x]
+        powers = np.int64(1) << np.arange(steps - 1, -1, -1)
+        if halving:
+            return self.add(name, FsNeuron(kind, powers, powers), x), powers
+        fall = 0.4 * kind.format.high * 0.7 ** np.arange(steps)
+        threshold, reset, decode = np.round(fall + self.rng.normal(0, fall[0] / 6, (3, steps))).astype(np.int64)
+        lowest, highest = int(0.9 * kind.format.low), int(0.8 * kind.format.high)
+        return self.add(name, FsNeuron(kind, threshold, reset, lowest, highest), x), decode
+
+    def spiking(self, name: str, spikes: str, decode: np.ndarray, outputs: int, part: float = 1) -> str:
+        kind = self.build.types[spikes]
+        weight = self.rng.integers(-128, 128, (outputs, kind.channels))
+        acc = (self.codes[spikes] * decode[:, None]).sum(axis=-2) @ weight.T
+        return self.add(name, SpikingLinear(kind, weight, decode, self.requantize(acc, part=part)), spikes)
+
     def block(self, name: str, x: str, hidden: int, nonlinearity: str, segments: int) -> str:
         tokens, channels = self.build.types[x].shape
         residual = self.affine(f"{name}.token.residual", x, part=0.7)
@@ -161,6 +186,23 @@ def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: in
     requantize = grow.requantize(grow.codes[total] @ weight.T, Format(12))
     result = grow.add("out", Linear(grow.build.types[total], weight, requantize), total)
     return grow.build.program(result)
+
+
+def spiking(
+    *, shape: tuple[int, ...] = (6,), channels: int = 5, classes: int = 3, steps: int = 6, halving: bool, seed: int = 0
+) -> Program:
+    """A spiking network with a residual block: input `x` int8 `shape`, result `classifier` int8 `[..., classes]`.
+
+    Codes as spike words into a spiking layer, neurons and a second layer added to their input, then neurons whose
+    spike train two layers read, and the sum of the two. `halving` takes the ReLU set, whose layers need no multiplier.
+    """
+    grow = _Growing(seed, x=TensorType(shape, INT8))
+    x = grow.spiking("embed", *grow.encode("encode", "x"), channels)
+    u = grow.spiking("block.layer", *grow.fire("block.fire", x, steps, halving), channels, part=0.7)
+    x = grow.sum("block", u, x)
+    spikes, decode = grow.fire("fire", x, steps, halving)
+    left, right = (grow.spiking(name, spikes, decode, classes, part=0.7) for name in ("left", "right"))
+    return grow.build.program(grow.sum("classifier", left, right))
 
 
 def segment(program: Program, start: str, stop: str) -> Program:

@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import resmlp, stimulus, two_inputs
+from programs import resmlp, spiking, stimulus, two_inputs
 
 from hls import depth, host, project
 from sim.contract import Format
@@ -83,7 +84,14 @@ def test_kernel_equals_reference(every_kernel, key):
     assert traced[key].dtype == expected.dtype
 
 
-@pytest.mark.parametrize("make", [resmlp, two_inputs])
+#: Spike trains with and without tokens, with and without multipliers.
+SPIKING = [
+    pytest.param(partial(spiking, halving=True), id="spiking"),
+    pytest.param(partial(spiking, shape=(3, 4), halving=False), id="spiking-tokens"),
+]
+
+
+@pytest.mark.parametrize("make", [resmlp, two_inputs, *SPIKING])
 def test_whole_program_with_every_tensor(make, tmp_path):
     program = make()
     project.write(program, tmp_path)
@@ -135,7 +143,7 @@ def test_interval_sets_the_products_a_cycle_and_no_result(tmp_path):
 
 
 # -- streams ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("make", [resmlp, two_inputs])
+@pytest.mark.parametrize("make", [resmlp, two_inputs, *SPIKING])
 def test_depths_cannot_deadlock(make, tmp_path):
     folder = project.write(make(), tmp_path)
     depths = json.loads((folder / "project.json").read_text())["streams"]
@@ -196,6 +204,27 @@ def test_one_weight_bit_is_noticed(tmp_path):
     kernel = host.build(project.write(altered, tmp_path))
     name = program.nodes[0].name
     assert not np.array_equal(kernel.trace(*x)[name], program.trace(*x).tensors[name])
+
+
+@pytest.mark.parametrize(
+    ("halving", "file", "old", "new", "tensor"),
+    [
+        (True, "encode.hpp", "rest[c] = word << 1", "rest[c] = word >> 1", "encode"),
+        (True, "fs_neuron.hpp", "v > typename", "v >= typename", "block.fire"),
+        (False, "fs_neuron.hpp", "x > highest ? highest", "x > highest ? membrane_t(x)", "block.fire"),
+        (True, "spiking_linear.hpp", "spikes[i + s] != 0", "spikes[i + s] == 0", "embed"),
+        (True, "spiking_linear.hpp", "P::decode[t] < 0", "false", "embed"),
+        (False, "spiking_linear.hpp", "t == 0 ? accumulator_t(0) : acc[n]", "acc[n]", "block.layer"),
+    ],
+)
+def test_one_fault_in_a_spiking_kernel_is_noticed(halving, file, old, new, tensor, tmp_path):
+    program = spiking(shape=(2, 4), halving=halving)
+    folder = project.write(program, tmp_path)
+    text = (folder / file).read_text()
+    assert text.count(old) == 1
+    (folder / file).write_text(text.replace(old, new))
+    x = stimulus(program, 40, seed=4)
+    assert not np.array_equal(host.build(folder).trace(*x)[tensor], program.trace(*x).tensors[tensor])
 
 
 # -- what the vendor's tool reads -----------------------------------------------------------------------------
