@@ -1,0 +1,143 @@
+"""Integrate-and-fire neurons: one membrane per channel in a small memory, updated as each time step passes."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+
+from rtl.requantize import channel_constants
+from rtl.stage import (
+    Stage,
+    Storage,
+    Structure,
+    Timing,
+    advance,
+    counting,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
+from sim.contract import Format
+from sim.lif import Lif
+
+#: Cycles of an update when the groups of channels leave that much time: add, compare and reset, multiply, round.
+LONGEST_LOOP = 4
+
+
+@realises(Lif)
+class LifStage(Stage):
+    """`v = decay(m) + x 2^guard`, spike and reset: the state is C / lanes words in a distributed memory.
+
+    A membrane is needed again C / lanes beats after it was read, so that the update may take as many cycles, up to
+    four register stages; with one group of channels it is a single cycle's path.
+
+    Latency     3 cycles, 4 with several groups of channels
+    Throughput  one beat a cycle
+    """
+
+    def __init__(self, operation: Lif, *, lanes: int):
+        self.operation = operation
+        self.groups = operation.input.channels // lanes
+        self.loop = min(self.groups, LONGEST_LOOP)
+        depth = 3 + (self.loop >= 2)
+        frame = operation.input.size // lanes
+        self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=frame)
+        super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        op, lanes = self.operation, self.lanes_in
+        v, m, product, kept = op.ranges
+        built.count(self.groups - 1, op.steps - 1)
+        stored = 0
+        for lane in range(lanes):
+            built.registers += op.input.format.bits
+            built.add(v.bits)
+            if op.fires:
+                built.add(v.bits, registered=False)
+                built.select(m.bits)
+                if op.subtract:
+                    built.add(m.bits, registered=False)
+            if op.shift:
+                built.multipliers += 1
+                built.add(product.bits, registered=self.loop >= 4)
+            for values in (op.threshold, op.reset, op.keep):
+                mine = None if values is None else values[lane::lanes]
+                if mine is not None and not (mine == mine[0]).all():
+                    stored += Format.covering(mine).bits
+        if op.keep.any():
+            built.lutrams += -(-lanes * kept.bits // 4) * -(-self.groups // 16)
+            built.select_bits += lanes * kept.bits
+        if stored:
+            built.store(Storage(stored, self.groups, table=True))
+            built.count(self.groups - 1)
+        return built
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        op, lanes = self.operation, self.lanes_in
+        outlet = self.outlet(m)
+        go = self.accept(m, outlet)
+        membrane, after, product, kept = (shape_of(r) for r in op.ranges)
+        valid = valid_chain(m, go, max(self.loop, self.timing.depth - 1))
+
+        group, step = Signal(counting(self.groups)), Signal(counting(op.steps))
+        group_last = advance(m, group, self.groups - 1, go)
+        advance(m, step, op.steps - 1, go & group_last)
+        where = register(m, group, name="where")
+        first = register(m, step == 0, name="first")
+        # Two rows at least: the address of a single one would have no bits.
+        m.submodules.membranes = memory = Memory(
+            shape=data.ArrayLayout(kept, lanes),
+            depth=len(counting(self.groups)),
+            init=[],
+            attrs={"ram_style": "distributed"},
+        )
+        read, write = memory.read_port(domain="comb"), memory.write_port()
+        m.d.comb += [
+            read.addr.eq(where),
+            write.addr.eq(register(m, where, name="back", cycles=self.loop - 1)),
+            write.en.eq(valid[self.loop]),
+        ]
+
+        fields = {"keep": op.keep}
+        if op.fires:
+            fields |= {"threshold": op.threshold, "reset": op.reset}
+        constants = channel_constants(m, "lif", fields, lanes, go)
+
+        def constant(name: str, lane: int, cycles: int) -> Value:
+            """A channel's constant, as many cycles after the channel's first."""
+            value = Value.cast(constants[name][lane])
+            return value if isinstance(value, Const) else register(m, value, name=f"{name}{lane}", cycles=cycles)
+
+        def cut(value: Value, shape, name: str, position: int) -> Value:
+            """The value in its shape, behind a register where the loop has so many cycles."""
+            if position < self.loop:
+                return register(m, value, shape, name=name)
+            exact = Signal(shape, name=name)
+            m.d.comb += exact.eq(value)
+            return exact
+
+        late = int(self.loop >= 2)
+        for lane in range(lanes):
+            x = register(m, self.i.payload.data[lane], shape_of(op.input.format), name=f"x{lane}")
+            u = Mux(first, 0, read.data[lane]) if op.keep.any() else Const(0)
+            v = cut(u + (x << op.guard), membrane, f"v{lane}", 1)
+            result, left = v, v
+            if op.fires:
+                result = v > constant("threshold", lane, late)
+                reset = constant("reset", lane, late)
+                left = Mux(result, v - reset if op.subtract else reset, v)
+            left = cut(left, after, f"m{lane}", 2)
+            scaled = cut(left * constant("keep", lane, late + (self.loop >= 3)), product, f"scaled{lane}", 3)
+            m.d.comb += write.data[lane].eq((scaled + ((1 << op.shift) >> 1)) >> op.shift)
+            m.d.comb += outlet.payload.data[lane].eq(register(m, result, shape_of(op.output.format), name=f"y{lane}"))
+        m.d.comb += [
+            outlet.issue.eq(go),
+            outlet.push.eq(valid[self.timing.depth - 1]),
+            outlet.payload.last.eq(register(m, self.i.payload.last, name="last", cycles=self.timing.depth - 1)),
+        ]
+        return m
