@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from rtl.estimate import PRICES
-from rtl.pipeline import Folding
+from rtl.folding import Folding
 from rtl.plan import Plan, size_fifos
 from rtl.stage import Structure
 from rtl.verilog import emit

@@ -17,8 +17,9 @@ class Control:
     advance       one step of work is issued in this cycle, for (`read_block`, `word`, `step`)
     word          counts the steps of a block, 0 .. beats_out * steps - 1
     step          counts the steps of an output beat, 0 .. steps - 1
-    issue         the step is the last of its output beat
+    issue         the step is the last of its output beat, in the last of `gather` blocks
     release       the step is the last of its block
+    turn          counts the blocks that make one block of output, 0 .. gather - 1
     """
 
     write: Signal
@@ -31,6 +32,7 @@ class Control:
     step: Signal
     issue: Signal
     release: Signal
+    turn: Signal
 
 
 class BufferedStage(Stage):
@@ -39,6 +41,7 @@ class BufferedStage(Stage):
     def structure(self) -> Structure:
         t, built = self.timing, super().structure()
         built.count(t.blocks, t.blocks - 1, t.blocks - 1, t.beats_in - 1, t.beats_out * t.steps - 1, t.steps - 1)
+        built.count(t.gather - 1)
         return built
 
     def control(self, m: Module, outlet: Outlet) -> Control:
@@ -55,20 +58,16 @@ class BufferedStage(Stage):
         m.d.comb += write_full.eq(write & advance(m, write_beat, t.beats_in - 1, write))
         advance(m, write_block, t.blocks - 1, write_full)
 
-        m.d.comb += go.eq(active & (outlet.available | ~issue_next(m, step, t.steps)))
-        m.d.comb += [issue.eq(go & (step == t.steps - 1)), outlet.issue.eq(issue)]
+        turn, final = Signal(counting(t.gather)), Signal()
+        m.d.comb += final.eq((step == t.steps - 1) & (turn == t.gather - 1))  # so it needs a credit
+        m.d.comb += go.eq(active & (outlet.available | ~final))
+        m.d.comb += [issue.eq(go & final), outlet.issue.eq(issue)]
         advance(m, step, t.steps - 1, go)
         m.d.comb += release.eq(go & advance(m, word, t.beats_out * t.steps - 1, go))
         advance(m, read_block, t.blocks - 1, release)
+        advance(m, turn, t.gather - 1, release)
 
         after = Signal.like(held)
         m.d.comb += after.eq(held + write_full - release)
         m.d.sync += [held.eq(after), room.eq(after != t.blocks), active.eq(after != 0)]
-        return Control(write, write_block, write_beat, write_full, go, read_block, word, step, issue, release)
-
-
-def issue_next(m: Module, step: Signal, steps: int) -> Signal:
-    """Whether the coming step is the last of its output beat, and so needs a credit."""
-    at_last = Signal(name="last_step")
-    m.d.comb += at_last.eq(step == steps - 1)
-    return at_last
+        return Control(write, write_block, write_beat, write_full, go, read_block, word, step, issue, release, turn)

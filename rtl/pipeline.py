@@ -11,20 +11,13 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from rtl.folding import Folding
 from rtl.plumbing import Fifo, Fork, Narrow, Widen
 from rtl.schedule import Flow, simulate
 from rtl.stage import Stage, beat, realisation
 from sim.errors import BittrueError
-from sim.operation import TensorType
+from sim.operation import Operation, TensorType
 from sim.program import Program
-
-
-@dataclass(frozen=True)
-class Folding:
-    """How many inputs (`simd`) and outputs (`pe`) a matrix stage works on each cycle."""
-
-    simd: int
-    pe: int
 
 
 @dataclass
@@ -79,10 +72,11 @@ class Network:
                     self.elements[source].fifo = f"{node.name}.{k}"
                 sources[k] = self._convert(f"{node.name}_width{k}", source, lanes)
             options = {"lanes": lanes}
-            if node.name in folding:
-                options |= {"simd": folding[node.name].simd, "pe": folding[node.name].pe}
+            folded = folding.get(node.name)
+            if folded is not None:
+                options |= {"simd": folded.simd, "pe": folded.pe}
             try:
-                stage = realisation(operation)(operation, **options)
+                stage = component(operation, folded)(operation, **options)
             except BittrueError as error:
                 raise BittrueError(f"{node.name}: {error}") from error
             self.made[node.name] = self._enter(node.name, stage, sources, operation.output, node.name)
@@ -105,12 +99,13 @@ class Network:
 
     def _lanes(self, sources: list[int], operation, folding: Folding | None) -> int:
         lanes = [self.elements[s].stage.lanes_out for s in sources]
+        make = component(operation, folding)
         if folding is not None:
-            return math.gcd(lanes[0], folding.simd)
+            return folding.simd if getattr(make, "whole_beats", False) else math.gcd(lanes[0], folding.simd)
         if len(lanes) > 1:
             return max(lanes)
-        if hasattr(realisation(operation), "legal_lanes"):
-            return realisation(operation).legal_lanes(operation, lanes[0])
+        if hasattr(make, "legal_lanes"):
+            return make.legal_lanes(operation, lanes[0])
         return lanes[0]
 
     def _fifo(self, name: str, source: int, entries: int) -> int:
@@ -135,10 +130,32 @@ class Network:
         """Cycles per frame of the slowest stage: the pipeline's interval when no FIFO is too shallow."""
         return max(e.stage.interval for e in self.elements)
 
-    def schedule(self, frames: int, entries: Mapping[str, int] | None = None, goal: np.ndarray | None = None) -> Flow:
+    @property
+    def dynamic(self) -> list[Element]:
+        """The elements whose cycles depend on the data."""
+        return [e for e in self.elements if e.stage.timing.work]
+
+    def work(self, *x: np.ndarray) -> dict[int, np.ndarray]:
+        """The cycles of every block of the elements whose work depends on the data, for a batch, by element."""
+        tensors = self.program.trace(*x).tensors
+        operands = {node.name: node.operands for node in self.program.nodes}
+        return {
+            k: e.stage.work(*(tensors[name] for name in operands[e.node]))
+            for k, e in enumerate(self.elements)
+            if e.stage.timing.work
+        }
+
+    def schedule(
+        self,
+        frames: int,
+        entries: Mapping[str, int] | None = None,
+        goal: np.ndarray | None = None,
+        work: Mapping[int, np.ndarray] | None = None,
+    ) -> Flow:
         """The cycles of `frames` frames.
 
-        `entries` tries other FIFO depths (0 takes the FIFO out); `goal` as in `rtl.schedule.simulate`.
+        `entries` tries other FIFO depths (0 takes the FIFO out); `goal` as in `rtl.schedule.simulate`; `work` is what
+        the method of that name gives, else every block takes the most cycles that it can.
         """
         entries = entries or {}
         gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}
@@ -156,7 +173,13 @@ class Network:
                 operands.append((place[source], branch))
             reads.append(tuple(operands))
         beats = self.types[self.output].size // self.elements[self.output].stage.lanes_out
-        return simulate(stages, reads, (place[self.output], self.output_branch), beats, frames, goal)
+        told = {place[index]: cycles for index, cycles in (work or {}).items()}
+        return simulate(stages, reads, (place[self.output], self.output_branch), beats, frames, goal, told)
+
+
+def component(operation: Operation, folding: Folding | None):
+    """The class of the stage of an operation, in the architecture that its folding names."""
+    return realisation(operation) if folding is None else realisation(operation, folding.architecture)
 
 
 class Pipeline(wiring.Component):

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from rtl.estimate import DEVICES, Area, estimate
-from rtl.pipeline import Folding, Network
+from rtl.folding import Folding, divisors
+from rtl.pipeline import Network
 from rtl.ports import StreamPort
+from rtl.schedule import Flow
+from rtl.stage import PARALLEL, REALISATIONS, realisation
 from sim.errors import BittrueError
-from sim.linear import Linear
 from sim.operation import TensorType
 from sim.program import Program
-
-
-def divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,9 @@ class Plan:
     fifos              entries of the FIFO before operand k of a node, by "node.k"
     estimated_latency  cycles from the first input beat to the first output beat, unstalled
     estimated_interval cycles between frames in steady state, unstalled
+
+    Where a stage's cycles depend on the data, the two are the most that there can be; `expect` gives the exact cycles
+    of given frames.
     """
 
     program: Program
@@ -60,6 +63,15 @@ class Plan:
     def estimate(self) -> Area:
         return estimate(self.network)
 
+    @property
+    def dynamic(self) -> bool:
+        """Whether the cycles of a frame depend on its data."""
+        return bool(self.network.dynamic)
+
+    def expect(self, *x: np.ndarray) -> Flow:
+        """The exact cycles of these frames, one after the other, unstalled."""
+        return self.network.schedule(len(x[0]), work=self.network.work(*x))
+
     def stages(self) -> list[dict[str, Any]]:
         """One row a stage, for reports: name, kind, node, folding, lanes, interval, latency, FIFO entries, area."""
         rows = []
@@ -85,7 +97,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         return {
             "program": self.program.sha256,
-            "folding": {name: {"simd": f.simd, "pe": f.pe} for name, f in self.folding.items()},
+            "folding": {name: asdict(f) for name, f in self.folding.items()},
             "input_lanes": dict(self.input_lanes),
             "fifos": dict(self.fifos),
             "estimated_latency": self.estimated_latency,
@@ -99,29 +111,6 @@ class Plan:
         folding = {name: Folding(**f) for name, f in value["folding"].items()}
         latency, interval = value["estimated_latency"], value["estimated_interval"]
         return Plan(program, folding, value["input_lanes"], value["fifos"], latency, interval)
-
-
-def fold(operation: Linear, interval: int, name: str) -> Folding:
-    """The folding with the fewest multipliers that works a frame off within `interval` cycles.
-
-    A `simd` that the lanes of a fast enough input stream divide is preferred, so that no converter narrows it.
-    """
-    outputs, inputs = operation.weight.shape
-    budget = interval // operation.input.tokens
-    lanes = next((n for n in divisors(inputs) if inputs // n <= budget), inputs)
-    fitting = [
-        (simd % lanes != 0, simd * pe, pe, simd)
-        for pe in divisors(outputs)
-        for simd in divisors(inputs)
-        if (outputs // pe) * (inputs // simd) <= budget
-    ]
-    if not fitting:
-        raise BittrueError(
-            f"{name}: {operation.input.tokens} tokens need at least {operation.input.tokens} cycles a frame, "
-            f"so an interval of {interval} cannot be reached"
-        )
-    *_, pe, simd = min(fitting)
-    return Folding(simd, pe)
 
 
 def _lanes_for(kind: TensorType, interval: int) -> int:
@@ -139,13 +128,53 @@ def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: i
     return Plan(program, folding, lanes)
 
 
-def fold_all(program: Program, interval: int, fixed: Mapping[str, Folding] | None = None) -> dict[str, Folding]:
-    fixed = fixed or {}
-    matrices = {node.name: node.operation for node in program.nodes if isinstance(node.operation, Linear)}
-    unknown = sorted(set(fixed) - set(matrices))
+def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> dict[str, Any]:
+    """The stages that can be folded: by node, the class of each, in the architecture chosen for it.
+
+    One name for `architecture` means: in every stage that has it.
+    """
+    found = {}
+    for node in program.nodes:
+        name = architecture if isinstance(architecture, str) else architecture.get(node.name, PARALLEL)
+        if isinstance(architecture, str) and (type(node.operation), name) not in REALISATIONS:
+            realisation(node.operation)  # imports the module, and with it every architecture
+            name = name if (type(node.operation), name) in REALISATIONS else PARALLEL
+        make = realisation(node.operation, name)
+        if hasattr(make, "fold"):
+            found[node.name] = make
+    if not isinstance(architecture, str) and (unknown := sorted(set(architecture) - {n.name for n in program.nodes})):
+        raise BittrueError(f"architecture: no operation is named {unknown[0]!r}; foldable are {', '.join(found)}")
+    return found
+
+
+def fold_all(
+    program: Program,
+    interval: int,
+    fixed: Mapping[str, Folding] | None = None,
+    architecture: str | Mapping[str, str] = PARALLEL,
+    activity: Mapping[str, float] | None = None,
+) -> dict[str, Folding]:
+    """A folding of every foldable stage that works a frame off within the interval."""
+    fixed, activity = fixed or {}, activity or {}
+    stages = foldable(program, architecture)
+    unknown = sorted(set(fixed) - set(stages))
     if unknown:
-        raise BittrueError(f"folding: {unknown[0]!r} is no matrix stage; those are {', '.join(matrices)}")
-    return {name: fixed.get(name) or fold(operation, interval, name) for name, operation in matrices.items()}
+        raise BittrueError(f"folding: {unknown[0]!r} is no matrix stage; those are {', '.join(stages)}")
+    result = {}
+    for name, make in stages.items():
+        told = {"activity": activity[name]} if name in activity and hasattr(make, "dynamic") else {}
+        result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
+    return result
+
+
+def activity(program: Program, *x: np.ndarray) -> dict[str, float]:
+    """The share of ones in the spike trains that each node reads, over a batch: what event-driven stages cost."""
+    tensors = program.trace(*x).tensors
+    return {
+        node.name: float(tensors[node.operands[0]].mean())
+        for node in program.nodes
+        if program.types[node.operands[0]].format.bits == 1
+    }
 
 
 def size_fifos(plan: Plan) -> Plan:
@@ -206,20 +235,25 @@ def plan(
     interval: int | None = None,
     device: str | None = None,
     folding: Mapping[str, Folding] | None = None,
+    architecture: str | Mapping[str, str] = PARALLEL,
+    activity: Mapping[str, float] | None = None,
 ) -> Plan:
     """Balance every stage to one interval and size the FIFOs.
 
     interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
     device     instead: the smallest interval whose estimated area fits the device (see `rtl.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
+    architecture  which one, for all that have it or by node (a spiking layer: parallel or events)
+    activity   by node, the share of ones in the spikes it reads (see the function `activity`): an event-driven stage
+               is folded for it; without, for a spike everywhere
     """
     if interval is not None and device is not None:
         raise BittrueError("plan: give an interval or a device, not both")
     if device is not None:
-        interval = fit(program, device)
+        interval = fit(program, device, architecture, activity)
     interval = natural_interval(program) if interval is None else interval
-    draft = _without_fifos(program, fold_all(program, interval, folding), interval)
-    slowest = max(draft.network.elements, key=lambda e: e.stage.interval)
+    draft = _without_fifos(program, fold_all(program, interval, folding, architecture, activity), interval)
+    slowest = max(draft.network.elements, key=lambda e: 0 if activity and e.stage.timing.work else e.stage.interval)
     if slowest.stage.interval > interval and folding is None:
         raise BittrueError(
             f"plan: an interval of {interval} cycles cannot be reached: {slowest.name} needs {slowest.stage.interval}; "
@@ -228,22 +262,25 @@ def plan(
     return size_fifos(draft)
 
 
-def fit(program: Program, device: str) -> int:
+def fit(
+    program: Program,
+    device: str,
+    architecture: str | Mapping[str, str] = PARALLEL,
+    activity: Mapping[str, float] | None = None,
+) -> int:
     """The smallest interval whose estimated area (without residual FIFOs' exact depth) fits the device."""
     if device not in DEVICES:
         raise BittrueError(f"plan: no device {device!r}; known are {', '.join(sorted(DEVICES))}")
-    matrices = [node.operation for node in program.nodes if isinstance(node.operation, Linear)]
     candidates = {natural_interval(program)}
-    for op in matrices:
-        outputs, inputs = op.weight.shape
-        candidates |= {op.input.tokens * a * b for a in divisors(outputs) for b in divisors(inputs)}
+    for name, make in foldable(program, architecture).items():
+        candidates |= make.intervals(program[name])
     last: tuple[int, Area] | None = None
     for interval in sorted(candidates):
         try:
-            draft = _without_fifos(program, fold_all(program, interval), interval)
+            draft = _without_fifos(program, fold_all(program, interval, None, architecture, activity), interval)
         except BittrueError:
             continue
-        if draft.network.bottleneck > interval:
+        if draft.network.bottleneck > interval and not (activity and draft.dynamic):
             continue
         area = draft.estimate
         if not area.over(DEVICES[device]):

@@ -6,6 +6,7 @@ planner sizes FIFOs and states latencies in milliseconds instead of simulating R
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from rtl.stage import Timing
 
 #: Cycles after which a schedule is given up.
 LIMIT = 1 << 28
-_NO_GOAL = np.zeros(0, np.int64)
+_NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,15 @@ class Flow:
 
 
 @njit(cache=True)
-def _run(timing, reads, branch, takers, readers, out, out_branch, out_beats, frames, limit, goal):
+def _run(timing, reads, branch, takers, readers, out, out_branch, out_beats, frames, limit, goal, work, work_at):
     count = timing.shape[0]
     beats_in, beats_out, steps = timing[:, 0], timing[:, 1], timing[:, 2]
     blocks, depth, credits = timing[:, 3], timing[:, 4], timing[:, 5]
+    gather, block, turn = timing[:, 6], np.zeros(count, np.int64), np.zeros(count, np.int64)
+    total = timing[:, 7].copy()  # cycles that the block at hand takes
+    for n in range(count):
+        if work_at[n] >= 0:
+            total[n] = work[work_at[n]]
     most = credits.max()
     ring = np.zeros((count, most), np.int64)  # when each beat in flight is offered
     head, flying = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -81,14 +87,22 @@ def _run(timing, reads, branch, takers, readers, out, out_branch, out_beats, fra
             # The stage's own work, with the credits it had at the start of the cycle.
             issue = False
             if blocks[p] > 0:
-                if held[p] > 0 and (free[p] > 0 or step[p] < steps[p] - 1):
+                output = turn[p] == gather[p] - 1 and word[p] >= total[p] - beats_out[p] * steps[p]
+                final = output and step[p] == steps[p] - 1
+                if held[p] > 0 and (free[p] > 0 or not final):
                     moved = True
-                    issue = step[p] == steps[p] - 1
-                    step[p] = 0 if issue else step[p] + 1
+                    issue = final
+                    if output:
+                        step[p] = 0 if final else step[p] + 1
                     word[p] += 1
-                    if word[p] == beats_out[p] * steps[p]:
+                    if word[p] == total[p]:
                         word[p] = 0
                         held[p] -= 1
+                        block[p] += 1
+                        turn[p] = 0 if turn[p] == gather[p] - 1 else turn[p] + 1
+                        if work_at[p] >= 0:
+                            at = work_at[p] + block[p]
+                            total[p] = work[at] if at < work.size and block[p] < work_at[count + p] else timing[p, 7]
             elif take[p]:
                 moved = True
                 issue = fill[p] >= beats_in[p] - beats_out[p]
@@ -129,14 +143,28 @@ def simulate(
     out_beats: int,
     frames: int,
     goal: np.ndarray | None = None,
+    work: Mapping[int, np.ndarray] | None = None,
 ) -> Flow:
     """Run `frames` frames through the stages, the inputs always valid and the output always ready.
 
     `reads[n]` lists (stage, branch) of each operand of stage n; an empty tuple reads a program input. `output` is the
     stage and branch that feed the program's output, `out_beats` its beats per frame. With a `goal` (the ends of every
-    frame) the run stops at the first frame that ends in another cycle.
+    frame) the run stops at the first frame that ends in another cycle. `work` gives the cycles of every block, in
+    order, of stages for which they depend on the data; by default each takes the most.
     """
-    timing = np.array([(t.beats_in, t.beats_out, t.steps, t.blocks, t.depth, t.credits) for t in stages], np.int64)
+    timing = np.array(
+        [
+            (t.beats_in, t.beats_out, t.steps, t.blocks, t.depth, t.credits, t.gather, t.work or t.beats_out * t.steps)
+            for t in stages
+        ],
+        np.int64,
+    )
+    told = [np.asarray(v, np.int64).reshape(-1) for v in (work or {}).values()]
+    work_at = np.full(2 * len(stages), -1, np.int64)  # where each stage's blocks begin, and then how many there are
+    place = 0
+    for n, cycles in zip(work or {}, told, strict=True):
+        work_at[n], work_at[len(stages) + n] = place, len(cycles)
+        place += len(cycles)
     source = np.full((len(stages), 2), -1, np.int64)
     branch = np.zeros((len(stages), 2), np.int64)
     takers = np.full((len(stages), 8), -1, np.int64)  # who takes each branch; -1 is the program's output
@@ -147,7 +175,18 @@ def simulate(
             source[n, k], branch[n, k], takers[stage, index] = stage, index, n
             readers[stage] = max(readers[stage], index + 1)
     first, got, ends, busiest = _run(
-        timing, source, branch, takers, readers, *output, out_beats, frames, LIMIT, _NO_GOAL if goal is None else goal
+        timing,
+        source,
+        branch,
+        takers,
+        readers,
+        *output,
+        out_beats,
+        frames,
+        LIMIT,
+        _NOTHING if goal is None else goal,
+        np.concatenate(told) if told else _NOTHING,
+        work_at,
     )
     complete = got == frames * out_beats
     return Flow(

@@ -6,6 +6,8 @@ A stage is one of two kinds, described by a `Timing`:
             come out (element-wise functions, sums, widening).
 *buffered*  input beats fill one of `blocks` blocks of `beats_in`; a full block is worked through in
             `beats_out * steps` cycles while the next one fills (matrix products, transposes, FIFOs, narrowing).
+            Where a result takes several blocks (the time steps of a spike train), only the last of every `gather`
+            blocks gives output; where the work depends on the data (`work` is its bound), the schedule is told it.
 
 Nothing in the pipeline ever stops: a beat is let in only when a credit says that its result will find room in the
 output FIFO. So no enable fans out, `ready` and `valid` come from registers, and both kinds are modelled to the cycle
@@ -33,9 +35,11 @@ class Timing:
     """How a stage moves beats; all the planner, the schedule and the tests know about it.
 
     beats_in   input beats of a block (of every operand)
-    beats_out  output beats of a block
+    beats_out  output beats of a block (of the last of `gather` blocks)
     steps      cycles spent on each output beat (buffered stages)
     blocks     input blocks held; 0 for a direct stage
+    gather     input blocks that make one block of output
+    work       most cycles spent on a block, when that depends on the data; 0: always beats_out * steps
     depth      cycles from the issue of a beat (its last step) to its being offered at the output
     credits    entries of the output FIFO
     frame      blocks of a frame
@@ -48,11 +52,13 @@ class Timing:
     depth: int = 1
     credits: int = 2
     frame: int = 1
+    gather: int = 1
+    work: int = 0
 
     @property
     def period(self) -> int:
-        """Cycles between blocks in steady state, unstalled."""
-        return max(self.beats_in, self.beats_out * self.steps)
+        """Cycles between blocks in steady state, unstalled; the most there can be, when it depends on the data."""
+        return max(self.beats_in, self.work or self.beats_out * self.steps)
 
     @property
     def interval(self) -> int:
@@ -61,9 +67,10 @@ class Timing:
 
     @property
     def latency(self) -> int:
-        """Cycles from the first input beat to the first output beat, input always valid."""
+        """Cycles from the first input beat to the first output beat, input always valid (the most there can be)."""
         if self.blocks:
-            return self.beats_in + self.steps - 1 + self.depth
+            before_output = max(0, self.work - self.beats_out * self.steps)
+            return (self.gather - 1) * self.period + self.beats_in + before_output + self.steps - 1 + self.depth
         return self.beats_in - self.beats_out + self.depth
 
 
@@ -324,32 +331,38 @@ class Stage(wiring.Component):
         return go
 
 
-#: Operation type -> the class or function that makes its stage: `make(operation, folding, lanes)`.
-REALISATIONS: dict[type[Operation], Callable[..., Stage]] = {}
+#: (Operation type, architecture) -> the class that makes its stage: `make(operation, lanes=..., **folding)`.
+REALISATIONS: dict[tuple[type[Operation], str], Callable[..., Stage]] = {}
+
+#: The architecture of an operation that has only one, and the first choice of one that has several.
+PARALLEL = "parallel"
 
 
-def realises(operation: type[Operation]):
+def realises(operation: type[Operation], architecture: str = PARALLEL):
     """Register the component of an operation."""
 
     def enter(make):
-        REALISATIONS[operation] = make
+        REALISATIONS[operation, architecture] = make
         return make
 
     return enter
 
 
-def realisation(operation: Operation) -> Callable[..., Stage]:
+def realisation(operation: Operation, architecture: str = PARALLEL) -> Callable[..., Stage]:
     """The component of an operation, found in the module of the same stem as the operation's."""
     kind = type(operation)
     stem = kind.__module__.rpartition(".")[2]
-    if kind not in REALISATIONS:
+    if (kind, PARALLEL) not in REALISATIONS:
         try:
             importlib.import_module(f"rtl.{stem}")
         except ModuleNotFoundError as error:
             if error.name != f"rtl.{stem}":
                 raise
-    if kind not in REALISATIONS:
+    known = [name for of, name in REALISATIONS if of is kind]
+    if not known:
         raise BittrueError(
             f"{kind.__name__.lower()} has no RTL component; write rtl/{stem}.py with @realises({kind.__name__})"
         )
-    return REALISATIONS[kind]
+    if architecture not in known:
+        raise BittrueError(f"{stem} has no architecture {architecture!r}; choose one of {', '.join(known)}")
+    return REALISATIONS[kind, architecture]

@@ -15,6 +15,7 @@ from rtl.plan import Plan
 class Run:
     outputs: np.ndarray
     latency: int
+    first: int
     ends: list[int]
     lasts: list[bool]
 
@@ -77,4 +78,4 @@ def run(plan: Plan, batches: list[np.ndarray], idle: float = 0.0, backpressure: 
     sim.run()
     outputs = np.array(beats).reshape(frames, *plan.program.output.shape)
     per_frame = expected // frames
-    return Run(outputs, cycles[0] - first_in[0], cycles[per_frame - 1 :: per_frame], lasts)
+    return Run(outputs, cycles[0] - first_in[0], cycles[0], cycles[per_frame - 1 :: per_frame], lasts)

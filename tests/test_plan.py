@@ -12,7 +12,7 @@ from programs import resmlp, stimulus, two_inputs
 from stage_bench import run
 
 from rtl.estimate import DEVICES, Area
-from rtl.pipeline import Folding
+from rtl.folding import Folding
 from rtl.plan import Plan, _smallest, divisors, fold, natural_interval, plan
 from sim.errors import BittrueError
 from sim.linear import Linear

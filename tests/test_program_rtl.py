@@ -16,7 +16,7 @@ from stage_bench import run
 
 from flow import cosim
 from flow.compiled import CompiledRtl
-from rtl.pipeline import Folding
+from rtl.folding import Folding
 from rtl.plan import Plan, divisors, plan
 from rtl.verilog import emit
 from sim.linear import Linear

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from stage_bench import run
 
-from rtl.pipeline import Folding
-from rtl.plan import Plan, divisors, size_fifos
-from sim.linear import Linear
+from rtl.folding import divisors
+from rtl.plan import Plan, size_fifos
+from rtl.stage import REALISATIONS, realisation
 from sim.operation import discover
 from sim.program import Node, Program
 
@@ -22,9 +22,10 @@ def planned(name: str, seed: int) -> tuple[Plan, np.random.Generator]:
     program = Program(inputs, (Node("y", op, tuple(inputs)),), "y")
     pick = lambda n: int(rng.choice(divisors(n)))  # noqa: E731
     lanes = pick(op.inputs[0].channels)
-    folding = {}
-    if isinstance(op, Linear):
-        folding["y"] = Folding(pick(op.weight.shape[1]), pick(op.weight.shape[0]))
+    realisation(op)  # imports its module
+    architecture = str(rng.choice([name for kind, name in REALISATIONS if kind is type(op)]))
+    make = realisation(op, architecture)
+    folding = {"y": make.foldings(op)[int(rng.integers(len(make.foldings(op))))]} if hasattr(make, "fold") else {}
     return size_fifos(Plan(program, folding, dict.fromkeys(inputs, lanes))), rng
 
 
@@ -46,8 +47,11 @@ class TestComponent:
         x = batches(plan, rng, 6)
         result = run(plan, x)
         np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
-        assert result.latency == plan.estimated_latency
-        assert result.interval == plan.estimated_interval
+        promised = plan.expect(*x)
+        assert result.latency == promised.latency <= plan.estimated_latency
+        assert result.ends == [end - promised.latency + result.first for end in promised.ends]
+        if not plan.dynamic:
+            assert (result.latency, result.interval) == (plan.estimated_latency, plan.estimated_interval)
         beats = len(result.lasts) // len(x[0])
         assert [k for k, last in enumerate(result.lasts) if last] == list(range(beats - 1, len(result.lasts), beats))
 

@@ -16,7 +16,7 @@ from test_rtl import OPERATIONS
 from test_rtl import planned as random_plan
 
 from rtl import readback
-from rtl.pipeline import Folding
+from rtl.folding import Folding
 from rtl.plan import Plan, plan
 from rtl.verilog import TOP, emit
 from sim.errors import BittrueError

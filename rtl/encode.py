@@ -1,0 +1,41 @@
+"""Spike words from codes: one bit of every lane a cycle, most significant first."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Array, Module
+
+from rtl.stage import Structure, realises, register, valid_chain
+from rtl.train import SpikeTrainStage
+from sim.encode import Encode
+
+
+@realises(Encode)
+class EncodeStage(SpikeTrainStage):
+    """`z[t] = bit K - 1 - t of x`.
+
+    Latency     C / lanes + 3 cycles to the first output beat
+    Throughput  one vector every K * C / lanes cycles
+    """
+
+    CYCLES = 2
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        for _ in range(self.lanes_in):
+            built.select_bits += self.operation.steps // 2
+        built.registers += self.lanes_in
+        return built
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        outlet = self.outlet(m)
+        control = self.control(m, outlet)
+        values = self.values(m, control)
+        for lane, x in enumerate(values.codes):
+            bits = Array(x[self.operation.steps - 1 - t] for t in range(self.operation.steps))
+            m.d.comb += outlet.payload.data[lane].eq(register(m, bits[values.step], name=f"z{lane}"))
+        m.d.comb += [
+            outlet.push.eq(valid_chain(m, control.issue, self.CYCLES)[-1]),
+            outlet.payload.last.eq(register(m, self.ending(m, control), name="ending", cycles=self.CYCLES)),
+        ]
+        return m

@@ -1,0 +1,49 @@
+"""Folding: how much of a stage's work is done in one cycle, and the choices there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rtl.stage import PARALLEL
+from sim.errors import BittrueError
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How many inputs (`simd`) and outputs (`pe`) a stage works on each cycle, and which architecture it has."""
+
+    simd: int
+    pe: int
+    architecture: str = PARALLEL
+
+
+def divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
+
+
+def check_folding(stem: str, **values: tuple[int, int]) -> None:
+    """Refuse a folding that does not divide: `simd=(value, total)`."""
+    for name, (value, total) in values.items():
+        if value < 1 or total % value:
+            choices = ", ".join(map(str, divisors(total)))
+            raise BittrueError(f"{stem}: {name} = {value} does not divide {total}; choose one of {choices}")
+
+
+def matrix_foldings(inputs: int, outputs: int) -> Iterator[Folding]:
+    """Every folding of a matrix product."""
+    return (Folding(simd, pe) for pe in divisors(outputs) for simd in divisors(inputs))
+
+
+def fold_matrix(inputs: int, outputs: int, budget: int) -> Folding | None:
+    """The folding with the fewest products that is through with a vector within `budget` cycles, if there is one.
+
+    A `simd` that the lanes of a fast enough input stream divide is preferred, so that no converter narrows it.
+    """
+    lanes = next((n for n in divisors(inputs) if inputs // n <= budget), inputs)
+    fitting = [
+        ((f.simd % lanes != 0, f.simd * f.pe, f.pe, f.simd), f)
+        for f in matrix_foldings(inputs, outputs)
+        if (outputs // f.pe) * (inputs // f.simd) <= budget
+    ]
+    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None

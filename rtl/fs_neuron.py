@@ -1,0 +1,95 @@
+"""The FS-neuron bank: a membrane, a comparator and a subtractor for each lane."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+
+from rtl.stage import Structure, realises, register, shape_of, valid_chain
+from rtl.train import SpikeTrainStage
+from sim.contract import Format
+from sim.fs_neuron import FsNeuron
+
+
+@realises(FsNeuron)
+class FsNeuronStage(SpikeTrainStage):
+    """`v = clip(x)`, then per time step `z[t] = v > threshold[t]`, `v -= reset[t] * z[t]`; no multiplier.
+
+    Latency     C / lanes + 4 cycles to the first output beat
+    Throughput  one vector every K * C / lanes cycles: a new value every K cycles per neuron
+    State       the membranes of the C / lanes groups of channels, in distributed RAM (registers for one group)
+    """
+
+    CYCLES = 3
+
+    @property
+    def clips(self) -> bool:
+        op, fmt = self.operation, self.operation.input.format
+        return op.lowest > fmt.low or op.highest < fmt.high
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        op, bits = self.operation, self.operation.membrane.bits
+        for _ in range(self.lanes_in):
+            built.select_bits += (2 * op.input.format.bits if self.clips else 0) + 2 * bits
+            built.registers += op.input.format.bits
+            built.add(bits, registered=self.groups == 1)
+            built.add(bits, registered=False)
+        built.registers += self.lanes_in + 2 * bits
+        if self.groups > 1:
+            built.lutrams += -(-self.lanes_in * bits // 4) * -(-self.groups // 16)
+        return built
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        outlet = self.outlet(m)
+        control = self.control(m, outlet)
+        values = self.values(m, control)
+        op = self.operation
+        moving = valid_chain(m, control.issue, self.CYCLES)
+
+        # Constants of the step and clipped values, one cycle later.
+        def constant(name: str, array: np.ndarray) -> Signal:
+            fmt = Format.covering(array, signed=True)
+            return register(m, Array(int(v) for v in array)[values.step], shape_of(fmt), name=name)
+
+        threshold = constant("threshold", np.clip(op.threshold, op.membrane.low - 1, op.membrane.high))
+        reset = constant("reset", op.reset)
+        first = register(m, values.step == 0, name="first")
+        where = register(m, values.group, name="where")
+        shape = shape_of(op.input.format)
+        clipped = []
+        for lane, x in enumerate(values.codes):
+            limited = Mux(x > op.highest, op.highest, Mux(x < op.lowest, op.lowest, x)) if self.clips else x
+            clipped.append(register(m, limited, shape, name=f"clipped{lane}"))
+
+        # The membranes: read, compared, reset and written back within a cycle.
+        membrane = shape_of(op.membrane)
+        layout = data.ArrayLayout(membrane, self.lanes_in)
+        after = Signal(layout)
+        if self.groups > 1:
+            m.submodules.membranes = memory = Memory(
+                shape=layout, depth=self.groups, init=[], attrs={"ram_style": "distributed"}
+            )
+            read, write = memory.read_port(domain="comb"), memory.write_port()
+            m.d.comb += [read.addr.eq(where), write.addr.eq(where), write.data.eq(after), write.en.eq(moving[2])]
+            held = read.data
+        else:
+            held = Signal(layout, reset_less=True)
+            with m.If(moving[2]):
+                m.d.sync += held.eq(after)
+        for lane in range(self.lanes_in):
+            v, z = Signal(membrane, name=f"v{lane}"), Signal(name=f"fires{lane}")
+            m.d.comb += [
+                v.eq(Mux(first, clipped[lane], held[lane])),
+                z.eq(v > threshold),
+                after[lane].eq(Mux(z, v - reset, v)),
+                outlet.payload.data[lane].eq(register(m, z, name=f"z{lane}")),
+            ]
+        m.d.comb += [
+            outlet.push.eq(moving[-1]),
+            outlet.payload.last.eq(register(m, self.ending(m, control), name="ending", cycles=self.CYCLES)),
+        ]
+        return m

@@ -1,0 +1,123 @@
+"""The shell of the stages that make spike trains: a vector of values is held while its time steps are given out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Array, Module, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.memory import Memory
+
+from rtl.buffered import BufferedStage, Control
+from rtl.folding import Folding, check_folding, divisors
+from rtl.stage import Structure, Timing, advance, counting, enough_credits, register, shape_of
+from sim.encode import SPIKE
+from sim.errors import BittrueError
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the shell hands to a stage, one cycle after the issue of a beat.
+
+    codes    the values of the beat's channels
+    group    which beat of the time step it is, 0 .. C / lanes - 1
+    step     the time step, 0 .. K - 1
+    """
+
+    codes: list[Value]
+    group: Signal
+    step: Signal
+
+
+class SpikeTrainStage(BufferedStage):
+    """Value `[..., C]` to spike train `[..., K, C]`, one neuron per lane.
+
+    The beats of a time step follow each other, then the next step: a vector takes K * C / lanes cycles, and the next
+    one comes in meanwhile, so that every lane takes a new value every K cycles.
+    """
+
+    #: Beats come in as wide as they go out.
+    whole_beats = True
+    #: Cycles from the issue of a beat to its spikes being pushed.
+    CYCLES: int
+
+    def __init__(self, operation, *, lanes: int, simd: int, pe: int):
+        stem = type(operation).__module__.rpartition(".")[2]
+        check_folding(stem, simd=(simd, operation.input.channels))
+        if not lanes == simd == pe:
+            raise BittrueError(f"{stem}: simd = {simd} and pe = {pe} are its lanes, one neuron each: give the same")
+        self.operation, self.groups = operation, operation.input.channels // lanes
+        depth = self.CYCLES + 1
+        self.timing = Timing(
+            beats_in=self.groups,
+            beats_out=operation.steps * self.groups,
+            blocks=2,
+            depth=depth,
+            credits=enough_credits(depth),
+            frame=operation.input.tokens,
+        )
+        super().__init__([(operation.input.format, lanes)], (SPIKE, lanes))
+
+    @staticmethod
+    def foldings(operation) -> list[Folding]:
+        """Every legal number of lanes."""
+        return [Folding(lanes, lanes) for lanes in divisors(operation.input.channels)]
+
+    @staticmethod
+    def intervals(operation) -> set[int]:
+        """The intervals that its foldings give."""
+        return {operation.output.size // lanes for lanes in divisors(operation.input.channels)}
+
+    @classmethod
+    def fold(cls, operation, interval: int, name: str) -> Folding:
+        """The fewest neurons that are through with a frame within `interval` cycles."""
+        for folding in cls.foldings(operation):
+            if operation.output.size // folding.simd <= interval:
+                return folding
+        least = operation.output.size // operation.input.channels
+        raise BittrueError(
+            f"{name}: {least} time steps need at least {least} cycles a frame, "
+            f"so an interval of {interval} cannot be reached"
+        )
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        word = self.operation.input.format.bits * self.lanes_in
+        built.lutrams += -(-word // 4) * -(-2 * self._rows // 16)
+        built.registers += word
+        built.count(self.groups - 1, self.operation.steps - 1)
+        return built
+
+    @property
+    def _rows(self) -> int:
+        """Words of memory for a block: a power of two, so that the block's number is an address bit."""
+        return 1 << (self.groups - 1).bit_length()
+
+    def values(self, m: Module, control: Control) -> Values:
+        """The values at hand, read from the block that is worked through."""
+        shape = shape_of(self.operation.input.format)
+        layout = data.ArrayLayout(shape, self.lanes_in)
+        group, step = Signal(counting(self.groups)), Signal(counting(self.operation.steps))
+        advance(
+            m, step, self.operation.steps - 1, control.advance & advance(m, group, self.groups - 1, control.advance)
+        )
+        attributes = {"ram_style": "distributed"}
+        m.submodules.values = memory = Memory(shape=layout, depth=2 * self._rows, init=[], attrs=attributes)
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        m.d.comb += [
+            write.addr.eq(control.write_beat + self._rows * control.write_block),
+            write.data.eq(self.i.payload.data),
+            write.en.eq(control.write),
+            read.addr.eq(group + self._rows * control.read_block),
+        ]
+        codes = [register(m, read.data[k], shape, name=f"x{k}") for k in range(self.lanes_in)]
+        return Values(codes, register(m, group, name="group_at"), register(m, step, name="step_at"))
+
+    def ending(self, m: Module, control: Control) -> Signal:
+        """The `last` of the beat that is issued: that of the last beat of its block, which came with the values."""
+        ends = Array(Signal(name=f"last_{k}") for k in range(2))
+        with m.If(control.write_full):
+            m.d.sync += ends[control.write_block].eq(self.i.payload.last)
+        ending = Signal()
+        m.d.comb += ending.eq(control.release & ends[control.read_block])
+        return ending
