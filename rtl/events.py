@@ -1,0 +1,260 @@
+"""Spiking fully connected layer, event-driven: only inputs that spike cost a cycle; weights come from block RAM."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
+
+from rtl.accumulate import Accumulators
+from rtl.folding import Folding, check_folding, divisors
+from rtl.requantize import RequantizePipe
+from rtl.stage import (
+    Outlet,
+    Stage,
+    Storage,
+    Structure,
+    Timing,
+    advance,
+    counting,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
+from sim.contract import Format, Range
+from sim.errors import BittrueError
+from sim.spiking_linear import SpikingLinear
+
+#: Most spikes of a beat that the search for the next event looks at in a cycle, for 100 MHz.
+WIDEST = 32
+
+
+class AddressEvents:
+    """The address-event stream of a spike train: one event for every spike, in order.
+
+    Built into a stage: takes beats of spikes from `stage.i`, two of them at a time, and says in every working cycle
+
+    moves     accumulators change in this cycle, those of the outputs of `group`
+    hit       there is a spike, at the place `lowest` (one-hot) of the beat `part` of time step `step`
+    clear     nothing of this train was accumulated before
+    double    the time step begins, and so do accumulators that double
+    issue     its group of outputs is complete after it: the last event of the train
+    ending    and it is the last group of the last train of a frame
+    """
+
+    def __init__(self, m: Module, stage: EventLinearStage, outlet: Outlet):
+        lanes, groups, parts, steps = stage.lanes_in, stage.groups, stage.parts, stage.operation.steps
+        spikes, waiting = Signal(lanes), Signal(lanes)
+        last, waiting_last = Signal(), Signal()
+        active, full, taken, release = Signal(), Signal(), Signal(), Signal()
+        room = Signal(init=1)
+        m.d.comb += [stage.i.ready.eq(room), taken.eq(stage.i.valid & room)]
+        incoming = Cat(*stage.i.payload.data)
+
+        # The beat at hand and the one that waits behind it.
+        empty = Signal()  # after this cycle, unless a beat comes in
+        m.d.comb += empty.eq(~active | (release & ~full))
+        behind = Signal()
+        m.d.comb += behind.eq((full & ~release) | (taken & ~empty))
+        m.d.sync += [active.eq(~empty | taken), full.eq(behind), room.eq(~behind)]
+        with m.If(taken):
+            m.d.sync += [waiting.eq(incoming), waiting_last.eq(stage.i.payload.last)]
+
+        # Where the beat lies in its train.
+        self.part, self.step = Signal(counting(parts)), Signal(counting(steps))
+        part_last = advance(m, self.part, parts - 1, release)
+        step_last = advance(m, self.step, steps - 1, release & part_last)
+
+        # The lowest spike, and whether it is the only one left.
+        self.lowest, self.hit, alone = Signal(lanes), Signal(), Signal()
+        rest = Signal(lanes)
+        m.d.comb += [
+            rest.eq(spikes & (spikes - 1)[:lanes]),
+            self.lowest.eq(spikes & ~rest),
+            self.hit.eq(spikes.any()),
+            alone.eq(~rest.any()),
+        ]
+        final, begins = Signal(), Signal()
+        m.d.comb += [final.eq(part_last & step_last), begins.eq((self.part == 0) & Const(int(stage.doubles)))]
+
+        # Every event is held for all groups of outputs; an empty beat is passed over, unless outputs wait for it.
+        self.group, self.moves, self.issue = Signal(counting(groups)), Signal(), Signal()
+        skips, group_last, complete = Signal(), Signal(), Signal()
+        fresh = Signal(init=1)  # nothing of this beat was worked on yet
+        go = Signal()
+        m.d.comb += [
+            skips.eq(~self.hit & ~final & ~begins),
+            group_last.eq(skips | (self.group == groups - 1)),
+            complete.eq(final & alone),
+            go.eq(active & (outlet.available | ~complete)),
+            self.issue.eq(go & complete),
+            outlet.issue.eq(self.issue),
+            self.moves.eq(go & ~skips),
+            release.eq(go & group_last & alone),
+        ]
+        with m.If(go):
+            m.d.sync += self.group.eq(Mux(group_last, 0, self.group + 1))
+            with m.If(group_last):
+                m.d.sync += [spikes.eq(rest), fresh.eq(alone)]
+        with m.If(release | ~active):
+            with m.If(full):
+                m.d.sync += [spikes.eq(waiting), last.eq(waiting_last)]
+            with m.Else():
+                m.d.sync += [spikes.eq(incoming), last.eq(stage.i.payload.last)]
+        self.clear, self.double, self.ending = Signal(init=1), Signal(), Signal()
+        with m.If(self.moves & group_last):
+            m.d.sync += self.clear.eq(complete)
+        m.d.comb += [self.double.eq(begins & fresh), self.ending.eq(self.issue & release & last)]
+
+
+@realises(SpikingLinear, "events")
+class EventLinearStage(Stage):
+    """`acc[n] += decode[t] * weight[n, i]` for every spike of input i at step t, then `y[n] = requantize(acc[n])`.
+
+    The cycles of a frame depend on its spikes: a beat with e > 0 of them takes e * N / pe cycles and a beat without
+    takes one; but a beat that ends a train, and with a halving decode one that begins a time step (the accumulators
+    double there), takes N / pe at least. `work` counts them for given spikes. `simd` is the spikes of a beat, and
+    `pe` the outputs to which a weight is added in a cycle. With a halving decode there is no multiplier, otherwise one
+    per output lane.
+
+    Latency, throughput   as the schedule gives them for the spikes at hand; `timing` states the most
+    """
+
+    whole_beats = True
+    dynamic = True
+
+    def __init__(self, operation: SpikingLinear, *, lanes: int, simd: int, pe: int):
+        outputs, inputs = operation.weight.shape
+        check_folding("spiking_linear", simd=(simd, inputs), pe=(pe, outputs))
+        if lanes != simd:
+            raise BittrueError(f"spiking_linear: an event-driven layer takes simd = {simd} spikes a beat, not {lanes}")
+        self.operation, self.pe = operation, pe
+        self.groups, self.parts, self.doubles = outputs // pe, inputs // lanes, operation.halving
+        self.accumulators = Accumulators(operation, pe)
+        self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
+        self.worth_cycles = 0 if operation.halving else 1
+        depth = 5 + self.worth_cycles + self.requantize.cycles + 1
+        self.timing = Timing(
+            beats_out=self.groups,
+            blocks=2,
+            depth=depth,
+            credits=enough_credits(depth),
+            frame=operation.input.size // lanes,
+            gather=operation.steps * self.parts,
+            work=lanes * self.groups,
+        )
+        self.weights = Storage(operation.weight_format.bits * pe, inputs * self.groups, table=True)
+        super().__init__([(operation.input.format, lanes)], (operation.output.format, pe))
+
+    # -- cycles ----------------------------------------------------------------------------------------
+    def work(self, spikes: np.ndarray) -> np.ndarray:
+        """The cycles of every beat, for spike trains `[n, ..., K, C]`: int64, in the order of the stream."""
+        trains = spikes.reshape(-1, self.operation.steps, self.parts, self.lanes_in)
+        events = trains.sum(axis=3, dtype=np.int64)
+        least = np.ones_like(events)
+        least[:, -1, -1] = self.groups
+        if self.doubles:
+            least[:, :, 0] = self.groups
+        return np.maximum(events * self.groups, least).reshape(-1)
+
+    @staticmethod
+    def foldings(operation: SpikingLinear) -> list[Folding]:
+        """Every legal folding."""
+        outputs, inputs = operation.weight.shape
+        return [Folding(simd, pe, "events") for simd in divisors(inputs) for pe in divisors(outputs) if simd <= WIDEST]
+
+    @staticmethod
+    def intervals(operation: SpikingLinear) -> set[int]:
+        """The intervals that its foldings give when every input spikes."""
+        outputs, inputs = operation.weight.shape
+        return {operation.input.size * n for n in divisors(outputs)}
+
+    @classmethod
+    def fold(cls, operation: SpikingLinear, interval: int, name: str, activity: float = 1.0) -> Folding:
+        """The fewest adders that are through with a frame within `interval` cycles, when a share `activity` spikes."""
+        events = operation.input.size * activity
+        for folding in sorted(cls.foldings(operation), key=lambda f: (f.pe, f.simd)):
+            beats = operation.input.size // folding.simd
+            groups = len(operation.weight) // folding.pe
+            if max(beats, events * groups + operation.input.tokens * groups) <= interval:
+                return folding
+        raise BittrueError(
+            f"{name}: {events:.0f} events a frame do not fit an interval of {interval} cycles, whatever the folding; "
+            "choose the parallel architecture for it or a longer interval"
+        )
+
+    def structure(self) -> Structure:
+        built = super().structure() + self.accumulators.structure() + self.requantize.structure()
+        lanes, bits = self.lanes_in, self.operation.weight_format.bits
+        built.store(self.weights)
+        built.count(self.parts - 1, self.operation.steps - 1, self.groups - 1)
+        built.registers += 3 * lanes + 4 + self.pe * bits
+        built.add(lanes, registered=False)
+        built.select_bits += 3 * lanes + self.pe * bits
+        if self.worth_cycles:
+            built.multipliers += self.pe
+            built.registers += self.pe * (bits + Format.covering(self.operation.decode, signed=True).bits)
+        return built
+
+    # -- hardware --------------------------------------------------------------------------------------
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        outlet = self.outlet(m)
+        events = AddressEvents(m, self, outlet)
+        op, groups, pe = self.operation, self.groups, self.pe
+        depth = self.timing.depth
+
+        # One-hot to address, one cycle after the search; the word of the weight memory another one later.
+        hit = register(m, events.hit, name="hit")
+        onehot = register(m, events.lowest, name="onehot")
+        channel = Signal(counting(self.lanes_in))
+        bits = len(channel)
+        for k in range(bits):
+            places = [onehot[n] for n in range(self.lanes_in) if n >> k & 1]
+            m.d.comb += channel[k].eq(Cat(*places).any() if places else 0)
+        part, group = register(m, events.part, name="part_at"), register(m, events.group, name="group_at")
+        address = register(
+            m, (part * self.lanes_in + channel) * groups + group, counting(len(op.weight[0]) * groups), name="address"
+        )
+        memory = self.memory()
+        m.submodules.weights = memory
+        read = memory.read_port(domain="sync")
+        m.d.comb += [read.addr.eq(address), read.en.eq(1)]
+        hit = register(m, hit, name="hit_late", cycles=2)
+        shape = shape_of(op.weight_format)
+        terms: list[Value] = [register(m, Mux(hit, read.data[p], 0), shape, name=f"weight{p}") for p in range(pe)]
+        if self.worth_cycles:
+            worths = Format.covering(op.decode, signed=True)
+            worth = register(m, Array(int(d) for d in op.decode)[events.step], shape_of(worths), name="worth", cycles=4)
+            ends = np.outer([op.weight.min(), op.weight.max(), 0], op.decode)
+            product = shape_of(Range.of(ends, ends))
+            terms = [register(m, term * worth, product, name=f"product{p}") for p, term in enumerate(terms)]
+
+        at = 4 + self.worth_cycles
+        falls = Signal()
+        m.d.comb += falls.eq(Array(int(d < 0) for d in op.decode)[events.step])
+        totals = self.accumulators.build(
+            m,
+            terms,
+            valid=valid_chain(m, events.moves, at)[at],
+            group=register(m, events.group, name="group_late", cycles=at),
+            clear=register(m, events.clear, name="clear", cycles=at),
+            double=register(m, events.double, name="double", cycles=at),
+            falls=register(m, falls, name="falls_late", cycles=at),
+        )
+        issued = valid_chain(m, events.issue, depth - 1)
+        result = self.requantize.build(m, totals, issued[at])
+        m.d.comb += [
+            outlet.push.eq(issued[depth - 1]),
+            outlet.payload.last.eq(register(m, events.ending, name="ending", cycles=depth - 1)),
+        ]
+        m.d.comb += [outlet.payload.data[p].eq(result[p]) for p in range(pe)]
+        return m
+
+    def memory(self):
+        """Word `channel * groups + group` holds the weights of a channel for a group of outputs."""
+        shape = data.ArrayLayout(shape_of(self.operation.weight_format), self.pe)
+        words = self.operation.weight.T.reshape(-1, self.pe)
+        return self.weights.memory(shape, [[int(w) for w in word] for word in words])

@@ -1,0 +1,112 @@
+"""Spiking fully connected layer, parallel: weights of the spiking inputs are added, time step by time step."""
+
+from __future__ import annotations
+
+import numpy as np
+from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
+
+from rtl.accumulate import Accumulators
+from rtl.buffered import Control
+from rtl.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
+from rtl.folded import FoldedStage
+from rtl.requantize import RequantizePipe
+from rtl.stage import Structure, Timing, counting, enough_credits, realises, register, shape_of, valid_chain
+from sim.contract import Format, Range
+from sim.spiking_linear import SpikingLinear
+
+
+@realises(SpikingLinear)
+class SpikingLinearStage(FoldedStage):
+    """`acc[n] = sum_t decode[t] * sum_i weight[n, i] z[t, i]`, `y[n] = requantize(acc[n])`: adders on spikes.
+
+    A block is one time step; its sums join the accumulators of all outputs, and the last step of a train gives the
+    output. So a step is worked on while the neurons before are making the next. Where every step is worth half of the
+    one before, `acc = 2 * acc + S` and there is no multiplier; otherwise one per output lane.
+
+    Latency     (K - 1) * max(C / lanes, (N / pe) * (C / simd)) + C / lanes + C / simd - 1 + depth cycles; depth =
+                memory 1, operand register 1, choice 1, log2(simd) adders, running sum (when folded) 1, product (with
+                other worths) 2, accumulator 1, requantiser, output FIFO 1
+    Throughput  one train every K * max(C / lanes, (N / pe) * (C / simd)) cycles, no bubble
+    """
+
+    def __init__(self, operation: SpikingLinear, *, lanes: int, simd: int, pe: int):
+        outputs, inputs = operation.weight.shape
+        self.products = self.products_of(operation, lanes, simd, pe)
+        self.accumulators = Accumulators(operation, pe)
+        self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
+        self.worth_cycles = 0 if operation.halving else 2
+        depth = self.front_depth + self.worth_cycles + 1 + self.requantize.cycles + 1
+        self.timing = Timing(
+            beats_in=inputs // lanes,
+            beats_out=outputs // pe,
+            steps=self.products.steps,
+            blocks=2,
+            depth=depth,
+            credits=enough_credits(depth, self.products.steps),
+            frame=operation.input.tokens,
+            gather=operation.steps,
+        )
+        super().__init__(operation, lanes=lanes, simd=simd, pe=pe, output=(operation.output.format, pe))
+
+    def structure(self) -> Structure:
+        built = super().structure() + self.accumulators.structure() + self.requantize.structure()
+        built.count(self.timing.beats_out - 1)
+        if self.worth_cycles:
+            for p in range(self.pe):
+                built.multipliers += 1
+                built.registers += self.step_range(p).bits + self.product_range(p).bits
+        return built
+
+    def step_range(self, lane: int) -> Range:
+        """Exact range of a lane's sum of one time step."""
+        low, high = self.operation.step_sums
+        return Range.of(low[lane :: self.pe], high[lane :: self.pe])
+
+    def product_range(self, lane: int) -> Range:
+        """Exact range of that sum times what a spike is worth."""
+        step = self.step_range(lane)
+        every = np.outer(self.operation.decode, [step.low, step.high])
+        return Range.of(every, every)
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        outlet = self.outlet(m)
+        control = self.control(m, outlet)
+        sums, ends = self.sums(m, control)
+        totals = self.totals(m, control, sums)
+        issued = valid_chain(m, control.issue, self.timing.depth - 1)
+        result = self.requantize.build(m, totals, issued[self.front_depth + self.worth_cycles])
+        ending = Signal()
+        m.d.comb += ending.eq(control.issue & control.release & ends[control.read_block])
+        m.d.comb += [
+            outlet.push.eq(issued[self.timing.depth - 1]),
+            outlet.payload.last.eq(register(m, ending, name="ending", cycles=self.timing.depth - 1)),
+        ]
+        m.d.comb += [outlet.payload.data[p].eq(result[p]) for p in range(self.pe)]
+        return m
+
+    def totals(self, m: Module, control: Control, sums: list[Value]) -> list[Value]:
+        """The accumulators over time, `worth_cycles` + 1 after the sums of a step."""
+        op, groups, at = self.operation, self.timing.beats_out, self.front_depth + self.worth_cycles
+        group, done = Signal(counting(groups), name="group"), Signal()
+        m.d.comb += done.eq(control.advance & (control.step == self.timing.steps - 1))
+        with m.If(done):
+            m.d.sync += group.eq(Mux(group == groups - 1, 0, group + 1))
+        terms = list(sums)
+        if not op.halving:
+            worth = Array(int(d) for d in op.decode)[control.turn]
+            shape = shape_of(Format.covering(op.decode, signed=True))
+            factor = register(m, worth, shape, name="worth", cycles=self.front_depth + 1)
+            for p in range(self.pe):
+                held = register(m, terms[p], shape_of(self.step_range(p)), name=f"held{p}")
+                terms[p] = register(m, held * factor, shape_of(self.product_range(p)), name=f"product{p}")
+        falls = Array(int(d < 0) for d in op.decode)[control.turn]
+        return self.accumulators.build(
+            m,
+            terms,
+            valid=valid_chain(m, done, at)[at],
+            group=register(m, group, name="group_at", cycles=at),
+            clear=register(m, control.turn == 0, name="clear", cycles=at),
+            double=Const(int(op.halving)),
+            falls=register(m, falls, 1, name="falls", cycles=at) if self.accumulators.signed_steps else Const(0),
+        )
