@@ -60,7 +60,7 @@ class Encode(Operation):
         return (x[0][..., None, :] >> place) & 1
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        rows = x[0].reshape(-1, self.input.channels).astype(np.int64)
+        rows = x[0].reshape(-1, self.input.channels)
         return unpack_words(rows, self.steps).reshape(len(x[0]), *self.output.shape), 0
 
     @cached_property

@@ -7,30 +7,38 @@ import numpy as np
 from sim.contract import Range
 from sim.kernels_jit import jit
 
-#: Neurons worked on together: their membranes stay in vector registers and the nearest cache.
-LANES = 256
+#: Neurons worked on together: their membranes stay in the nearest cache, and enough spikes of a step lie side by side
+#: for the memory to stream them.
+LANES = 2048
 
 
 @jit
 def _fire(x, threshold, reset, limits, out, block):
-    kind = threshold.dtype.type
+    # Unsigned flat indices: a signed one may count from the end, which the compiler checks lane by lane.
+    kind, count_of = threshold.dtype.type, np.uintp
     low, high = limits[0], limits[1]
-    rows, channels = x.shape
+    values, spikes = x.reshape(-1), out.reshape(-1)
+    steps, channels = count_of(threshold.size), count_of(x.shape[1])
     outside = 0
     v = np.empty(block, threshold.dtype)
-    for r in range(rows):
-        for first in range(0, channels, block):
-            count = min(block, channels - first)
+    for r in range(count_of(x.shape[0])):
+        for first in range(count_of(0), channels, count_of(block)):
+            count = min(count_of(block), count_of(channels - first))
+            source = count_of(r * channels + first)
+            clipped = kind(0)  # of a block, so it fits
             for c in range(count):
-                value = kind(x[r, first + c])
-                outside += (value < low) | (value > high)
-                v[c] = min(max(value, low), high)
-            for t in range(threshold.size):
+                value = kind(values[source + c])
+                within = min(max(value, low), high)
+                clipped = kind(clipped + (within != value))
+                v[c] = within
+            outside += clipped
+            for t in range(steps):
                 limit, drop = threshold[t], reset[t]
+                target = count_of((r * steps + t) * channels + first)
                 for c in range(count):
                     z = v[c] > limit
                     v[c] = kind(v[c] - (drop if z else kind(0)))
-                    out[r, t, first + c] = z
+                    spikes[target + c] = z
     return outside
 
 
@@ -58,11 +66,12 @@ def _take(x, low, table, out):
 
 @jit
 def _unpack(words, steps, out):
+    kind = words.dtype.type
     for r in range(words.shape[0]):
         for t in range(steps):
-            place = steps - 1 - t
+            bit = kind(1 << (steps - 1 - t))  # a mask, not a shift, so that the lanes stay as narrow as the words
             for c in range(words.shape[1]):
-                out[r, t, c] = (words[r, c] >> place) & 1
+                out[r, t, c] = (words[r, c] & bit) != 0
 
 
 def _kind(*ranges: Range) -> type[np.signedinteger]:
@@ -82,6 +91,7 @@ def fire(
         kind = np.int64
     within = np.minimum(threshold, np.iinfo(kind).max)
     out = np.empty((rows.shape[0], len(threshold), rows.shape[1]), np.uint8)
+    rows = np.ascontiguousarray(rows)
     return out, int(_fire(rows, within.astype(kind), reset.astype(kind), np.array(limits, kind), out, LANES))
 
 
@@ -107,7 +117,7 @@ def take(rows: np.ndarray, low: int, table: np.ndarray) -> np.ndarray:
 
 
 def unpack_words(words: np.ndarray, steps: int) -> np.ndarray:
-    """Spike words `[rows, C]` to spikes uint8 `[rows, K, C]`: step t is bit K - 1 - t."""
+    """Spike words `[rows, C]` of any integer dtype to spikes uint8 `[rows, K, C]`: step t is bit K - 1 - t."""
     out = np.empty((words.shape[0], steps, words.shape[1]), np.uint8)
     _unpack(words, steps, out)
     return out
