@@ -34,11 +34,15 @@ INPUT_BITS = 8
 
 
 class Step(nn.Module):
-    """The real value of one code step of a group of tensors, shared by the layers around them: `exp(log)`."""
+    """The real value of one code step of a group of tensors, shared by the layers around them: `exp(log)`.
 
-    def __init__(self, value: float = 1.0) -> None:
+    A `fixed` one is given by the format of what enters, and is never learned.
+    """
+
+    def __init__(self, value: float = 1.0, *, fixed: bool = False) -> None:
         super().__init__()
         self.log = nn.Parameter(torch.tensor(math.log(value)), requires_grad=False)
+        self.fixed = fixed
 
     @property
     def value(self) -> Tensor:
@@ -65,20 +69,28 @@ class IntegerLayer(nn.Module):
 
 
 class IntegerInput(IntegerLayer):
-    """The network's input: codes `[B, T, F]` as whole numbers `[T, B, F]`."""
+    """The network's input: codes `[B, T, F]` as whole numbers `[T, B, F]`, or `[B, F]` as they are without tokens."""
 
-    def __init__(self, tokens: int, features: int) -> None:
-        super().__init__(Step(INPUT_SCALE), INPUT_BITS)
+    def __init__(self, tokens: int | None, features: int) -> None:
+        super().__init__(Step(INPUT_SCALE, fixed=True), INPUT_BITS)
         self.tokens, self.features = tokens, features
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a sample."""
+        return (self.features,) if self.tokens is None else (self.tokens, self.features)
+
     def forward(self, codes: Tensor) -> Tensor:
-        return codes.transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+        codes = codes if self.tokens is None else codes.transpose(0, 1)
+        return codes.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
 
 
 class IntegerLinear(IntegerLayer):
     """`[..., K]` to `[..., N]`: matrix product, shift of each output channel, bias, clamp (at 0 with `relu`).
 
-    `source_gain` multiplies the source's step, where the tensor read is a fixed multiple of it.
+    `source_gain` multiplies the source's step, where the tensor read is a fixed multiple of it. `weight_bits` is the
+    width of the weights where it is not that of the result, `offset` is added to the result with the bias, and
+    `round_up` rounds the shifted sum up instead of to the nearest.
     """
 
     def __init__(
@@ -90,23 +102,40 @@ class IntegerLinear(IntegerLayer):
         bits: int,
         *,
         input_bits: int | None = None,
+        weight_bits: int | None = None,
         relu: bool = False,
         source_gain: float = 1.0,
+        offset: int = 0,
+        round_up: bool = False,
     ) -> None:
         super().__init__(target, bits)
         self.source, self.relu, self.source_gain = source, relu, source_gain
+        self.weight_bits, self.offset, self.round_up = weight_bits or bits, offset, round_up
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        largest = inputs * (1 << ((input_bits or bits) - 1)) * (1 << (bits - 1)) + (1 << (MAX_SHIFT - 1))
-        self.kind = torch.float32 if largest < EXACT else torch.float64
+        self.kind = self.exact_kind(inputs << ((input_bits or bits) - 1))
+
+    #: Largest shift of a sum.
+    max_shift = MAX_SHIFT
+
+    def exact_kind(self, magnitude: int) -> torch.dtype:
+        """The floats in which a sum of weights times inputs, whose magnitudes add up to this, is exact."""
+        largest = (magnitude << (self.weight_bits - 1)) + (1 << (self.max_shift - 1))
+        return torch.float32 if largest < EXACT else torch.float64
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight `[N, K]`, shift `[N]`, bias `[N]`, as whole numbers in float32."""
+        """Weight `[N, K]`, shift `[N]`, bias with offset `[N]`, as whole numbers in float32."""
         return integer_parameters(self, self.weight, self.bias, self.source.value * self.source_gain)
+
+    def rounding(self, shift: Tensor) -> Tensor:
+        """What is added to the sums `[N]` before they are shifted and rounded to the nearest."""
+        return torch.where((shift > 0) & self.round_up, POWERS.to(shift.device)[(shift.long() - 1).clamp(0)] - 1, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         weight, shift, bias = self.integers()
         acc = linear(x.to(self.kind), weight.to(self.kind))
+        if self.round_up:
+            acc = acc + self.rounding(shift).to(self.kind)
         return requantize(acc, shift, bias, 0 if self.relu else self.low, self.high)
 
 
@@ -123,9 +152,11 @@ class IntegerTokenLinear(IntegerLinear):
 class IntegerAffine(IntegerLayer):
     """`[..., C]`: product with a weight of each channel, shift, bias, clamp."""
 
+    max_shift, offset = MAX_SHIFT, 0
+
     def __init__(self, channels: int, source: Step, target: Step, bits: int) -> None:
         super().__init__(target, bits)
-        self.source = source
+        self.source, self.weight_bits = source, bits
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -139,16 +170,19 @@ class IntegerAffine(IntegerLayer):
         return requantize(x, shift, bias, self.low, self.high, weight=weight)
 
 
-def integer_parameters(layer: IntegerLayer, weight: Tensor, bias: Tensor, source: Tensor) -> tuple[Tensor, ...]:
+def integer_parameters(
+    layer: IntegerLinear | IntegerAffine, weight: Tensor, bias: Tensor, source: Tensor
+) -> tuple[Tensor, ...]:
     """Weight, shift and bias in whole numbers, of a layer with real `weight` `[N, K]` and `bias` `[N]`."""
     step = layer.target.value
     scaled = weight * (source / step)
-    shift = torch.floor(torch.log2(layer.high / scaled.detach().abs().amax(1))).clamp(1, MAX_SHIFT)
+    high = (1 << (layer.weight_bits - 1)) - 1
+    shift = torch.floor(torch.log2(high / scaled.detach().abs().amax(1))).clamp(1, layer.max_shift)
     codes = round_through(scaled * POWERS.to(shift.device)[shift.nan_to_num(1).long()][:, None])
     return (
-        codes.clamp(layer.low, layer.high),
+        codes.clamp(-high - 1, high),
         shift,
-        round_through(bias / step).clamp(layer.low, layer.high),
+        (round_through(bias / step) + layer.offset).clamp(layer.low, layer.high),
     )
 
 
@@ -226,26 +260,33 @@ class IntegerCrossToken(nn.Module):
 
 
 class IntegerCrossChannel(nn.Module):
-    """`residual(x) + MLP(x)`; normalisation and scale are folded into the MLP, a ReLU is a clamp of `first`."""
+    """`residual(x) + MLP(x)`; normalisation and scale are folded into the MLP, a ReLU is a clamp of `first`.
+
+    Learnable functions are tables in front of both linears, a swish is one in front of the second.
+    """
 
     def __init__(self, network: Network, segments: int, source: Step, target: Step, bits: int) -> None:
         super().__init__()
         embed, hidden = network.embed, network.hidden
-        self.tables = network.nonlinearity != "relu"
+        self.learnable, self.relu = network.learnable, network.nonlinearity == "relu"
         self.residual = IntegerAffine(embed, source, target, bits)
         last = Step()
-        if self.tables:
-            before, between = Step(), Step()
+        if self.learnable:
+            before = Step()
             self.before = IntegerTable(embed, segments, source, before, bits)
-            self.first = IntegerLinear(embed, hidden, before, between, bits)
-            self.between = IntegerTable(hidden, segments, between, last, bits)
-        else:
+            source = before
+        if self.relu:
             self.first = IntegerLinear(embed, hidden, source, last, bits, relu=True)
+        else:
+            between = Step()
+            self.first = IntegerLinear(embed, hidden, source, between, bits)
+            self.between = IntegerTable(hidden, segments, between, last, bits)
         self.second = IntegerLinear(hidden, embed, last, target, bits)
         self.add = IntegerAdd(target, bits)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.between(self.first(self.before(x))) if self.tables else self.first(x)
+        y = self.first(self.before(x) if self.learnable else x)
+        y = y if self.relu else self.between(y)
         return self.add(self.second(y), self.residual(x))
 
 

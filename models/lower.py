@@ -76,7 +76,7 @@ def lower(model: nn.Module, **meta: Any) -> Program:
     model = copy.deepcopy(model).cpu().eval()
     calls, result = trace(model)
     first, *rest = calls
-    kind = TensorType((first.layer.tokens, first.layer.features), Format(first.layer.bits))
+    kind = TensorType(first.layer.shape, Format(first.layer.bits))
     lowering = Lowering(Builder(**{INPUT: kind}), {INPUT: first.layer.scale})
     made = {first.name: INPUT}
     with torch.no_grad():
@@ -138,10 +138,15 @@ def _mean(layer: IntegerMean, lowering: Lowering, name: str, source: str) -> str
 
 def linear_operation(layer: IntegerLinear, source: TensorType) -> Linear:
     """The matrix product of a layer, over the channels of `source`."""
-    weight, shift, bias = map(whole, layer.integers())
-    fmt = Format(layer.bits)
-    requantize = Requantize(len(bias), shift, bias, format=fmt, floor=0 if layer.relu else None)
-    return Linear(source, weight, requantize, fmt)
+    return Linear(source, whole(layer.integers()[0]), linear_requantize(layer), Format(layer.weight_bits))
+
+
+def linear_requantize(layer: IntegerLinear) -> Requantize:
+    """From the sums of a layer to its results."""
+    _, shift, bias = layer.integers()
+    floor = 0 if layer.relu else None
+    bias_acc = whole(layer.rounding(shift))
+    return Requantize(len(bias), whole(shift), whole(bias), bias_acc, format=Format(layer.bits), floor=floor)
 
 
 def whole(x: Tensor) -> np.ndarray:
@@ -235,6 +240,7 @@ def refuse_unknown(model: nn.Module) -> None:
 def record(model: nn.Module, codes: np.ndarray) -> dict[str, np.ndarray]:
     """Every tensor of the forward, under the names and in the layout of the program: int64 `[n, ...]`."""
     calls, _ = trace(model)
+    tokens_first = calls[0].layer.tokens is not None
     values: dict[str, Tensor] = {}
     tensors: dict[str, np.ndarray] = {}
     with torch.inference_mode():
@@ -247,5 +253,5 @@ def record(model: nn.Module, codes: np.ndarray) -> dict[str, np.ndarray]:
                 tensors[f"{call.name}_back"] = whole(y.transpose(0, 1))
             else:
                 name = INPUT if isinstance(call.layer, IntegerInput) else call.name
-                tensors[name] = whole(y.transpose(0, 1) if y.ndim == 3 else y)
+                tensors[name] = whole(y.transpose(0, 1) if tokens_first and y.ndim > 2 else y)
     return tensors

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from models.data import Data
-from models.integer import IntegerResMLP, Step
+from models.integer import Step
 from models.settings import Qat
 from models.train import Epoch, Progress, optimize
 
 
 def fit(
-    model: IntegerResMLP,
+    model: nn.Module,
     data: Data,
     settings: Qat,
     *,
@@ -24,12 +24,14 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train in place: cross entropy of the integer logits times their scale. See `models.train.fit`.
+    """Train a network of integer layers in place: cross entropy of its logits times their `scale`.
 
-    Scales stay as post-training quantisation set them unless `settings.learn_scales`; that of the input is fixed.
+    Scales stay as they were set unless `settings.learn_scales`; fixed ones, as the input's, always do. See
+    `models.train.fit`.
     """
-    steps = [m.log for m in model.modules() if isinstance(m, Step) and m is not model.input.target]
-    scales = set(map(id, steps)) | {id(model.input.target.log)}
+    every = [m for m in model.modules() if isinstance(m, Step)]
+    steps = [step.log for step in every if not step.fixed]
+    scales = {id(step.log) for step in every}
     for log in steps:
         log.requires_grad_(settings.learn_scales)
     groups = [{"params": [p for p in model.parameters() if id(p) not in scales], "lr": settings.lr}]

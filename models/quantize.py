@@ -79,7 +79,7 @@ def fold(model: ResMLP, integer: IntegerResMLP) -> None:
         _copy(into.token.scale, block.token.scale.weight, block.token.scale.bias)
         first, second, scale = block.mlp.first, block.mlp.second, block.mlp.scale
         weight, bias = first.weight, first.bias
-        if not into.mlp.tables:
+        if not into.mlp.learnable:
             gain, offset = affine_of(block.mlp.norm)
             weight, bias = weight * gain, bias + weight @ offset
         _copy(into.mlp.first, weight, bias)
@@ -97,11 +97,12 @@ def _copy(layer: IntegerLinear | IntegerAffine, weight: Tensor, bias: Tensor) ->
 def fill_tables(model: ResMLP, integer: IntegerResMLP) -> None:
     """The knots of every table: the function, with the normalisation in front of it, at the knots' inputs."""
     for block, into in zip(model.blocks, integer.blocks, strict=True):
-        if into.mlp.tables:
+        if into.mlp.learnable:
             gain, offset = affine_of(block.mlp.norm)
             table = into.mlp.before
             at = (table.at * table.source.value)[:, None]
             table.knots.copy_(block.mlp.before(at * gain + offset).T)
+        if not into.mlp.relu:
             table = into.mlp.between
             at = (table.at * table.source.value)[:, None]
             table.knots.copy_(block.mlp.between(at.expand(-1, len(table.knots)).contiguous()).T)
@@ -115,8 +116,9 @@ def groups(model: ResMLP, integer: IntegerResMLP) -> dict[Step, list[nn.Module]]
         members[into.token.norm.target] = [block.token.norm]
         members[into.token.mix.target] = [block.token.mix]
         members[into.token.add.target] = [block.token.scale, block.token]
-        if into.mlp.tables:
+        if into.mlp.learnable:
             members[into.mlp.before.target] = [block.mlp.before]
+        if not into.mlp.relu:
             members[into.mlp.first.target] = [block.mlp.first]
         members[into.mlp.second.source] = [block.mlp.between]
         members[into.mlp.add.target] = [block.mlp.scale, block.mlp]

@@ -6,7 +6,7 @@
     logits = classifier(mean over tokens of norm(x))
 
 `norm` is batch normalisation over images and tokens, `scale` a gain and offset of each channel (gain starts at
-0.1). The MLP is Linear, ReLU, Linear; or, with learnable 1-D functions, PSA, Linear, PSA, Linear.
+0.1). The MLP is Linear, ReLU or swish, Linear; or, with learnable 1-D functions, PSA, Linear, PSA, Linear.
 
 Tensors inside are token-first, `[T, B, E]`: mixing tokens is one matrix product with `[T, B * E]` and a linear
 over the channels is one with `[T * B, E]`, so that nothing is ever transposed.
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.activations import activation
 from models.data import Data, encode
 from models.psa import LerpPsa, Psa
 from models.settings import Network
@@ -78,9 +79,9 @@ class CrossChannel(nn.Module):
         super().__init__()
         embed, hidden = network.embed, network.hidden
         self.norm = Norm(embed)
-        self.before = function(network, embed) if network.nonlinearity != "relu" else nn.Identity()
+        self.before = function(network, embed) if network.learnable else nn.Identity()
         self.first = nn.Linear(embed, hidden)
-        self.between = function(network, hidden) if network.nonlinearity != "relu" else nn.ReLU()
+        self.between = function(network, hidden) if network.learnable else activation(network.nonlinearity)
         self.second = nn.Linear(hidden, embed)
         self.scale = Scale(embed)
 

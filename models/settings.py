@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Nonlinearity = Literal["lerp_psa", "psa", "relu"]
+Nonlinearity = Literal["lerp_psa", "psa", "relu", "swish"]
+#: Fixed functions, in every network; see `models.activations`.
+Activation = Literal["relu", "swish", "sigmoid", "gelu"]
 
 
 class Settings(BaseModel):
@@ -35,6 +37,26 @@ class Network(Settings):
     @property
     def hidden(self) -> int:
         return max(1, round(self.hidden_factor * self.embed))
+
+    @property
+    def learnable(self) -> bool:
+        """Whether the non-linearity is a learnable function of each channel, in front of both linears of a block."""
+        return self.nonlinearity in ("lerp_psa", "psa")
+
+
+class Perceptron(Settings):
+    """Sizes of the hidden layers of an MLP, and their function; `norm` puts batch normalisation in front of it."""
+
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64, 64)
+    nonlinearity: Activation = "relu"
+    norm: bool = True
+
+    @field_validator("hidden")
+    @classmethod
+    def _some(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
+            raise ValueError("give the size of at least one hidden layer")
+        return value
 
 
 class Train(Settings):
@@ -80,3 +102,39 @@ class Qat(Settings):
     learn_scales: bool = False
     scale_lr: float = Field(1e-3, gt=0, description="learning rate of log-scales, where they are learned")
     seed: int = Field(1, ge=0)
+
+
+class Convert(Settings):
+    """Replacing the activations of a trained network by FS-neurons.
+
+    The percentile is chosen on the validation split, the first one wins a tie; it counts only for neurons that are
+    scaled to their data, as those of a ReLU are.
+    """
+
+    neurons: str | None = Field(None, description="a neuron set or its file; null: the published one of the function")
+    steps: int | None = Field(None, ge=1, le=16, description="time steps K; null: as the set has (10 for a ReLU)")
+    bits: int = Field(8, ge=2, le=8, description="bits of the weights that spikes select")
+    fraction_bits: int = Field(10, ge=1, le=16, description="fraction bits F of a set that is not scaled")
+    rounding: Literal["nearest", "published"] = "nearest"
+    first: Literal["spikes", "integer"] = Field("spikes", description="how the first layer reads its 8-bit codes")
+    percentiles: tuple[Annotated[float, Field(gt=50, le=100)], ...] = (100.0, 99.99, 99.97, 99.9)
+    headroom: float = Field(0.0, ge=0, le=1, description="share by which a scaled range exceeds that percentile")
+    images: int = Field(1000, ge=1, description="training images to calibrate on")
+    gradient: Literal["straight_through", "triangular"] = "straight_through"
+    strict: bool = Field(False, description="refuse inputs outside a neuron's valid range instead of clipping them")
+
+    @field_validator("percentiles")
+    @classmethod
+    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value:
+            raise ValueError("give at least one percentile")
+        return value
+
+
+class Sweep(Settings):
+    """Accuracy against time steps and weight bits, on validation images; no images skips it."""
+
+    steps: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (4, 6, 8, 10)
+    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] = (4, 5, 6, 8)
+    fraction_bits: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (4, 6, 8, 10)
+    images: int = Field(500, ge=0)

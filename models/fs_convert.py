@@ -1,0 +1,302 @@
+"""Conversion: the activations of a trained network become FS-neurons, without training it again.
+
+neurons      the published set of the function, or a named one; for ReLU and K steps the halving set with K steps
+calibration  where the function is homogeneous (ReLU), each layer's neurons are scaled so that a percentile of the
+             values that the float network shows them is the end of the valid range; the percentile is chosen on the
+             validation split. Other sets take values as they are, in steps of 2^-F.
+the rest     of a ResMLP is that of post-training quantisation (`models.quantize`); an MLP has nothing else
+
+Values outside the valid range are clipped and counted; with `strict` they are an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.activations import name_of
+from models.data import Data, Split
+from models.fs_integer import FsMlp, FsResMLP, IntegerFsNeuron, IntegerSpikingLinear, Neurons
+from models.fs_sets import PUBLISHED, NeuronSet, find
+from models.integer import IntegerLinear, IntegerResMLP, Step
+from models.mlp import Mlp
+from models.quantize import SMALLEST, STRIDE, affine_of, post_training, refuse_foreign
+from models.resmlp import Norm, ResMLP
+from models.settings import Convert, Quantize, Sweep
+from models.train import EVALUATION_BATCH, accuracy
+from sim.errors import BittrueError
+
+FsNetwork = FsMlp | FsResMLP
+#: The end of the valid range of a ReLU set that is made for K steps; as in the published one.
+RELU_RANGE = 25.0
+
+
+def convert(model: Mlp | ResMLP, data: Data, settings: Convert, quantize: Quantize | None = None) -> FsNetwork:
+    """The network of FS-neurons of a trained one. Leaves `model` as it is, in evaluation mode.
+
+    `calibration` of the result maps each percentile to its accuracy on the validation split, `percentile` is the one
+    used, and `clipped` maps each layer of neurons to the number of its inputs outside the valid range and of all its
+    inputs, over the calibration images. `quantize` is for what is not spiking in a ResMLP.
+    """
+    return build(observe(model, data, settings, quantize), data, settings)
+
+
+# -- neuron sets ---------------------------------------------------------------------------------------
+def relu_set(steps: int) -> NeuronSet:
+    """The halving set for ReLU with K steps, on (0, 25]; with K = 10 the published one."""
+    halves = RELU_RANGE * np.exp2(-np.arange(1.0, steps + 1))
+    return NeuronSet(f"relu-{steps}", halves, halves, halves, high=RELU_RANGE, function="relu", source="halving")
+
+
+def neurons_for(module: nn.Module, place: str, settings: Convert) -> Neurons:
+    """The neurons that stand for an activation; `place` names it in errors."""
+    function = name_of(module)
+    where = f"the activation {place} ({type(module).__name__})"
+    if function is None:
+        raise BittrueError(f"{where}: it is no function of one value that a neuron could stand for")
+    if settings.neurons is None and function not in PUBLISHED:
+        raise BittrueError(
+            f"{where}: no neuron set is published for {function}; fit one with `bittrue fit {function} "
+            f"--out {function}.json` and name the file as convert.neurons"
+        )
+    chosen = PUBLISHED[function] if settings.neurons is None else find(settings.neurons)
+    if chosen.function != function:
+        raise BittrueError(
+            f"{where}: the neuron set {chosen.name!r} approximates {chosen.function or 'an unnamed function'}, "
+            f"not {function}; name another as convert.neurons"
+        )
+    if settings.steps is not None and settings.steps != chosen.steps:
+        if not chosen.binary or function != "relu":
+            raise BittrueError(
+                f"{where}: the neuron set {chosen.name!r} has {chosen.steps} steps, and convert.steps asks for "
+                f"{settings.steps}; leave it out, or fit a set with `bittrue fit {function} --steps {settings.steps}`"
+            )
+        chosen = relu_set(settings.steps)
+    return Neurons(chosen, settings)
+
+
+def activations(model: Mlp | ResMLP) -> list[tuple[str, nn.Module]]:
+    """The activations that are replaced, in order, with their places."""
+    if isinstance(model, Mlp):
+        return [(f"functions.{k}", module) for k, module in enumerate(model.functions)]
+    if not isinstance(model, ResMLP):
+        raise BittrueError(f"cannot convert a {type(model).__name__}; known are Mlp and ResMLP")
+    for k, block in enumerate(model.blocks):
+        if model.network.learnable:
+            raise BittrueError(
+                f"the activation blocks.{k}.mlp.before ({type(block.mlp.before).__name__}): it is learned for each "
+                "channel, so no neuron set stands for it; train with nonlinearity relu or swish"
+            )
+    return [(f"blocks.{k}.mlp.between", block.mlp.between) for k, block in enumerate(model.blocks)]
+
+
+# -- looking at the float network ----------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """A float network, ready to be converted with any settings.
+
+    linears    weight and bias of each linear of an MLP, normalisation folded in; of a ResMLP the pairs around each
+               activation: first and second of each block
+    values     what enters each activation on the calibration images, sampled and sorted
+    logits     the largest magnitude of a logit
+    quantized  the INT8 network, for a ResMLP
+    images     the calibration images
+    """
+
+    model: Mlp | ResMLP
+    linears: list[tuple[Tensor, Tensor]]
+    values: list[np.ndarray]
+    logits: float
+    quantized: IntegerResMLP | None
+    images: np.ndarray
+
+
+def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantize: Quantize | None = None) -> Observed:
+    """Fold the normalisations and run the calibration images."""
+    replaced = activations(model)
+    for place, module in replaced:
+        neurons_for(module, place, settings)  # refuses what cannot be converted before anything is computed
+    model.eval()
+    images = data.train.images[: settings.images]
+    quantized = None
+    with torch.no_grad():
+        if isinstance(model, Mlp):
+            linears = [_folded(linear, norm) for linear, norm in zip(model.hidden, model.norms, strict=True)] + [
+                (model.classifier.weight.clone(), model.classifier.bias.clone())
+            ]
+        else:
+            refuse_foreign(model)
+            quantized = post_training(model, data, quantize or Quantize())
+            linears = [
+                (layer.weight.detach().clone(), layer.bias.detach().clone())
+                for block in quantized.blocks
+                for layer in (block.mlp.first, block.mlp.second)
+            ]
+        values, logits = _values(model, [module for _, module in replaced], images)
+    return Observed(model, linears, values, logits, quantized, images)
+
+
+def _folded(linear: nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    if isinstance(norm, nn.Identity):
+        return linear.weight.clone(), linear.bias.clone()
+    gain, offset = affine_of(norm)
+    return linear.weight * gain[:, None], linear.bias * gain + offset
+
+
+def _values(model: nn.Module, modules: Sequence[nn.Module], images: np.ndarray) -> tuple[list[np.ndarray], float]:
+    """Samples of what enters each module, with the largest, sorted; and the largest magnitude of a logit."""
+    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
+
+    def keep(module: nn.Module, operands: tuple[Tensor, ...]) -> None:
+        x = operands[0].detach().flatten()
+        seen[module] += [x[::STRIDE].clone(), x.max()[None]]
+
+    hooks = [module.register_forward_pre_hook(keep) for module in modules]
+    largest = 0.0
+    try:
+        for part in torch.from_numpy(model.encode(images)).split(250):
+            largest = max(largest, float(model(part).abs().max()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [np.sort(torch.cat(seen[module]).numpy()) for module in modules], largest
+
+
+# -- building ------------------------------------------------------------------------------------------
+def build(observed: Observed, data: Data, settings: Convert, validation: Split | None = None) -> FsNetwork:
+    """The network of FS-neurons of an observed one. `validation` decides on the percentile (by default the split)."""
+    model = observed.model
+    neurons = neurons_for(*reversed(activations(model)[0]), settings)
+    with torch.no_grad():
+        network = _filled(observed, neurons)
+        percentiles = settings.percentiles if neurons.homogeneous else settings.percentiles[:1]
+        scores = {}
+        for percentile in percentiles:
+            calibrate(network, observed, neurons, percentile)
+            if len(percentiles) > 1:
+                scores[percentile] = accuracy(network, validation or data.val)
+        best = max(scores, key=scores.__getitem__) if scores else percentiles[0]
+        calibrate(network, observed, neurons, best)
+    network.calibration, network.percentile = scores, best if neurons.homogeneous else None
+    network.clipped = outside(network, observed.images)
+    if settings.strict:
+        refuse_clipped(network, network.clipped)
+    return network
+
+
+def _filled(observed: Observed, neurons: Neurons) -> FsNetwork:
+    """The integer network with the real parameters of the float one; scales of the neurons are still to be set."""
+    model = observed.model
+    geometry = model.shape, model.classes, model.gain
+    if isinstance(model, Mlp):
+        network: FsNetwork = FsMlp(model.network, neurons, *geometry).eval()
+        layers: list[IntegerLinear] = [*network.hidden, network.classifier]
+        network.classifier.target.set(_guarded(network.classifier, observed.linears[-1][1], observed.logits))
+    else:
+        twin = observed.quantized
+        network = FsResMLP(model.network, twin.quantize, neurons, *geometry).eval()
+        _adopt(network, twin)
+        layers = [layer for block in network.blocks for layer in (block.mlp.first, block.mlp.second)]
+    for layer, (weight, bias) in zip(layers, observed.linears, strict=True):
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return network
+
+
+def _adopt(network: FsResMLP, quantized: IntegerResMLP) -> None:
+    """Copy parameters and scales of everything that the INT8 network has as well; steps are copied where shared."""
+    embed = network.embed[1] if isinstance(network.embed, nn.Sequential) else network.embed
+    pairs: list[tuple[nn.Module, nn.Module]] = [(embed, quantized.embed), (network.classifier, quantized.classifier)]
+    for block, twin in zip(network.blocks, quantized.blocks, strict=True):
+        pairs += [(block.token, twin.token), (block.mlp.residual, twin.mlp.residual), (block.mlp.add, twin.mlp.add)]
+    for mine, its in pairs:
+        mine.load_state_dict(its.state_dict())
+
+
+def _guarded(layer: IntegerLinear, bias: Tensor, largest: float) -> float:
+    """The step with which the largest value, and the bias, fit a layer's result."""
+    return max(largest / layer.high, float(bias.abs().max()) / layer.high, SMALLEST)
+
+
+def spiking_layers(network: FsNetwork) -> list[tuple[str, IntegerLinear, IntegerFsNeuron]]:
+    """Each layer of neurons with its name and the linear layer in front of it."""
+    if isinstance(network, FsMlp):
+        pairs = zip(network.hidden, network.neurons, strict=True)
+        return [(f"neurons.{k}", linear, neurons) for k, (linear, neurons) in enumerate(pairs)]
+    return [(f"blocks.{k}.mlp.neurons", b.mlp.first, b.mlp.neurons) for k, b in enumerate(network.blocks)]
+
+
+def calibrate(network: FsNetwork, observed: Observed, neurons: Neurons, percentile: float) -> None:
+    """Set the unit of each layer of neurons from a percentile of what the float network showed it."""
+    if not neurons.homogeneous:
+        return
+    for (_, linear, layer), values in zip(spiking_layers(network), observed.values, strict=True):
+        end = float(np.percentile(values, percentile))
+        steps = neurons.full - neurons.offset  # what is worth as much as the largest valid value
+        end *= 1 + neurons.settings.headroom
+        layer.unit.set(max(end / steps, _guarded(linear, linear.bias, 0.0)))
+
+
+# -- values outside ------------------------------------------------------------------------------------
+def outside(network: FsNetwork, images: np.ndarray) -> dict[str, tuple[int, int]]:
+    """By layer of neurons: how many of its inputs lie outside the valid range on these images, and how many it has."""
+    counts = {name: [0, 0] for name, _, _ in spiking_layers(network)}
+
+    def count(name: str):
+        def hook(layer: IntegerFsNeuron, operands: tuple[Tensor, ...]) -> None:
+            counts[name][0] += layer.outside(operands[0])
+            counts[name][1] += operands[0].numel()
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(count(name)) for name, _, layer in spiking_layers(network)]
+    try:
+        with torch.inference_mode():
+            for part in torch.from_numpy(network.encode(images)).split(EVALUATION_BATCH):
+                network(part)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: (clipped, total) for name, (clipped, total) in counts.items()}
+
+
+def refuse_clipped(network: FsNetwork, counts: dict[str, tuple[int, int]]) -> None:
+    """Raise, naming the first layer of neurons some of whose inputs lie outside the valid range."""
+    for name, _, layer in spiking_layers(network):
+        clipped, total = counts[name]
+        if clipped:
+            unit = float(layer.unit.value)
+            low, high = ((end - layer.offset) * unit for end in (layer.lowest, layer.highest))
+            raise BittrueError(
+                f"layer {name}: {clipped} of {total} inputs lie outside the valid range of its neurons, "
+                f"{low:.4g}..{high:.4g}, and convert.strict forbids to clip them; use percentile 100 and more "
+                "convert.headroom for ReLU, a set with a wider range, or strict: false"
+            )
+
+
+# -- accuracy against K, F and bits --------------------------------------------------------------------
+def sweep(observed: Observed, data: Data, settings: Convert, grid: Sweep) -> list[dict[str, Any]]:
+    """Accuracy on validation images for every K (or F, where the set has its own K) and width of the weights.
+
+    Without training; one row each with `steps`, `fraction_bits` (None for a set in its own unit), `bits`, `accuracy`.
+    """
+    if not grid.images:
+        return []
+    some = Split(data.val.images[: grid.images], data.val.labels[: grid.images])
+    place, module = activations(observed.model)[0]
+    neurons = neurons_for(module, place, settings)
+    relaxed = settings.model_copy(update={"strict": False})
+    axis, values = ("steps", grid.steps) if neurons.neuron_set.binary else ("fraction_bits", grid.fraction_bits)
+    rows = []
+    for value in values:
+        for bits in grid.bits:
+            network = build(observed, data, relaxed.model_copy(update={axis: value, "bits": bits}), some)
+            made = network.neurons_made.integers
+            row = {"steps": made.steps, "fraction_bits": made.fraction_bits, "bits": bits}
+            rows.append(row | {"accuracy": accuracy(network, some)})
+    return rows

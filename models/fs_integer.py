@@ -1,0 +1,331 @@
+"""Networks of FS-neurons in integers, in torch: spikes where the hardware has spikes, gradients through them.
+
+A spike train is a tensor `[..., K, C]` of 0.0 and 1.0: time step before channel, as in `sim`. A layer in front of
+neurons gives the membrane's value v in whole steps of the neuron's unit; its reader adds weights where spikes arrive:
+
+    v = clamp(floor(acc * 2^-e + 0.5) + round(b / u) + offset)      offset 1 for a neuron in its own unit, else 0
+    z[t] = v > threshold[t],   v -= reset[t] z[t]
+    acc = sum_c w[n, c] * sum_t decode[t] z[t, c]
+
+With thresholds and resets 2^(K-1) .. 2, 1 the offset makes an unbiased quantiser of ReLU of a neuron that rounds
+down; with rounding `published` v is rounded up instead and has no offset, as that of the float neuron.
+
+Networks are made and filled by `models.fs_convert.convert`, or read by `models.storage.load`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.activations import activation
+from models.fs_sets import IntegerSet, NeuronSet
+from models.integer import (
+    INPUT_BITS,
+    IntegerAdd,
+    IntegerAffine,
+    IntegerInput,
+    IntegerLayer,
+    IntegerLinear,
+    IntegerResMLP,
+    Step,
+)
+from models.mlp import flat_codes
+from models.settings import Convert, Network, Perceptron, Quantize
+from sim.contract import Format
+from sim.encode import Encode
+from sim.operation import TensorType
+
+#: Width of logits.
+LOGIT_BITS = 8
+
+
+# -- layers --------------------------------------------------------------------------------------------
+class IntegerEncode(IntegerLayer):
+    """The bits of each code, most significant first: codes `[..., C]` to spikes `[..., K, C]`.
+
+    For what enters the network: no gradient passes.
+    """
+
+    def __init__(self, source: Step, bits: int) -> None:
+        super().__init__(Step(fixed=True), 1)
+        self.source, self.steps = source, bits
+        decode = Encode(TensorType((1,), Format(bits))).decode
+        self.register_buffer("decode", torch.tensor(decode, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        word = torch.remainder(x.detach(), float(1 << self.steps))[..., None, :]
+        return torch.remainder(torch.floor(word / self.decode.abs()[:, None]), 2.0)
+
+
+class _Fire(torch.autograd.Function):
+    """Membranes `[..., C]` to spikes `[..., K, C]`; see `IntegerFsNeuron` for the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, neuron: IntegerFsNeuron) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(v)
+        ctx.neuron = neuron
+        spikes = torch.empty((*v.shape[:-1], neuron.steps, v.shape[-1]), dtype=v.dtype, device=v.device)
+        membrane = v.clamp(neuron.lowest, neuron.highest)
+        for t in range(neuron.steps):
+            z = spikes[..., t, :]
+            torch.gt(membrane, neuron.threshold[t], out=z)
+            membrane = torch.addcmul(membrane, z, neuron.reset[t], value=-1)
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (v,) = ctx.saved_tensors
+        neuron: IntegerFsNeuron = ctx.neuron
+        way = neuron.triangular if neuron.gradient == "triangular" else neuron.straight_through
+        return way(v, dz) * ((v >= neuron.lowest) & (v <= neuron.highest)), None
+
+
+class IntegerFsNeuron(IntegerLayer):
+    """Membrane values `[..., C]` in whole steps of `unit` to spikes `[..., K, C]`; what lies outside is clipped.
+
+    unit       real value of one step of v, and of one step of what the spikes are worth
+    function   name of the activation that the neurons stand for
+
+    The gradient is, by `gradient`,
+
+        straight_through   that of the function: the spikes' gradients, projected on `decode` (which is what the
+                           gradients of a reader are multiples of), times f'(v u)
+        triangular         that of the steps, with dz/ds = max(0, 1 - |s|), s = (v - T) / (|v| + 1), in the unit in
+                           which the set was made
+
+    and zero where v was clipped.
+    """
+
+    def __init__(self, parameters: IntegerSet, unit: Step, bits: int, offset: int, function: str, gradient: str):
+        super().__init__(Step(fixed=True), 1)
+        self.parameters_of_set, self.unit, self.offset = parameters, unit, offset
+        self.function, self.gradient, self.steps = function, gradient, parameters.steps
+        self.format = Format(bits)
+        self.lowest = self.format.low if parameters.lowest is None else parameters.lowest
+        self.highest = self.format.high if parameters.highest is None else parameters.highest
+        for name in ("threshold", "reset", "decode"):
+            values = torch.tensor(getattr(parameters, name), dtype=torch.float32)
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(self, v: Tensor) -> Tensor:
+        return _Fire.apply(v, self)
+
+    def outside(self, v: Tensor) -> int:
+        """How many of the membrane values lie outside the valid range."""
+        return int(torch.count_nonzero((v < self.lowest) | (v > self.highest)))
+
+    def straight_through(self, v: Tensor, dz: Tensor) -> Tensor:
+        worth = self.decode / self.decode.square().sum()
+        with torch.enable_grad():
+            x = ((v.detach() - self.offset) * self.unit.value.detach()).requires_grad_()
+            (slope,) = torch.autograd.grad(activation(self.function)(x).sum(), x)
+        return torch.matmul(worth, dz) * slope
+
+    def triangular(self, v: Tensor, dz: Tensor) -> Tensor:
+        step = self.parameters_of_set.unit
+        membranes = [v.clamp(self.lowest, self.highest)]
+        for threshold, reset in zip(self.threshold[:-1], self.reset[:-1], strict=True):
+            membranes.append(membranes[-1] - reset * (membranes[-1] > threshold))
+        gradient = torch.zeros_like(v)
+        for t in range(self.steps - 1, -1, -1):
+            width = membranes[t].abs() * step + 1
+            scaled = (membranes[t] - self.threshold[t]) * step / width
+            slope = (1 - scaled.abs()).clamp_min(0) * (1 - scaled * membranes[t].sign()) / width * step
+            gradient = gradient + (dz[..., t, :] - self.reset[t] * gradient) * slope
+        return gradient
+
+
+class IntegerSpikingLinear(IntegerLinear):
+    """Spikes `[..., K, C]` to `[..., N]`: weights added where spikes arrive, each step worth `decode[t]` source steps.
+
+    What follows the sums is that of `IntegerLinear`. The sums are taken on decoded values, which is the same number.
+    """
+
+    max_shift = 24
+
+    def __init__(self, inputs: int, outputs: int, source: Step, target: Step, bits: int, decode: np.ndarray, **options):
+        super().__init__(inputs, outputs, source, target, bits, **options)
+        self.register_buffer("decode", torch.tensor(decode, dtype=torch.float32), persistent=False)
+        self.kind = self.exact_kind(inputs * int(max(decode.clip(0).sum(), -decode.clip(max=0).sum())))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(torch.matmul(self.decode, z))
+
+
+# -- the neurons of a network --------------------------------------------------------------------------
+class Neurons:
+    """What the neurons of a network have in common: the set in integers, the format of v, how v is rounded."""
+
+    def __init__(self, neuron_set: NeuronSet, settings: Convert) -> None:
+        self.neuron_set, self.settings = neuron_set, settings
+        self.integers = neuron_set.own_unit() if neuron_set.binary else neuron_set.integer(settings.fraction_bits)
+        lowest, highest = self.integers.lowest, self.integers.highest
+        span = int(np.abs(self.integers.threshold).max()) * 2
+        # One beyond each end, so that a value which the format clips is outside the valid range, and counted there.
+        reach = -span if lowest is None else lowest - 1, span if highest is None else highest + 1
+        self.bits = Format.covering(*reach, signed=True).bits
+        published = settings.rounding == "published"
+        self.offset = int(neuron_set.binary and not published)
+        self.round_up = bool(neuron_set.binary and published)
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether f(a x) = a f(x) for a > 0, so that each layer may scale its neurons to its data."""
+        return self.neuron_set.function == "relu"
+
+    @property
+    def full(self) -> float:
+        """The largest valid value, in units."""
+        highest = self.integers.highest
+        return float((1 << (self.bits - 1)) - 1 if highest is None else highest)
+
+    def unit(self) -> Step:
+        """A new layer's unit: that of the set, until it is scaled."""
+        return Step(self.integers.unit, fixed=not self.homogeneous)
+
+    def feeding(self) -> dict[str, Any]:
+        """Options of a linear layer in front of neurons."""
+        return {"weight_bits": self.settings.bits, "offset": self.offset, "round_up": self.round_up}
+
+    def layer(self, unit: Step) -> IntegerFsNeuron:
+        gradient, function = self.settings.gradient, self.neuron_set.function
+        return IntegerFsNeuron(self.integers, unit, self.bits, self.offset, function, gradient)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values from which `from_description` makes it again."""
+        return {"set": self.neuron_set.to_json(), "settings": self.settings.model_dump(mode="json")}
+
+    @classmethod
+    def from_description(cls, values: dict[str, Any]) -> Neurons:
+        content = values["set"]
+        low, high = (np.inf if end is None else end for end in content["range"])
+        low = -np.inf if content["range"][0] is None else low
+        parameters = (np.array(content[name]) for name in ("h", "d", "T"))
+        made = NeuronSet(content["name"], *parameters, low, high, content["function"], content["source"])
+        return cls(made, Convert(**values["settings"]))
+
+
+# -- networks ------------------------------------------------------------------------------------------
+class FsMlp(nn.Module):
+    """An MLP of FS-neurons whose forward is exact: codes `[B, pixels]` in, logit codes `[B, classes]` out.
+
+    The first layer reads the bits of the codes as spikes, or with `first: integer` the codes themselves.
+    """
+
+    def __init__(
+        self, network: Perceptron, neurons: Neurons, shape: tuple[int, int, int], classes: int, gain: int = 1
+    ) -> None:
+        super().__init__()
+        self.network, self.neurons_made = network, neurons
+        self.shape, self.classes, self.gain = tuple(shape), classes, gain
+        features, bits = int(np.prod(shape)), neurons.settings.bits
+        self.input = IntegerInput(None, features)
+        self.spiking_input = neurons.settings.first == "spikes"
+        source, decode = self.input.target, None
+        if self.spiking_input:
+            self.encoder = IntegerEncode(source, self.input.bits)
+            decode = self.encoder.decode.numpy().astype(np.int64)
+        self.hidden, self.neurons = nn.ModuleList(), nn.ModuleList()
+        sizes = (features, *network.hidden)
+        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+            unit = neurons.unit()
+            self.hidden.append(linear_layer(inputs, outputs, source, unit, neurons.bits, decode, **neurons.feeding()))
+            self.neurons.append(neurons.layer(unit))
+            source, decode = unit, neurons.integers.decode
+        self.classifier = linear_layer(sizes[-1], classes, source, Step(), LOGIT_BITS, decode, weight_bits=bits)
+
+    @property
+    def scale(self) -> Tensor:
+        """Real value of one step of the logits."""
+        return self.classifier.target.value
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values from which `from_description` builds the network, without its parameters."""
+        geometry = {"shape": list(self.shape), "classes": self.classes, "gain": self.gain}
+        return {"network": self.network.model_dump(mode="json"), "neurons": self.neurons_made.describe()} | geometry
+
+    @classmethod
+    def from_description(cls, values: dict[str, Any]) -> FsMlp:
+        network, neurons = Perceptron(**values["network"]), Neurons.from_description(values["neurons"])
+        return cls(network, neurons, tuple(values["shape"]), values["classes"], values["gain"])
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, h * w * channels]`."""
+        return flat_codes(images, self.gain)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        x = self.input(codes)
+        if self.spiking_input:
+            x = self.encoder(x)
+        for linear, neurons in zip(self.hidden, self.neurons, strict=True):
+            x = neurons(linear(x))
+        return self.classifier(x)
+
+
+class FsCrossChannel(nn.Module):
+    """`residual(x) + second(neurons(first(x)))`: that of an `IntegerResMLP` with neurons in place of its function."""
+
+    def __init__(self, network: Network, neurons: Neurons, source: Step, target: Step, bits: int) -> None:
+        super().__init__()
+        embed, hidden, unit = network.embed, network.hidden, neurons.unit()
+        self.residual = IntegerAffine(embed, source, target, bits)
+        self.first = IntegerLinear(embed, hidden, source, unit, neurons.bits, input_bits=bits, **neurons.feeding())
+        self.neurons = neurons.layer(unit)
+        decode, weight_bits = neurons.integers.decode, neurons.settings.bits
+        self.second = IntegerSpikingLinear(hidden, embed, unit, target, bits, decode, weight_bits=weight_bits)
+        self.add = IntegerAdd(target, bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.add(self.second(self.neurons(self.first(x))), self.residual(x))
+
+
+class FsResMLP(IntegerResMLP):
+    """A ResMLP whose functions over the channels are FS-neurons; everything else is that of `IntegerResMLP`.
+
+    With `first: spikes` the embedding reads the bits of the codes as spikes.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        quantize: Quantize,
+        neurons: Neurons,
+        shape: tuple[int, int, int],
+        classes: int,
+        gain: int = 1,
+    ) -> None:
+        super().__init__(network, quantize, shape, classes, gain)
+        self.neurons_made = neurons
+        if neurons.settings.first == "spikes":
+            encoder = IntegerEncode(self.input.target, INPUT_BITS)
+            decode = encoder.decode.numpy().astype(np.int64)
+            source, target = self.input.target, self.embed.target
+            features = self.embed.weight.shape[1]
+            options = {"weight_bits": neurons.settings.bits}
+            spiking = IntegerSpikingLinear(features, network.embed, source, target, quantize.bits, decode, **options)
+            self.embed = nn.Sequential(encoder, spiking)
+        for block in self.blocks:
+            source, target = block.mlp.residual.source, block.mlp.residual.target
+            block.mlp = FsCrossChannel(network, neurons, source, target, quantize.bits)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"neurons": self.neurons_made.describe()}
+
+    @classmethod
+    def from_description(cls, values: dict[str, Any]) -> FsResMLP:
+        network, quantize = Network(**values["network"]), Quantize(**values["quantize"])
+        neurons = Neurons.from_description(values["neurons"])
+        return cls(network, quantize, neurons, tuple(values["shape"]), values["classes"], values["gain"])
+
+
+def linear_layer(
+    inputs: int, outputs: int, source: Step, target: Step, bits: int, decode: np.ndarray | None, **options: Any
+) -> IntegerLinear:
+    """A layer that reads spikes worth `decode`, or 8-bit codes where there are none."""
+    if decode is None:
+        return IntegerLinear(inputs, outputs, source, target, bits, input_bits=INPUT_BITS, **options)
+    return IntegerSpikingLinear(inputs, outputs, source, target, bits, decode, **options)
