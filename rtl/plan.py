@@ -159,7 +159,7 @@ def fold_all(
     stages = foldable(program, architecture)
     unknown = sorted(set(fixed) - set(stages))
     if unknown:
-        raise BittrueError(f"folding: {unknown[0]!r} is no matrix stage; those are {', '.join(stages)}")
+        raise BittrueError(f"folding: {unknown[0]!r} is no stage that can be folded; those are {', '.join(stages)}")
     result = {}
     for name, make in stages.items():
         told = {"activity": activity[name]} if name in activity and hasattr(make, "dynamic") else {}

@@ -12,8 +12,9 @@ from programs import resmlp, stimulus, two_inputs
 from stage_bench import run
 
 from rtl.estimate import DEVICES, Area
-from rtl.folding import Folding
-from rtl.plan import Plan, _smallest, divisors, fold, natural_interval, plan
+from rtl.folding import Folding, divisors
+from rtl.linear import LinearStage
+from rtl.plan import Plan, _smallest, natural_interval, plan
 from sim.errors import BittrueError
 from sim.linear import Linear
 from sim.program import Program
@@ -109,7 +110,7 @@ class TestFolding:
                 (s, p) for s in range(1, inputs + 1) for p in range(1, outputs + 1) if not (inputs % s or outputs % p)
             ]
             cycles = {f: operation.input.tokens * (inputs // f[0]) * (outputs // f[1]) for f in legal}
-            found = fold(operation, wanted, name)
+            found = LinearStage.fold(operation, wanted, name)
             assert cycles[found.simd, found.pe] <= wanted
             assert found.simd * found.pe == min(s * p for s, p in legal if cycles[s, p] <= wanted)
 
@@ -135,12 +136,12 @@ class TestFolding:
         assert ", ".join(map(str, divisors(wrong))) in str(error.value)
 
     def test_an_unknown_node_is_refused(self, program):
-        with pytest.raises(BittrueError, match="'nowhere' is no matrix stage") as error:
+        with pytest.raises(BittrueError, match="'nowhere' is no stage that can be folded") as error:
             plan(program, folding={"nowhere": Folding(1, 1)})
         assert all(name in str(error.value) for name in matrices(program))
 
     def test_a_node_without_matrix_is_refused(self):
-        with pytest.raises(BittrueError, match="'scale' is no matrix stage"):
+        with pytest.raises(BittrueError, match="'scale' is no stage that can be folded"):
             plan(two_inputs(), folding={"scale": Folding(1, 1)})
 
 
