@@ -41,9 +41,10 @@ def steps(recipe: Recipe) -> list[Step]:
     simulators = ("flow/compiled.py", "flow/cosim.py", "flow/testbench.py", "flow/rtl_run.py", "flow/verilate.py")
     synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/targets.py", "flow/absorb.py", "rtl/estimate.py")
     known = set(type(recipe).model_fields)
-    training = tuple(name for name in ("system", "dataset", *system.SECTIONS) if name in known)
+    floating = ("system", "dataset", *system.SECTIONS["train"])
+    training = (*floating, *system.SECTIONS["quantize"])
     return [
-        Step("train", system.train, (), tuple(n for n in training if n not in ("quantize", "qat")), own, torch),
+        Step("train", system.train, (), floating, own, torch),
         Step("quantize", system.quantize, ("train",), training, own, torch),
         Step("lower", system.lower, ("quantize",), ("name", *training), own, torch),
         Step("simulate", simulate, ("lower",), (), ("sim", "flow/stages.py"), ("numba", "numpy")),

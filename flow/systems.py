@@ -4,7 +4,7 @@ Everything after `lower` knows only the `sim.Program`, so a new kind of network 
 recipes with its name under `system:`. Such a module has
 
     Recipe                                  the recipe class: flow.recipe.Recipe with its own sections
-    SECTIONS                                the names of those sections
+    SECTIONS                                those that the steps `train` and `quantize` read, by step
     CODE                                    folders whose sources decide its results, besides `sim`
     train(recipe, work) -> dict             float training; returns what the report shows
     quantize(recipe, work) -> dict          reads `work.upstream["train"]`
@@ -23,7 +23,7 @@ from types import ModuleType
 
 from sim.errors import BittrueError
 
-SYSTEMS = {"lerp-psa": "flow.lerp_psa"}
+SYSTEMS = {"lerp-psa": "flow.lerp_psa", "fs": "flow.fs"}
 
 
 def find(name: object) -> ModuleType:

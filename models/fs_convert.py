@@ -11,7 +11,7 @@ Values outside the valid range are clipped and counted; with `strict` they are a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from models.activations import name_of
 from models.data import Data, Split
-from models.fs_integer import FsMlp, FsResMLP, IntegerFsNeuron, IntegerSpikingLinear, Neurons
+from models.fs_integer import FsMlp, FsResMLP, IntegerFsNeuron, Neurons
 from models.fs_sets import PUBLISHED, NeuronSet, find
-from models.integer import IntegerLinear, IntegerResMLP, Step
+from models.integer import IntegerLinear, IntegerResMLP
 from models.mlp import Mlp
 from models.quantize import SMALLEST, STRIDE, affine_of, post_training, refuse_foreign
-from models.resmlp import Norm, ResMLP
+from models.resmlp import ResMLP
 from models.settings import Convert, Quantize, Sweep
 from models.train import EVALUATION_BATCH, accuracy
 from sim.errors import BittrueError
@@ -280,7 +280,13 @@ def refuse_clipped(network: FsNetwork, counts: dict[str, tuple[int, int]]) -> No
 
 
 # -- accuracy against K, F and bits --------------------------------------------------------------------
-def sweep(observed: Observed, data: Data, settings: Convert, grid: Sweep) -> list[dict[str, Any]]:
+def sweep(
+    observed: Observed,
+    data: Data,
+    settings: Convert,
+    grid: Sweep,
+    progress: Callable[[str, float, float], None] | None = None,
+) -> list[dict[str, Any]]:
     """Accuracy on validation images for every K (or F, where the set has its own K) and width of the weights.
 
     Without training; one row each with `steps`, `fraction_bits` (None for a set in its own unit), `bits`, `accuracy`.
@@ -292,9 +298,12 @@ def sweep(observed: Observed, data: Data, settings: Convert, grid: Sweep) -> lis
     neurons = neurons_for(module, place, settings)
     relaxed = settings.model_copy(update={"strict": False})
     axis, values = ("steps", grid.steps) if neurons.neuron_set.binary else ("fraction_bits", grid.fraction_bits)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    total = len(values) * len(grid.bits)
     for value in values:
         for bits in grid.bits:
+            if progress is not None:
+                progress(f"accuracy with {axis.replace('_', ' ')} {value}, {bits} bits", len(rows), total)
             network = build(observed, data, relaxed.model_copy(update={axis: value, "bits": bits}), some)
             made = network.neurons_made.integers
             row = {"steps": made.steps, "fraction_bits": made.fraction_bits, "bits": bits}

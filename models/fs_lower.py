@@ -11,7 +11,7 @@ from sim.spiking_linear import SpikingLinear
 
 
 @emit.register
-def _encode(layer: IntegerEncode, lowering: Lowering, name: str, source: str) -> str:
+def _encode(layer: IntegerEncode, lowering: Lowering, name: str, source: str) -> str:  # noqa: ARG001
     return lowering.add(name, Encode(lowering.type(source)), source, scale=1.0)
 
 

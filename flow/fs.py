@@ -1,0 +1,132 @@
+"""The system `fs`: a trained MLP or ResMLP whose activations become FS-neurons, spikes that few additions read.
+
+See `flow.systems` for what a system provides, `models.fs_convert` for the conversion.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from flow import recipe as common
+from flow import spikes, training
+from flow.steps import Work
+from models.settings import Activation, Convert, Network, Perceptron, Qat, Quantize, Settings, Sweep, Train
+
+CODE = ("models", "flow/training.py", "flow/spikes.py")
+SECTIONS = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep")}
+
+_OF_MLP, _OF_RESMLP = ("hidden", "norm"), ("patch", "embed", "blocks", "hidden_factor")
+
+
+class NetworkPart(Settings):
+    """An MLP (`hidden`, `norm`) or a ResMLP (`patch`, `embed`, `blocks`, `hidden_factor`); see `models.settings`."""
+
+    kind: Literal["mlp", "resmlp"] = "mlp"
+    nonlinearity: Activation = "relu"
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64, 64)
+    norm: bool = True
+    patch: int = Field(4, ge=1)
+    embed: int = Field(64, ge=1)
+    blocks: int = Field(3, ge=1)
+    hidden_factor: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _own_keys(self) -> Self:
+        for name in _OF_RESMLP if self.kind == "mlp" else _OF_MLP:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} does not belong to kind {self.kind}; leave it out or choose the other kind")
+        self.settings()
+        return self
+
+    def settings(self) -> Perceptron | Network:
+        """The settings of the network of this kind."""
+        if self.kind == "mlp":
+            return Perceptron(nonlinearity=self.nonlinearity, hidden=self.hidden, norm=self.norm)
+        if self.nonlinearity not in ("relu", "swish"):
+            raise ValueError(f"a resmlp has nonlinearity relu or swish, not {self.nonlinearity}")
+        return Network(nonlinearity=self.nonlinearity, **{name: getattr(self, name) for name in _OF_RESMLP})
+
+
+class Recipe(common.Recipe):
+    """A recipe of this system. `quantize` is for what is not spiking in a ResMLP, `finetune` trains through spikes."""
+
+    system: Literal["fs"]
+    network: NetworkPart = NetworkPart()
+    train: Train = Train()
+    convert: Convert = Convert()
+    quantize: Quantize = Quantize()
+    finetune: Qat = Qat(epochs=0)
+    sweep: Sweep = Sweep()
+
+
+def train(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """Float training with the ordinary activation; leaves `network.pt`."""
+    from models.mlp import Mlp
+    from models.resmlp import ResMLP
+
+    data = training.data_of(recipe)
+    kind = Mlp if recipe.network.kind == "mlp" else ResMLP
+    return training.fit(recipe, work, kind.for_data(recipe.network.settings(), data, recipe.train.seed), data)
+
+
+def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """Conversion to FS-neurons and training through the spikes; leaves `integer.pt` and `neurons.npz`.
+
+    Spikes are counted on the test set with the golden simulator; `neurons.npz` holds what belongs to each neuron.
+    """
+    from models import fs_convert, qat, storage
+    from models.mlp import Mlp
+    from models.resmlp import ResMLP
+    from models.train import accuracy
+
+    data = training.data_of(recipe)
+    model = storage.load(work.upstream["train"] / "network.pt", Mlp, ResMLP)
+    work.progress("calibrating", 0, 1)
+    observed = fs_convert.observe(model, data, recipe.convert, recipe.quantize)
+    network = fs_convert.build(observed, data, recipe.convert)
+    made = network.neurons_made
+    result: dict[str, Any] = {
+        "neuron_set": made.neuron_set.name,
+        "steps": made.integers.steps,
+        "fraction_bits": made.integers.fraction_bits,
+        "percentile": network.percentile,
+        "calibration": {str(percentile): score for percentile, score in network.calibration.items()},
+        "clipped_in_calibration": {name: list(pair) for name, pair in network.clipped.items()},
+        "accuracy_float": accuracy(model, data.test),
+        "accuracy_converted": accuracy(network, data.test),
+        "history": [],
+    }
+    if observed.quantized is not None:
+        result["accuracy_int8"] = accuracy(observed.quantized, data.test)
+    result["sweep"] = fs_convert.sweep(observed, data, recipe.convert, recipe.sweep, work.progress)
+    if recipe.finetune.epochs:
+        checkpoint = work.scratch / "checkpoint.pt"
+        epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
+        result["history"] = training.history(epochs)
+    result["accuracy"] = accuracy(network, data.test)
+    if recipe.convert.strict:
+        fs_convert.refuse_clipped(network, fs_convert.outside(network, data.test.images))
+    counted = spikes.count(_program(network, recipe, data), [network.encode(data.test.images)], work.progress)
+    storage.save(network, work.folder / "integer.pt")
+    np.savez(work.folder / "neurons.npz", **counted.arrays())
+    return result | {"spikes": counted.to_json()}
+
+
+def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """The program, the encoded test set, and the network's own integer logits on it."""
+    from models import storage
+    from models.fs_integer import FsMlp, FsResMLP
+
+    data = training.data_of(recipe)
+    network = storage.load(work.upstream["quantize"] / "integer.pt", FsMlp, FsResMLP)
+    return training.write_lowered(work, _program(network, recipe, data), network, data)
+
+
+def _program(network, recipe: Recipe, data):
+    from models import fs_lower  # noqa: F401  (teaches `models.lower` the spiking layers)
+    from models.lower import lower as to_program
+
+    return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))

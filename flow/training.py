@@ -1,0 +1,80 @@
+"""What the first steps of every system share: data, progress and history of a training, what `lower` leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flow.recipe import Recipe
+from flow.steps import Work
+from sim.program import Program
+from sim.storage import write_whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from models.data import Data
+    from models.train import Epoch, Progress
+
+
+def data_of(recipe: Recipe) -> Data:
+    """The recipe's data set."""
+    from models import data
+
+    return data.load(recipe.dataset.name, recipe.dataset.folder)
+
+
+def watch(work: Work) -> Callable[[Progress], None]:
+    """Progress of a training as the flow's progress."""
+
+    def progress(p: Progress) -> None:
+        last = f", validation {100 * p.last.accuracy:.1f} %" if p.last else ""
+        done, total = (p.epoch - 1) * p.steps + p.step, p.epochs * p.steps
+        work.progress(f"epoch {p.epoch} of {p.epochs}, loss {p.loss:.3f}{last}", done, total)
+
+    return progress
+
+
+def history(epochs: Sequence[Epoch]) -> list[dict[str, float]]:
+    """Loss and validation accuracy of each epoch, for reports."""
+    return [{"loss": round(e.loss, 6), "accuracy": e.accuracy} for e in epochs]
+
+
+def fit(recipe: Any, work: Work, model: nn.Module, data: Data) -> dict[str, Any]:
+    """Float training by the recipe's section `train`; leaves `network.pt` and gives what the report shows."""
+    from models import storage, train
+
+    checkpoint = work.scratch / "checkpoint.pt"
+    epochs = train.fit(model, data, recipe.train, checkpoint=checkpoint, progress=watch(work))
+    storage.save(model, work.folder / "network.pt")
+    return {
+        "accuracy": train.accuracy(model, data.test),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        "history": history(epochs),
+    }
+
+
+def write_lowered(work: Work, program: Program, integer: nn.Module, data: Data) -> dict[str, Any]:
+    """Write the program, the encoded test set, its labels, and the network's own integer logits on it."""
+    import torch
+
+    from models.lower import whole
+    from models.train import predict
+
+    program.save(work.folder / "program.npz")
+    logits = whole(torch.from_numpy(predict(integer, data.test.images)))
+    np.save(work.folder / "inputs.npy", integer.encode(data.test.images))
+    np.save(work.folder / "labels.npy", data.test.labels)
+    np.save(work.folder / "expected.npy", logits)
+    write_whole(work.folder / "program.json", json.dumps(program.summary(), indent=1).encode())
+    return {
+        "sha256": program.sha256,
+        "operations": len(program.nodes),
+        "macs": program.macs,
+        "weights": program.weights,
+        "classes": list(data.classes),
+    }
