@@ -9,8 +9,8 @@ from statistics import median
 Row = dict[str, object]
 
 
-def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
-    """Median seconds of this process's CPU time for each candidate, after one call to warm up."""
+def taking_turns(candidates: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, list[float]]:
+    """Seconds of this process's CPU time of every call of each candidate, after one call to warm up."""
     for call in candidates.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -19,4 +19,9 @@ def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int = 7
             start = time.process_time()
             call()
             seconds[name].append(time.process_time() - start)
-    return {name: median(values) for name, values in seconds.items()}
+    return seconds
+
+
+def interleaved(candidates: Mapping[str, Callable[[], object]], repeats: int = 7) -> dict[str, float]:
+    """Median seconds of this process's CPU time for each candidate, after one call to warm up."""
+    return {name: median(values) for name, values in taking_turns(candidates, repeats).items()}
