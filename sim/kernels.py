@@ -3,7 +3,7 @@
 A matrix product goes through one of several back ends behind one epilogue, a block of rows at a time, so that
 the sums never leave the cache; all are exact:
 
-    vnni    vpdpbusd register tiles, for 8-bit codes and weights on CPUs that have AVX512-VNNI
+    vnni    vpdpbusd register tiles, for 8-bit weights and codes of up to 16 bits, on CPUs that have AVX512-VNNI
     sgemm   BLAS in float32 while sums stay below 2^24 (K is split where they do not), else in float64 below 2^53
     numba   plain integer dot products, any width
 

@@ -123,6 +123,28 @@ def test_wide_formats(backend, fmt, weight_format):
     check(linear(rng, 70, 9, fmt, weight_format), backend, codes(rng, fmt, 67, 70), rng)
 
 
+@pytest.mark.parametrize("fmt", ["s9", "u9", "u10", "s15", "s16", "u16"])
+@pytest.mark.parametrize("geometry", [*GEOMETRIES, (9, 250, 40)], ids=lambda g: "x".join(map(str, g)))
+def test_vnni_takes_codes_of_two_bytes(fmt, geometry):
+    require("vnni")
+    rows, k, n = geometry
+    fmt, rng = Format.parse(fmt), np.random.default_rng(geometry)
+    check(linear(rng, k, n, fmt), "vnni", codes(rng, fmt, rows, k), rng)
+
+
+@pytest.mark.parametrize(("fmt", "k"), [("s16", 511), ("u16", 255), ("u10", 16400), ("s9", 65535)])
+def test_vnni_sums_of_two_byte_codes_next_to_the_largest(fmt, k):
+    """Sums within a few products of 2^31: lanes wrap on the way, and the result is exact all the same."""
+    require("vnni")
+    fmt, rng = Format.parse(fmt), np.random.default_rng(k)
+    for weight in (-128, 127):
+        for code in (fmt.low, fmt.high):
+            op = Linear(TensorType((k,), fmt), np.full((17, k), weight), Requantize(17, np.full(17, 24)))
+            check(op, "vnni", np.full((3, k), code, fmt.dtype), rng)
+    op = Linear(TensorType((2 * k,), fmt), np.full((2, 2 * k), -128), Requantize(2, np.full(2, 30)))
+    assert op.kernel.backend != "vnni"
+
+
 def test_split_products_are_used_and_exact():
     """K so large that a float32 sum could round: the terms are split, each part exact, the total too."""
     rng = np.random.default_rng(1)
@@ -141,7 +163,7 @@ def test_split_products_are_used_and_exact():
 
 
 @pytest.mark.parametrize(
-    ("fmt", "weight"), [("s16", 1), ("s8", 128), ("s8", -129)], ids=["wide codes", "weight 128", "weight -129"]
+    ("fmt", "weight"), [("s17", 1), ("s8", 128), ("s8", -129)], ids=["wide codes", "weight 128", "weight -129"]
 )
 def test_vnni_leaves_what_it_cannot_hold(fmt, weight):
     fmt = Format.parse(fmt)
