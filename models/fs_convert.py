@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.activations import name_of
+from models.activations import ACTIVATIONS, name_of
 from models.data import Data, Split
 from models.fs_integer import FsMlp, FsResMLP, IntegerFsNeuron, Neurons
 from models.fs_sets import PUBLISHED, NeuronSet, find
@@ -53,12 +53,21 @@ def relu_set(steps: int) -> NeuronSet:
     return NeuronSet(f"relu-{steps}", halves, halves, halves, high=RELU_RANGE, function="relu", source="halving")
 
 
+def function_of(module: nn.Module, place: str) -> str:
+    """The name of an activation; `place` names it in errors."""
+    function = name_of(module)
+    if function is None:
+        raise BittrueError(
+            f"the activation {place} ({type(module).__name__}): no neuron set is known for it; known are the functions "
+            f"{', '.join(ACTIVATIONS)}"
+        )
+    return function
+
+
 def neurons_for(module: nn.Module, place: str, settings: Convert) -> Neurons:
     """The neurons that stand for an activation; `place` names it in errors."""
-    function = name_of(module)
+    function = function_of(module, place)
     where = f"the activation {place} ({type(module).__name__})"
-    if function is None:
-        raise BittrueError(f"{where}: it is no function of one value that a neuron could stand for")
     if settings.neurons is None and function not in PUBLISHED:
         raise BittrueError(
             f"{where}: no neuron set is published for {function}; fit one with `bittrue fit {function} "
@@ -95,6 +104,18 @@ def activations(model: Mlp | ResMLP) -> list[tuple[str, nn.Module]]:
     return [(f"blocks.{k}.mlp.between", block.mlp.between) for k, block in enumerate(model.blocks)]
 
 
+def neurons_of(model: Mlp | ResMLP, settings: Convert) -> Neurons:
+    """The neurons that stand for all activations of a network; what cannot be replaced is refused with its place."""
+    (place, module), *others = activations(model)
+    for other_place, other in others:
+        if function_of(other, other_place) != function_of(module, place):
+            raise BittrueError(
+                f"the activation {other_place} ({type(other).__name__}) is another than {place} "
+                f"({type(module).__name__}), and the neurons of a network share one set; use one function throughout"
+            )
+    return neurons_for(module, place, settings)
+
+
 # -- looking at the float network ----------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Observed:
@@ -118,9 +139,8 @@ class Observed:
 
 def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantize: Quantize | None = None) -> Observed:
     """Fold the normalisations and run the calibration images."""
+    neurons_of(model, settings)  # refuses what cannot be converted before anything is computed
     replaced = activations(model)
-    for place, module in replaced:
-        neurons_for(module, place, settings)  # refuses what cannot be converted before anything is computed
     model.eval()
     images = data.train.images[: settings.images]
     quantized = None
@@ -171,7 +191,7 @@ def _values(model: nn.Module, modules: Sequence[nn.Module], images: np.ndarray) 
 def build(observed: Observed, data: Data, settings: Convert, validation: Split | None = None) -> FsNetwork:
     """The network of FS-neurons of an observed one. `validation` decides on the percentile (by default the split)."""
     model = observed.model
-    neurons = neurons_for(*reversed(activations(model)[0]), settings)
+    neurons = neurons_of(model, settings)
     with torch.no_grad():
         network = _filled(observed, neurons)
         percentiles = settings.percentiles if neurons.homogeneous else settings.percentiles[:1]
@@ -294,8 +314,7 @@ def sweep(
     if not grid.images:
         return []
     some = Split(data.val.images[: grid.images], data.val.labels[: grid.images])
-    place, module = activations(observed.model)[0]
-    neurons = neurons_for(module, place, settings)
+    neurons = neurons_of(observed.model, settings)
     relaxed = settings.model_copy(update={"strict": False})
     axis, values = ("steps", grid.steps) if neurons.neuron_set.binary else ("fraction_bits", grid.fraction_bits)
     rows: list[dict[str, Any]] = []

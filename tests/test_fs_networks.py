@@ -1,0 +1,437 @@
+"""Networks of FS-neurons: conversion, training through the spikes, lowering; every tensor equal to the program's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from flow import recipe, spikes, stages, steps
+from models import fs_convert, qat, storage, train
+from models.data import Data, Split, load
+from models.fs_convert import convert, observe, relu_set
+from models.fs_integer import FsMlp, FsResMLP, IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons
+from models.fs_lower import emit
+from models.fs_neuron import FsNeuron
+from models.fs_sets import PUBLISHED, NeuronSet
+from models.integer import Step
+from models.lower import lower, record
+from models.mlp import Mlp
+from models.quantize import post_training
+from models.resmlp import ResMLP
+from models.settings import Convert, Network, Perceptron, Qat, Quantize, Sweep, Train
+from sim.errors import BittrueError
+
+SMALL = Perceptron(hidden=(24, 16))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def mlp(digits):
+    model = Mlp.for_data(Perceptron(), digits, 1)
+    train.fit(model, digits, Train(epochs=25, batch=64, lr=2e-3, weight_decay=0.05))
+    return model
+
+
+def pictures(height, width, channels, classes=4, seed=1):
+    """Random images with a label that depends on them, for geometries that `digits` does not have."""
+    rng = np.random.default_rng(seed)
+
+    def split(n):
+        images = rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+        return Split(images, images.reshape(n, -1)[:, :8].sum(1) % classes)
+
+    return Data("pictures", tuple("abcdefgh"[:classes]), split(300), split(60), split(60))
+
+
+def trained(kind, network, data, epochs=2):
+    model = kind.for_data(network, data, 1)
+    train.fit(model, data, Train(epochs=epochs, batch=60, lr=3e-3))
+    return model
+
+
+def assert_equal_everywhere(network, images):
+    """Every tensor of the forward is the program's, in the fast, the traced and the slow execution."""
+    program, codes = lower(network), network.encode(images)
+    logits = program(codes)
+    assert np.array_equal(logits, train.predict(network, images))
+    assert np.array_equal(logits[:10], program.reference(codes[:10]))
+    recorded, traced = record(network, codes[:100]), program.trace(codes[:100])
+    assert recorded.keys() == traced.tensors.keys()
+    for name, codes_of in traced.tensors.items():
+        assert np.array_equal(recorded[name], codes_of), name
+    return program, traced
+
+
+# -- every tensor --------------------------------------------------------------------------------------
+MLPS = {
+    "relu": (SMALL, Convert()),
+    "4 steps of 5 bits": (Perceptron(hidden=(9,), norm=False), Convert(steps=4, bits=5)),
+    "1 step": (SMALL, Convert(steps=1, percentiles=(90.0,))),
+    "rounded up": (SMALL, Convert(rounding="published", steps=7)),
+    "integer pixels": (SMALL, Convert(first="integer")),
+    "swish": (Perceptron(hidden=(24, 16), nonlinearity="swish"), Convert(fraction_bits=8)),
+    "sigmoid": (Perceptron(hidden=(12, 12, 12), nonlinearity="sigmoid"), Convert(fraction_bits=12, bits=7)),
+}
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "triangular"])
+@pytest.mark.parametrize("case", MLPS)
+def test_every_tensor_of_an_mlp_before_and_after_training_through_spikes(case, gradient):
+    settings, conversion = MLPS[case]
+    data = pictures(5, 3, 2)
+    network = convert(trained(Mlp, settings, data), data, conversion.model_copy(update={"gradient": gradient}))
+    program, traced = assert_equal_everywhere(network, data.test.images)
+    fires = sum(int(traced.tensors[name].sum()) for name in traced.tensors if name.startswith("neurons"))
+    assert fires > 100  # equal, and not because nothing happens
+    before = [p.detach().clone() for p in network.parameters()]
+    qat.fit(network, data, Qat(epochs=1, batch=50, lr=1e-2, learn_scales=case == "relu"))
+    assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    changed, _ = assert_equal_everywhere(network, data.test.images)
+    assert changed.sha256 != program.sha256
+
+
+RESMLPS = {
+    "relu": (Network(patch=2, embed=8, blocks=2, nonlinearity="relu", hidden_factor=2), Convert(first="integer")),
+    "swish": (Network(patch=2, embed=8, blocks=1, nonlinearity="swish"), Convert(first="integer", fraction_bits=7)),
+    "spikes from the pixels on": (Network(patch=4, embed=12, blocks=1, nonlinearity="relu"), Convert(steps=6, bits=6)),
+}
+
+
+@pytest.mark.parametrize("case", RESMLPS)
+def test_every_tensor_of_a_resmlp_before_and_after_training_through_spikes(case):
+    settings, conversion = RESMLPS[case]
+    data = pictures(8, 4, 1)
+    model = trained(ResMLP, settings, data)
+    network = convert(model, data, conversion)
+    program, _ = assert_equal_everywhere(network, data.test.images)
+    kinds = [type(node.operation).__name__ for node in program.nodes]
+    assert kinds.count("FsNeuron") == settings.blocks
+    assert kinds.count("SpikingLinear") == settings.blocks + kinds.count("Encode")
+    assert kinds.count("Encode") == (conversion.first == "spikes")
+    qat.fit(network, data, Qat(epochs=1, batch=50, lr=1e-2, learn_scales=True))
+    assert_equal_everywhere(network, data.test.images)
+
+
+def test_the_rest_of_a_resmlp_is_that_of_post_training_quantisation():
+    data = pictures(8, 4, 1)
+    model = trained(ResMLP, RESMLPS["relu"][0], data)
+    twin, network = post_training(model, data, Quantize()), convert(model, data, Convert(first="integer"))
+    codes = network.encode(data.test.images)
+    mine, its = record(network, codes), record(twin, codes)
+    upstream = [
+        name for name in its if name in mine and not name.startswith(("blocks_0_mlp", "blocks_1", "pool", "cl"))
+    ]
+    assert len(upstream) == 9
+    assert all(np.array_equal(mine[name], its[name]) for name in upstream)
+    assert np.array_equal(mine["blocks_0_mlp_residual"], its["blocks_0_mlp_residual"])
+
+
+def test_swish_in_a_resmlp_of_int8_is_a_table_in_front_of_the_second_linear(digits):
+    network = Network(patch=4, embed=8, blocks=2, nonlinearity="swish")
+    integer = post_training(trained(ResMLP, network, digits), digits, Quantize())
+    program, _ = assert_equal_everywhere(integer, digits.test.images[:100])
+    tables = [node.name for node in program.nodes if type(node.operation).__name__ == "Lerp"]
+    assert tables == ["blocks_0_mlp_between", "blocks_1_mlp_between"]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "resmlp"])
+def test_a_file_holds_the_whole_network(kind, tmp_path):
+    data = pictures(8, 4, 1)
+    settings, conversion = (SMALL, MLPS["rounded up"][1]) if kind == "mlp" else RESMLPS["swish"]
+    network = convert(trained(Mlp if kind == "mlp" else ResMLP, settings, data), data, conversion)
+    back = storage.load(storage.save(network, tmp_path / "network.pt"), FsMlp, FsResMLP)
+    assert type(back) is type(network)
+    assert lower(back).sha256 == lower(network).sha256
+
+
+def test_a_float_mlp_comes_back_from_its_file(digits, mlp, tmp_path):
+    back = storage.load(storage.save(mlp, tmp_path / "network.pt"), Mlp)
+    assert np.array_equal(train.predict(back, digits.test.images), train.predict(mlp, digits.test.images))
+
+
+# -- accuracy ------------------------------------------------------------------------------------------
+def test_ten_steps_keep_the_accuracy_of_the_relu_network_without_training(digits, mlp):
+    before = train.accuracy(mlp, digits.test)
+    assert before > 0.95
+    assert train.accuracy(convert(mlp, digits, Convert()), digits.test) >= before - 0.01
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "triangular"])
+def test_training_through_the_spikes_repairs_a_coarse_network(digits, mlp, gradient):
+    network = convert(mlp, digits, Convert(steps=3, bits=3, gradient=gradient))
+    before = train.accuracy(network, digits.test)
+    qat.fit(network, digits, Qat(epochs=8, batch=64, lr=1e-3))
+    assert train.accuracy(network, digits.test) > before + 0.005
+
+
+def test_the_sweep_is_conversion_with_each_setting(digits, mlp):
+    observed, grid = observe(mlp, digits, Convert()), Sweep(steps=(1, 10), bits=(2, 8), images=60)
+    rows = fs_convert.sweep(observed, digits, Convert(), grid)
+    assert [(row["steps"], row["bits"]) for row in rows] == [(1, 2), (1, 8), (10, 2), (10, 8)]
+    some = Split(digits.val.images[:60], digits.val.labels[:60])
+    alone = convert(mlp, Data(digits.name, digits.classes, digits.train, some, some, digits.gain), Convert())
+    assert rows[-1]["accuracy"] == train.accuracy(alone, some)
+    assert rows[0]["accuracy"] < rows[-1]["accuracy"]
+    assert fs_convert.sweep(observed, digits, Convert(), Sweep(images=0)) == []
+
+
+# -- layers --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["relu", "swish", "sigmoid"])
+def test_spikes_are_those_of_the_float_neuron(name):
+    neurons = Neurons(PUBLISHED[name], Convert(fraction_bits=9))
+    layer, unit = neurons.layer(neurons.unit()), neurons.integers.unit
+    quantized = PUBLISHED[name] if PUBLISHED[name].binary else PUBLISHED[name].quantized(9)
+    v = torch.arange(layer.lowest - 50, layer.highest + 51, dtype=torch.float32)[:, None]
+    assert torch.equal(layer(v), FsNeuron(quantized).train_of(v * unit).float())
+    assert layer.outside(v) == 100
+
+
+def test_the_rounding_makes_an_unbiased_relu_or_the_published_one():
+    x = torch.linspace(-3, 30, 4001, dtype=torch.float64)
+    for rounding, expected in (
+        ("nearest", lambda u: (x / u + 0.5).floor().clamp(0, 31)),
+        ("published", lambda u: ((x / u).ceil() - 1).clamp(0, 31)),
+    ):
+        neurons = Neurons(relu_set(5), Convert(rounding=rounding))
+        u, layer = neurons.integers.unit, neurons.layer(neurons.unit())
+        rounded = (x / u).ceil() if neurons.round_up else (x / u + 0.5).floor() + neurons.offset
+        worth = layer.decode.double() @ layer(rounded[:, None].float()).double()
+        assert torch.equal(worth[:, 0], expected(u))
+
+
+def test_sums_are_rounded_up_exactly():
+    rng = np.random.default_rng(2)
+    layer = IntegerSpikingLinear(7, 5, Step(1.0), Step(3.0), 14, np.array([4, 2, 1]), weight_bits=6, round_up=True)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(rng.normal(size=(5, 7))))
+        layer.bias.copy_(torch.tensor(rng.normal(size=5) * 9))
+        weight, shift, bias = (t.long() for t in layer.integers())
+        spikes = torch.tensor(rng.integers(0, 2, (200, 3, 7)))
+        sums = torch.einsum("nc,btc,t->bn", weight, spikes, torch.tensor([4, 2, 1]))
+        expected = -torch.div(-sums, 2**shift, rounding_mode="floor") + bias
+        assert torch.equal(layer(spikes.float()).long(), expected)
+
+
+def test_codes_become_their_bits():
+    layer = IntegerEncode(Step(), 8)
+    codes = torch.arange(-128, 128, dtype=torch.float32)[:, None]
+    spikes = layer(codes)
+    assert spikes.shape == (256, 8, 1)
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(layer.decode @ spikes, codes)
+
+
+@pytest.mark.parametrize("name", ["relu", "swish"])
+def test_the_gradient_straight_through_is_that_of_the_function(name):
+    neurons = Neurons(PUBLISHED[name], Convert(fraction_bits=8))
+    layer = neurons.layer(neurons.unit())
+    v = torch.arange(layer.lowest, layer.highest + 9.0)[:, None].requires_grad_()
+    (layer.decode @ layer(v)).sum().backward()
+    x = ((v.detach() - neurons.offset) * neurons.integers.unit).requires_grad_()
+    {"relu": nn.ReLU(), "swish": nn.SiLU()}[name](x).sum().backward()
+    inside = v.detach() <= layer.highest
+    assert torch.allclose(v.grad, x.grad * inside, atol=1e-5)
+    assert 0 < int((~inside).sum()) < len(v)
+
+
+@pytest.mark.parametrize("name", ["relu", "swish"])
+def test_the_triangular_gradient_is_that_of_the_float_neuron(name):
+    neurons = Neurons(PUBLISHED[name], Convert(fraction_bits=8, gradient="triangular"))
+    layer, unit = neurons.layer(neurons.unit()), neurons.integers.unit
+    quantized = PUBLISHED[name] if PUBLISHED[name].binary else PUBLISHED[name].quantized(8)
+    v = torch.arange(max(layer.lowest, -400) + 1.0, layer.highest)[:, None].requires_grad_()
+    (layer.decode @ layer(v)).sum().backward()
+    x = (v.detach() * unit).requires_grad_()
+    FsNeuron(quantized)(x).sum().backward()
+    assert torch.allclose(v.grad, x.grad, rtol=1e-3, atol=1e-4)
+    assert float(v.grad.abs().max()) > 0.5
+
+
+def test_scales_that_are_given_are_never_learned():
+    data = pictures(4, 4, 1)
+    network = convert(trained(Mlp, MLPS["swish"][0], data), data, Convert())
+    unit, source = network.neurons[0].unit.log.clone(), network.input.target.log.clone()
+    qat.fit(network, data, Qat(epochs=1, batch=50, learn_scales=True, scale_lr=0.1))
+    assert torch.equal(network.neurons[0].unit.log, unit)
+    assert torch.equal(network.input.target.log, source)
+    assert network.classifier.target.log != 0
+
+
+# -- values outside, and other bad input ---------------------------------------------------------------
+def test_values_outside_the_valid_range_are_counted_as_the_golden_simulator_counts_them(digits, mlp):
+    network = convert(mlp, digits, Convert(percentiles=(97.0,)))
+    program, images = lower(network), digits.train.images[:1000]
+    traced = program.trace(network.encode(images))
+    counted = fs_convert.outside(network, images)
+    assert counted == network.clipped
+    assert {name.replace(".", "_"): clipped for name, (clipped, _) in counted.items()} == {
+        name: count for name, count in traced.saturation.items() if name.startswith("neurons")
+    }
+    assert all(0.003 < clipped / total < 0.1 for clipped, total in counted.values())
+    with pytest.raises(
+        BittrueError, match=r"layer neurons.0: \d+ of 64000 inputs lie outside .*convert.strict forbids"
+    ):
+        convert(mlp, digits, Convert(percentiles=(97.0,), strict=True))
+    convert(mlp, digits, Convert(percentiles=(100.0,), headroom=0.05, strict=True))
+
+
+def test_a_set_with_a_narrow_range_clips_on_both_sides():
+    narrow = NeuronSet(
+        "narrow", *(PUBLISHED["swish"].h, PUBLISHED["swish"].d, PUBLISHED["swish"].T), -0.5, 0.5, "swish"
+    )
+    neurons = Neurons(narrow, Convert(fraction_bits=5))
+    layer = neurons.layer(neurons.unit())
+    low, high = layer.format.low, layer.format.high
+    assert (layer.lowest, layer.highest) == (-16, 16)
+    assert layer.outside(torch.tensor([[low, -17.0, -16.0, 16.0, 17.0, high]])) == 4
+
+
+def test_an_activation_without_a_neuron_set_is_named_with_its_place(digits):
+    model = Mlp.for_data(Perceptron(hidden=(8, 8), nonlinearity="gelu"), digits, 1)
+    with pytest.raises(BittrueError, match=r"functions.0 \(GELU\): no neuron set is published for gelu; .*bittrue fit"):
+        convert(model, digits, Convert())
+    model = Mlp.for_data(SMALL, digits, 1)
+    model.functions[1] = nn.Tanh()
+    with pytest.raises(BittrueError, match=r"functions.1 \(Tanh\): no neuron set is known"):
+        convert(model, digits, Convert())
+    model.functions[1] = nn.SiLU()
+    with pytest.raises(BittrueError, match=r"functions.1 \(SiLU\) is another than functions.0 \(ReLU\)"):
+        convert(model, digits, Convert())
+    model = ResMLP.for_data(Network(patch=4, embed=8, blocks=1), digits, 1)
+    with pytest.raises(BittrueError, match=r"blocks.0.mlp.before \(LerpPsa\): it is learned"):
+        convert(model, digits, Convert())
+    with pytest.raises(BittrueError, match="cannot convert a Linear"):
+        convert(nn.Linear(2, 2), digits, Convert())
+
+
+@pytest.mark.parametrize(
+    ("nonlinearity", "settings", "says"),
+    [
+        ("swish", {"steps": 10}, "has 16 steps, and convert.steps asks for 10.*bittrue fit swish --steps 10"),
+        ("relu", {"neurons": "swish"}, "approximates swish, not relu"),
+        ("relu", {"neurons": "rely"}, "no neuron set is named 'rely'"),
+    ],
+)
+def test_a_neuron_set_that_does_not_fit_is_refused(digits, nonlinearity, settings, says):
+    model = Mlp.for_data(Perceptron(hidden=(8,), nonlinearity=nonlinearity), digits, 1)
+    with pytest.raises(BittrueError, match=says):
+        convert(model, digits, Convert(**settings))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "says"),
+    [
+        (Convert, {"steps": 0}, "steps"),
+        (Convert, {"steps": 17}, "steps"),
+        (Convert, {"fraction_bits": 17}, "fraction_bits"),
+        (Convert, {"bits": 1}, "bits"),
+        (Convert, {"percentiles": ()}, "at least one"),
+        (Perceptron, {"hidden": ()}, "at least one hidden layer"),
+        (Perceptron, {"hidden": (8, 0)}, "hidden"),
+        (Perceptron, {"nonlinearity": "lerp_psa"}, "gelu"),
+    ],
+)
+def test_settings_name_what_is_wrong(kind, values, says):
+    with pytest.raises(ValidationError, match=says):
+        kind(**values)
+
+
+# -- counting ------------------------------------------------------------------------------------------
+def test_spikes_and_synaptic_operations_are_counted_one_by_one():
+    data = pictures(8, 4, 1)
+    network = convert(trained(ResMLP, RESMLPS["spikes from the pixels on"][0], data), data, Convert(steps=5))
+    program, codes = lower(network), network.encode(data.train.images)  # more than one block of inputs
+    assert len(codes) > spikes.BLOCK
+    found, traced = spikes.count(program, [codes]), program.trace(codes)
+    assert [train.name for train in found.trains] == ["embed_0", "blocks_0_mlp_neurons"]
+    for kind in found.trains:
+        z, node = traced.tensors[kind.name], next(n for n in program.nodes if n.name == kind.name)
+        v = traced.tensors[node.operands[0]]
+        assert np.array_equal(kind.per_neuron, z.sum(axis=(0, 2)))
+        assert np.array_equal(kind.per_step, z.sum(axis=(0, 1, 3)))
+        assert kind.spikes == z.sum() > 0
+        assert kind.clipped == traced.saturation[kind.name]
+        assert np.allclose(kind.mean, v.mean(axis=0))
+        assert np.allclose(kind.deviation, v.std(axis=0))
+        assert np.allclose(kind.overall, (v.mean(), v.std()))
+    for layer in found.synapses:
+        operation, additions = program[layer.name], 0
+        for z in traced.tensors[layer.source]:
+            additions += len(operation.weight) * int(np.count_nonzero(z))
+        assert layer.operations == additions
+        assert layer.macs == operation.macs
+    content = found.to_json()
+    assert content["in_all"]["neurons"] == found.trains[1].neurons
+    assert content["in_all"]["spiking_macs"] + content["in_all"]["other_macs"] == program.macs
+    with pytest.raises(BittrueError, match="no inputs"):
+        spikes.count(program, [codes[:0]])
+
+
+# -- the flow ------------------------------------------------------------------------------------------
+QUICK = ["train.epochs=2", "finetune.epochs=1", "sweep.images=20", "sweep.steps=[3,10]", "sweep.bits=[4,8]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("fs-mlp-digits", ["network.hidden=[16,12]"]),
+        ("fs-swish-mlp-digits", ["network.hidden=[12]", "sweep.fraction_bits=[6]"]),
+        (
+            "fs-resmlp-fashion-mnist",
+            ["dataset.name=digits", "network.embed=8", "network.blocks=1", "finetune.batch=64", "train.batch=64"],
+        ),
+    ],
+)
+def test_the_flow_from_recipe_to_golden(tmp_path, name, more):
+    made = recipe.load(name, QUICK + more)
+    outcomes = {o.step: o for o in steps.run(stages.steps(made), made, tmp_path, until="simulate")}
+    assert outcomes["simulate"].result["mismatches_with_network"] == 0
+    found = outcomes["quantize"].result
+    assert outcomes["simulate"].result["accuracy"] == found["accuracy"]
+    assert found["accuracy_float"] == outcomes["train"].result["accuracy"]
+    assert {"accuracy_converted", "sweep", "spikes", "clipped_in_calibration"} <= set(found)
+    assert ("accuracy_int8" in found) == ("resmlp" in name)
+    saturation = outcomes["simulate"].result["saturation"]
+    for layer in found["spikes"]["layers"]:
+        assert layer["spikes"] == sum(layer["per_step"]) > 0
+        assert layer["clipped"] == saturation[layer["name"]]
+    again = recipe.load(name, [*QUICK, *more, "convert.bits=6"])
+    outcomes = {o.step: o for o in steps.run(stages.steps(again), again, tmp_path, until="lower")}
+    assert not outcomes["train"].ran
+    assert outcomes["quantize"].ran
+    assert "convert changed" in outcomes["quantize"].why
+
+
+@pytest.mark.parametrize("name", [name for name in recipe.shipped() if name.startswith("fs-")])
+def test_every_shipped_recipe_is_read_back_as_it_is_written(name, tmp_path):
+    made = recipe.load(name)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(made.to_yaml())
+    assert recipe.load(path) == made
+    assert made.network.settings().nonlinearity == ("swish" if "swish" in name else "relu")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("network.embed=32", "embed does not belong to kind mlp"),
+        ("network.kind=resmlp", "hidden does not belong to kind resmlp|resmlp"),
+        ("network.hiden=[3]", "did you mean 'network.hidden'"),
+        ("convert.roundin=nearest", "did you mean 'convert.rounding'"),
+        ("convert.steps=99", "less than or equal to 16"),
+    ],
+)
+def test_a_recipe_says_what_is_wrong(override, says):
+    with pytest.raises(BittrueError, match=says):
+        recipe.load("fs-mlp-digits", [override, "network.hidden=[8]"])
+
+
+def test_neurons_have_an_operation():
+    assert emit.dispatch(IntegerFsNeuron) is not emit.dispatch(object)
