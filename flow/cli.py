@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from flow import cli_nir, console
+from flow import cli_fit, cli_nir, console
 from flow.console import ERR, OUT
 from sim.errors import BittrueError
 from sim.program import Program
@@ -344,6 +344,9 @@ def import_headers(
     program = headers.read(folder)
     program.save(out)
     OUT.print(f"{len(program.nodes)} operations, {program.weights:,} weights, sha256 {program.sha256[:12]} in {out}")
+
+
+app.command()(cli_fit.fit)
 
 
 # -- helpers -------------------------------------------------------------------------------------------
