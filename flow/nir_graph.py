@@ -11,8 +11,10 @@ What is computed here is their forward Euler discretisation with a time step dt,
 
 With reset "subtract", m[t] = v[t] - v_threshold where z[t] = 1 (then v_reset must be 0). dt is in no NIR file: it is
 1e-4 s in snnTorch's exporter and 1e-3 s in Norse's. The exporters do not record the reset either; NIR says "to
-v_reset", and so does snnTorch's importer. Files hold float32: a factor within 2^-20 of a multiple of 2^-12 is taken to
-be that multiple, so that decays and gains like 3/4 and 1 are what they were before dt/tau was stored.
+v_reset", and so does snnTorch's importer.
+
+Files hold float32: a factor within one part in 2^20 of a multiple of 2^-12 is taken to be that multiple, so that decays
+and gains like 3/4 and 1 are what they were before dt/tau was stored.
 
 Source: Pedersen et al., "Neuromorphic intermediate representation", 2024, and the `nir` package's docstrings.
 """
@@ -273,4 +275,4 @@ def _membranes(
 def _tidy(factors: np.ndarray) -> np.ndarray:
     """Without the rounding error of a float32 file: see the module's docstring."""
     near = np.rint(factors * 4096) / 4096
-    return np.where(np.abs(factors - near) < 2.0**-20, near, factors)
+    return np.where(np.abs(factors - near) < np.abs(factors) * 2.0**-20, near, factors)

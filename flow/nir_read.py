@@ -213,12 +213,12 @@ def fraction_bits(rows: np.ndarray, bias: np.ndarray, fmt: Format) -> np.ndarray
 
 
 def decay_bits(keep: np.ndarray) -> int:
-    """Fraction bits for `keep`: the fewest that hold it exactly (to float32's precision), or enough for 1 % of leak."""
-    for shift in range(SHIFT + 1):
-        if np.abs(keep - np.rint(keep * (1 << shift)) / (1 << shift)).max() < 2.0**-22:
-            return shift
+    """Fraction bits for `keep`: the fewest that hold it exactly, or enough for 1 % of the leak."""
     leak = 1 - keep
-    smallest = leak[leak > 0].min(initial=1)
+    for shift in range(SHIFT + 1):
+        if (np.abs(keep - np.rint(keep * (1 << shift)) / (1 << shift)) <= leak * 2.0**-20).all():
+            return shift
+    smallest = leak[leak > 0].min()
     needed = int(np.ceil(np.log2(50 / smallest)))
     if needed > MAX_SHIFT:
         raise BittrueError(
