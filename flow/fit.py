@@ -120,7 +120,7 @@ def draw(neuron_set: NeuronSet, target: fs_target.Target) -> str:
     found, y = fs_kernels.respond(neuron_set, x), target(x)
     error = found.values - y
     names = (
-        f"{target.name}, and the neuron of {neuron_set.steps} steps",
+        f"{target.name} (grey), and the neuron of {neuron_set.steps} steps (blue)",
         "error (neuron - function)",
         "spikes: steps downward, input across",
         "parameters of each step: T, h, d",
@@ -197,9 +197,7 @@ def _parameters(neuron_set: NeuronSet, top: float, height: float) -> list[str]:
 
 
 def _axis(x: np.ndarray, below: float) -> list[str]:
-    places = np.linspace(0, len(x) - 1, 6)
-    across = np.linspace(LEFT, WIDTH - RIGHT, 6)
-    values = np.interp(places, np.arange(len(x)), x)
+    across, values = np.linspace(LEFT, WIDTH - RIGHT, 6), np.round(np.linspace(float(x[0]), float(x[-1]), 6), 6)
     return [
         figures.text(a, below + 16, f"{v:.3g}", 11, SOFT, "middle")
         for a, v in zip(across.tolist(), values.tolist(), strict=True)

@@ -101,6 +101,7 @@ def fit(target: Target, settings: Settings, name: str = "", progress: Progress |
     candidates = []
     for h, threshold in zip(found_h, found_t, strict=True):
         _, d = fs_search.judge(h, threshold, *grid, levels, settings.spike_cost)
+        h[-1] = 0.0  # nothing looks at the membrane after the last step
         made = NeuronSet(name or target.name, h, d, threshold, settings.low, settings.high, target.name)
         x32 = fs_kernels.grid(settings.low, settings.high)
         cost = settings.spike_cost * spikes_per_value(made, settings.low, settings.high)

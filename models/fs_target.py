@@ -12,6 +12,7 @@ import math
 import operator
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ class Target:
         """y float64, same shape; a value that is not finite, or a function of more than each x, is refused."""
         x = np.asarray(x, np.float64)
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
                 y = np.asarray(self.function(x), np.float64)
                 alone = np.asarray(self.function(x[:2]), np.float64)
         except BittrueError:
@@ -143,14 +144,18 @@ def _imported(module: str, name: str) -> Function:
         raise BittrueError(f"function '{module}:{name}': module {module} has no function {name}")
 
     def call(x: np.ndarray) -> np.ndarray:
-        try:
-            return function(x)
-        except TypeError:  # written for single numbers, or for tensors
-            pass
-        try:
-            return function(torch.from_numpy(x)).detach().numpy()
-        except (TypeError, AttributeError):
-            return np.array([function(v) for v in x.tolist()])
+        """The function may be written for arrays, for tensors or for single numbers: the first that works."""
+        ways = (
+            lambda: np.asarray(function(x), np.float64),
+            lambda: function(torch.from_numpy(x)).detach().numpy(),
+            lambda: np.array([float(function(v)) for v in x.tolist()]),
+        )
+        for way in ways[:-1]:
+            try:
+                return way()
+            except Exception:  # whatever it raises: the next way may be what it was written for
+                continue
+        return ways[-1]()
 
     return call
 
