@@ -13,11 +13,11 @@ import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Run:
 class Design:
     """A program with what is built from it, made when first asked for.
 
-    interval, device   how to plan the RTL, when no `plan` is given
+    interval, device   how to plan the RTL, when no `plan` is given; `options` are other arguments of `rtl.plan.plan`
     verilog            text to check instead of what the plan emits, for example a file that was edited or stored
     kernel             folder of an HLS project to check instead of a fresh one
     folder             where a fresh HLS project and its build go; a temporary one by default
@@ -72,12 +72,14 @@ class Design:
         *,
         interval: int | None = None,
         device: str | None = None,
+        options: Mapping[str, Any] | None = None,
         plan: Plan | None = None,
         verilog: str | None = None,
         kernel: Path | None = None,
         folder: Path | None = None,
     ) -> None:
         self.program, self.interval, self.device = program, interval, device
+        self.options = dict(options or {})
         self._plan, self._verilog, self._kernel, self._folder = plan, verilog, kernel, folder
         self._temporary: tempfile.TemporaryDirectory | None = None
 
@@ -87,7 +89,7 @@ class Design:
 
         if self._plan is not None:
             return self._plan
-        return plan(self.program, interval=self.interval, device=None if self.interval else self.device)
+        return plan(self.program, interval=self.interval, device=None if self.interval else self.device, **self.options)
 
     @cached_property
     def verilog(self) -> str:

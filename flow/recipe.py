@@ -38,11 +38,18 @@ class DatasetPart(Part):
     folder: Path | None = None
 
 
+Architecture = Literal["parallel", "events"]
+
+
 class RtlPart(Part):
-    """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`."""
+    """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`.
+
+    `architecture` of the spiking layers: `parallel` or `events`, for all or by the operation's name.
+    """
 
     interval: int | None = Field(None, ge=1)
     device: str | None = "ecp5-85k"
+    architecture: Architecture | dict[str, Architecture] = "parallel"
 
     @field_validator("device")
     @classmethod

@@ -66,12 +66,20 @@ def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None
         elif row["errors"]:
             first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
             found.append(f"{name}: {'; '.join(row['errors'])}{first}")
+        if row.get("schedule"):
+            found.append(f"{name}: {row['schedule']}")
         for figure in ("interval", "latency"):
             if row[figure] != row[f"estimated_{figure}"]:
                 found.append(
                     f"{name}: {figure} is {row[figure]} cycles, the plan promised {row[f'estimated_{figure}']}"
                 )
     return found
+
+
+def mean_interval(ends: np.ndarray) -> int | None:
+    """Cycles per frame over the second half of the frames, from the cycles in which they ended; rounded."""
+    half = len(ends) // 2
+    return round((int(ends[-1]) - int(ends[half])) / (len(ends) - 1 - half)) if len(ends) > half + 1 else None
 
 
 def verify(
@@ -173,7 +181,7 @@ class _Session:
         plain = max(images, settled) if backend.name == "compiled" else settled
         begin = time.perf_counter()
         run = self._run(backend, plain, NO_STALLS)
-        cycles = {"interval": run.rtl.interval, "latency": run.rtl.latency}
+        cycles = self._cycles(run, plain)
         if backend.name == "compiled":
             self.result.outputs[backend.name] = run.outputs[:images]
         if backend.name == "compiled" or not stalls:
@@ -199,13 +207,32 @@ class _Session:
             (place / name).unlink(missing_ok=True)
         return run
 
+    def _cycles(self, run: Run, frames: int) -> dict[str, Any]:
+        """Interval and latency of a run without stalls, and what the plan says of them.
+
+        Where the cycles depend on the data, the schedule is made for the very frames that ran: every one must end in
+        its cycle, and the interval is the mean over the second half of them.
+        """
+        plan = self.design.plan
+        cycles = {"interval": run.rtl.interval, "latency": run.rtl.latency}
+        if not plan.dynamic:
+            return cycles | {"estimated_interval": plan.estimated_interval, "estimated_latency": plan.estimated_latency}
+        promised = plan.expect(*self._take(frames)[0])
+        if run.rtl.complete:
+            ends = run.rtl.frame_end_cycles - run.rtl.first_input_cycle
+            cycles["interval"] = mean_interval(ends)
+            late = np.flatnonzero(ends != promised.ends)
+            if late.size:
+                k = int(late[0])
+                said = f"frame {k} ends in cycle {ends[k]} after the first input, the schedule says {promised.ends[k]}"
+                cycles["schedule"] = f"{said} ({late.size} of {frames} frames differ)"
+        return cycles | {"estimated_interval": mean_interval(promised.ends), "estimated_latency": promised.latency}
+
     def _judge(self, backend, ran: int, images: int, run: Run, stalls: Stalls, cycles: dict, begin: float) -> None:
         """Enter the row of an RTL run of `ran` frames, of which the first `images` are images of their own."""
         x, expected = self._take(ran)
         wrong = run.rtl.mismatches(expected)
         row = self._row(backend, images, expected[:images], wrong, list(run.errors), run, stalls) | cycles
-        plan = self.design.plan
-        row |= {"estimated_interval": plan.estimated_interval, "estimated_latency": plan.estimated_latency}
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
         if wrong or run.errors:

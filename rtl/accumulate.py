@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
 from rtl.stage import Structure, register, shape_of
+from rtl.state import state, structure
 from sim.contract import Range
 from sim.spiking_linear import SpikingLinear
 
@@ -44,36 +44,30 @@ class Accumulators:
         for r in self.ranges:
             built.add(r.bits)
             built.select_bits += r.bits if self.signed_steps else 0
-        bits = sum(r.bits for r in self.ranges)
-        if self.groups > 1:
-            built.lutrams += -(-bits // 4) * -(-self.groups // 16)
-        else:
-            built.registers += bits
-        return built
+        return built + structure(sum(r.bits for r in self.ranges), self.groups)
 
     def build(
-        self, m: Module, terms: list[Value], valid: Value, group: Value, clear: Value, double: Value, falls: Value
+        self,
+        m: Module,
+        terms: list[Value],
+        *,
+        valid: Value,
+        early: Value,
+        group: Value,
+        clear: Value,
+        double: Value,
+        falls: Value,
     ) -> list[Value]:
         """The accumulators after the terms, one cycle later.
 
-        valid   there are terms; `group` says of which outputs
+        valid   there are terms; `group` says of which outputs, `early` does so a cycle before
         clear   they are the first of a train
         double  what was there counts twice
         falls   the terms are subtracted
         """
         shapes = [shape_of(r) for r in self.ranges]
         layout = data.StructLayout({f"lane{p}": shape for p, shape in enumerate(shapes)})
-        after = Signal(layout, name="acc_after")
-        if self.groups > 1:
-            attributes = {"ram_style": "distributed"}
-            m.submodules.acc = memory = Memory(shape=layout, depth=self.groups, init=[], attrs=attributes)
-            read, write = memory.read_port(domain="comb"), memory.write_port()
-            m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.data.eq(after), write.en.eq(valid)]
-            acc = read.data
-        else:
-            acc = Signal(layout, name="acc", reset_less=True)
-            with m.If(valid):
-                m.d.sync += acc.eq(after)
+        acc, after = state(m, "acc", layout, self.groups, early, group, valid)
         results: list[Value] = []
         for p, term in enumerate(terms):
             held = acc[f"lane{p}"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
 from rtl.stage import Structure, realises, register, shape_of, valid_chain
+from rtl.state import state, structure
 from rtl.train import SpikeTrainStage
 from sim.contract import Format
 from sim.fs_neuron import FsNeuron
@@ -35,12 +35,10 @@ class FsNeuronStage(SpikeTrainStage):
         for _ in range(self.lanes_in):
             built.select_bits += (2 * op.input.format.bits if self.clips else 0) + 2 * bits
             built.registers += op.input.format.bits
-            built.add(bits, registered=self.groups == 1)
+            built.add(bits, registered=False)
             built.add(bits, registered=False)
         built.registers += self.lanes_in + 2 * bits
-        if self.groups > 1:
-            built.lutrams += -(-self.lanes_in * bits // 4) * -(-self.groups // 16)
-        return built
+        return built + structure(self.lanes_in * bits, self.groups)
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -65,21 +63,10 @@ class FsNeuronStage(SpikeTrainStage):
             limited = Mux(x > op.highest, op.highest, Mux(x < op.lowest, op.lowest, x)) if self.clips else x
             clipped.append(register(m, limited, shape, name=f"clipped{lane}"))
 
-        # The membranes: read, compared, reset and written back within a cycle.
+        # The membranes: compared and reset within a cycle.
         membrane = shape_of(op.membrane)
         layout = data.ArrayLayout(membrane, self.lanes_in)
-        after = Signal(layout)
-        if self.groups > 1:
-            m.submodules.membranes = memory = Memory(
-                shape=layout, depth=self.groups, init=[], attrs={"ram_style": "distributed"}
-            )
-            read, write = memory.read_port(domain="comb"), memory.write_port()
-            m.d.comb += [read.addr.eq(where), write.addr.eq(where), write.data.eq(after), write.en.eq(moving[2])]
-            held = read.data
-        else:
-            held = Signal(layout, reset_less=True)
-            with m.If(moving[2]):
-                m.d.sync += held.eq(after)
+        held, after = state(m, "membranes", layout, self.groups, values.group, where, moving[2])
         for lane in range(self.lanes_in):
             v, z = Signal(membrane, name=f"v{lane}"), Signal(name=f"fires{lane}")
             m.d.comb += [

@@ -17,7 +17,7 @@ from rtl.schedule import Flow, simulate
 from rtl.stage import Stage, beat, realisation
 from sim.errors import BittrueError
 from sim.operation import Operation, TensorType
-from sim.program import Program
+from sim.program import BLOCK, Program
 
 
 @dataclass
@@ -137,13 +137,15 @@ class Network:
 
     def work(self, *x: np.ndarray) -> dict[int, np.ndarray]:
         """The cycles of every block of the elements whose work depends on the data, for a batch, by element."""
-        tensors = self.program.trace(*x).tensors
+        dynamic = [k for k, e in enumerate(self.elements) if e.stage.timing.work]
         operands = {node.name: node.operands for node in self.program.nodes}
-        return {
-            k: e.stage.work(*(tensors[name] for name in operands[e.node]))
-            for k, e in enumerate(self.elements)
-            if e.stage.timing.work
-        }
+        parts: dict[int, list[np.ndarray]] = {k: [] for k in dynamic}
+        for start in range(0, len(x[0]) if dynamic else 0, BLOCK):
+            tensors = self.program.trace(*(v[start : start + BLOCK] for v in x)).tensors
+            for k in dynamic:
+                element = self.elements[k]
+                parts[k].append(element.stage.work(*(tensors[name] for name in operands[element.node])))
+        return {k: np.concatenate(cycles) for k, cycles in parts.items()}
 
     def schedule(
         self,
