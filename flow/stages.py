@@ -109,12 +109,13 @@ def simulate(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
 def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
     """Plan and Verilog."""
     from rtl import readback
+    from rtl.plan import activity
     from rtl.verilog import emit
 
-    program = Program.load(work.upstream["lower"] / "program.npz")
+    program, x, _ = _lowered(work)
     work.progress("planning", 0, 1)
-    design = Design(program, interval=recipe.rtl.interval, device=recipe.rtl.device)
-    plan = design.plan
+    options = {"architecture": recipe.rtl.architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
+    plan = Design(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).plan
     work.progress("emitting Verilog", 0.5, 1)
     verilog = emit(plan)
     work.progress("reading the Verilog back", 0.7, 1)
