@@ -101,7 +101,13 @@ class Network:
         lanes = [self.elements[s].stage.lanes_out for s in sources]
         make = component(operation, folding)
         if folding is not None:
-            return folding.simd if getattr(make, "whole_beats", False) else math.gcd(lanes[0], folding.simd)
+            if (
+                getattr(make, "whole_beats", False)
+                and folding.simd > 0
+                and not operation.inputs[0].channels % folding.simd
+            ):
+                return folding.simd
+            return math.gcd(lanes[0], folding.simd)  # a folding that does not divide is refused by the stage
         if len(lanes) > 1:
             return max(lanes)
         if hasattr(make, "legal_lanes"):
