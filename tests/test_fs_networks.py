@@ -206,6 +206,18 @@ def test_the_rounding_makes_an_unbiased_relu_or_the_published_one():
         assert torch.equal(worth[:, 0], expected(u))
 
 
+def test_values_for_neurons_in_their_own_unit_are_rounded_plus_one():
+    data = pictures(4, 4, 1)
+    layer = convert(trained(Mlp, SMALL, data), data, Convert()).hidden[1]
+    spikes_in = torch.tensor(np.random.default_rng(3).integers(0, 2, (200, 10, 24)))
+    with torch.no_grad():
+        weight, shift, _ = (t.long() for t in layer.integers())
+        sums = torch.einsum("nc,btc,t->bn", weight, spikes_in, 2 ** torch.arange(9, -1, -1))
+        bias = torch.floor(layer.bias / layer.target.value + 0.5).long()
+        expected = ((sums + 2 ** (shift - 1)) >> shift) + bias + 1
+        assert torch.equal(layer(spikes_in.float()).long(), expected.clamp(-2048, 2047))
+
+
 def test_sums_are_rounded_up_exactly():
     rng = np.random.default_rng(2)
     layer = IntegerSpikingLinear(7, 5, Step(1.0), Step(3.0), 14, np.array([4, 2, 1]), weight_bits=6, round_up=True)
