@@ -38,11 +38,11 @@ _import_without_blas()
 
 
 @cache
-def _stamp() -> str:
-    """A hash of every kernel module: one function is compiled into another, across files, and Numba looks only
-    at the file of the outer one when it asks whether cached code is still current."""
+def _stamp(file: str) -> str:
+    """A hash of every kernel module here and of the function's own: one function is compiled into another, across
+    files, and Numba looks only at the file of the outer one when it asks whether cached code is still current."""
     sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("kernels*.py")):
+    for path in (*sorted(Path(__file__).parent.glob("kernels*.py")), Path(file)):
         sha.update(path.read_bytes())
     return sha.hexdigest()
 
@@ -58,7 +58,7 @@ def jit(function: Callable[..., Any]) -> Any:
     except RuntimeError:  # numba found no folder that it may write to
         return njit(function)
     files = compiled._cache
-    files._cache_file._source_stamp = _stamp()
+    files._cache_file._source_stamp = _stamp(function.__code__.co_filename)
     load, save = files.load_overload, files.save_overload
 
     def load_overload(*arguments: Any) -> Any:
