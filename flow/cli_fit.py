@@ -24,7 +24,9 @@ def fit(
         int | None, typer.Option(help="Bits of each parameter; default: not quantised.", min=2, max=16)
     ] = None,
     importance: Annotated[str, typer.Option(help="`uniform`, or MEAN,SIGMA of the inputs that matter.")] = "uniform",
-    spike_cost: Annotated[float, typer.Option(help="Added to the error for every spike of a value.", min=0)] = 0.0,
+    spike_cost: Annotated[
+        float, typer.Option(help="Relative error that one spike per value less may cost; 0: fit alone.", min=0)
+    ] = 0.1,
     restarts: Annotated[int, typer.Option(help="Starting points.", min=1)] = 32,
     tries: Annotated[int, typer.Option(help="Candidates of each start in the first round.", min=1)] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the starts and of the search.", min=0)] = 0,

@@ -75,7 +75,7 @@ def command(target: fs_target.Target, asked: Settings, out: str) -> str:
     words = ["bittrue", "fit", target.name, "--steps", asked.steps, "--range", f"{asked.low:g}", f"{asked.high:g}"]
     words += ["--bits", asked.bits] if asked.bits else []
     words += ["--importance", ",".join(f"{v:g}" for v in asked.importance)] if asked.importance else []
-    words += ["--spike-cost", f"{asked.spike_cost:g}"] if asked.spike_cost else []
+    words += ["--spike-cost", f"{asked.spike_cost:g}"]
     words += ["--restarts", asked.restarts, "--tries", asked.tries, "--seed", asked.seed, "--out", out]
     return shlex.join(str(word) for word in words)
 

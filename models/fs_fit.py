@@ -52,7 +52,8 @@ class Settings:
     low, high:  the interval of the fit, and the valid range of the result
     bits:       Q, signed codes of h, d and T, each on a power-of-two grid of its own; None: float32
     importance: (mean, sigma) of the inputs that matter, see `models.fs_target.importance`; None: uniform
-    spike_cost: added to the mean squared error for every spike per value; 0 fits the function alone
+    spike_cost: what is minimised is MSE (1 + spike_cost * spikes per value); 0 fits the function alone. Spikes are what
+                the hardware spends energy on, and many sets have nearly the same error
     restarts, tries: starts, and candidates of each in the first round
     """
 
@@ -61,7 +62,7 @@ class Settings:
     high: float = 8.0
     bits: int | None = None
     importance: tuple[float, float] | None = None
-    spike_cost: float = 0.0
+    spike_cost: float = 0.1
     restarts: int = 32
     tries: int = 20_000
     seed: int = 0
@@ -104,8 +105,9 @@ def fit(target: Target, settings: Settings, name: str = "", progress: Progress |
         h[-1] = 0.0  # nothing looks at the membrane after the last step
         made = NeuronSet(name or target.name, h, d, threshold, settings.low, settings.high, target.name)
         x32 = fs_kernels.grid(settings.low, settings.high)
-        cost = settings.spike_cost * spikes_per_value(made, settings.low, settings.high)
-        candidates.append((fs_kernels.mean_squared_error(made, target(x32), x32, weight) + cost, made))
+        spikes = fs_kernels.respond(made, x32).spikes.sum(-1)
+        factor = 1 + settings.spike_cost * float(np.average(spikes, weights=weight))
+        candidates.append((fs_kernels.mean_squared_error(made, target(x32), x32, weight) * factor, made))
     best = min(candidates, key=lambda entry: entry[0])[1]
     seconds = time.perf_counter() - began
     report = measured(best, target, settings) | {
@@ -120,11 +122,6 @@ def fit(target: Target, settings: Settings, name: str = "", progress: Progress |
     )
 
 
-def spikes_per_value(neuron_set: NeuronSet, low: float, high: float) -> float:
-    """Mean spikes of a value that is uniform between low and high."""
-    return float(fs_kernels.respond(neuron_set, fs_kernels.grid(low, high)).spikes.sum() / fs_kernels.GRID_POINTS)
-
-
 def measured(neuron_set: NeuronSet, target: Target, settings: Settings) -> dict[str, Any]:
     """What a set is worth on the interval of the settings, plain JSON values."""
     x = fs_kernels.grid(settings.low, settings.high)
@@ -135,7 +132,7 @@ def measured(neuron_set: NeuronSet, target: Target, settings: Settings) -> dict[
         "grid_points": len(x),
         "mse": fs_kernels.mean_squared_error(neuron_set, y, x),
         "largest_error": float(np.abs(found.values - y).max()),
-        "spikes_per_value": spikes_per_value(neuron_set, settings.low, settings.high),
+        "spikes_per_value": float(found.spikes.sum() / len(x)),
         "pieces": int(np.count_nonzero(np.diff(found.words))) + 1,
         "importance": list(settings.importance) if settings.importance else "uniform",
         "spike_cost": settings.spike_cost,

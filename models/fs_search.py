@@ -138,7 +138,7 @@ def _error(gram, right, square, d):
 def _judge(
     h, threshold, low, step, mass, moment, square, levels, price, starts, offsets, words, gram, right, factor, d
 ):
-    """Mean squared error of the candidate with its best d, written to `d`, plus `price` for each spike of a value.
+    """Mean squared error of the candidate with its best d, written to `d`, times (1 + price * spikes per value).
 
     levels 0: d is not quantised; else it has codes -levels .. levels - 1.
     """
@@ -150,11 +150,10 @@ def _judge(
     _solve(gram, right, RIDGE * mass[points], factor, d)
     if levels:
         _snap(gram, right, levels, d)
-    error = _error(gram, right, square, d)
-    if price > 0.0:
-        for t in range(h.size):
-            error += price * gram[t, t]
-    return error / mass[points]
+    spikes = 0.0
+    for t in range(h.size):
+        spikes += gram[t, t]
+    return _error(gram, right, square, d) / mass[points] * (1.0 + price * spikes / mass[points])
 
 
 @jit
