@@ -24,6 +24,7 @@ from sim.contract import Format
 from sim.lif import Lif
 
 #: Cycles of an update when the groups of channels leave that much time: add, compare and reset, multiply, round.
+#: There are three places for a register between them, so no more than four.
 LONGEST_LOOP = 4
 
 

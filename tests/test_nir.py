@@ -251,6 +251,13 @@ def test_analogue_input_and_read_out():
     assert len(np.unique(expected)) > 50
 
 
+def test_threshold_between_two_codes_loses_nothing():
+    graph = chain(nir.Threshold(threshold=np.array([2.5, 2.0, -0.5])), shape=(3,), size=3)
+    program = nir_read.program(graph, 1, DT, input_format=Format(4), guard=0)
+    x = np.repeat(np.arange(-8, 8), 3).reshape(16, 1, 3)
+    np.testing.assert_array_equal(program(x), float_reference(graph, x, DT))
+
+
 def test_reset_by_subtraction():
     graph = chain(nir.Linear(weight=weights(6, 5)), lif(6), shape=(5,), size=6)
     x = np.random.default_rng(0).integers(0, 2, (300, STEPS, 5))
