@@ -25,6 +25,10 @@ from sim.errors import BittrueError
 CHUNK = 500
 #: Changes go down to this power of ten below the largest one.
 FINENESS = 4.0
+#: Weight of each end of the interval in the search, relative to all of it: what is clipped ends up there.
+END_WEIGHT = 0.001
+#: |h| and |T| stay below this many times the interval's farther end: a step that always fires has T < low.
+REACH = 1.25
 #: Fraction bits for which the error of the integer neuron is reported.
 REPORTED_FRACTION_BITS = (6, 8, 10, 12)
 
@@ -94,8 +98,11 @@ def fit(target: Target, settings: Settings, name: str = "", progress: Progress |
     x = np.linspace(settings.low, settings.high, fs_kernels.GRID_POINTS)
     y = target(x)
     weight = np.ones_like(x) if settings.importance is None else importance(x, *settings.importance)
-    mass, moment = (np.concatenate([[0.0], np.cumsum(v)]) for v in (weight, weight * y))
-    grid = (settings.low, (settings.high - settings.low) / (len(x) - 1), mass, moment, float((weight * y * y).sum()))
+    searched = weight.copy()
+    searched[[0, -1]] += END_WEIGHT * weight.sum()
+    mass, moment = (np.concatenate([[0.0], np.cumsum(v)]) for v in (searched, searched * y))
+    square = float((searched * y * y).sum())
+    grid = (settings.low, (settings.high - settings.low) / (len(x) - 1), mass, moment, square)
     found_h, found_t, errors = _search(settings, grid, progress or (lambda *_: None))
 
     levels = 0 if settings.bits is None else 1 << (settings.bits - 1)
@@ -127,11 +134,13 @@ def measured(neuron_set: NeuronSet, target: Target, settings: Settings) -> dict[
     x = fs_kernels.grid(settings.low, settings.high)
     y = target(x)
     found = fs_kernels.respond(neuron_set, x)
+    ends = np.abs(found.values - y)[[0, -1]]
     report: dict[str, Any] = {
         "range": [settings.low, settings.high],
         "grid_points": len(x),
         "mse": fs_kernels.mean_squared_error(neuron_set, y, x),
         "largest_error": float(np.abs(found.values - y).max()),
+        "error_at_ends": [float(e) for e in ends],
         "spikes_per_value": float(found.spikes.sum() / len(x)),
         "pieces": int(np.count_nonzero(np.diff(found.words))) + 1,
         "importance": list(settings.importance) if settings.importance else "uniform",
@@ -163,7 +172,7 @@ def _search(settings: Settings, grid: tuple, progress: Progress) -> tuple[np.nda
     h, threshold = _starts(settings, rng)
     units, tops = _formats(settings)
     best_h, best_t, best = h.copy(), threshold.copy(), np.full(settings.restarts, np.inf)
-    bound = max(abs(settings.low), abs(settings.high))
+    bound = REACH * max(abs(settings.low), abs(settings.high))
     levels = 0 if settings.bits is None else 1 << (settings.bits - 1)
     size = (bound, bound / 2, FINENESS)
 
@@ -214,11 +223,11 @@ def _starts(settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _formats(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Grid of h and T per restart and the highest code, `[R, 2]`: formats that hold the interval, a half, a quarter."""
+    """Grid of h and T per restart and the highest code, `[R, 2]`: formats that hold the bound, a half, a quarter."""
     units, tops = np.zeros((settings.restarts, 2)), np.zeros((settings.restarts, 2))
     if settings.bits is None:
         return units, tops
-    bound = max(abs(settings.low), abs(settings.high))
+    bound = REACH * max(abs(settings.low), abs(settings.high))
     for r in range(settings.restarts):
         narrower = (r // 3) % 3
         units[r] = 2.0 ** (math.ceil(math.log2(bound)) - narrower - (settings.bits - 1))

@@ -148,6 +148,14 @@ def test_a_price_on_spikes_makes_them_fewer():
     assert dear.fit["spikes_per_value"] < free.fit["spikes_per_value"]
 
 
+@pytest.mark.parametrize("bits", [None, 8])
+def test_clipped_inputs_find_a_good_value_at_both_ends(bits):
+    """The first grid point alone hardly counts in the mean, but all inputs below the interval are worth what it is."""
+    fitted = fs_fit.fit(target("tanh"), Settings(10, -4, 4, bits, restarts=4, tries=800))
+    ends = fs_kernels.respond(fitted, np.array([-50, -4, 4, 50], np.float32)).values
+    np.testing.assert_allclose(ends, [-1, -1, 1, 1], atol=0.1)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps(steps):
     fitted = fs_fit.fit(target("relu"), Settings(steps, -1, 1, restarts=3, tries=300))
@@ -252,7 +260,7 @@ def test_bad_settings_are_refused(change, sentence):
 
 # -- shipped sets --------------------------------------------------------------------------------------
 #: What a shipped set must stay below, on its own interval.
-BOUNDS = {"swish": 0.0034, "sigmoid": 1.1e-4, "gelu": 0.0034, "tanh": 1.1e-4}
+BOUNDS = {"swish": 0.0034, "sigmoid": 1.1e-4, "gelu": 0.0034, "tanh": 4e-4}
 
 
 def test_sets_are_shipped_for_each_function_in_float_and_8_bits():
@@ -269,6 +277,7 @@ def test_a_shipped_set_measures_what_it_says(name):
         fs_kernels.mean_squared_error(shipped, target(shipped.function)(x), x), rel=1e-9
     )
     assert shipped.fit["mse"] < BOUNDS[shipped.function]
+    assert max(shipped.fit["error_at_ends"]) < 0.1
     assert shipped.name == name
     assert shipped.fit["command"].startswith(f"bittrue fit {shipped.function} ")
     if shipped.fit["bits"]:
