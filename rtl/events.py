@@ -215,9 +215,8 @@ class EventLinearStage(Stage):
             places = [onehot[n] for n in range(self.lanes_in) if n >> k & 1]
             m.d.comb += channel[k].eq(Cat(*places).any() if places else 0)
         part, group = register(m, events.part, name="part_at"), register(m, events.group, name="group_at")
-        address = register(
-            m, (part * self.lanes_in + channel) * groups + group, counting(len(op.weight[0]) * groups), name="address"
-        )
+        place = times(part, self.lanes_in * groups) + times(channel, groups) + group
+        address = register(m, place, counting(len(op.weight[0]) * groups), name="address")
         memory = self.memory()
         m.submodules.weights = memory
         read = memory.read_port(domain="sync")
@@ -259,3 +258,9 @@ class EventLinearStage(Stage):
         shape = data.ArrayLayout(shape_of(self.operation.weight_format), self.pe)
         words = self.operation.weight.T.reshape(-1, self.pe)
         return self.weights.memory(shape, [[int(w) for w in word] for word in words])
+
+
+def times(value: Value, factor: int) -> Value:
+    """`value * factor` by shifts and additions, so that no multiplier is taken for an address."""
+    parts = [value << bit for bit in range(factor.bit_length()) if factor >> bit & 1]
+    return sum(parts[1:], parts[0])
