@@ -189,11 +189,13 @@ class Compiled(Backend):
         return None
 
     def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+        from flow import monitors
         from flow.compiled import CompiledRtl
 
         if progress:
             progress("building the compiled RTL", 0, 1)
-        rtl = CompiledRtl(design.verilog, design.plan.inputs, design.plan.output)
+        watched = monitors.of_plan(design.plan)
+        rtl = CompiledRtl(design.verilog, design.plan.inputs, design.plan.output, monitors=watched)
         tell = (lambda done, total: progress("compiled RTL", done, total)) if progress else None
         run = rtl.run(*x, stall_seed=stalls.seed, idle=stalls.idle, backpressure=stalls.backpressure, progress=tell)
         return Run(run.outputs, run.seconds, run)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flow import monitors as spike_monitors
+from flow.monitors import Monitor
 from flow.rtl_run import MAX_EVENTS, RtlRun, check_batch, check_limits, collect, probability
 from flow.verilate import (
     COMMON_FLAGS,
@@ -57,6 +59,7 @@ class _Job(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("cycles", "produced", "first_input_cycle", "event_count")),
         ("events", ctypes.c_int64 * 3 * MAX_EVENTS),
         ("accepted", ctypes.c_void_p),
+        ("ones", ctypes.c_void_p),
     ]
 
 
@@ -69,6 +72,7 @@ class CompiledRtl:
     cache     folder of compiled designs; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
     optimize  optimisation flag(s) of g++ for the design's code
     trace     build the slower variant that can write waveforms
+    monitors  stages whose spikes are counted (`flow.monitors`); the counts are `RtlRun.ones`
 
     Attributes: `library` (the `.so`), `build_seconds` (0 when it came from the cache, within a few ms).
     """
@@ -81,15 +85,19 @@ class CompiledRtl:
         cache: Path | None = None,
         optimize: str = "-O2",
         trace: bool = False,
+        monitors: Sequence[Monitor] = (),
     ) -> None:
         self.verilog, self.inputs, self.output = verilog, tuple(inputs), output
         self.cache, self.optimize, self.trace = Path(cache or default_cache()), optimize, trace
+        self.monitors = tuple(monitors)
         if not self.inputs:
             raise BittrueError("the RTL has no input port")
         start = time.perf_counter()
         loop = (Path(__file__).parent / "batch_loop.cpp").read_text()
         self._header = _ports_header(self.inputs, output)
-        folder = cached(self.cache, f"compiled-{key(verilog, loop, self._header, optimize, trace)}", self._build)
+        self._bound = spike_monitors.verilog(self.monitors)
+        name = key(verilog, self._bound, loop, self._header, optimize, trace)
+        folder = cached(self.cache, f"compiled-{name}", self._build)
         self.library = folder / "design.so"
         self.build_seconds = time.perf_counter() - start
         self._lib = ctypes.CDLL(str(self.library))
@@ -105,7 +113,11 @@ class CompiledRtl:
     def _build(self, folder: Path) -> None:
         work = folder / "work"
         work.mkdir()
-        sources = generate(self.verilog, PREFIX, ["--trace-vcd"] if self.trace else [], work)
+        options: list[str | Path] = ["--trace-vcd"] if self.trace else []
+        if self.monitors:
+            (work / "monitors.sv").write_text(self._bound)
+            options.append("monitors.sv")
+        sources = generate(self.verilog, PREFIX, options, work)
         check_ports((work / f"{PREFIX}.h").read_text(), (*self.inputs, self.output))
         (work / "batch_ports.h").write_text(self._header)
         (work / "batch_loop.cpp").write_text((Path(__file__).parent / "batch_loop.cpp").read_text())
@@ -151,6 +163,7 @@ class CompiledRtl:
         output = np.zeros((frames, self.output.beats, self.output.beat_bytes), np.uint8)
         beat_cycles = np.full((frames, self.output.beats), -1, np.int64)
         accepted = np.zeros(count, np.int64)
+        ones = np.zeros(len(self.monitors), np.int64)
         frame_beats = np.array([port.beats for port in self.inputs], np.int64)
         input_beats = frame_beats * frames
         pointers = (ctypes.c_void_p * count)(*(w.ctypes.data for w in words))
@@ -169,6 +182,7 @@ class CompiledRtl:
             max_cycles=max_cycles or 0,
             waves=str(waves).encode() if waves is not None else None,
             accepted=accepted.ctypes.data,
+            ones=ones.ctypes.data,
         )
         start = time.perf_counter()
         bench = self._lib.batch_open(ctypes.byref(job))
@@ -200,6 +214,7 @@ class CompiledRtl:
             event_count=job.event_count,
             watchdog=watchdog,
             waves=waves,
+            ones={monitor.node: int(total) for monitor, total in zip(self.monitors, ones, strict=True)},
         )
 
     def vcd(self, path: Path, *x: np.ndarray, frames: int | None = None, **options: object) -> RtlRun:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,7 @@ class RtlRun:
     seconds            wall time of the simulation, the build not included
     errors             protocol errors, deadlock, wrong padding; empty for a correct design
     waves              waveform file, when one was asked for
+    ones               spikes that passed the stage of each watched node (`flow.monitors`), reset excluded
     """
 
     simulator: str
@@ -70,6 +71,7 @@ class RtlRun:
     seconds: float
     errors: tuple[str, ...] = ()
     waves: Path | None = None
+    ones: Mapping[str, int] = field(default_factory=dict)
 
     # -- time ------------------------------------------------------------------------------------------
     @property
@@ -201,6 +203,7 @@ def collect(
     event_count: int,
     watchdog: int,
     waves: Path | None,
+    ones: Mapping[str, int] | None = None,
 ) -> RtlRun:
     """What a simulator recorded, as a result with sentences for its errors.
 
@@ -208,6 +211,7 @@ def collect(
     accepted  beats accepted, per input
     state     DONE, DEADLOCK, CYCLE_LIMIT, or BROKEN: $finish, $fatal, a driver that met unknown bits
     events    the first protocol errors: number in `EVENTS`, cycle, output beat; `event_count` of them in all
+    ones      spikes by watched node
     """
     frames = len(words)
     errors = []
@@ -241,4 +245,5 @@ def collect(
         seconds=seconds,
         errors=tuple(errors),
         waves=Path(waves) if waves is not None else None,
+        ones=dict(ones or {}),
     )

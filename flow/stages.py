@@ -38,7 +38,14 @@ def steps(recipe: Recipe) -> list[Step]:
         "flow/diverge.py",
         "flow/probe.py",
     )
-    simulators = ("flow/compiled.py", "flow/cosim.py", "flow/testbench.py", "flow/rtl_run.py", "flow/verilate.py")
+    simulators = (
+        "flow/compiled.py",
+        "flow/monitors.py",
+        "flow/cosim.py",
+        "flow/testbench.py",
+        "flow/rtl_run.py",
+        "flow/verilate.py",
+    )
     synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/targets.py", "flow/absorb.py", "rtl/estimate.py")
     known = set(type(recipe).model_fields)
     floating = ("system", "dataset", *system.SECTIONS["train"])

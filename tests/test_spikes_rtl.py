@@ -1,0 +1,109 @@
+"""The spikes counted in the compiled RTL are those of the golden simulator, layer by layer, and a wrong one is seen."""
+
+import numpy as np
+import pytest
+from programs import resmlp, spiking, stimulus
+
+from flow import monitors, verify
+from flow.backends import Design, Stalls
+from flow.compiled import CompiledRtl
+from rtl.plan import plan
+from rtl.verilog import emit
+from sim.contract import INT8
+from sim.encode import SPIKE
+from sim.fs_neuron import FsNeuron
+from sim.operation import TensorType
+from sim.program import Builder, Program
+from sim.requantize import Requantize
+from sim.spiking_linear import SpikingLinear
+
+pytestmark = pytest.mark.needs("verilator", "g++")
+FRAMES = 40
+
+
+def golden_ones(program: Program, x: list[np.ndarray]) -> dict[str, int]:
+    tensors = program.trace(*x).tensors
+    return {
+        node.name: int(np.count_nonzero(tensors[node.name]))
+        for node in program.nodes
+        if program.types[node.name].format == SPIKE
+    }
+
+
+def silent(threshold: int) -> Program:
+    """Neurons whose reader has no weight but 0: whatever they do, the output is the same."""
+    kind = TensorType((2, 6), INT8)
+    build = Builder(x=kind)
+    powers = np.array([64, 32, 16])
+    spikes = build.add("fire", FsNeuron(kind, np.array([threshold, 32, 16]), powers), "x")
+    weight = np.zeros((4, 6), np.int64)
+    reader = SpikingLinear(build.types[spikes], weight, powers, Requantize(4, 2, np.arange(4)))
+    return build.program(build.add("reader", reader, spikes))
+
+
+@pytest.mark.parametrize("architecture", ["parallel", "events"])
+@pytest.mark.parametrize("shape", [(6,), (3, 4)])
+def test_counts_equal_the_golden_ones(architecture, shape):
+    program = spiking(shape=shape, halving=True, seed=3)
+    planned = plan(program, interval=1000, architecture=architecture)
+    watched = monitors.of_plan(planned)
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.output, optimize="-O1", monitors=watched)
+    x = stimulus(program, FRAMES, 5)
+    expected = golden_ones(program, x)
+    assert list(expected) == ["encode", "block.fire", "fire"]
+    assert min(expected.values()) > 0
+    for stalls in ({}, {"stall_seed": 3, "idle": 0.4, "backpressure": 0.4}):
+        run = rtl.run(*x, **stalls).check(program(*x))
+        assert run.ones == expected
+    assert rtl.run(*(v[:1] for v in x)).ones == golden_ones(program, [v[:1] for v in x])  # counters start anew
+
+
+def test_wide_beats_are_counted_lane_by_lane():
+    program = spiking(shape=(2, 4), halving=False, seed=7)
+    planned = plan(program, interval=2 * 8)
+    watched = monitors.of_plan(planned)
+    assert max(monitor.lanes for monitor in watched) > 1
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.output, optimize="-O1", monitors=watched)
+    x = stimulus(program, FRAMES, 6)
+    assert rtl.run(*x).check(program(*x)).ones == golden_ones(program, x)
+
+
+def test_a_program_without_spikes_pays_nothing():
+    planned = plan(resmlp(seed=1))
+    assert monitors.of_plan(planned) == ()
+    assert monitors.verilog(()) == ""
+
+
+class TestVerify:
+    def run(self, design: Design, tmp_path, images: int = FRAMES) -> verify.Verification:
+        x = stimulus(design.program, images, 9)
+        return verify.verify(design, x, {"compiled": None}, Stalls(0.3, 0.3, 0), tmp_path)
+
+    def test_the_rows_hold_both_counts(self, tmp_path):
+        program = silent(64)
+        found = self.run(Design(program), tmp_path)
+        assert found.problems == []
+        expected = golden_ones(program, stimulus(program, FRAMES, 9))
+        assert [row["stalls"] for row in found.rows] == [False, True]
+        for row in found.rows:
+            assert row["spikes"] == {"fire": {"golden": expected["fire"], "rtl": expected["fire"]}}
+
+    def test_frames_that_ran_again_are_counted_again(self, tmp_path):
+        """A few images are repeated until the cycles are settled; the counts are of all frames that ran."""
+        found = self.run(Design(silent(64)), tmp_path, images=2)
+        assert found.problems == []
+        one = golden_ones(silent(64), stimulus(silent(64), 2, 9))["fire"]
+        assert found.rows[0]["spikes"]["fire"]["golden"] > 2 * one
+
+    def test_a_spike_that_no_output_shows_is_a_problem(self, tmp_path):
+        """The Verilog is of neurons with another threshold: every output is right, the spikes are not."""
+        right, wrong = silent(64), silent(65)
+        x = stimulus(right, FRAMES, 9)
+        assert np.array_equal(right(*x), wrong(*x))
+        found = self.run(Design(right, verilog=emit(plan(wrong))), tmp_path)
+        assert all(row["mismatches"] == 0 and not row["errors"] for row in found.rows)
+        said = (
+            f"{golden_ones(wrong, x)['fire']} spikes left fire, in the golden simulator {golden_ones(right, x)['fire']}"
+        )
+        assert [problem.partition(": ")[2] for problem in found.problems] == [said, said]
+        assert "spikes left fire" in (tmp_path / "junit.xml").read_text()
