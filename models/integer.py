@@ -93,6 +93,9 @@ class IntegerLinear(IntegerLayer):
     `round_up` rounds the shifted sum up instead of to the nearest.
     """
 
+    #: Largest shift of a sum.
+    max_shift = MAX_SHIFT
+
     def __init__(
         self,
         inputs: int,
@@ -114,9 +117,6 @@ class IntegerLinear(IntegerLayer):
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.kind = self.exact_kind(inputs << ((input_bits or bits) - 1))
-
-    #: Largest shift of a sum.
-    max_shift = MAX_SHIFT
 
     def exact_kind(self, magnitude: int) -> torch.dtype:
         """The floats in which a sum of weights times inputs, whose magnitudes add up to this, is exact."""

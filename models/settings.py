@@ -1,4 +1,4 @@
-"""Settings of a recipe, validated: network, training, post-training quantisation, quantisation-aware training.
+"""Settings of a recipe, validated: networks, training, quantisation and training with it, conversion to spikes.
 
 Unknown keys and values out of range are refused by name. The defaults are the Fashion-MNIST recipe; the small
 `digits` set wants `patch=2, embed=32, blocks=2`, 150 epochs of 64 images at 2e-3 with weight decay 0.05, and
