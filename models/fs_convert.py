@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models.activations import ACTIVATIONS, name_of
 from models.data import Data, Split
 from models.fs_integer import FsMlp, FsResMLP, IntegerFsNeuron, Neurons
-from models.fs_sets import PUBLISHED, NeuronSet, find
+from models.fs_sets import PUBLISHED, NeuronSet, find, shipped
 from models.integer import IntegerLinear, IntegerResMLP
 from models.mlp import Mlp
 from models.quantize import SMALLEST, STRIDE, affine_of, post_training, refuse_foreign
@@ -69,8 +69,10 @@ def neurons_for(module: nn.Module, place: str, settings: Convert) -> Neurons:
     function = function_of(module, place)
     where = f"the activation {place} ({type(module).__name__})"
     if settings.neurons is None and function not in PUBLISHED:
+        fitted = [name for name in shipped() if find(name).function == function]
+        ready = f"name a fitted one ({', '.join(fitted)}) as convert.neurons, or " if fitted else ""
         raise BittrueError(
-            f"{where}: no neuron set is published for {function}; fit one with `bittrue fit {function} "
+            f"{where}: no neuron set is published for {function}; {ready}fit one with `bittrue fit {function} "
             f"--out {function}.json` and name the file as convert.neurons"
         )
     chosen = PUBLISHED[function] if settings.neurons is None else find(settings.neurons)
