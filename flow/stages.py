@@ -27,7 +27,8 @@ VECTORS = 8
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe, in order."""
     system = systems.find(recipe.system)
-    own, torch = ("sim", *system.CODE, f"flow/{system.__name__.rpartition('.')[2]}.py"), ("torch", "numpy")
+    floating_code, torch = (*system.CODE, f"flow/{system.__name__.rpartition('.')[2]}.py"), ("torch", "numpy")
+    own = ("sim", *floating_code)  # float training takes nothing from `sim` but its errors
     checks = (
         "sim",
         "rtl",
@@ -51,7 +52,7 @@ def steps(recipe: Recipe) -> list[Step]:
     floating = ("system", "dataset", *system.SECTIONS["train"])
     training = (*floating, *system.SECTIONS["quantize"])
     return [
-        Step("train", system.train, (), floating, own, torch),
+        Step("train", system.train, (), floating, floating_code, torch),
         Step("quantize", system.quantize, ("train",), training, own, torch),
         Step("lower", system.lower, ("quantize",), ("name", *training), own, torch),
         Step("simulate", simulate, ("lower",), (), ("sim", "flow/stages.py"), ("numba", "numpy")),
