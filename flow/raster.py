@@ -168,7 +168,7 @@ def _draw(parts: list[str], raster: Raster, top: float, width: float) -> float:
     left, gap, head = 34, 40, 36
     half = (width - 2 * left - gap) / 2 if raster.rtl is not None else width - left
     apart = 5
-    cell = min(14.0, (half - apart * (len(tokens) - 1)) / (steps * len(tokens)))
+    cell = min(40.0, (half - apart * (len(tokens) - 1)) / (steps * len(tokens)))
     tall = max(1.5, min(8.0, 190 / neurons))
     count, of = int(raster.golden.sum()), raster.golden.size
     words = f"{count:,} spikes, {count / (len(raster.golden) * neurons):.2f} a neuron, {100 * count / of:.1f} %"
