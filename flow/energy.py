@@ -81,7 +81,7 @@ def view(
         stage, name = stages[node.name], node.name
         kind = type(node.operation).__name__.lower()
         if isinstance(node.operation, SpikingLinear):
-            kind += ", event-driven" if name in seen else ", parallel"
+            kind = "event-driven" if name in seen else "parallel"
         row = {"name": name, "kind": kind, "spikes": spikes.get(name), "synaptic_operations": synapses.get(name)}
         layers.append(row | figures(works.of_stage(node.operation, stage, seen.get(name))))
         twin.append({"name": name} | figures(works.of_twin(node.operation, stage)))

@@ -202,12 +202,9 @@ def _draw(parts: list[str], raster: Raster, top: float, width: float) -> float:
 
 
 def _cells(mask: np.ndarray, x: float, bottom: float, cell: float, tall: float, colour: str) -> str:
-    """The cells of a mask `[K, C]` as one path, neighbours in time joined."""
+    """The spikes of a mask `[K, C]` as one path: a bar each, apart from its neighbours where there is room."""
+    wide, high = cell * (0.86 if cell > 4 else 1), tall * (0.8 if tall > 2.5 else 1)
     path = []
-    for neuron in range(mask.shape[1]):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], mask[:, neuron].astype(np.int8), [0]])))
-        for start, stop in edges.reshape(-1, 2):
-            y = bottom - (neuron + 1) * tall
-            wide = (stop - start) * cell
-            path.append(f"M{x + start * cell:.5g} {y:.6g}h{wide:.4g}v{tall:.3g}h{-wide:.4g}z")
+    for step, neuron in np.argwhere(mask):
+        path.append(f"M{x + step * cell:.5g} {bottom - (neuron + 1) * tall:.6g}h{wide:.4g}v{high:.3g}h{-wide:.4g}z")
     return f'<path d="{"".join(path)}" fill="{colour}"/>' if path else ""

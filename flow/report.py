@@ -188,6 +188,7 @@ def render(content: Mapping[str, Any]) -> str:
     )
     environment.globals |= {name: _drawing(make) for name, make in _DRAWINGS.items()}
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
+    environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
     return environment.get_template("report.html").render({"rasters": None, "energy": None} | dict(content))
 
