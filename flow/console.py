@@ -60,8 +60,8 @@ class Bars:
         words = outcome.why if outcome.ran else f"up to date (took {outcome.seconds:.1f} s)"
         self.bars.update(self.task, completed=1.0, description=f"[dim]{escape(words)}[/]")
         if not ERR.is_terminal:
-            took = f"{outcome.seconds:.1f} s, " if outcome.ran else ""
-            ERR.print(f"{step}: {took}{escape(words)}", highlight=False, soft_wrap=True)
+            took = f"done in {outcome.seconds:.1f} s ({words})" if outcome.ran else words
+            ERR.print(f"{step}: {escape(took)}", highlight=False, soft_wrap=True)
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Table:

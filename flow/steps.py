@@ -209,7 +209,7 @@ def _stale(folder: Path, inputs: dict[str, Any]) -> str | None:
     """Why a step must run, or None."""
     left = stamp(folder)
     if left is None:
-        return "not done yet"
+        return "for the first time"
     if left["inputs"] != inputs:
         names = sorted(set(left["inputs"]) | set(inputs))
         changed = [name for name in names if left["inputs"].get(name) != inputs.get(name)]
