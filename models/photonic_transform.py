@@ -42,7 +42,7 @@ _PLAIN: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
 _LAYERS: dict[str, type[NonNegative]] = {"linear": NonNegativeLinear, "conv2d": NonNegativeConv2d}
 _POOLS = (nn.Flatten, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 _ACTIVATIONS = (PhotonicSigmoid, PhotonicSinusoid, ReLUN, nn.ReLU, nn.Sigmoid)
-_SIGNED = (nn.SiLU, nn.GELU, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.PReLU)
+_SIGNED = (nn.SiLU, nn.GELU, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.PReLU)
 Affine = tuple[Tensor, Tensor]
 
 

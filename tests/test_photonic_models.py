@@ -503,6 +503,12 @@ class TestCalibration:
         twin(torch.from_numpy(twin.encode(images)))
         assert [count["seen"] for count in twin.counts()] == [0, 0, 0]
 
+    def test_alpha_itself_is_not_above_alpha(self):
+        layer = NonNegativeLinear(torch.ones(1, 4), None, 1.005, "first").eval()
+        x = torch.tensor([0.0, 1.005, 1.0051, 7.0])
+        assert torch.allclose(layer(x), torch.tensor([3 * 1.005]))
+        assert (layer.above, layer.seen) == (2, 4)
+
     def test_a_layer_and_the_relu_in_front_are_a_bounded_relu(self):
         network, images = self.network(), random_images((4, 4, 1), n=50)
         twin = transform(network, Calibrate(method="constant", alpha=0.2), shape=(4, 4, 1))
@@ -672,7 +678,8 @@ class TestScenarios:
 
     def test_the_way_back(self, data):
         network = SimpleMLP.for_data(architecture("digits"), data, 1)
-        back = regular_of(transform(network), network)
+        other = SimpleMLP.for_data(architecture("digits"), data, 2)
+        back = regular_of(transform(network), other)
         for name, p in network.double().named_parameters():
             assert (p - back.get_parameter(name)).abs().max() < 1e-14
 
