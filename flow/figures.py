@@ -6,6 +6,7 @@ variables with a fallback, so that the same picture stands alone, in a notebook 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -19,6 +20,8 @@ ACCENT, GOOD, BAD, WARM, PANEL = (
     "var(--panel,#f5f7fa)",
 )
 FONT = "font-family:ui-sans-serif,system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
+#: Colours of several series in one picture, in this order.
+SERIES = (ACCENT, WARM, GOOD, BAD, SOFT)
 KINDS = {"clk-to-q": SOFT, "logic": ACCENT, "routing": WARM, "setup": GOOD}
 
 
@@ -114,6 +117,56 @@ def curves(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         parts.append(text(x0 + inner, y0 + height + 14, f"{len(values)} epochs", 10, SOFT, "end"))
     rows = (len(panels) + 1) // 2
     return svg(2 * (width + 30) - 30, max(1, rows) * (height + 44) + 6, parts, "training curves")
+
+
+def chart(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    dots: Mapping[str, Sequence[tuple[float, float]]],
+    across: str,
+    up: str,
+    width: float = 720,
+    height: float = 260,
+) -> str:
+    """Points (x, y) joined to lines or as dots, a colour for each name, on two axes that say `across` and `up`.
+
+    The axes reach from one round number to another.
+    """
+    points = [point for series in (*lines.values(), *dots.values()) for point in series]
+    columns, rows = (_ticks(min(axis), max(axis)) for axis in zip(*points, strict=True))
+    left, top, right = 60, 40, 18
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        wide, high = (width - left - right) / (columns[-1] - columns[0]), height / (rows[-1] - rows[0])
+        return left + wide * (x - columns[0]), top + height - high * (y - rows[0])
+
+    parts = [text(0, 12, up, 11, SOFT), text(width - right, top + height + 34, across, 11, SOFT, "end")]
+    for y in rows:
+        start, end = at(columns[0], y), at(columns[-1], y)
+        parts += [line([start, end], FAINT, 1), text(left - 6, start[1] + 4, f"{y:,.6g}", 10, SOFT, "end")]
+    for x in columns:
+        parts.append(text(at(x, rows[0])[0], top + height + 16, f"{x:,.6g}", 10, SOFT, "middle"))
+    place = left
+    for index, (name, series) in enumerate((*lines.items(), *dots.items())):
+        colour = SERIES[index % len(SERIES)]
+        if index < len(lines):
+            parts.append(line([at(*point) for point in series], colour, 1.8))
+        else:
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="{colour}" fill-opacity="0.55"/>'
+                for x, y in (at(*point) for point in series)
+            ]
+        parts += [rect(place, 22, 10, 10, colour), text(place + 15, 31, name, 11, INK)]
+        place += 34 + 6.4 * len(name)
+    return svg(width, top + height + 40, parts, f"{up} against {across}")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, at most nine, that reach from below `low` to above `high`."""
+    span = (high - low) or abs(low) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= 6)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
 
 # -- functions -----------------------------------------------------------------------------------------

@@ -21,6 +21,11 @@ COMMANDS = [
     "report",
     "doctor",
     "import-headers",
+    "fit",
+    "import-nir",
+    "export-nir",
+    "raster",
+    "energy",
 ]
 
 
