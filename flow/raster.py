@@ -146,7 +146,7 @@ def drawn(raster: Raster) -> list[int]:
 def layer(raster: Raster, width: float = 1000) -> str:
     """One layer as SVG: golden and RTL side by side, neurons upward, time steps to the right, a panel for each token.
 
-    What differs is red in both.
+    What differs is red where there is a spike and pale red where there is none.
     """
     parts: list[str] = []
     height = _draw(parts, raster, 0, width)
@@ -192,8 +192,10 @@ def _draw(parts: list[str], raster: Raster, top: float, width: float) -> float:
             x = x0 + k * (steps * cell + apart)
             parts.append(figures.rect(x, top + head, steps * cell, neurons * tall, figures.PANEL, 0))
             wrong = raster.differs[token]
-            for mask, colour in ((spikes[token] & ~wrong, figures.INK), (wrong, figures.BAD)):
-                parts.append(_cells(mask, x, bottom, cell, tall, colour))
+            fired = spikes[token]
+            parts.append(_cells(fired & ~wrong, x, bottom, cell, tall, figures.INK))
+            parts.append(_cells(fired & wrong, x, bottom, cell, tall, figures.BAD))
+            parts.append(_cells(~fired & wrong, x, bottom, cell, tall, figures.BAD, 0.3))
             if len(tokens) > 1 and steps * cell > 14:
                 parts.append(figures.text(x, bottom + 11, f"token {token}" if not k else token, 9, figures.SOFT))
         if len(tokens) == 1:
@@ -201,10 +203,10 @@ def _draw(parts: list[str], raster: Raster, top: float, width: float) -> float:
     return bottom + 16 - top
 
 
-def _cells(mask: np.ndarray, x: float, bottom: float, cell: float, tall: float, colour: str) -> str:
+def _cells(mask: np.ndarray, x: float, bottom: float, cell: float, tall: float, colour: str, opacity=1.0) -> str:
     """The spikes of a mask `[K, C]` as one path: a bar each, apart from its neighbours where there is room."""
     wide, high = cell * (0.86 if cell > 4 else 1), tall * (0.8 if tall > 2.5 else 1)
     path = []
     for step, neuron in np.argwhere(mask):
         path.append(f"M{x + step * cell:.5g} {bottom - (neuron + 1) * tall:.6g}h{wide:.4g}v{high:.3g}h{-wide:.4g}z")
-    return f'<path d="{"".join(path)}" fill="{colour}"/>' if path else ""
+    return f'<path d="{"".join(path)}" fill="{colour}" fill-opacity="{opacity:g}"/>' if path else ""
