@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
-from flow import cli_fit, cli_nir, cli_spikes, console
+from flow import cli_fit, cli_nir, cli_program, cli_spikes, console
 from flow.console import ERR, OUT
 from sim.errors import BittrueError
-from sim.program import Program
 
 #: Exit status after Ctrl-C, as shells have it.
 INTERRUPTED = 130
@@ -32,10 +30,7 @@ RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe by name, o
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes of the recipe, e.g. `train.epochs=5`.", metavar="[KEY.SUB=VALUE]...")
 ]
-ProgramArgument = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
 FlowFolder = Annotated[Path | None, typer.Option("--out", help="Folder of the flow; default `build/<recipe>`.")]
-Interval = Annotated[int | None, typer.Option(help="Wanted cycles per frame.", min=1)]
-Device = Annotated[str | None, typer.Option(help="Instead: the fastest plan that fits, e.g. `ecp5-85k`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 
 
@@ -87,7 +82,7 @@ def train(recipe: RecipeArgument, overrides: Overrides = None, out: FlowFolder =
     """
     _, outcomes = _flow(recipe, overrides, out, "train", None)
     result = outcomes[-1].result
-    _say(as_json, result, f"float accuracy {console.percent(result['accuracy'])} on the test set")
+    console.say(as_json, result, f"float accuracy {console.percent(result['accuracy'])} on the test set")
 
 
 @app.command()
@@ -101,207 +96,14 @@ def quantize(
     folder, outcomes = _flow(recipe, overrides, out, "lower", None)
     result = next(o.result for o in outcomes if o.step == "quantize")
     place = folder / "lower" / "program.npz"
-    _say(as_json, result | {"program": str(place)}, f"integer accuracy {console.percent(result['accuracy'])}; {place}")
+    sentence = f"integer accuracy {console.percent(result['accuracy'])}; {place}"
+    console.say(as_json, result | {"program": str(place)}, sentence)
 
 
-# -- a program alone -----------------------------------------------------------------------------------
-@app.command()
-def simulate(
-    program: ProgramArgument,
-    inputs: Annotated[
-        Path, typer.Argument(help="Batch `[n, ...]` of codes, `.npy`; `.npz` by name for several inputs.")
-    ],
-    out: Annotated[Path, typer.Option(help="Where to write the outputs, `.npy`.")],
-    trace: Annotated[Path | None, typer.Option(help="Also write every tensor, by name, to this `.npz`.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Run a batch through the golden simulator.
-
-    Example: `bittrue simulate program.npz inputs.npy --out outputs.npy --trace trace.npz`
-    """
-    from flow import arrays
-
-    loaded = Program.load(program)
-    x = arrays.read_inputs(inputs, loaded)
-    if trace is None:
-        outputs, saturation = loaded(*x), None
-    else:
-        traced = loaded.trace(*x)
-        outputs, saturation = traced.tensors[loaded.result], traced.saturation
-        arrays.write(trace, traced.tensors)
-    arrays.write(out, outputs)
-    result = {"images": len(outputs), "shape": list(outputs.shape), "outputs": str(out), "saturation": saturation}
-    _say(as_json, result, f"{len(outputs)} samples, outputs {outputs.dtype} {list(outputs.shape)} in {out}")
+cli_program.register(app)
 
 
-@app.command()
-def rtl(
-    program: ProgramArgument,
-    out: Annotated[Path, typer.Option(help="Where to write the Verilog.")],
-    interval: Interval = None,
-    device: Device = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
-
-    Without --interval and --device the plan works at one code a cycle.
-
-    Examples:
-
-        bittrue rtl program.npz --out top.v --interval 1024
-
-        bittrue rtl program.npz --out top.v --device ecp5-85k
-    """
-    from flow.stages import describe_plan
-    from rtl.plan import plan as make_plan
-    from rtl.verilog import emit
-    from sim.storage import write_whole
-
-    planned = make_plan(Program.load(program), interval=interval, device=device)
-    text = emit(planned)
-    write_whole(out, text.encode())
-    result = describe_plan(planned)
-    if as_json:
-        print(json.dumps(result))
-        return
-    heads = ("stage", "kind", "simd", "pe", "lanes in", "lanes out", "interval", "latency", "entries")
-    keys = ("name", "kind", "simd", "pe", "lanes_in", "lanes_out", "interval", "latency", "entries")
-    OUT.print(console.table("Pipeline", heads, [[stage[key] for key in keys] for stage in result["stages"]]))
-    estimated = ", ".join(f"{value:,} {name.upper()}" for name, value in result["estimated"].items())
-    OUT.print(f"interval {planned.estimated_interval}, latency {planned.estimated_latency} cycles; about {estimated}")
-    OUT.print(f"{text.count(chr(10)):,} lines in {out}")
-
-
-@app.command()
-def hls(
-    program: ProgramArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the Vitis HLS project.")],
-    interval: Annotated[int, typer.Option(help="Wanted cycles between frames; 0: one code a cycle.", min=0)] = 0,
-    inputs: Annotated[Path | None, typer.Option(help="Inputs of the test bench, `.npy`; default random.")] = None,
-) -> None:
-    """Write a Vitis HLS project: kernels, parameters, test bench with vectors, `run_hls.tcl`.
-
-    Example: `bittrue hls program.npz --out hls_project`
-    """
-    from flow import arrays
-    from hls import project
-
-    loaded = Program.load(program)
-    x = None if inputs is None else arrays.read_inputs(inputs, loaded)
-    OUT.print(f"HLS project in {project.write(loaded, out, x, interval)}; build it with `vitis_hls -f run_hls.tcl`")
-
-
-@app.command()
-def verify(
-    program: ProgramArgument,
-    inputs: Annotated[
-        Path | None, typer.Option(help="Batch of codes, `.npy`; default: random codes and corners.")
-    ] = None,
-    backends: Annotated[
-        str | None, typer.Option(help="Comma-separated, of reference, compiled, gxx, icarus, verilator; default: all.")
-    ] = None,
-    images: Annotated[int | None, typer.Option(help="Run at most this many samples on every back end.", min=1)] = None,
-    interval: Interval = None,
-    device: Device = None,
-    verilog: Annotated[Path | None, typer.Option(help="Check this Verilog instead of freshly emitted one.")] = None,
-    hls_folder: Annotated[
-        Path | None, typer.Option("--hls", help="Check this HLS project instead of a fresh one.")
-    ] = None,
-    idle: Annotated[float, typer.Option(help="Probability of a silent input cycle.", min=0, max=0.99)] = 0.3,
-    backpressure: Annotated[float, typer.Option(help="Probability of a refusing output cycle.", min=0, max=0.99)] = 0.3,
-    seed: Annotated[int, typer.Option(help="Seed of the stalls and of random inputs.", min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for JUnit, logs and waveforms.")] = Path("build/verify"),
-    as_json: AsJson = False,
-) -> None:
-    """Hold RTL and HLS kernels to the golden simulator, bit for bit, with stalls, and count cycles.
-
-    On a mismatch: the first operation that is wrong, the code, the cycle, and the waveform to open; status 1.
-
-    Examples:
-
-        bittrue verify program.npz
-
-        bittrue verify program.npz --inputs x.npy --backends compiled,gxx
-
-        bittrue verify program.npz --verilog top.v --interval 1024
-    """
-    from flow import arrays
-    from flow.backends import Design, Stalls
-    from flow.verify import DEFAULT
-    from flow.verify import verify as check
-
-    loaded = Program.load(program)
-    x = arrays.read_inputs(inputs, loaded) if inputs else corners(loaded, 64, seed)
-    names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
-    counts = {name: images if images else DEFAULT.get(name) for name in names}
-    text = _text(verilog) if verilog else None
-    design = Design(loaded, interval=interval, device=device, verilog=text, kernel=hls_folder)
-    with console.Bars() as bars:
-        bars.begin("verify")
-        found = check(design, x, counts, Stalls(idle, backpressure, seed), out, bars.progress, strict=bool(backends))
-    if as_json:
-        print(json.dumps(found.to_dict()))
-    else:
-        OUT.print(console.verification(found.rows, found.skipped))
-        if found.golden:
-            OUT.print(
-                f"golden against reference: {found.golden['mismatches']} of {found.golden['values']} values differ"
-            )
-        OUT.print(f"JUnit in {out / 'junit.xml'}")
-    _conclude(found.problems)
-
-
-@app.command()
-def synth(
-    program: ProgramArgument,
-    target: Annotated[list[str], typer.Option(help="What to synthesise for; may be given more than once.")],
-    interval: Interval = None,
-    device: Device = None,
-    frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
-    out: Annotated[Path, typer.Option(help="Folder for netlists and logs.")] = Path("build/synth"),
-    as_json: AsJson = False,
-) -> None:
-    """Synthesise, and place and route where there is an open tool for it.
-
-    Without --interval and --device the fastest plan for an ECP5 target is taken, else one code a cycle.
-
-    Examples:
-
-        bittrue synth program.npz --target ecp5-85k
-
-        bittrue synth program.npz --target ecp5-25k --target xilinx-7 --interval 2048 --json
-    """
-    from flow.stages import synthesize
-    from flow.targets import target as find_target
-    from rtl.estimate import DEVICES
-    from rtl.plan import plan as make_plan
-    from rtl.verilog import emit
-
-    for name in target:
-        find_target(name)
-    loaded = Program.load(program)
-    if interval is None and device is None:
-        device = next((name for name in target if name in DEVICES), None)
-    planned = make_plan(loaded, interval=interval, device=device)
-    text = emit(planned)
-    rows = []
-    with console.Bars() as bars:
-        for name in target:
-            bars.begin(name)
-            rows.append(
-                synthesize(planned, text, name, out / name, frequency, lambda words: bars.progress(words, 0, 1))
-            )
-            bars.progress("done", 1, 1)
-    if as_json:
-        print(json.dumps(rows))
-        return
-    OUT.print(console.synthesis(rows))
-    for row in rows:
-        for line in (row["where"], *row["notes"]):
-            if line:
-                OUT.print(f"  {row['target']}: {line}", highlight=False)
-
-
+# -- results and tools ---------------------------------------------------------------------------------
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a flow, e.g. `build/lerp-psa-digits`.")],
@@ -347,20 +149,11 @@ def import_headers(
 
 
 app.command()(cli_fit.fit)
+cli_nir.register(app)
+cli_spikes.register(app)
 
 
 # -- helpers -------------------------------------------------------------------------------------------
-def corners(program: Program, images: int, seed: int) -> list[np.ndarray]:
-    """Random codes over the whole range of every input, after one sample all low and one all high."""
-    rng = np.random.default_rng(seed)
-    batches = []
-    for kind in program.inputs.values():
-        codes = rng.integers(kind.format.low, kind.format.high + 1, (images, *kind.shape))
-        codes[0], codes[1] = kind.format.low, kind.format.high
-        batches.append(codes.astype(kind.format.dtype))
-    return batches
-
-
 def _flow(recipe: str, overrides: list[str] | None, out: Path | None, until: str | None, start: str | None):
     from flow import recipe as recipes
     from flow import stages, steps
@@ -385,32 +178,7 @@ def _show_report(folder: Path, as_json: bool) -> None:
     else:
         reports.show(content, OUT)
         OUT.print(f"report: {folder / 'report.html'}", soft_wrap=True)
-    _conclude(reports.problems(content))
-
-
-cli_nir.register(app)
-cli_spikes.register(app)
-
-
-def _conclude(problems: list[str]) -> None:
-    for problem in problems:
-        console.fail(problem)
-    if problems:
-        raise typer.Exit(1)
-
-
-def _say(as_json: bool, result: dict[str, Any], sentence: str) -> None:
-    if as_json:
-        print(json.dumps(result))
-    else:
-        OUT.print(sentence, soft_wrap=True)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BittrueError(f"{path}: cannot be read ({error})") from error
+    console.conclude(reports.problems(content))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -72,10 +72,7 @@ def raster(
         rows = [(r.name, r.kind, str(r.golden.shape), int(r.golden.sum()), r.to_json()["differences"]) for r in found]
         OUT.print(console.table("Spikes", ("layer", "kind", "tokens, steps, neurons", "spikes", "differ"), rows))
         OUT.print(f"picture in {out}" + (f", waveform in {waves}" if waves else ""), soft_wrap=True)
-    for problem in problems:
-        console.fail(problem)
-    if problems:
-        raise typer.Exit(1)
+    console.conclude(problems)
 
 
 def energy(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -22,6 +24,22 @@ CYCLES = ("interval", "latency")
 def fail(sentence: object) -> None:
     """One sentence in red on stderr."""
     ERR.print(f"[bold red]error:[/] [red]{escape(str(sentence))}[/]", soft_wrap=True, highlight=False)
+
+
+def conclude(problems: Sequence[str]) -> None:
+    """Say every problem and end the command with status 1; without problems nothing happens."""
+    for problem in problems:
+        fail(problem)
+    if problems:
+        raise typer.Exit(1)
+
+
+def say(as_json: bool, result: Mapping[str, Any], sentence: str) -> None:
+    """A command's result: JSON for machines, or a sentence for people."""
+    if as_json:
+        print(json.dumps(result))
+    else:
+        OUT.print(sentence, soft_wrap=True)
 
 
 class Bars:
