@@ -49,7 +49,8 @@ def steps(recipe: Recipe) -> list[Step]:
         "flow/rtl_run.py",
         "flow/verilate.py",
     )
-    synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/targets.py", "flow/absorb.py", "rtl/estimate.py")
+    synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/synth_result.py", "flow/harness.py", "flow/targets.py")
+    synthesis += ("flow/absorb.py", "rtl/estimate.py")
     spiking = getattr(system, "SPIKING", False)
     watching = ("flow/spikes.py", "flow/raster.py", "flow/waves.py", "flow/probe.py")
     watching += ("flow/energy.py", "flow/work.py", "flow/toggles.py", "flow/stages.py", *simulators)

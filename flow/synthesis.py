@@ -14,17 +14,17 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from flow import harness
 from flow.absorb import absorb
+from flow.synth_result import Step, SynthResult
 from flow.targets import RESOURCES, Target
 from flow.targets import target as find_target
 from sim.errors import BittrueError
 
 TOP = "bittrue_top"
-HARNESS = "bittrue_pins"
 LOG_TAIL = 5
 
 Progress = Callable[[str], None]
@@ -38,85 +38,6 @@ class DoesNotFitError(BittrueError):
     def __init__(self, message: str, target: str, over: Over) -> None:
         super().__init__(message)
         self.target, self.over = target, dict(over)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a critical path: `kind` is clk-to-q, logic, routing or setup; `at` the cell and pin it ends in."""
-
-    kind: str
-    ns: float
-    at: str
-    cell: str
-
-    def to_dict(self) -> dict:
-        """As JSON."""
-        return {"kind": self.kind, "ns": self.ns, "at": self.at, "cell": self.cell}
-
-
-@dataclass(frozen=True)
-class SynthResult:
-    """What a design costs on a target.
-
-    lut, ff, dsp, bram  cells of the design itself, in the target's units (`units`)
-    fmax_mhz            highest clock after routing, None for a target of cell counts only
-    freq_mhz            the clock that place and route aimed at
-    path                steps of the critical path (clock to clock), from register to register
-    utilization         nextpnr's own figures, {site: (used, available)} of the sites that are used
-    cells               cells of the netlist by type
-    tools               versions; seconds: by stage; notes: what a reader of the figures should know
-    """
-
-    target: str
-    part: str
-    units: str
-    lut: int
-    ff: int
-    dsp: int
-    bram: int
-    fmax_mhz: float | None
-    freq_mhz: float
-    path: tuple[Step, ...] = ()
-    utilization: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    cells: Mapping[str, int] = field(default_factory=dict)
-    tools: Mapping[str, str] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def where(self) -> str:
-        """Where the critical path goes, in a sentence; empty without place and route."""
-        if not self.path:
-            return ""
-        total = sum(step.ns for step in self.path)
-        kinds: Counter[str] = Counter()
-        for step in self.path:
-            kinds[step.kind] += step.ns
-        parts = ", ".join(f"{ns:.1f} {kind}" for kind, ns in kinds.items() if ns >= 0.05)
-        hops = sum(step.kind == "logic" and step.ns > 0.1 for step in self.path)
-        first, last = self.path[0], self.path[-1]
-        return f"{total:.1f} ns ({parts}) through {hops} cells: {first.at} ({first.cell}) to {last.at} ({last.cell})"
-
-    def to_dict(self) -> dict:
-        """As JSON: the report's keys target, lut, ff, dsp, bram, fmax_mhz, and the rest beside them."""
-        return {
-            "target": self.target,
-            "lut": self.lut,
-            "ff": self.ff,
-            "dsp": self.dsp,
-            "bram": self.bram,
-            "fmax_mhz": self.fmax_mhz,
-            "freq_mhz": self.freq_mhz,
-            "part": self.part,
-            "units": self.units,
-            "where": self.where,
-            "critical_path": [step.to_dict() for step in self.path],
-            "utilization": {site: {"used": used, "available": most} for site, (used, most) in self.utilization.items()},
-            "cells": dict(self.cells),
-            "tools": dict(self.tools),
-            "seconds": dict(self.seconds),
-            "notes": list(self.notes),
-        }
 
 
 def synthesize(
@@ -221,10 +142,10 @@ class _Run:
             if not self._yosys("read", read):
                 raise BittrueError(f"synth: yosys refuses the Verilog: {self._tail('read')}")
         self._choose_pins()
-        top = HARNESS if self.harnessed else self.top
+        top = harness.NAME if self.harnessed else self.top
         sources = ["read_verilog design.v"]
         if self.harnessed:
-            sources += [f"read_verilog {HARNESS}.v", f"setattr -mod -set keep_hierarchy 1 {self.top}"]
+            sources += [f"read_verilog {harness.NAME}.v", f"setattr -mod -set keep_hierarchy 1 {self.top}"]
         finish = ["write_json netlist.json"]
         if self.harnessed:
             finish += [f"setattr -mod -unset keep_hierarchy {self.top}", "flatten", "clean", self.target.pad]
@@ -260,8 +181,8 @@ class _Run:
             )
         else:
             self.harnessed = True
-            clock = _clock(ports)
-            (self.folder / f"{HARNESS}.v").write_text(_harness(self.top, ports, clock))
+            clock = harness.clock(ports)
+            (self.folder / f"{harness.NAME}.v").write_text(harness.around(self.top, ports, clock))
             if self.target.locations:
                 places = zip((clock, "serial", "parity"), self.target.locations, strict=True)
                 (self.folder / "pins.cst").write_text("".join(f'IO_LOC "{pin}" {place};\n' for pin, place in places))
@@ -341,7 +262,7 @@ class _Run:
     def module(self, name: str, routed: bool = False) -> dict:
         """The top module of a netlist (with `routed` the one that nextpnr placed)."""
         modules = json.loads((self.folder / name).read_text())["modules"]
-        return modules[HARNESS if routed and self.harnessed else self.top]
+        return modules[harness.NAME if routed and self.harnessed else self.top]
 
     def _yosys(self, stage: str, commands: list[str] | tuple[str, ...]) -> bool:
         (self.folder / f"{stage}.ys").write_text("\n".join(commands) + "\n")
@@ -404,46 +325,3 @@ def _types(module: dict) -> dict[str, int]:
 def _cell_type(types: Mapping[str, str], name: str) -> str:
     """The netlist's type of a cell of nextpnr, which suffixes the parts it splits cells into."""
     return types.get(name) or types.get(name.rsplit("$", 1)[0]) or "cell"
-
-
-def _clock(ports: Mapping[str, dict]) -> str:
-    inputs = [name for name, port in ports.items() if port["direction"] == "input"]
-    clocks = [name for name in inputs if name in ("aclk", "clk")]
-    if len(clocks) != 1 or any(port["direction"] == "inout" for port in ports.values()):
-        raise BittrueError(
-            "synth: a design with more pins than the package needs one clock named aclk or clk and no inout pins; "
-            f"this one has the inputs {', '.join(inputs)}"
-        )
-    return clocks[0]
-
-
-def _harness(top: str, ports: Mapping[str, dict], clock: str) -> str:
-    """Verilog around a design with more pins than the package: inputs from a shift register, outputs into a parity.
-
-    Every input is a register and every output ends in one, so that the paths from and to the design are timed.
-    """
-    lines, low = [], {"input": 0, "output": 0}
-    for name, port in ports.items():
-        if name != clock:
-            way, width = port["direction"], len(port["bits"])
-            lines.append(f"    .{name}({'shift' if way == 'input' else 'out'}[{low[way]} +: {width}]),")
-            low[way] += width
-    return "\n".join(
-        [
-            f"module {HARNESS}(input {clock}, input serial, output reg parity);",
-            f"  reg [{low['input'] - 1}:0] shift;",
-            f"  wire [{low['output'] - 1}:0] out;",
-            f"  reg [{low['output'] - 1}:0] held;",
-            f"  always @(posedge {clock}) begin",
-            "    shift <= {shift, serial};",
-            "    held <= out;",
-            "    parity <= ^held;",
-            "  end",
-            f"  {top} design (",
-            *lines,
-            f"    .{clock}({clock})",
-            "  );",
-            "endmodule",
-            "",
-        ]
-    )

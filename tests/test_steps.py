@@ -1,0 +1,160 @@
+"""The framework of a staged flow: skipping, resuming, forcing, and which change makes which step run again."""
+
+import shutil
+
+import pytest
+from test_flow import QUICK
+
+from flow import stages, steps
+from flow.recipe import load
+from flow.steps import Step
+from sim.errors import BittrueError
+
+
+@pytest.fixture
+def quick():
+    return load("lerp-psa-digits", QUICK)
+
+
+class Chain:
+    """Three steps that note when they run; each writes a file made from the one before."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.fail_in: str | None = None
+
+    def step(self, name: str, needs: tuple[str, ...] = (), sections: tuple[str, ...] = ()) -> Step:
+        def run(recipe, work):
+            self.ran.append(name)
+            seen = "".join((work.upstream[n] / "out.txt").read_text() for n in needs)
+            (work.folder / "out.txt").write_text(f"{seen}{name}{recipe.part(*sections)}")
+            if self.fail_in == name:
+                raise KeyboardInterrupt
+            return {"length": len(seen)}
+
+        return Step(name, run, needs, sections)
+
+    def steps(self) -> list[Step]:
+        return [self.step("a", (), ("verify",)), self.step("b", ("a",)), self.step("c", ("b",), ("synth",))]
+
+
+class TestSteps:
+    def test_second_run_does_nothing(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        again = steps.run(chain.steps(), quick, tmp_path)
+        assert chain.ran == ["a", "b", "c"]
+        assert [outcome.ran for outcome in again] == [False] * 3
+        assert again[1].result == {"length": len((tmp_path / "a" / "out.txt").read_text())}
+
+    def test_only_what_depends_on_a_change_runs(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        chain.ran.clear()
+        outcomes = steps.run(chain.steps(), load("lerp-psa-digits", [*QUICK, "synth.frequency_mhz=50"]), tmp_path)
+        assert chain.ran == ["c"]
+        assert outcomes[2].why == "the recipe's synth changed"
+        steps.run(chain.steps(), load("lerp-psa-digits", [*QUICK, "verify.seed=5"]), tmp_path)
+        assert chain.ran == ["c", "a", "b", "c"]
+
+    @pytest.mark.parametrize("name", ["a", "b", "c"])
+    def test_interrupted_step_leaves_nothing_and_the_next_run_resumes(self, name, quick, tmp_path):
+        chain = Chain()
+        chain.fail_in = name
+        with pytest.raises(KeyboardInterrupt):
+            steps.run(chain.steps(), quick, tmp_path)
+        assert not (tmp_path / name).exists()
+        assert not (tmp_path / f".{name}.partial").exists()
+        chain.fail_in = None
+        done = chain.ran[:-1]
+        chain.ran.clear()
+        steps.run(chain.steps(), quick, tmp_path)
+        assert done + chain.ran == ["a", "b", "c"]
+
+    def test_interrupted_rerun_keeps_the_old_artefact(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        before = (tmp_path / "b" / "out.txt").read_text()
+        chain.fail_in = "b"
+        with pytest.raises(KeyboardInterrupt):
+            steps.run(chain.steps(), quick, tmp_path, start="b")
+        assert (tmp_path / "b" / "out.txt").read_text() == before
+
+    def test_checkpoint_survives_an_interruption_of_the_same_inputs_only(self, tmp_path):
+        seen = []
+
+        def run(_recipe, work):
+            seen.append((work.scratch / "checkpoint").exists())
+            (work.scratch / "checkpoint").write_text("half way")
+            if len(seen) < 3:
+                raise KeyboardInterrupt
+            return {}
+
+        for overrides in ([], [], ["verify.seed=9"], ["verify.seed=9"]):
+            with pytest.raises(KeyboardInterrupt) if len(seen) < 2 else _nothing():
+                steps.run([Step("s", run, (), ("verify",))], load("lerp-psa-digits", overrides), tmp_path)
+        assert seen == [False, True, False]
+        assert not list(tmp_path.glob(".s.scratch-*"))
+
+    def test_altered_or_deleted_artefact_is_made_again(self, quick, tmp_path):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        (tmp_path / "b" / "out.txt").write_text("altered")
+        chain.ran.clear()
+        assert steps.run(chain.steps(), quick, tmp_path)[1].why == "its files were altered"
+        assert chain.ran == ["b"]  # it came out as before, so nothing after it has changed
+        shutil.rmtree(tmp_path / "a")
+        (tmp_path / "c" / "step.json").write_text("{")
+        chain.ran.clear()
+        steps.run(chain.steps(), quick, tmp_path)
+        assert chain.ran == ["a", "c"]
+
+    def test_changed_sources_and_forcing(self, quick, tmp_path, monkeypatch):
+        chain = Chain()
+        steps.run(chain.steps(), quick, tmp_path)
+        chain.ran.clear()
+        steps.run(chain.steps(), quick, tmp_path, start="b")
+        assert chain.ran == ["b", "c"]
+        monkeypatch.setattr(steps, "source_hash", lambda _: "another")
+        chain.ran.clear()
+        outcomes = steps.run(chain.steps(), quick, tmp_path, until="a")
+        assert (chain.ran, outcomes[0].why) == (["a"], "bittrue's sources changed")
+
+    def test_bad_step_names(self, quick, tmp_path):
+        with pytest.raises(BittrueError, match="no step is named 'd'; the steps are a, b, c"):
+            steps.run(Chain().steps(), quick, tmp_path, until="d")
+        with pytest.raises(BittrueError, match="'c' to start from comes after 'a'"):
+            steps.run(Chain().steps(), quick, tmp_path, until="a", start="c")
+
+    def test_two_flows_in_one_folder_are_refused(self, quick, tmp_path):
+        def run(_recipe, _work):
+            with pytest.raises(BittrueError, match="another bittrue is working in"):
+                steps.run(Chain().steps(), quick, tmp_path)
+            return {}
+
+        steps.run([Step("s", run)], quick, tmp_path)
+
+    def test_source_hash_sees_every_source(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(steps, "ROOT", tmp_path)
+        (tmp_path / "pack").mkdir()
+        (tmp_path / "pack" / "a.py").write_text("1")
+        before = steps.source_hash(("pack",))
+        (tmp_path / "pack" / "test_a.py").write_text("a test changes no result")
+        assert steps.source_hash(("pack",)) == before
+        (tmp_path / "pack" / "b.hpp").write_text("2")
+        assert steps.source_hash(("pack",)) != before
+
+
+class _nothing:
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *exception):
+        return False
+
+
+def test_every_source_that_a_step_uses_exists(quick):
+    for step in stages.steps(quick):
+        for name in step.code:
+            assert (steps.ROOT / name).exists(), f"{step.name}: {name}"
+        assert set(step.sections) <= set(type(quick).model_fields), step.name
