@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -100,6 +101,11 @@ class PhotonicMac(Operation):
         """`plus - minus`: what the input really counts, int64 `[N, C]`."""
         return self.plus - self.minus
 
+    @property
+    def weight_format(self) -> Format:
+        """The narrowest signed format of `weight`."""
+        return Format.covering(self.weight, signed=True)
+
     @cached_property
     def pedestal(self) -> np.ndarray:
         """The light of dark inputs, `Q sum minus`, int64 `[tiles, N]`."""
@@ -140,12 +146,14 @@ class PhotonicMac(Operation):
         """The operation as a run sees it whose first image has this index."""
         if self.noise is None or not first:
             return self
-        return replace(self, noise=replace(self.noise, first=self.noise.first + first))
+        _ = self.kernels  # do not depend on the index: made once, shared by the copies
+        moved = copy(self)
+        object.__setattr__(moved, "noise", replace(self.noise, first=self.noise.first + first))
+        return moved
 
     @property
     def constants(self) -> dict[str, Constant]:
         n = self.noise
-        signed = Format.covering(self.weight, signed=True)
         named: dict[str, Constant] = {
             "tokens": self.input.tokens,
             "inputs": self.input.channels,
@@ -155,7 +163,7 @@ class PhotonicMac(Operation):
             "shift": self.shift,
             "noisy": int(n is not None),
             "light": self.light.format,
-            "weight": (signed, self.weight),
+            "weight": (self.weight_format, self.weight),
             "pedestal": (Format.covering(self.pedestal, signed=True), self.pedestal),
             "offset": (Format.covering(self.offset, signed=True), self.offset),
         }
