@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from flow import cli_fit, cli_nir, console
+from flow import cli_fit, cli_nir, cli_spikes, console
 from flow.console import ERR, OUT
 from sim.errors import BittrueError
 from sim.program import Program
@@ -389,6 +389,7 @@ def _show_report(folder: Path, as_json: bool) -> None:
 
 
 cli_nir.register(app)
+cli_spikes.register(app)
 
 
 def _conclude(problems: list[str]) -> None:

@@ -102,10 +102,11 @@ def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
         words = number(measured)
         return words if measured == promised else f"[bold red]{words} (planned {number(promised)})[/]"
 
+    from flow.verify import problems  # not before it is needed: it loads every back end
+
     body = []
     for row in rows:
-        good = not row["mismatches"] and not row["errors"]
-        verdict = "[green]equal[/]" if good else "[bold red]differs[/]"
+        verdict = "[bold red]differs[/]" if problems([row], None) else "[green]equal[/]"
         name = f"{row['backend']} {row['simulator']}" + (" + stalls" if row["stalls"] else "")
         figures = (row["images"], row["values"], row["mismatches"], cycles(row, "interval"), cycles(row, "latency"))
         body.append((name, *figures, verdict))

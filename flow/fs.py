@@ -16,6 +16,7 @@ from flow.steps import Work
 from models.settings import Activation, Convert, Network, Perceptron, Qat, Quantize, Settings, Sweep, Train
 
 CODE = ("models", "flow/training.py", "flow/spikes.py")
+SPIKING = True
 SECTIONS = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep")}
 
 _OF_MLP, _OF_RESMLP = ("hidden", "norm"), ("patch", "embed", "blocks", "hidden_factor")

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 
-from flow import figures
+from flow import figures, raster, spike_figures
 from flow.console import percent, synthesis, table, verification
 from flow.recipe import Recipe
 from flow.verify import problems as verification_problems
@@ -70,6 +70,8 @@ def collect(
         "pipeline": {key: results["rtl"][key] for key in results["rtl"]},
         "recipe_yaml": recipe.to_yaml(),
         "versions": versions(),
+        "rasters": results.get("spikes", {}).get("rasters"),
+        "energy": results.get("spikes", {}).get("energy"),
     }
 
 
@@ -135,6 +137,8 @@ def problems(content: Mapping[str, Any]) -> list[str]:
     if content["mismatches_with_network"]:
         count = content["mismatches_with_network"]
         found.insert(0, f"golden: {count} outputs differ from the quantised network in PyTorch")
+    if rasters := content.get("rasters"):
+        found += raster.problems([raster.Raster.from_json(layer) for layer in rasters["layers"]])
     return found
 
 
@@ -184,8 +188,9 @@ def render(content: Mapping[str, Any]) -> str:
     )
     environment.globals |= {name: _drawing(make) for name, make in _DRAWINGS.items()}
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
+    environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
-    return environment.get_template("report.html").render(content)
+    return environment.get_template("report.html").render({"rasters": None, "energy": None} | dict(content))
 
 
 #: Names in the template; `draw_` where a key of the report has the plain name.
@@ -198,6 +203,10 @@ _DRAWINGS = {
     "draw_pipeline": figures.pipeline,
     "draw_critical_path": figures.critical_path,
     "durations": figures.durations,
+    "raster": spike_figures.raster,
+    "per_step": spike_figures.per_step,
+    "sweep": spike_figures.sweep,
+    "draw_energy": spike_figures.energy,
 }
 
 
@@ -216,6 +225,9 @@ def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("interval", f"{plan['estimated_interval']:,}", "cycles a frame"),
         ("latency", f"{plan['estimated_latency']:,}", "cycles, first beat in to first beat out"),
     ]
+    if spiking := content["training"]["quantize"].get("spikes"):
+        rate = spiking["in_all"]["spikes_per_neuron"]
+        tiles.append(("spikes", f"{rate:.2f}", f"a neuron and inference, {spiking['in_all']['neurons']:,} neurons"))
     routed = next((row for row in synth if row["fmax_mhz"]), None)
     if routed:
         rate = routed["fmax_mhz"] * 1e6 / plan["estimated_interval"]

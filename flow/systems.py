@@ -6,6 +6,7 @@ recipes with its name under `system:`. Such a module has
     Recipe                                  the recipe class: flow.recipe.Recipe with its own sections
     SECTIONS                                those that the steps `train` and `quantize` read, by step
     CODE                                    folders whose sources decide its results, besides `sim`
+    SPIKING                                 True if its programs make spike trains: the step `spikes` (may be left out)
     train(recipe, work) -> dict             float training; returns what the report shows
     quantize(recipe, work) -> dict          reads `work.upstream["train"]`
     lower(recipe, work) -> dict             reads `work.upstream["quantize"]`

@@ -29,6 +29,8 @@ from sim.storage import write_whole
 DEFAULT: dict[str, int | None] = {"reference": 16, "compiled": None, "gxx": None, "icarus": 8, "verilator": 32}
 #: Images of the compiled RTL's run with stalls: protocol corners need hundreds of frames, not a whole test set.
 STALLED_IMAGES = 256
+#: Images without stalls in a slow simulator, once the compiled RTL has shown the steady state.
+FIRST_FRAMES = 3
 NO_STALLS = Stalls()
 
 
@@ -182,10 +184,16 @@ class _Session:
         self._enter(row, begin)
 
     def _rtl(self, backend: Backend, images: int, stalls: Stalls) -> None:
-        """Without stalls on all images (compiled) or on enough of them for the cycle counts; then with stalls."""
+        """Without stalls on all images (compiled) or on enough of them for the cycle counts; then with stalls.
+
+        A slow simulator need not reach the steady state again where the compiled RTL has shown it: of its first frames
+        every one is held to the schedule.
+        """
         plan = self.design.plan
         settled = plan.estimated_latency // max(1, plan.estimated_interval) + 6
         plain = max(images, settled) if backend.name == "compiled" else settled
+        if backend.name != "compiled" and any(row["simulator"] == "compiled" for row in self.result.rows):
+            plain = min(settled, FIRST_FRAMES)
         begin = time.perf_counter()
         run = self._run(backend, plain, NO_STALLS)
         cycles = self._cycles(run, plain)
@@ -220,12 +228,12 @@ class _Session:
     def _cycles(self, run: Run, frames: int) -> dict[str, Any]:
         """Interval and latency of a run without stalls, and what the plan says of them.
 
-        Where the cycles depend on the data, the schedule is made for the very frames that ran: every one must end in
-        its cycle, and the interval is the mean over the second half of them.
+        Where the cycles depend on the data, or the run is too short for a steady state, the schedule is made for the
+        very frames that ran: every one must end in its cycle, and the interval is the mean over the second half.
         """
         plan = self.design.plan
         cycles = {"interval": run.rtl.interval, "latency": run.rtl.latency}
-        if not plan.dynamic:
+        if not plan.dynamic and frames > FIRST_FRAMES:
             return cycles | {"estimated_interval": plan.estimated_interval, "estimated_latency": plan.estimated_latency}
         promised = plan.expect(*self._take(frames)[0])
         if run.rtl.complete:

@@ -118,7 +118,7 @@ def optimize(
     `settings` has epochs, batch, seed and weight_decay. Batches are shuffled; an incomplete last one is dropped.
     """
     device = torch.device(device) if device is not None else default_device()
-    identity = _identity(model, data, settings, stage)
+    identity = identity_of(model, data, settings, stage)
     codes, labels = torch.from_numpy(model.encode(data.train.images)), torch.from_numpy(np.array(data.train.labels))
     batch = min(settings.batch, len(codes))
     steps = len(codes) // batch
@@ -126,8 +126,8 @@ def optimize(
     codes, labels = codes.to(device), labels.to(device)
     rates = [group["lr"] for group in groups]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
-    history = _resume(checkpoint, identity, model, optimizer)
-    with _flushed_denormals():
+    history = resume(checkpoint, identity, model, optimizer)
+    with flushed_denormals():
         for epoch in range(len(history), settings.epochs):
             begin, total = time.perf_counter(), 0.0
             model.train()
@@ -163,7 +163,7 @@ def optimize(
 
 
 @contextmanager
-def _flushed_denormals() -> Iterator[None]:
+def flushed_denormals() -> Iterator[None]:
     """Treat denormal floats as 0: gradients of images that are classified surely are such, and slow a CPU down."""
     before = float(torch.tensor([1e-40]) * 1) == 0
     torch.set_flush_denormal(True)
@@ -173,7 +173,7 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def _identity(model: nn.Module, data: Data, settings: Settings, stage: str) -> str:
+def identity_of(model: nn.Module, data: Data, settings: Settings, stage: str) -> str:
     """What a run must have in common with a checkpoint to continue it: settings, data, and where it started."""
     start = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -183,7 +183,7 @@ def _identity(model: nn.Module, data: Data, settings: Settings, stage: str) -> s
     return json.dumps({"stage": stage, "settings": settings.model_dump(), "data": sets, "start": start.hexdigest()})
 
 
-def _resume(
+def resume(
     checkpoint: str | Path | None, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> list[Epoch]:
     if checkpoint is None or not Path(checkpoint).exists():

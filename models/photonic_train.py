@@ -1,0 +1,260 @@
+"""Training of photonic networks in three scenarios, and the comparison of a network with its non-negative twin.
+
+transform   train the regular network with SGD, then transform it
+post        train briefly with SGD, transform, go on with an optimiser that keeps every parameter non-negative
+scratch     initialise, transform, and train non-negatively from the start
+
+Plain SGD, constant rates, cross entropy, batches in the order of the data set: as published. What is reported is an
+evaluation of both networks in float64, image by image. Everything runs in true float32 or float64: reduced precision
+(TF32, bfloat16, autocast) is switched off, because a non-negative layer subtracts a pedestal that is many times
+larger than its result.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from models import storage
+from models.data import Data, Split
+from models.photonic_net import SimpleMLP
+from models.photonic_optim import CSGD, NNSGD
+from models.photonic_settings import Calibrate, PhotonicPerceptron, PhotonicTrain, architecture
+from models.photonic_transform import NonNegativeNetwork, transform
+from models.train import (
+    Epoch,
+    Progress,
+    accuracy,
+    default_device,
+    flushed_denormals,
+    identity_of,
+    predict,
+    resume,
+)
+from sim.errors import BittrueError
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two networks evaluated on the same images in float64.
+
+    images       how many
+    agree        how many of them both networks put into the same class
+    regular      accuracy of the regular network, 0..1
+    twin         accuracy of the non-negative one
+    difference   largest difference of two logits, after the mean over the classes is taken off each image's
+    others       positions of the images on which they do not agree
+    above        inputs of all layers of the twin that exceeded alpha and were clipped
+    """
+
+    images: int
+    agree: int
+    regular: float
+    twin: float
+    difference: float
+    others: tuple[int, ...]
+    above: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a scenario leaves, both networks in float64; `before` is the accuracy after the first phase of post."""
+
+    settings: PhotonicTrain
+    regular: SimpleMLP
+    twin: NonNegativeNetwork
+    agreement: Agreement
+    history: tuple[Epoch, ...]
+    non_negative_history: tuple[Epoch, ...]
+    before: float | None
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within, float32 is float32: no TF32, no bfloat16, no autocast. Afterwards all is as it was."""
+    backends = torch.backends
+    switches = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    switches += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+    before = [switch.fp32_precision for switch in switches]
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            stack.enter_context(torch.autocast(device, enabled=False))
+        try:
+            for switch in switches:
+                switch.fp32_precision = "ieee"
+            yield
+        finally:
+            for switch, value in zip(switches, before, strict=True):
+                switch.fp32_precision = value
+
+
+def compare(regular: nn.Module, twin: NonNegativeNetwork, split: Split) -> Agreement:
+    """Evaluate both networks on every image of a split, in float64 on the CPU; neither network is changed."""
+    if not len(split):
+        raise BittrueError("compare: there are no images to compare the networks on")
+    regular, twin = (copy.deepcopy(network).cpu().double().eval() for network in (regular, twin))
+    twin.reset()
+    with full_precision():
+        a, b = predict(regular, split.images), predict(twin, split.images)
+    classes_a, classes_b = a.argmax(1), b.argmax(1)
+    others = np.flatnonzero(classes_a != classes_b)
+    centred = (a - a.mean(1, keepdims=True)) - (b - b.mean(1, keepdims=True))
+    return Agreement(
+        images=len(split),
+        agree=len(split) - len(others),
+        regular=float((classes_a == split.labels).mean()),
+        twin=float((classes_b == split.labels).mean()),
+        difference=float(np.abs(centred).max()),
+        others=tuple(others.tolist()),
+        above=sum(count["above"] for count in twin.counts()),
+    )
+
+
+def regular_of(twin: NonNegativeNetwork, network: SimpleMLP) -> SimpleMLP:
+    """The regular network of a twin that came from `network` and was trained since: W+ - W- and its bias, float64."""
+    result = copy.deepcopy(network).cpu().double()
+    with torch.no_grad():
+        for layer in twin.layers:
+            module = result.get_submodule(layer.name)
+            weight, bias = layer.regular()
+            module.weight.copy_(weight)
+            module.bias.copy_(bias)
+    return result.eval()
+
+
+def train(
+    data: Data,
+    settings: PhotonicTrain,
+    network: PhotonicPerceptron | None = None,
+    calibrate: Calibrate | None = None,
+    *,
+    folder: str | Path | None = None,
+    progress: Report | None = None,
+    device: torch.device | str | None = None,
+) -> Outcome:
+    """Run a scenario and compare both networks on the whole test split.
+
+    network     the published architecture of the data set unless given
+    calibrate   alpha from the bounds of the activations unless given; a percentile of a network that is not trained
+                yet means nothing, so `scratch` refuses it
+    folder      keeps a checkpoint after every epoch; a run of the same settings that was interrupted goes on
+    """
+    calibrate = calibrate or Calibrate()
+    if settings.scenario == "scratch" and calibrate.method == "percentile":
+        raise BittrueError("scenario scratch: nothing is trained yet to take a percentile of; calibrate by `bound`")
+    network = network or architecture(data.name)
+    if settings.scenario != "transform" and calibrate.method == "bound" and network.activation == "relu":
+        raise BittrueError(
+            f"scenario {settings.scenario}: a ReLU has no bound; calibrate by `constant`, 14 is published"
+        )
+    place = None if folder is None else Path(folder)
+    regular = SimpleMLP.for_data(network, data, settings.seed)
+    first: tuple[Epoch, ...] = ()
+    second: tuple[Epoch, ...] = ()
+    before = None
+    if settings.scenario != "scratch":
+        optimizer = torch.optim.SGD(regular.parameters(), lr=settings.lr)
+        checkpoint = None if place is None else place / "regular.pt"
+        first = descend(regular, data, settings, optimizer, settings.epochs, "train", checkpoint, progress, device)
+    twin = transform(regular, calibrate, images=data.train.images)
+    if settings.scenario != "transform":
+        before = compare(regular, twin, data.test).regular if settings.scenario == "post" else None
+        twin = twin.float()
+        checkpoint = None if place is None else place / "non_negative.pt"
+        second = descend(
+            twin,
+            data,
+            settings,
+            non_negative_optimizer(twin, settings),
+            settings.non_negative_epochs,
+            f"train with {settings.optimizer.upper()}",
+            checkpoint,
+            progress,
+            device,
+        )
+        regular = regular_of(twin, regular)
+    regular, twin = regular.double().eval(), twin.double().eval()
+    return Outcome(settings, regular, twin, compare(regular, twin, data.test), first, second, before)
+
+
+def non_negative_optimizer(twin: NonNegativeNetwork, settings: PhotonicTrain) -> torch.optim.Optimizer:
+    """The optimiser of the second phase, over W+, W- and b^ of all layers."""
+    if settings.optimizer == "nnsgd":
+        return NNSGD(twin.parameters(), lr_in=settings.lr_in, lr_out=settings.lr_out)
+    return CSGD(twin.parameters(), lr=settings.clip_lr)
+
+
+def descend(
+    model: nn.Module,
+    data: Data,
+    settings: PhotonicTrain,
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    stage: str,
+    checkpoint: str | Path | None = None,
+    progress: Report | None = None,
+    device: torch.device | str | None = None,
+) -> tuple[Epoch, ...]:
+    """Train in place at constant rates; the last batch of an epoch may be smaller. The model is on the CPU afterwards.
+
+    With `checkpoint`, the state after each epoch is kept in that file and continued from it, to the same weights bit
+    for bit.
+    """
+    device = torch.device(device) if device is not None else default_device()
+    identity = identity_of(model, data, settings, stage)
+    model.to(device)
+    # one float32 tensor of codes on the device: nothing is converted or moved in an epoch
+    codes = torch.from_numpy(model.encode(data.train.images)).to(device, torch.float32)
+    labels = torch.from_numpy(np.array(data.train.labels)).to(device)
+    steps = math.ceil(len(codes) / settings.batch)
+    history = resume(checkpoint, identity, model, optimizer)
+    with full_precision(), flushed_denormals():
+        for epoch in range(len(history), epochs):
+            begin, total = time.perf_counter(), 0.0
+            model.train()
+            order = _order(len(codes), settings, epoch, device)
+            for step in range(steps):
+                here = slice(step * settings.batch, (step + 1) * settings.batch)
+                chosen = here if order is None else order[here]
+                value = cross_entropy(model(codes[chosen]), labels[chosen])
+                optimizer.zero_grad()
+                value.backward()
+                optimizer.step()
+                number = value.item()
+                if not math.isfinite(number):
+                    raise BittrueError(
+                        f"{stage}: the loss is {number} in epoch {epoch + 1}, step {step + 1}, so the training "
+                        "diverged; use a smaller learning rate"
+                    )
+                total += number
+                if progress is not None:
+                    last = history[-1] if history else None
+                    progress(Progress(stage, epoch + 1, epochs, step + 1, steps, total / (step + 1), last))
+            seconds = time.perf_counter() - begin
+            history.append(Epoch(total / steps, accuracy(model, data.val), seconds))
+            if checkpoint is not None:
+                content = {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                storage.write(checkpoint, "checkpoint", content | {"history": [asdict(e) for e in history]})
+    model.to("cpu").eval()
+    return tuple(history)
+
+
+def _order(images: int, settings: PhotonicTrain, epoch: int, device: torch.device) -> torch.Tensor | None:
+    """The order of an epoch's images, drawn from (seed, epoch); None is the order of the data set."""
+    if not settings.shuffle:
+        return None
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed * 1_000_003 + epoch)
+        return torch.randperm(images).to(device)

@@ -1,0 +1,196 @@
+"""The energy view: counts against independent ones, energies at published points, toggles against a plain reader."""
+
+import json
+import re
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from programs import resmlp, spiking, stimulus
+
+from flow import cli, energy, spike_figures, spikes, toggles, work
+from flow.compiled import CompiledRtl
+from rtl.plan import activity, plan
+from rtl.verilog import emit
+from sim.errors import BittrueError
+from sim.fs_neuron import FsNeuron
+from sim.spiking_linear import SpikingLinear
+
+PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
+X = stimulus(PROGRAM, 6, 2)
+
+
+def view(architecture: str, program=PROGRAM, x=X, **options):
+    planned = plan(program, interval=1000, architecture=architecture, activity=activity(program, *x), **options)
+    return planned, energy.view(planned, x, toggled=0)
+
+
+class TestEnergies:
+    def test_published_points(self):
+        assert [energy.addition(bits) for bits in (8, 16, 32)] == [0.03, 0.05, 0.1]
+        assert energy.multiplication(8, 8) == pytest.approx(0.2, rel=1e-12)
+        assert energy.multiplication(32, 32) == pytest.approx(3.1, rel=1e-12)
+        assert energy.memory(64, 8 * 8192) == 10
+        assert energy.memory(64, 4 * 8 * 8192) == 20
+
+    def test_grow_with_the_width(self):
+        sums = [energy.addition(bits) for bits in range(1, 49)]
+        assert sums == sorted(set(sums))
+        products = [energy.multiplication(8, bits) for bits in range(1, 33)]
+        assert products == sorted(set(products))
+
+
+@pytest.mark.parametrize("halving", [True, False])
+def test_event_driven_layers_read_and_add_for_every_spike_and_no_other(halving):
+    program = spiking(shape=(3, 4), halving=halving, steps=5, seed=12)
+    x = stimulus(program, 6, 3)
+    planned, found = view("events", program, x)
+    counted = {layer.name: layer.operations for layer in spikes.count(program, x).synapses}
+    for row in found["layers"]:
+        op = program[row["name"]]
+        if not isinstance(op, SpikingLinear):
+            continue
+        events = counted[row["name"]] / 6
+        assert row["kind"] == "event-driven"
+        assert row["synaptic_operations"] == events
+        assert row["read_bits"]["weights"] == pytest.approx(8 * events, rel=1e-12)
+        assert row["multiplications"] == pytest.approx(0 if op.halving else events, rel=1e-12)
+        stage = planned.network.elements[planned.network.made[row["name"]]].stage
+        seen = work.Activity(events / len(op.weight), 0)
+        assert work.of_stage(op, stage, seen).additions.total() == pytest.approx(row["additions"], rel=1e-12)
+
+
+def test_moves_are_the_cycles_in_which_accumulators_change():
+    """Against a plain walk through the beats, as the address-event stream handles them."""
+    planned, _ = view("events")
+    tensors = PROGRAM.trace(*X).tensors
+    for element in planned.network.dynamic:
+        stage, node = element.stage, next(n for n in PROGRAM.nodes if n.name == element.node)
+        trains = tensors[node.operands[0]].reshape(-1, stage.operation.steps, stage.parts, stage.lanes_in)
+        moves = 0
+        for train in trains:
+            for step, part in np.ndindex(train.shape[:2]):
+                count = int(train[step, part].sum())
+                final = step == train.shape[0] - 1 and part == train.shape[1] - 1
+                waits = final or (stage.doubles and part == 0)
+                moves += stage.groups * (count if count else int(waits))
+        assert work.activity(node.operation, stage, tensors[node.operands[0]]) == (int(trains.sum()), moves)
+
+
+def test_parallel_layers_add_and_read_everything_in_every_step():
+    planned, found = view("parallel")
+    for row in found["layers"]:
+        op = PROGRAM[row["name"]]
+        if isinstance(op, SpikingLinear):
+            products = op.tokens * op.steps * op.weight.size
+            stage = planned.network.elements[planned.network.made[row["name"]]].stage
+            assert row["read_bits"]["weights"] == (0 if stage.wired else 8 * products)
+            assert products <= row["additions"] <= products + 3 * op.output.size
+            assert row["multiplications"] == 0
+        if isinstance(op, FsNeuron):
+            assert row["additions"] == 2 * op.output.size
+            assert row["read_bits"]["state"] == op.output.size * op.membrane.bits
+
+
+def test_twin_multiplies_densely_and_total_is_the_sum():
+    _, found = view("events")
+    twin = {row["name"]: row for row in found["twin"]["layers"]}
+    for node in PROGRAM.nodes:
+        if isinstance(node.operation, SpikingLinear):
+            assert twin[node.name]["multiplications"] == node.operation.macs
+            assert twin[node.name]["read_bits"]["weights"] == 8 * node.operation.macs
+    for part in (found, found["twin"]):
+        assert part["total"]["pj"]["total"] == pytest.approx(sum(row["pj"]["total"] for row in part["layers"]))
+    json.dumps(found)
+    assert "<svg" in spike_figures.energy(found)
+
+
+def test_not_spiking_is_the_same_in_the_twin():
+    program = resmlp()
+    planned = plan(program)
+    found = energy.view(planned, stimulus(program, 2, 0), toggled=0)
+    assert found["total"]["pj"] == found["twin"]["total"]["pj"]
+    assert found["total"]["multiplications"] >= program.macs
+
+
+def test_what_is_not_counted_is_refused(monkeypatch):
+    monkeypatch.delitem(work.WORK, FsNeuron)
+    with pytest.raises(BittrueError, match="the work of fsneuron is not counted"):
+        view("parallel")
+
+
+@pytest.mark.needs("verilator", "g++")
+class TestToggles:
+    def test_against_a_plain_reader_of_the_waveform(self, tmp_path):
+        planned = plan(PROGRAM)
+        verilog = emit(planned)
+        rows, run = toggles.count(planned, verilog, X)
+        run.check(PROGRAM(*X))
+        waves = tmp_path / "w.vcd"
+        CompiledRtl(verilog, planned.inputs, planned.output, optimize="-O1", trace=True).run(*X, waves=waves)
+        counts, names = plain(waves.read_text())
+        assert len({row.stage for row in rows}) == len(planned.network.elements)
+        registers = toggles.clocked(verilog)
+        for row in rows:
+            scope = f"TOP.bittrue_top.pipeline.{row.stage}"
+            inside = {(s, n): c for (s, n), c in names.items() if s == scope or s.startswith(scope + ".")}
+            nets = set(inside.values()) - {names["TOP.bittrue_top", "aclk"]}
+            held = {c for (s, n), c in inside.items() if n in registers[s.removeprefix("TOP.")]}
+            assert row.nets == sum(counts[c] for c in nets)
+            assert row.registers == sum(counts[c] for c in held)
+            assert 0 < row.registers < row.nets
+
+    def test_registers_are_what_clocked_processes_assign(self):
+        verilog = emit(plan(PROGRAM))
+        declared = toggles.clocked(verilog)["bittrue_top.pipeline.fire"]
+        assert {"z0", "fires0"} & declared == {"z0"}
+        assert all(
+            re.search(rf"reg (signed )?(\[\d+:0\] )?\\?{re.escape(name)} ", verilog)
+            or re.search(rf"reg (signed )?(\[\d+:0\] )?\\?{re.escape(name)};", verilog)
+            for name in declared
+        )
+
+    def test_no_change_no_toggle(self):
+        """The same frame again and again toggles less than frames that differ."""
+        planned = plan(PROGRAM)
+        verilog = emit(planned)
+        same = toggles.count(planned, verilog, [np.repeat(v[:1], 6, axis=0) for v in X])[0]
+        varied = toggles.count(planned, verilog, X)[0]
+        assert sum(row.registers for row in same) < sum(row.registers for row in varied)
+
+    def test_command(self, tmp_path, capsys):
+        PROGRAM.save(tmp_path / "p.npz")
+        np.save(tmp_path / "x.npy", X[0])
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["energy", str(tmp_path / "p.npz"), str(tmp_path / "x.npy"), "--toggles", "2", "--json"])
+        assert stop.value.code == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["toggles"]["inputs"] == 2
+        assert found["toggles"]["registers"] == pytest.approx(sum(s["registers"] for s in found["toggles"]["stages"]))
+
+
+def plain(text: str) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
+    """Bit changes of every code out of reset, line by line, and the codes of all names."""
+    head, _, body = text.partition("$enddefinitions $end")
+    scope, names, widths = [], {}, {}
+    for words in map(str.split, head.splitlines()):
+        if words[:1] == ["$scope"]:
+            scope.append(words[2])
+        elif words[:1] == ["$upscope"]:
+            scope.pop()
+        elif words[:1] == ["$var"]:
+            names[".".join(scope), words[4]] = words[3]
+            widths[words[3]] = int(words[2])
+    values: dict[str, str] = {}
+    counts: dict[str, int] = defaultdict(int)
+    running = False
+    for line in body.splitlines():
+        if not line or line[0] not in "01b":
+            continue
+        value, code = line[1:].split() if line[0] == "b" else (line[0], line[1:])
+        value = value.zfill(widths[code])
+        if running and code in values:
+            counts[code] += sum(a != b for a, b in zip(values[code], value, strict=True))
+        values[code] = value
+        running |= code == names["TOP.bittrue_top", "aresetn"] and value == "1"
+    return counts, names

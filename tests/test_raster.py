@@ -1,0 +1,112 @@
+"""Rasters: golden and RTL spikes are equal, bit by bit; a difference is found, named, red, and status 1."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from programs import resmlp, spiking, stimulus
+from test_spikes_rtl import silent
+
+from flow import cli, raster
+from flow.figures import BAD
+from flow.raster import Raster
+from rtl.plan import plan
+from rtl.verilog import emit
+from sim.errors import BittrueError
+
+PROGRAM = spiking(shape=(3, 4), halving=False, steps=5, seed=11)
+X = stimulus(PROGRAM, 5, 2)
+
+
+def test_golden_rasters_are_the_spike_trains():
+    found = raster.of_program(PROGRAM, X, 3)
+    tensors = PROGRAM.trace(*(v[3:4] for v in X)).tensors
+    assert [r.name for r in found] == ["encode", "block.fire", "fire"]
+    for r in found:
+        assert np.array_equal(r.golden, tensors[r.name][0])
+        assert r.golden.shape == tensors[r.name][0].shape
+    assert raster.problems(found) == []
+
+
+@pytest.mark.parametrize("image", [-1, 5])
+def test_an_image_that_does_not_exist(image):
+    with pytest.raises(BittrueError, match=rf"no image {image}; the inputs hold images 0 to 4"):
+        raster.of_program(PROGRAM, X, image)
+
+
+def test_a_program_without_spikes():
+    program = resmlp()
+    with pytest.raises(BittrueError, match="no spike trains"):
+        raster.of_program(program, stimulus(program, 2, 0))
+
+
+@pytest.mark.needs("verilator", "g++")
+class TestRtl:
+    @pytest.mark.parametrize("architecture", ["parallel", "events"])
+    def test_equal_in_both(self, architecture, tmp_path):
+        planned = plan(PROGRAM, interval=600, architecture=architecture)
+        verilog = emit(planned)
+        piped = raster.of_rtl(planned, verilog, X, 4)
+        waves = tmp_path / "w.vcd"
+        stored = raster.of_rtl(planned, verilog, X, 4, waves)
+        assert "$enddefinitions" in waves.read_text()
+        for golden, *both in zip(raster.of_program(PROGRAM, X, 4), piped, stored, strict=True):
+            for r in both:
+                assert np.array_equal(r.rtl, golden.golden)
+                assert not r.missing.any()
+
+    def test_a_wrong_threshold_is_red_and_status_1(self, tmp_path, capsys):
+        """Outputs are equal whatever these neurons do, so nothing but the raster can show it."""
+        right, wrong = silent(64), silent(40)
+        x = np.full((2, 2, 6), 50, np.int8)
+        x[:, 0, 1:] = 10
+        right.save(tmp_path / "p.npz")
+        np.save(tmp_path / "x.npy", x)
+        (tmp_path / "wrong.v").write_text(emit(plan(wrong)))
+        (tmp_path / "right.v").write_text(emit(plan(right)))
+        words = ["raster", str(tmp_path / "p.npz"), str(tmp_path / "x.npy"), "--rtl", "--image", "1", "--json"]
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*words, "--out", str(tmp_path / "r.svg"), "--verilog", str(tmp_path / "wrong.v")])
+        assert stop.value.code == 1
+        said = json.loads(capsys.readouterr().out)
+        expected = wrong.trace(x[1:2]).tensors["fire"] != right.trace(x[1:2]).tensors["fire"]
+        token, step, neuron = np.argwhere(expected[0])[0]
+        assert said["problems"] == [
+            f"fire: {expected.sum()} of 36 spikes differ in the RTL, first neuron {neuron}, step {step}, token {token}"
+        ]
+        assert f'fill="{BAD}"/>' in (tmp_path / "r.svg").read_text()
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*words, "--out", str(tmp_path / "r.svg"), "--verilog", str(tmp_path / "right.v")])
+        assert stop.value.code == 0
+        assert f'fill="{BAD}"/>' not in (tmp_path / "r.svg").read_text()
+
+
+class TestPicture:
+    rng = np.random.default_rng(0)
+    golden = rng.random((30, 4, 7)) < 0.3
+
+    def test_json_keeps_every_spike(self):
+        rtl, missing = self.golden.copy(), np.zeros_like(self.golden)
+        rtl[3, 2, 1] ^= True
+        missing[5, 0, 0] = True
+        back = Raster.from_json(json.loads(json.dumps(Raster("a", "fsneuron", self.golden, rtl, missing).to_json())))
+        assert np.array_equal(back.golden, self.golden)
+        assert np.array_equal(back.rtl, rtl)
+        assert np.argwhere(back.differs).tolist() == [[3, 2, 1], [5, 0, 0]]
+
+    def test_one_bar_a_spike_and_tokens_that_differ_are_drawn(self):
+        none = np.zeros_like(self.golden)
+        rtl = self.golden.copy()
+        rtl[29, 2, 1] ^= True
+        r = Raster("a", "fsneuron", self.golden, rtl, none)
+        shown = raster.drawn(r)
+        assert shown == [*range(raster.TOKENS - 1), 29]
+        picture = ET.fromstring(raster.layer(r))
+        paths = [p for p in picture.iter() if p.tag.endswith("path")]
+        bars = sum(p.get("d").count("M") for p in paths if p.get("fill") != BAD)
+        assert bars == 2 * (self.golden[shown].sum() - self.golden[29, 2, 1])
+        assert sum(p.get("d").count("M") for p in paths if p.get("fill") == BAD) == 2
+
+    def test_a_page_of_several_layers_is_well_formed(self):
+        ET.fromstring(raster.page([Raster("a<b", "encode", self.golden), Raster("c", "lif", self.golden[:1])], "t&t"))
