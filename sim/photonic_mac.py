@@ -168,7 +168,7 @@ class PhotonicMac(Operation):
             "offset": (Format.covering(self.offset, signed=True), self.offset),
         }
         keys = n.keys.astype(np.int64) if n else np.zeros(1, np.int64)
-        named |= {"keys": (Format(32, signed=False), keys)}
+        named |= {"rounds": len(keys), "keys": (Format(32, signed=False), keys)}
         factors = ("relative", "shot", "thermal")
         named |= {name: getattr(n, name) if n else 0 for name in factors}
         return named | {"noise_shift": n.shift if n else 0, "first": n.first if n else 0, "mean": MEAN}
