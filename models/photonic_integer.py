@@ -324,13 +324,13 @@ class IntegerPhotonicTable(IntegerLayer):
 
 
 def operating_range(function: str, alpha: float, levels: int) -> tuple[float, float]:
-    """Between which z `min(f(z), alpha)` changes by more than half of one of its `levels` steps from its ends."""
+    """Between which z `min(f(z), alpha)` differs by more than half of one of its `levels` steps from both its ends."""
     reach = max(8.0, 4 * alpha)
     z = torch.linspace(-reach, reach, (1 << 18) + 1, dtype=torch.float64)
     y = FUNCTIONS[function]()(z).clamp(0, alpha)
     half = alpha / levels / 2
     changes = torch.nonzero((y > y[0] + half) & (y < y[-1] - half)).flatten()
-    return float(z[changes[0]]), float(z[changes[-1]])
+    return float(z[changes[0] - 1]), float(z[changes[-1] + 1])
 
 
 # -- the network ---------------------------------------------------------------------------------------
