@@ -111,6 +111,6 @@ def set_window(layer: IntegerPhotonicArray, x: Tensor) -> None:
     layer.centre.copy_(torch.from_numpy((high + low) / 2 / unit))
     deviation = np.abs(counts - np.floor((high + low) / 2 + 0.5))
     reach, shift = float(np.percentile(deviation, share)), 0
-    while (1 << (layer.bits - 1 + shift)) < reach + ((1 << shift) >> 1):
+    while (1 << (layer.bits - 1 + shift)) < reach:  # codes reach half a step beyond the lowest and the highest
         shift += 1
     layer.step.fill_(shift)

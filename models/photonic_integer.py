@@ -127,7 +127,10 @@ class IntegerPhotonicArray(IntegerLayer):
         scaled = self.weight * (self.source.value / self.target.value) * powers(self.shift()).float()[:, None]
         sign = torch.where(scaled.detach() < 0, -1.0, 1.0)
         leak = self.leak / (1 << self.array.fraction) if self.array.rails == "one" else 0.0
-        return round_through((scaled * sign - leak).clamp(0, self.largest)) * sign, sign
+        magnitude = scaled * sign - leak
+        # no code is below 0, but a weight must be able to come back from there, and to change its sign
+        magnitude = magnitude + (magnitude.clamp(min=0) - magnitude).detach()
+        return round_through(magnitude.clamp(max=self.largest)) * sign, sign
 
     def cells(self, codes: Tensor, sign: Tensor) -> Cells:
         """Both rails with leakage, errors of setting, drift and crosstalk."""
@@ -201,7 +204,7 @@ class IntegerPhotonicArray(IntegerLayer):
             return -cells.calibrated, shift
         shift = int(self.step)
         middle = torch.floor(self.centre * powers(self.shift()) * (1 << self.array.fraction) + 0.5)
-        return middle - (1 << (self.bits - 1 + shift)), shift
+        return middle - ((self.high << shift) >> 1), shift
 
     # -- what it does ----------------------------------------------------------------------------------
     def light(self, x: Tensor) -> tuple[Tensor, Cells]:
@@ -324,12 +327,14 @@ class IntegerPhotonicTable(IntegerLayer):
 
 
 def operating_range(function: str, alpha: float, levels: int) -> tuple[float, float]:
-    """Between which z `min(f(z), alpha)` differs by more than half of one of its `levels` steps from both its ends."""
+    """Between which z `min(f(z), alpha)`, rounded to one of `levels` steps, is not what it is far below and above.
+
+    Never fewer than 15 steps, so that a coarse function is not all but a threshold to the gradients.
+    """
     reach = max(8.0, 4 * alpha)
     z = torch.linspace(-reach, reach, (1 << 18) + 1, dtype=torch.float64)
-    y = FUNCTIONS[function]()(z).clamp(0, alpha)
-    half = alpha / levels / 2
-    changes = torch.nonzero((y > y[0] + half) & (y < y[-1] - half)).flatten()
+    y = torch.floor(FUNCTIONS[function]()(z).clamp(0, alpha) * (max(levels, 15) / alpha) + 0.5)
+    changes = torch.nonzero((y != y[0]) & (y != y[-1])).flatten()
     return float(z[changes[0] - 1]), float(z[changes[-1] + 1])
 
 
