@@ -34,6 +34,8 @@ class PhotonicController(wiring.Component):
     jobs * (rows + 1) * columns / lanes cycles.
     """
 
+    _MustUse__silence = True  # made to be looked at, too
+
     def __init__(self, program: Program, geometry: Geometry, settling: int = 8, weights: str = "memory"):
         self.jobs = jobs = Jobs.of(program, geometry)
         self.table = Registers(jobs, settling)

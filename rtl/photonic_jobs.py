@@ -274,7 +274,7 @@ class Jobs:
                 row = knots[channel if len(knots) > 1 else 0][:-1]
                 entries = (*map(int, row), *(0,) * ((1 << bits) - len(row)))
                 use.append(rows.setdefault(entries, len(rows)))
-        return np.array(list(rows), np.int64).reshape(len(rows), -1), np.array(use, np.int64)
+        return np.array(list(rows), np.int64).reshape(len(rows), 1 << bits), np.array(use, np.int64)
 
 
 def _take(nodes: list[Node], kind: type, tensor: str) -> tuple[Node, str]:

@@ -28,6 +28,8 @@ class SerialNoise(wiring.Component):
     y              the count with its noise; with no noise in the layer, the count
     """
 
+    _MustUse__silence = True  # made to be looked at, too
+
     def __init__(self, jobs: Jobs):
         self.jobs = jobs
         self.noises = [layer.mac.noise for layer in jobs.layers]

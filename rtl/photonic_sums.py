@@ -46,6 +46,8 @@ class Sums(wiring.Component):
     layer_done            strobe with the last write of a layer
     """
 
+    _MustUse__silence = True  # made to be looked at, too
+
     def __init__(self, jobs: Jobs):
         self.jobs = jobs
         g = jobs.geometry

@@ -28,6 +28,8 @@ class PhotonicSystem(Elaboratable):
     fe_*              with twin=False: the analogue front end (`rtl.photonic_ports.FrontEnd`)
     """
 
+    _MustUse__silence = True  # made to be looked at, too
+
     def __init__(
         self,
         program: Program,

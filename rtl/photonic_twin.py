@@ -27,6 +27,8 @@ class PhotonicTwin(wiring.Component):
     40 more for every column.
     """
 
+    _MustUse__silence = True  # made to be looked at, too
+
     def __init__(self, jobs: Jobs, settling: int = 8, conversion: int = 3, dac_cycles: int = 1):
         self.jobs, self.settling, self.conversion, self.dac_cycles = jobs, settling, conversion, dac_cycles
         self.noise = SerialNoise(jobs) if jobs.noisy else None

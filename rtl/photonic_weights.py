@@ -35,6 +35,8 @@ class Sender(wiring.Component):
     address   of the offsets to be read; `offsets` are there a cycle later
     """
 
+    _MustUse__silence = True  # made to be looked at, too
+
     def __init__(self, jobs: Jobs, source: str = "memory"):
         if source not in SOURCES:
             raise BittrueError(f"photonic controller: weights come from {' or '.join(SOURCES)}, not {source!r}")

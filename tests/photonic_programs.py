@@ -36,8 +36,8 @@ def photonic_network(
         plus, minus = (np.minimum(np.maximum(w, 0) + leak, cell.high) for w in (weight, -weight))
         tiles = -(-channels // rows)
         span = rows * fmt.high * cell.high
-        shift = max(0, span.bit_length() - adc - k)
-        offset = rng.integers(0, span // 3, (tiles, outputs))
+        shift = max(0, span.bit_length() - adc - k - 1)
+        offset = rng.integers(0, span // 4, (tiles, outputs))
         drawn = None
         if noise:
             drawn = Noise.from_physics(
@@ -46,17 +46,18 @@ def photonic_network(
         mac = PhotonicMac(TensorType((channels,), fmt), plus, minus, rows, adc, shift, offset, cell, drawn)
         last = k == len(sizes) - 2
         middle = (1 << adc) * tiles << shift >> 1
-        total = TileSum(
-            mac.output,
-            shift,
-            Requantize(
-                outputs,
-                np.full(outputs, max(0, middle.bit_length() - (7 if last else 5))) + rng.integers(0, 2, outputs),
-                bias_acc=rng.integers(-middle, 0, outputs),
-                bias=rng.integers(-3, 4, outputs),
-                format=Format(8) if last else Format(6),
-            ),
+        scale = rng.integers(1, 6, outputs) if seed % 2 else np.ones(outputs, np.int64)
+        digits = max(0, middle.bit_length() - (7 if last else 5)) + 2 * (seed % 2)
+        requantize = Requantize(
+            outputs,
+            digits + rng.integers(0, 3, outputs),
+            bias_acc=rng.integers(-middle, 0, outputs),
+            bias=rng.integers(-3, 4, outputs),
+            multiplier=scale,
+            format=Format(8) if last else Format(6 - k),
+            floor=-5 if k == seed % 3 else None,
         )
+        total = TileSum(mac.output, shift, requantize)
         tensor = builder.add(f"mac{k}", mac, tensor)
         tensor = builder.add(f"sum{k}", total, tensor)
         if not last:
