@@ -151,6 +151,7 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Work, trained: bo
     from models import qat
     from models.photonic_convert import convert
     from models.photonic_measure import conversions
+    from models.train import accuracy
 
     work.progress(f"calibrating {array.window} windows", 0, 1)
     network = convert(twin, data, array)
@@ -161,7 +162,8 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Work, trained: bo
         epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
         history = training.history(epochs)
     program = _program(network, recipe, data)
-    return network, {
+    quiet = {"accuracy_without_noise": accuracy(network, data.test)} if array.noise.on else {}
+    return network, quiet | {
         "accuracy_converted": before,
         "accuracy": _accuracy(program, codes, data),
         "history": history,

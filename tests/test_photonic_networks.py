@@ -13,7 +13,7 @@ from torch import nn
 from flow import recipe, stages, steps
 from flow.photonic_energy import ADC_PJ, AMPLIFIER_PJ, DAC_PJ, estimate
 from models import qat, storage, train
-from models.data import Data, Split
+from models.data import Data, Split, load
 from models.integer import Step
 from models.lower import lower, record, whole
 from models.photonic_convert import calibrate, convert
@@ -171,6 +171,7 @@ def test_leakage_on_two_rails_moves_nothing_but_the_pedestal(data, twin):
 def test_a_full_window_clips_nothing_at_any_input(data, twin):
     program = lower(convert(twin, data, Array(window="full", adc_bits=5, rows=6)))
     weight = program["layers_0_array"].weight
+    assert not program["layers_0_array"].offset.any()  # from darkness up
     worst = np.concatenate([np.where(weight > 0, 255, 0), np.where(weight < 0, 255, 0)])
     traced = program.trace(worst)
     assert traced.saturation["layers_0_array"] == 0
@@ -357,6 +358,20 @@ def test_noise_belongs_to_training_and_to_the_program(data, twin):
     assert any(not torch.equal(a, b) for a, b in zip(before, noisy.parameters(), strict=True))
 
 
+def test_a_network_trained_with_noise_bears_it_better():
+    digits = load("digits")
+    trained = scenario(digits, PhotonicTrain(epochs=15, batch=32, lr=0.2), PhotonicPerceptron(hidden=(32,))).twin
+    noise, scores = ArrayNoise(thermal=0.8), []
+    for given in (ArrayNoise(), noise):
+        network = convert(trained, digits, Array(noise=given))
+        qat.fit(network, digits, Qat(epochs=8, batch=64, lr=3e-3))
+        for layer in network.layers:
+            layer.array.array = Array(noise=noise)
+        logits = lower(network)(network.encode(digits.test.images))
+        scores.append(float((logits.argmax(1) == digits.test.labels).mean()))
+    assert scores[1] > scores[0] + 0.03
+
+
 # -- what is reported ----------------------------------------------------------------------------------
 def test_conversions_are_counted_from_the_trace(data, twin):
     network = convert(twin, data, Array(window_percentile=80, adc_bits=6, rows=7))
@@ -479,6 +494,7 @@ def test_the_flow_from_recipe_to_golden(tmp_path, more):
     }
     assert ("full_scale" in found) == (made.array.window == "pedestal")
     assert found["noise"] == made.array.noise.on
+    assert ("accuracy_without_noise" in found) == made.array.noise.on
     assert [row["name"] for row in found["light"]] == ["hidden.0", "hidden.1", "classifier"]
     assert [row["images_per_load"] for row in found["energy"]] == [1, 256]
 
