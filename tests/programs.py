@@ -131,7 +131,8 @@ class _Growing:
     def photonic(self, name: str, x: str, outputs: int, rows: int, noise: Noise | None) -> str:
         """A layer on an array whose cells leak, and the sum of its tiles.
 
-        The converter's window lies around the light of each output. It is a little narrower than the light's spread, so that some codes are clipped.
+        The converter's window lies around the light of each output, a little narrower than its spread, so that some
+        codes are clipped.
         """
         kind = self.build.types[x]
         cells = Format(6, signed=False)

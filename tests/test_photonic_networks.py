@@ -527,3 +527,15 @@ def test_a_recipe_says_what_is_wrong(override, says):
 
 def test_the_array_has_an_operation():
     assert emit.dispatch(IntegerPhotonicArray) is not emit.dispatch(object)
+
+
+def test_windows_follow_the_scales(data, twin):
+    network = convert(twin, data, Array(rows=7))
+    layer = network.layers[-1].array
+    (low, shift), per_unit = layer.window(), layer.counts_per_unit()
+    middle = (low + ((layer.high << shift) >> 1)) / per_unit
+    with torch.no_grad():
+        layer.target.log.add_(0.9)
+        layer.weight.mul_(0.7)
+    (low, _), per_unit = layer.window(), layer.counts_per_unit()
+    assert torch.allclose((low + ((layer.high << shift) >> 1)) / per_unit, middle, atol=1e-4)
