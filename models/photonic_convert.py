@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.data import Data
 from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
-from models.photonic_integer import IntegerPhotonicArray, IntegerPhotonicMLP, powers
+from models.photonic_integer import IntegerPhotonicArray, IntegerPhotonicMLP
 from models.photonic_layers import NonNegativeLinear
 from models.photonic_settings import Array
 from models.photonic_transform import NonNegativeNetwork
@@ -107,7 +107,7 @@ def set_window(layer: IntegerPhotonicArray, x: Tensor) -> None:
     counts = layer.light(x)[0].double().numpy()
     share = layer.array.window_percentile
     high, low = np.percentile(counts, share, axis=0), np.percentile(counts, 100 - share, axis=0)
-    unit = powers(layer.shift()).numpy() * (1 << layer.array.fraction)
+    unit = layer.counts_per_unit().numpy()
     layer.centre.copy_(torch.from_numpy((high + low) / 2 / unit))
     deviation = np.abs(counts - np.floor((high + low) / 2 + 0.5))
     reach, shift = float(np.percentile(deviation, share)), 0

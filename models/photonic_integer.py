@@ -78,7 +78,7 @@ class Cells:
 class IntegerPhotonicArray(IntegerLayer):
     """Codes `[B, C]` to ADC codes `[B, tiles, N]`; see the module's docstring for the arithmetic.
 
-    centre   buffer `[tiles, N]`: where the window's middle lies above the pedestal, in steps s_y of the result
+    centre   buffer `[tiles, N]`: where the window's middle lies above the pedestal, as a share of z in its real unit
     step     buffer: the converter's shift with a pedestal window
     """
 
@@ -118,6 +118,10 @@ class IntegerPhotonicArray(IntegerLayer):
         """e of each output, `[N]`; a count is worth 2^-(e + f) of a step of the result."""
         scaled = self.weight.detach() * (self.source.value / self.target.value).detach()
         return torch.floor(torch.log2(self.largest / scaled.abs().amax(1))).nan_to_num(0).clamp(0, MAX_SHIFT)
+
+    def counts_per_unit(self) -> Tensor:
+        """Counts that stand for 1 of z, for each output `[N]`."""
+        return powers(self.shift() + self.array.fraction) / self.target.value.detach().double()
 
     def codes(self) -> tuple[Tensor, Tensor]:
         """Codes of the weight DAC with the sign of the rail `[N, C]`, and that sign (1.0 or -1.0).
@@ -203,7 +207,7 @@ class IntegerPhotonicArray(IntegerLayer):
                 shift += 1
             return -cells.calibrated, shift
         shift = int(self.step)
-        middle = torch.floor(self.centre * powers(self.shift()) * (1 << self.array.fraction) + 0.5)
+        middle = torch.floor(self.centre * self.counts_per_unit() + 0.5)
         return middle - ((self.high << shift) >> 1), shift
 
     # -- what it does ----------------------------------------------------------------------------------
