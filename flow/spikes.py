@@ -198,4 +198,4 @@ def count(
 
 def _traces(program: Program, x: Sequence[np.ndarray]) -> Iterator[tuple[int, Any]]:
     for start in range(0, len(x[0]), BLOCK):
-        yield start, program.trace(*(v[start : start + BLOCK] for v in x))
+        yield start, program.trace(*(v[start : start + BLOCK] for v in x), first=start)

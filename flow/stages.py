@@ -105,7 +105,7 @@ def simulate(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
     saturation = dict.fromkeys((node.name for node in program.nodes), 0)
     for start in range(0, len(labels), TRACED):
         work.progress("tracing", start, len(labels))
-        trace = program.trace(*(v[start : start + TRACED] for v in x))
+        trace = program.trace(*(v[start : start + TRACED] for v in x), first=start)
         for name, codes in trace.tensors.items():
             low[name] = min(low.get(name, int(codes.min())), int(codes.min()))
             high[name] = max(high.get(name, int(codes.max())), int(codes.max()))

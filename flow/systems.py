@@ -13,7 +13,7 @@ recipes with its name under `system:`. Such a module has
 
 where `work` is a `flow.steps.Work`. `lower` leaves in `work.folder` the files `program.npz`, `inputs.npy` (the
 encoded test set, or `inputs.npz` by input name), `labels.npy`, and `expected.npy`, the exact integer outputs of the
-quantised network in PyTorch on the same inputs.
+quantised network in PyTorch on the same inputs (of the program, where it has noise of its own).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from types import ModuleType
 
 from sim.errors import BittrueError
 
-SYSTEMS = {"lerp-psa": "flow.lerp_psa", "fs": "flow.fs"}
+SYSTEMS = {"lerp-psa": "flow.lerp_psa", "fs": "flow.fs", "photonic": "flow.photonic"}
 
 
 def find(name: object) -> ModuleType:

@@ -175,7 +175,7 @@ def kernel_words(job: dict[str, Any], inputs: list[np.ndarray]) -> Callable[[int
     def words(frame: int) -> np.ndarray:
         beats = (w[frame].reshape(1, port.beats, port.beat_bytes) for port, w in zip(sources, inputs, strict=True))
         codes = (port.unpack(b) for port, b in zip(sources, beats, strict=True))
-        return output.pack(kernel.predict(*codes))[0]
+        return output.pack(kernel.predict(*codes, first=frame))[0]
 
     return words
 

@@ -212,7 +212,10 @@ class _Session:
     def _take(self, count: int) -> tuple[list[np.ndarray], np.ndarray]:
         """`count` images, from the beginning again where there are fewer."""
         index = np.arange(count) % len(self.expected)
-        return [v[index] for v in self.x], self.expected[index]
+        x = [v[index] for v in self.x]
+        if self.design.program.counts_frames and count > len(self.expected):
+            return x, self.design.program(*x)  # an image that comes again is another one
+        return x, self.expected[index]
 
     def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
         x, expected = self._take(count)
@@ -270,7 +273,7 @@ class _Session:
         nodes = [node.name for node in self.design.program.nodes if node.operation.output.format == SPIKE]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
         for start in range(0, len(self.expected), BLOCK):
-            tensors = self.design.program.trace(*(v[start : start + BLOCK] for v in self.x)).tensors
+            tensors = self.design.program.trace(*(v[start : start + BLOCK] for v in self.x), first=start).tensors
             for name in nodes:
                 trains = tensors[name]
                 parts[name].append(trains.reshape(len(trains), -1).sum(axis=1, dtype=np.int64))
@@ -299,7 +302,8 @@ class _Session:
     def _kernel_divergence(self, x: list[np.ndarray], wrong: np.ndarray) -> dict[str, Any] | None:
         frame = int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
         one = [v[frame : frame + 1] for v in x]
-        found = diverge.in_tensors(self.design.program, self.design.program.trace(*one), self.design.host.trace(*one))
+        golden, kernels = (run.trace(*one, first=frame) for run in (self.design.program, self.design.host))
+        found = diverge.in_tensors(self.design.program, golden, kernels)
         return found.to_dict() | {"frame": frame} if found else None
 
     def _rtl_divergence(self, x, expected, run: Run, stalls: Stalls) -> dict[str, Any] | None:

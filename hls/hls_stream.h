@@ -30,6 +30,18 @@ struct stream_record {
     }
 };
 
+// A run is a batch of frames that follow each other from reset: kernels that count frames begin each at `first`.
+struct host_run {
+    static long& number() {
+        static long runs = 0;
+        return runs;
+    }
+    static long& first() {
+        static long index = 0;
+        return index;
+    }
+};
+
 template <class T> class stream {
   public:
     explicit stream(const char* name = "unnamed") : name_(name), head_(0), serial_(stream_record::serial()++) {}

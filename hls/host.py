@@ -101,6 +101,9 @@ def compile_library(compiler: str, flags: list[str], headers: Path, folder: Path
 class HostKernel:
     """A compiled project. `predict` and `trace` take what the program takes and give what it gives.
 
+    Every call is a run of its own: kernels that count frames (deterministic noise) begin at the index `first`, as
+    `Program` does, whatever ran before.
+
     tensors   name -> type of every tensor, inputs first
     inputs    names of the inputs, in order
     result    name of the output
@@ -117,18 +120,18 @@ class HostKernel:
     def output(self) -> TensorType:
         return self.tensors[self.result]
 
-    def predict(self, *x: np.ndarray) -> np.ndarray:
+    def predict(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
         """Run a batch: int arrays `[n, *shape]`, one per input, to codes `[n, *output shape]`."""
-        return self._run(x, None)
+        return self._run(x, None, first)
 
-    def trace(self, *x: np.ndarray) -> dict[str, np.ndarray]:
+    def trace(self, *x: np.ndarray, first: int = 0) -> dict[str, np.ndarray]:
         """Run a batch and keep every tensor, by name: `[n, *shape]`, as `Program.trace` does."""
         frames = len(x[0]) if x else 0
         tensors = {name: np.zeros((frames, *kind.shape), np.int64) for name, kind in self.tensors.items()}
-        self._run(x, list(tensors.values()))
+        self._run(x, list(tensors.values()), first)
         return {name: codes.astype(self.tensors[name].format.dtype) for name, codes in tensors.items()}
 
-    def _run(self, x: tuple[np.ndarray, ...], tensors: list[np.ndarray] | None) -> np.ndarray:
+    def _run(self, x: tuple[np.ndarray, ...], tensors: list[np.ndarray] | None, first: int) -> np.ndarray:
         if len(x) != len(self.inputs):
             raise BittrueError(f"the kernel has {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(x)}")
         named = zip(self.inputs, x, strict=True)
@@ -139,6 +142,7 @@ class HostKernel:
         message = ctypes.create_string_buffer(1000)
         failed = self._library.bittrue_batch(
             ctypes.c_long(len(codes[0])),
+            ctypes.c_long(first),
             _pointers(codes),
             result.ctypes.data_as(_POINTER),
             None if tensors is None else _pointers(tensors),

@@ -262,11 +262,13 @@ BATCH = """\
 #include "../top.cpp"
 #include "../frames.hpp"
 
-// Runs `frames` frames. `tensors` is null, or one pointer a tensor to room for all its codes. Returns 0, or 1 with a
-// sentence in `message` (room for `room` characters).
-extern "C" int bittrue_batch(long frames, const long long* const* inputs, long long* result, long long** tensors,
-                             char* message, long room) {{
+// Runs `frames` frames from reset; the index of the first is `first`. `tensors` is null, or one pointer a tensor to
+// room for all its codes. Returns 0, or 1 with a sentence in `message` (room for `room` characters).
+extern "C" int bittrue_batch(long frames, long first, const long long* const* inputs, long long* result,
+                             long long** tensors, char* message, long room) {{
     bittrue::traced() = tensors;
+    ++hls::host_run::number();
+    hls::host_run::first() = first;
     hls::stream_record::leftover() = 0;
     try {{
         for (long f = 0; f < frames; ++f) {{

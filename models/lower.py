@@ -76,7 +76,7 @@ def lower(model: nn.Module, **meta: Any) -> Program:
     model = copy.deepcopy(model).cpu().eval()
     calls, result = trace(model)
     first, *rest = calls
-    kind = TensorType(first.layer.shape, Format(first.layer.bits))
+    kind = TensorType(first.layer.shape, Format(first.layer.bits, signed=first.layer.low < 0))
     lowering = Lowering(Builder(**{INPUT: kind}), {INPUT: first.layer.scale})
     made = {first.name: INPUT}
     with torch.no_grad():

@@ -1,12 +1,15 @@
 """Settings of photonic networks and of their training, with the published values per data set and activation.
 
 Source of the values: the configurations published with Kirtas, Passalis, Pleros and Tefas, "Non-negative isomorphic
-neural networks for photonic neuromorphic accelerators", arXiv 2310.01084; those of `digits` are ours.
+neural networks for photonic neuromorphic accelerators", arXiv 2310.01084; those of `digits` are ours. The settings of
+the array and of its noise are not published with it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -87,6 +90,142 @@ class PhotonicTrain(Settings):
             if bool(value) != used:
                 raise ValueError(f"scenario {self.scenario}: `{name}` is {value}, it is {'1 or more' if used else '0'}")
         return self
+
+
+# -- the array -----------------------------------------------------------------------------------------
+PLANCK, LIGHT_SPEED, CHARGE = 6.62607015e-34, 299792458.0, 1.602176634e-19  # J s, m/s, C: exact in the SI
+
+
+@dataclass(frozen=True)
+class NoiseFactors:
+    """Noise of a detector, in units of a full product: an input of full light through one open cell.
+
+    relative   standard deviation over the signal       photons   detected of a full product; infinite without shot
+    thermal    standard deviation, in full products
+    """
+
+    relative: float
+    photons: float
+    thermal: float
+
+
+class ArrayNoise(Settings):
+    """Noise of light and receiver; nothing that is given is off. Each kind as a plain ratio or in physical units.
+
+    relative intensity   `relative`, the standard deviation over the signal; or `rin_db_per_hz` with `bandwidth_hz`:
+                         sigma = sqrt(10^(RIN / 10) B)
+    shot                 `photons` detected of a full product; or `power_w`, `wavelength_m` and `integration_s`:
+                         photons = eta P T lambda / (h c), and sigma = sqrt of the photons detected
+    thermal              `thermal`, the standard deviation in full products; or the receiver's input-referred
+                         `current_a_per_rthz` with `bandwidth_hz`, `power_w` and `wavelength_m`:
+                         sigma = i_n sqrt(B) / (eta q lambda P / (h c))
+
+    A full product is an input of full light through one open cell; `power_w` is the optical power that it puts on the
+    detector, eta the detector's quantum efficiency. Source of the formulas: G. P. Agrawal, "Fiber-Optic Communication
+    Systems", chapters on laser noise and receiver noise; they hold for white noise within the bandwidth.
+    """
+
+    relative: float | None = Field(None, ge=0, lt=1)
+    rin_db_per_hz: float | None = Field(None, lt=0)
+    photons: float | None = Field(None, gt=0)
+    thermal: float | None = Field(None, ge=0)
+    current_a_per_rthz: float | None = Field(None, gt=0)
+    bandwidth_hz: float | None = Field(None, gt=0)
+    power_w: float | None = Field(None, gt=0)
+    wavelength_m: float = Field(1550e-9, gt=0)
+    integration_s: float | None = Field(None, gt=0)
+    quantum_efficiency: float = Field(0.8, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for ratio, physical, more in (
+            ("relative", "rin_db_per_hz", ("bandwidth_hz",)),
+            ("photons", "integration_s", ("power_w",)),
+            ("thermal", "current_a_per_rthz", ("bandwidth_hz", "power_w")),
+        ):
+            if getattr(self, physical) is None:
+                continue
+            if getattr(self, ratio) is not None:
+                raise ValueError(f"`{ratio}` and `{physical}` say the same noise twice; give one of them")
+            missing = [name for name in more if getattr(self, name) is None]
+            if missing:
+                raise ValueError(f"`{physical}` needs {' and '.join(missing)} beside it")
+        used = {
+            "bandwidth_hz": ("rin_db_per_hz", "current_a_per_rthz"),
+            "power_w": ("integration_s", "current_a_per_rthz"),
+        }
+        for name, readers in used.items():
+            if getattr(self, name) is not None and all(getattr(self, reader) is None for reader in readers):
+                raise ValueError(f"`{name}` alone makes no noise; give {' or '.join(readers)} with it")
+        return self
+
+    @property
+    def factors(self) -> NoiseFactors:
+        """The noise in full products."""
+        relative, photons, thermal = self.relative or 0.0, self.photons or math.inf, self.thermal or 0.0
+        per_joule = self.quantum_efficiency * self.wavelength_m / (PLANCK * LIGHT_SPEED)  # photons detected
+        if self.rin_db_per_hz is not None:
+            relative = math.sqrt(10 ** (self.rin_db_per_hz / 10) * self.bandwidth_hz)
+        if self.integration_s is not None:
+            photons = per_joule * self.power_w * self.integration_s
+        if self.current_a_per_rthz is not None:
+            thermal = self.current_a_per_rthz * math.sqrt(self.bandwidth_hz) / (CHARGE * per_joule * self.power_w)
+        return NoiseFactors(relative, photons, thermal)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is any."""
+        return self.factors != NoiseFactors(0.0, math.inf, 0.0)
+
+
+class Array(Settings):
+    """The photonic array and its converters.
+
+    rows, columns   inputs and outputs of a tile: what is larger is cut into tiles, whose codes are added digitally
+    input_bits      of the input DACs, which take codes of 0..2^bits - 1
+    weight_bits     of the weight DACs: magnitudes of 0..2^bits - 1, the sign selects the rail
+    adc_bits        of the converter; its step is a power of two of counts, one for a layer
+    window          `full`: from darkness up to the largest count that the layer can make; `pedestal`: for each tile
+                    and output around its centre on data, as wide as the `window_percentile` of the deviations needs
+    rails           `one`: a cell for each weight, its sign selects the rail; `two`: a cell on each rail
+    extinction_db   power ratio of an open and a closed cell; null: closed cells are dark
+    crosstalk_db    share of a cell's light that reaches each neighbouring column of its tile; null: none
+    weight_error    standard deviation of setting a cell, over an open cell's transmission; calibrated away as far as
+                    the pedestal is concerned
+    drift           the same for what has changed since the pedestal was calibrated
+    fraction_bits   binary digits of a cell's transmission below one step of its DAC; null: 0 for cells that are
+                    exact, else 4
+    sum_bits        codes of a layer's result, in front of the activation
+    images          training images on which the windows are set
+    """
+
+    rows: int = Field(64, ge=1)
+    columns: int = Field(64, ge=1)
+    input_bits: int = Field(8, ge=1, le=8)
+    weight_bits: int = Field(8, ge=1, le=10)
+    adc_bits: int = Field(8, ge=1, le=24)
+    window: Literal["pedestal", "full"] = "pedestal"
+    window_percentile: float = Field(99.9, gt=50, le=100)
+    rails: Literal["one", "two"] = "one"
+    extinction_db: float | None = Field(None, gt=0)
+    crosstalk_db: float | None = Field(None, lt=-3.1)
+    weight_error: float = Field(0.0, ge=0, lt=1)
+    drift: float = Field(0.0, ge=0, lt=1)
+    fraction_bits: int | None = Field(None, ge=0, le=8)
+    sum_bits: int = Field(8, ge=4, le=12)
+    images: int = Field(1000, ge=1)
+    noise: ArrayNoise = ArrayNoise()
+    seed: int = Field(1, ge=0, lt=1 << 64)
+
+    @property
+    def exact(self) -> bool:
+        """Whether a cell transmits just what its code says."""
+        return self.extinction_db is None and self.crosstalk_db is None and not (self.weight_error or self.drift)
+
+    @property
+    def fraction(self) -> int:
+        """Binary digits of a cell below one step of its DAC."""
+        return (0 if self.exact else 4) if self.fraction_bits is None else self.fraction_bits
 
 
 #: Per data set and activation: SGD; NNSGD and CSGD after training; NNSGD and CSGD from scratch.

@@ -51,7 +51,8 @@ class FoldedStage(BufferedStage):
     What is common to the stages that multiply a vector with stored weights; a subclass sets `timing`, calls `__init__`
     and turns the sums into output. A vector of K codes takes K / lanes cycles to come in and (N / pe) * (K / simd) to
     be worked through; both happen at once, in two blocks. Codes of one unsigned bit choose weights, so that no
-    multiplier is used for them.
+    multiplier is used for them. A stage whose outputs see parts of the vector only says which word of the vector a
+    step reads (`words`, `word_at`).
     """
 
     #: The depth of `sums`: memory, operand register, product register (the adder tree and the accumulator come on top).
@@ -59,9 +60,8 @@ class FoldedStage(BufferedStage):
 
     def __init__(self, operation, *, lanes: int, simd: int, pe: int, output: tuple[Format, int]):
         self.format = operation.input.format
-        words = 1 << (self.products.steps - 1).bit_length()
         self.operation, self.simd, self.pe = operation, simd, pe
-        self.vectors = Storage(self.format.bits * simd, 2 * words)
+        self.vectors = Storage(self.format.bits * simd, 2 << (self.words - 1).bit_length())
         self.weights = Storage(operation.weight_format.bits * simd * pe, len(self.products.weight), table=True)
         super().__init__([(self.format, lanes)], output)
 
@@ -99,6 +99,15 @@ class FoldedStage(BufferedStage):
                 f"so an interval of {interval} cannot be reached"
             )
         return folding
+
+    @property
+    def words(self) -> int:
+        """Words of `simd` codes that a vector takes in memory."""
+        return self.products.steps
+
+    def word_at(self, m: Module, control: Control) -> Value:  # noqa: ARG002
+        """The word of the vector that the step at hand multiplies."""
+        return control.step
 
     @property
     def folded(self) -> bool:
@@ -143,7 +152,7 @@ class FoldedStage(BufferedStage):
             built.store(part, simd // self.lanes_in)
         if not self.wired:
             built.store(self.weights)
-        built.count(self.timing.steps - 1, simd // self.lanes_in - 1)
+        built.count(self.words - 1, simd // self.lanes_in - 1)
         return built
 
     def sums(self, m: Module, control: Control) -> tuple[list[Value], Array]:
@@ -153,10 +162,10 @@ class FoldedStage(BufferedStage):
         """
         x_shape = shape_of(self.format)
         w_shape = shape_of(self.operation.weight_format)
-        t, simd, pe, lanes = self.timing, self.simd, self.pe, self.lanes_in
+        simd, pe, lanes = self.simd, self.pe, self.lanes_in
 
-        # Input vectors: two blocks of K / simd words, written lanes at a time.
-        words = t.steps
+        # Input vectors: two blocks of words, written lanes at a time.
+        words = self.words
         size = max(1, (words - 1).bit_length())
         m.submodules.vectors = vectors = self.vectors.memory(data.ArrayLayout(x_shape, simd))
         write = vectors.write_port(granularity=lanes)
@@ -168,7 +177,9 @@ class FoldedStage(BufferedStage):
             with m.If(control.write):
                 m.d.sync += part.eq(Mux(part_last, 0, part + 1))
                 with m.If(part_last):
-                    m.d.sync += word.eq(Mux(word == words - 1, 0, word + 1))
+                    m.d.sync += word.eq(word + 1)
+            with m.If(control.write_full):  # the last word need not be full
+                m.d.sync += [part.eq(0), word.eq(0)]
             m.d.comb += write.addr.eq(Cat(word[:size], control.write_block))
         else:
             part = control.write_beat
@@ -183,7 +194,7 @@ class FoldedStage(BufferedStage):
 
         # Operands.
         read = vectors.read_port(domain="sync")
-        address = Cat(control.step[:size], control.read_block) if words > 1 else control.read_block
+        address = Cat(self.word_at(m, control)[:size], control.read_block) if words > 1 else control.read_block
         m.d.comb += [read.addr.eq(address), read.en.eq(1)]
         rows = [[[int(w) for w in lane] for lane in row] for row in self.products.weight]
         x = [register(m, read.data[k], x_shape, name=f"x{k}") for k in range(simd)]

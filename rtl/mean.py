@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data
-from amaranth.lib.memory import Memory
-
-from rtl.requantize import RequantizePipe
-from rtl.stage import (
-    Stage,
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    realises,
-    register,
-    shape_of,
-    valid_chain,
-)
-from sim.contract import Range
+from rtl.stage import realises
+from rtl.sums import SumStage
 from sim.mean import Mean
 
 
 @realises(Mean)
-class MeanStage(Stage):
+class MeanStage(SumStage):
     """`y[c] = requantize(sum_t x[t, c])`.
 
     Latency     (T - 1) * C / lanes + depth cycles
@@ -32,57 +16,4 @@ class MeanStage(Stage):
     """
 
     def __init__(self, operation: Mean, *, lanes: int):
-        self.operation = operation
-        self.requantize = RequantizePipe(operation.requantize, *operation.sums, lanes)
-        beats = operation.input.channels // lanes
-        depth = 2 + self.requantize.cycles + 1
-        self.timing = Timing(
-            beats_in=operation.input.tokens * beats, beats_out=beats, depth=depth, credits=enough_credits(depth)
-        )
-        super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
-
-    def structure(self) -> Structure:
-        built = super().structure() + self.requantize.structure()
-        groups, bits = self.timing.beats_out, Range.of(*self.operation.sums).bits
-        built.count(groups - 1, self.operation.input.tokens - 1, groups - 1)
-        built.lutrams += -(-self.lanes_in * bits // 4) * -(-groups // 16)
-        for _ in range(self.lanes_in):
-            built.add(bits)
-            built.select_bits += bits
-            built.registers += self.operation.input.format.bits
-        return built
-
-    def elaborate(self, platform):  # noqa: ARG002
-        m = Module()
-        outlet = self.outlet(m)
-        go = self.accept(m, outlet)
-        tokens, groups = self.operation.input.tokens, self.timing.beats_out
-        group, token = Signal(counting(groups)), Signal(counting(tokens))
-        group_last = advance(m, group, groups - 1, go)
-        token_last = advance(m, token, tokens - 1, go & group_last)
-        m.d.comb += outlet.issue.eq(go & token_last)
-        moving = valid_chain(m, go, 1)[1]
-        valid = valid_chain(m, outlet.issue, self.timing.depth - 1)
-
-        exact = shape_of(Range.of(*self.operation.sums) | Range(0, 0))
-        layout = data.ArrayLayout(exact, self.lanes_in)
-        # Two rows at least: the address of a single one would have no bits.
-        depth, attributes = len(counting(groups)), {"ram_style": "distributed"}
-        m.submodules.sums = memory = Memory(shape=layout, depth=depth, init=[], attrs=attributes)
-        read, write = memory.read_port(domain="comb"), memory.write_port()
-        where = register(m, group, name="where")
-        first = register(m, token == 0, name="first")
-        m.d.comb += [read.addr.eq(where), write.addr.eq(where), write.en.eq(moving)]
-        sums = []
-        for lane in range(self.lanes_in):
-            x = register(m, self.i.payload.data[lane], shape_of(self.operation.input.format), name=f"x{lane}")
-            total = Signal(exact, name=f"total{lane}")
-            m.d.comb += [total.eq(Mux(first, 0, read.data[lane]) + x), write.data[lane].eq(total)]
-            sums.append(register(m, total, name=f"sum{lane}"))
-        result = self.requantize.build(m, sums, valid[1])
-        m.d.comb += [
-            outlet.push.eq(valid[-1]),
-            outlet.payload.last.eq(register(m, self.i.payload.last, name="last", cycles=self.timing.depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[lane].eq(v) for lane, v in enumerate(result)]
-        return m
+        super().__init__(operation, lanes=lanes, terms=operation.input.tokens)

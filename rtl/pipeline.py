@@ -147,7 +147,7 @@ class Network:
         operands = {node.name: node.operands for node in self.program.nodes}
         parts: dict[int, list[np.ndarray]] = {k: [] for k in dynamic}
         for start in range(0, len(x[0]) if dynamic else 0, BLOCK):
-            tensors = self.program.trace(*(v[start : start + BLOCK] for v in x)).tensors
+            tensors = self.program.trace(*(v[start : start + BLOCK] for v in x), first=start).tensors
             for k in dynamic:
                 element = self.elements[k]
                 parts[k].append(element.stage.work(*(tensors[name] for name in operands[element.node])))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+
+from amaranth.hdl import Elaboratable, Signal
 
 from rtl.plan import Plan
 from rtl.top import Accelerator
@@ -15,17 +18,21 @@ _STARTER = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.MULTIL
 
 def emit(plan: Plan) -> str:
     """The Verilog of the accelerator; its top module is `bittrue_top`."""
-    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
-    from amaranth.back import verilog
-
     top = Accelerator(plan)
-    text = verilog.convert(top, name=TOP, ports=top.ports, emit_src=False, strip_internal_attrs=True)
-    # Its initial value alone is no event where declarations are initialised before any process starts (IEEE 1800, as
-    # in Icarus with -g2012): the process would wait and give X. A nonblocking assignment comes after all have started.
-    text = _STARTER.sub(r"  reg \1 = 0;\n  initial \1 <= 1;", text)
     header = (
         f"// bittrue: program {plan.program.sha256}\n"
         f"// interval {plan.estimated_interval} cycles, latency {plan.estimated_latency} cycles\n"
-        "/* verilator lint_off INITIALDLY */ // meant: processes that wait at time 0 are to see a change\n"
     )
-    return header + text
+    return header + convert(top, top.ports)
+
+
+def convert(top: Elaboratable, ports: Sequence[Signal], name: str = TOP) -> str:
+    """The Verilog of any top, whose module gets this name; same design, same bytes."""
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    from amaranth.back import verilog
+
+    text = verilog.convert(top, name=name, ports=list(ports), emit_src=False, strip_internal_attrs=True)
+    # Its initial value alone is no event where declarations are initialised before any process starts (IEEE 1800, as
+    # in Icarus with -g2012): the process would wait and give X. A nonblocking assignment comes after all have started.
+    text = _STARTER.sub(r"  reg \1 = 0;\n  initial \1 <= 1;", text)
+    return "/* verilator lint_off INITIALDLY */ // meant: processes that wait at time 0 are to see a change\n" + text

@@ -122,6 +122,15 @@ class Operation(ABC):
         """Bits of look-up table."""
         return 0
 
+    @property
+    def counts_frames(self) -> bool:
+        """Whether results depend on the index of the sample in the run, which starts at 0 (deterministic noise)."""
+        return False
+
+    def at(self, first: int) -> Operation:  # noqa: ARG002
+        """The operation as a batch sees it whose first sample has this index in the run."""
+        return self
+
     # -- what it does ----------------------------------------------------------------------------------
     @abstractmethod
     def wide(self, *x: np.ndarray) -> np.ndarray:

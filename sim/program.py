@@ -41,6 +41,7 @@ class _Step:
     result: str
     operands: tuple[str, ...]
     run: Callable[..., np.ndarray]
+    counting: Operation | None = None  # what `run` runs, where that depends on the index of the sample
     dead: tuple[str, ...] = ()
 
 
@@ -126,6 +127,11 @@ class Program:
                 table[operand].append(node)
         return table
 
+    @cached_property
+    def counts_frames(self) -> bool:
+        """Whether a sample's result depends on its index in the run (`Operation.counts_frames`)."""
+        return any(node.operation.counts_frames for node in self.nodes)
+
     @property
     def sha256(self) -> str:
         """Hash of everything that determines a result; `meta` does not."""
@@ -160,21 +166,26 @@ class Program:
             raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in checked)}")
         return checked
 
-    def __call__(self, *x: np.ndarray) -> np.ndarray:
-        """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out."""
+    def __call__(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
+        """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out.
+
+        `first` is the index of the batch's first sample in the run it is a part of; only programs that count their
+        samples (`counts_frames`) read it.
+        """
         checked = self.check(*x)
         result = np.empty((len(checked[0]), *self.output.shape), self.output.format.dtype)
         for start in range(0, len(result), BLOCK):
             part = slice(start, start + BLOCK)
-            self._run([v[part] for v in checked], result[part])
+            self._run([v[part] for v in checked], result[part], first + start)
         return result
 
-    def _run(self, x: list[np.ndarray], result: np.ndarray) -> None:
-        """Run one block of samples into `result`."""
+    def _run(self, x: list[np.ndarray], result: np.ndarray, first: int) -> None:
+        """Run one block of samples into `result`; the first of them has the index `first`."""
         live = dict(zip(self.inputs, x, strict=True))
         for step in self._steps:
             out = result if step.result == self.result else None
-            live[step.result] = step.run(*(live[name] for name in step.operands), out=out)
+            run = step.run if step.counting is None else _plain(step.counting.at(first))
+            live[step.result] = run(*(live[name] for name in step.operands), out=out)
             for name in step.dead:
                 del live[name]
 
@@ -187,6 +198,8 @@ class Program:
             reader = self.readers[node.name][0] if len(self.readers[node.name]) == 1 else None
             if node.name in taken or reader is None or node.name == self.result or len(reader.operands) != 1:
                 continue
+            if node.operation.counts_frames or reader.operation.counts_frames:
+                continue  # made anew for every block
             run = reader.operation.fuse(node.operation)
             if run is not None:
                 fused[node.name] = reader, run
@@ -197,26 +210,30 @@ class Program:
                 reader, run = fused[node.name]
                 steps.append(_Step(reader.name, node.operands, run))
             elif node.name not in taken:
-                steps.append(_Step(node.name, node.operands, _plain(node.operation)))
+                counting = node.operation if node.operation.counts_frames else None
+                steps.append(_Step(node.name, node.operands, _plain(node.operation), counting))
         last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
         last[self.result] = len(steps)
         dead = [tuple(name for name, at in last.items() if at == index) for index in range(len(steps))]
         return [replace(step, dead=names) for step, names in zip(steps, dead, strict=True)]
 
-    def trace(self, *x: np.ndarray) -> Trace:
-        """Run a batch and keep every tensor, with the number of saturated codes of every operation."""
+    def trace(self, *x: np.ndarray, first: int = 0) -> Trace:
+        """Run a batch and keep every tensor, with the number of saturated codes of every operation.
+
+        `first` as in a plain run.
+        """
         tensors = dict(zip(self.inputs, self.check(*x), strict=True))
         saturation = {}
         for node in self.nodes:
-            y, count = node.operation.run(*(tensors[name] for name in node.operands))
+            y, count = node.operation.at(first).run(*(tensors[name] for name in node.operands))
             tensors[node.name], saturation[node.name] = y, int(count)
         return Trace(tensors, saturation)
 
-    def reference(self, *x: np.ndarray) -> np.ndarray:
-        """The slow, obvious execution of the whole program."""
+    def reference(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
+        """The slow, obvious execution of the whole program; `first` as in a plain run."""
         live = dict(zip(self.inputs, self.check(*x), strict=True))
         for node in self.nodes:
-            live[node.name] = node.operation.reference(*(live[name] for name in node.operands))
+            live[node.name] = node.operation.at(first).reference(*(live[name] for name in node.operands))
         return live[self.result]
 
     # -- files -----------------------------------------------------------------------------------------

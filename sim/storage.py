@@ -20,6 +20,7 @@ import numpy as np
 
 from sim.contract import Format
 from sim.errors import BittrueError
+from sim.noise import Noise
 from sim.operation import TensorType, discover
 from sim.program import Node, Program
 from sim.requantize import Requantize
@@ -27,7 +28,7 @@ from sim.requantize import Requantize
 VERSION = 1
 MAGIC = "bittrue program"
 _SEAL = b"sha256:"
-_PARTS: dict[str, type] = {cls.__name__: cls for cls in (Format, TensorType, Requantize)}
+_PARTS: dict[str, type] = {cls.__name__: cls for cls in (Format, TensorType, Requantize, Noise)}
 
 
 def write_whole(path: Path, content: bytes) -> Path:

@@ -19,10 +19,13 @@ from sim.fs_neuron import FsNeuron
 from sim.lerp import Lerp
 from sim.linear import Linear
 from sim.mean import Mean
+from sim.noise import Noise
 from sim.operation import Operation, TensorType
+from sim.photonic_mac import PhotonicMac
 from sim.program import Builder, Program
 from sim.requantize import Requantize
 from sim.spiking_linear import SpikingLinear
+from sim.tile_sum import TileSum
 from sim.transpose import Transpose
 
 #: Wanted standard deviation of the codes of an 8-bit tensor: two of them reach about two thirds of the range.
@@ -125,6 +128,30 @@ class _Growing:
         acc = (self.codes[spikes] * decode[:, None]).sum(axis=-2) @ weight.T
         return self.add(name, SpikingLinear(kind, weight, decode, self.requantize(acc, part=part)), spikes)
 
+    def photonic(self, name: str, x: str, outputs: int, rows: int, noise: Noise | None) -> str:
+        """A layer on an array whose cells leak, and the sum of its tiles.
+
+        The converter's window lies around the light of each output, a little narrower than its spread, so that some
+        codes are clipped.
+        """
+        kind = self.build.types[x]
+        cells = Format(6, signed=False)
+        weight = self.rng.integers(-50, 51, (outputs, kind.channels))
+        leak = self.rng.integers(0, 3, (2, *weight.shape))
+        plus, minus = np.maximum(weight, 0) + leak[0], np.maximum(-weight, 0) + leak[1]
+        make = lambda bits, shift, offset: PhotonicMac(  # noqa: E731
+            kind, plus, minus, rows, bits, shift, offset, cells, noise
+        )
+        light = make(24, 0, np.zeros(1)).counts(self.codes[x])
+        light = light.reshape(-1, *light.shape[-2:])
+        middle, spread = np.round(light.mean(axis=0)).astype(np.int64), float(light.std(axis=0).max())
+        shift = max(0, round(np.log2(spread / (0.9 * SPREAD))))
+        array = make(7, shift, middle - (1 << shift << 6))
+        codes = self.add(f"{name}.array", array, x)
+        acc = (self.codes[codes] << shift).sum(axis=-2)
+        requantize = replace(self.requantize(acc), bias=np.zeros(1, np.int64), bias_acc=-np.rint(acc.mean((0, 1))))
+        return self.add(name, TileSum(array.output, shift, requantize), codes)
+
     def block(self, name: str, x: str, hidden: int, nonlinearity: str, segments: int) -> str:
         tokens, channels = self.build.types[x].shape
         residual = self.affine(f"{name}.token.residual", x, part=0.7)
@@ -203,6 +230,24 @@ def spiking(
     spikes, decode = grow.fire("fire", x, steps, halving)
     left, right = (grow.spiking(name, spikes, decode, classes, part=0.7) for name in ("left", "right"))
     return grow.build.program(grow.sum("classifier", left, right))
+
+
+def photonic(*, noisy: bool, tokens: int = 2, seed: int = 0) -> Program:
+    """Two layers on photonic arrays: input `x` u6 `[tokens, 10]`, result `classifier` int8 `[tokens, 3]`.
+
+    Tiles of 4 rows, of which the last has fewer; between the layers an activation that is a table of every code, with
+    5 unsigned bits. With noise, every source of it.
+    """
+
+    def noise(layer: int) -> Noise | None:
+        physics = {"relative": 0.02, "photons": 4.0, "thermal": 15.0, "shift": 20}
+        return Noise.from_physics(0xB1770000000 + seed, layer, **physics) if noisy else None
+
+    grow = _Growing(seed, x=TensorType((tokens, 10), Format(6, signed=False)))
+    x = grow.photonic("hidden", "x", 6, 4, noise(0))
+    table = np.round(31 / (1 + np.exp(-np.arange(-128, 129) / 30))).astype(np.int64)
+    x = grow.add("activation", Lerp(grow.build.types[x], table[None], Format(5, signed=False)), x)
+    return grow.build.program(grow.photonic("classifier", x, 3, 4, noise(1)))
 
 
 def segment(program: Program, start: str, stop: str) -> Program:

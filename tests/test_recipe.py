@@ -18,7 +18,8 @@ def test_shipped_recipe_is_valid_and_round_trips(name, tmp_path):
 def test_the_recipes_are_there():
     expected = {f"{kind}-{data}" for kind in ("lerp-psa", "relu") for data in ("digits", "fashion-mnist")}
     spiking = {f"{kind}-{on}" for kind in ("fs", "fs-swish") for on in ("mlp-digits", "resmlp-fashion-mnist")}
-    assert set(recipes.shipped()) == expected | spiking
+    photonic = {"photonic-mlp-digits", "photonic-mlp-fashion-mnist"}
+    assert set(recipes.shipped()) == expected | spiking | photonic
 
 
 def test_twins_differ_only_in_the_network():

@@ -1,0 +1,197 @@
+"""The system `photonic`: an MLP made non-negative, on a photonic array with converters, in exact integers.
+
+See `flow.systems` for what a system provides, `models.photonic_train` for the scenarios, `models.photonic_integer` for
+the array. `train.scenario` is enough to choose one: what a recipe does not give is as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from flow import recipe as common
+from flow import training
+from flow.steps import Work
+from models.photonic_settings import (
+    Array,
+    Bound,
+    Calibrate,
+    NonNegativeOptimizer,
+    PhotonicPerceptron,
+    PhotonicTrain,
+    Positive,
+    Scenario,
+    published,
+)
+from models.settings import Qat, Settings
+from sim.errors import BittrueError
+
+CODE = ("models", "flow/training.py", "flow/photonic_energy.py", "flow/energy.py")
+SECTIONS = {"train": ("network", "train", "calibrate"), "quantize": ("array", "finetune", "beside")}
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class TrainPart(Settings):
+    """A scenario of `models.photonic_settings.PhotonicTrain`; what is null is as published for the data set."""
+
+    scenario: Scenario = "transform"
+    optimizer: NonNegativeOptimizer = "nnsgd"
+    epochs: _Count | None = None
+    non_negative_epochs: _Count | None = None
+    batch: Annotated[int, Field(ge=1)] | None = None
+    lr: Positive | None = None
+    lr_in: Positive | None = None
+    lr_out: Bound | None = None
+    clip_lr: Positive | None = None
+    shuffle: bool = False
+    seed: int = Field(1, ge=0)
+
+    def settings(self, data: str, activation: str) -> PhotonicTrain:
+        """The whole settings for a data set and an activation."""
+        base = published(data, activation, self.scenario, self.optimizer, self.seed)
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return PhotonicTrain(**(base.model_dump() | given))
+
+
+class Beside(Settings):
+    """The same network with full-scale windows, for comparison: not at all, converted, or converted and trained.
+
+    `images_per_load` is for the energy estimate: images for which the weights stay loaded,
+    beside a load for every image.
+    """
+
+    full_scale: Literal["none", "converted", "trained"] = "trained"
+    images_per_load: int = Field(256, ge=1)
+
+
+class Recipe(common.Recipe):
+    """A recipe of this system. `array.noise` switches noise on, in training and in the program."""
+
+    system: Literal["photonic"]
+    network: PhotonicPerceptron = PhotonicPerceptron()
+    train: TrainPart = TrainPart()
+    calibrate: Calibrate = Calibrate()
+    array: Array = Array()
+    finetune: Qat = Qat(epochs=5, lr=1e-3)
+    beside: Beside = Beside()
+
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        try:
+            self.train.settings(self.dataset.name, self.network.activation)
+        except BittrueError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+def train(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """The scenario; leaves `network.pt`, the regular network, and `twin.pt`, the non-negative one."""
+    from models import photonic_train, storage
+
+    data = training.data_of(recipe)
+    settings = recipe.train.settings(data.name, recipe.network.activation)
+    watch = training.watch(work)
+    made = photonic_train.train(data, settings, recipe.network, recipe.calibrate, folder=work.scratch, progress=watch)
+    storage.save(made.regular, work.folder / "network.pt")
+    storage.save(made.twin, work.folder / "twin.pt")
+    found = made.agreement
+    return {
+        "accuracy": found.regular,
+        "parameters": sum(p.numel() for p in made.regular.parameters()),
+        "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        "history": training.history(made.history + made.non_negative_history),
+        "scenario": settings.model_dump(mode="json"),
+        "accuracy_before_non_negative": made.before,
+        "agreement": {
+            "images": found.images,
+            "agree": found.agree,
+            "regular": found.regular,
+            "twin": found.twin,
+            "difference": found.difference,
+            "above_alpha": found.above,
+        },
+    }
+
+
+def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """Conversion to the array and exact-integer training; leaves `integer.pt`.
+
+    Accuracies are the golden simulator's on the test set, with the noise of the recipe where there is any.
+    """
+    from flow.photonic_energy import estimate
+    from models import photonic_light, storage
+    from models.photonic_transform import NonNegativeNetwork
+
+    data = training.data_of(recipe)
+    twin = storage.load(work.upstream["train"] / "twin.pt", NonNegativeNetwork)
+    work.progress("light", 0, 1)
+    bits = {"input_bits": recipe.array.input_bits, "weight_bits": recipe.array.weight_bits}
+    result: dict[str, Any] = {
+        "light": [asdict(row) for row in photonic_light.prices(twin, data.test.images, **bits)],
+        "noise": recipe.array.noise.on,
+    }
+    network, found = _converted(twin, recipe, recipe.array, data, work, recipe.finetune.epochs > 0)
+    result |= found
+    if recipe.array.window == "pedestal" and recipe.beside.full_scale != "none":
+        trained = recipe.beside.full_scale == "trained" and recipe.finetune.epochs > 0
+        full = recipe.array.model_copy(update={"window": "full"})
+        result["full_scale"] = _converted(twin, recipe, full, data, work, trained)[1]
+    loads = sorted({1, recipe.beside.images_per_load})
+    result["energy"] = [estimate(network.sizes, recipe.array, images) for images in loads]
+    storage.save(network, work.folder / "integer.pt")
+    return result
+
+
+def _converted(twin, recipe: Recipe, array: Array, data, work: Work, trained: bool) -> tuple[Any, dict[str, Any]]:
+    """An integer network with what the report shows of it."""
+    from models import qat
+    from models.photonic_convert import convert
+    from models.photonic_measure import conversions
+    from models.train import accuracy
+
+    work.progress(f"calibrating {array.window} windows", 0, 1)
+    network = convert(twin, data, array)
+    codes, history = network.encode(data.test.images), []
+    before = _accuracy(_program(network, recipe, data), codes, data)
+    if trained:
+        checkpoint = work.scratch / f"{array.window}.pt"
+        epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
+        history = training.history(epochs)
+    program = _program(network, recipe, data)
+    quiet = {"accuracy_without_noise": accuracy(network, data.test)} if array.noise.on else {}
+    return network, quiet | {
+        "accuracy_converted": before,
+        "accuracy": _accuracy(program, codes, data),
+        "history": history,
+        "converters": [asdict(row) for row in conversions(network, program, codes, work.progress)],
+    }
+
+
+def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """The program, the encoded test set, and the expected logits: the network's own, or with noise the program's.
+
+    Noise belongs to the program: the network in torch draws its own in training and has none in evaluation.
+    """
+    from models import storage
+    from models.photonic_integer import IntegerPhotonicMLP
+
+    data = training.data_of(recipe)
+    network = storage.load(work.upstream["quantize"] / "integer.pt", IntegerPhotonicMLP)
+    program = _program(network, recipe, data)
+    logits = program(network.encode(data.test.images)) if recipe.array.noise.on else None
+    return training.write_lowered(work, program, network, data, logits)
+
+
+def _program(network, recipe: Recipe, data):
+    from models import photonic_lower  # noqa: F401  (teaches `models.lower` the photonic layers)
+    from models.lower import lower as to_program
+
+    return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))
+
+
+def _accuracy(program, codes: np.ndarray, data) -> float:
+    return float((program(codes).argmax(1) == data.test.labels).mean())

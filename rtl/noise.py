@@ -1,0 +1,202 @@
+"""Deterministic noise in hardware: a pipelined block cipher per lane, a pipelined square root, three products.
+
+The equations and the numbering of sites are those of `sim.noise`. Nothing here ever stops: a beat that is issued gets
+its words after a fixed number of cycles, and they meet the counts that were issued with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+
+from rtl.stage import Structure, advance, counting, register, shape_of
+from sim.contract import Range, round_shift
+from sim.noise import MEAN, ROUNDS, Noise, root
+
+#: A sum of four bytes less its mean.
+GAUSSIAN = Range(-MEAN, MEAN)
+WORD = 32
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The blocks that the cipher encrypts for the beat that is issued: its image, and the sites of its numbers."""
+
+    image: Value
+    common: Value
+    lanes: list[Value]
+
+
+class NoisePipe:
+    """`max(u + round_shift(relative * u * g0 + shot * floor(sqrt(u)) * g1 + thermal * g2, shift), 0)` on every lane.
+
+    noise      factors, key and index of the first image
+    highest    of the counts u, which are at least 0
+    places     blocks of `outputs` sites in an image: tokens times tiles
+    outputs    of a tile; a place has one site each, and one more for g0
+    lanes      counts of a beat
+    arrival    cycles from the issue of a beat to its counts
+
+    `cycles` from the issue to the result: the words take 1 for the block, 27 for the rounds and 2 for the bytes, the
+    root one for each of its bits; whichever is there first waits. Then 6: products 2, sums 2, count 1, clip at zero 1.
+    Images are counted from reset: each is `places * outputs / lanes` beats issued, whatever the stalls.
+    """
+
+    #: Cycles from the issue to g0, g1 and g2.
+    WORDS = 1 + ROUNDS + 2
+    #: Cycles from counts, roots and words to the result.
+    TAIL = 6
+
+    def __init__(self, noise: Noise, highest: int, *, places: int, outputs: int, lanes: int, arrival: int):
+        self.noise, self.places, self.outputs, self.lanes, self.arrival = noise, places, outputs, lanes, arrival
+        self.keys = [int(key) for key in noise.keys]
+        self.count = Range(0, highest)
+        self.count_bits = max(1, highest.bit_length())
+        self.root_bits = -(-self.count_bits // 2)
+        self.meeting = max(arrival + (self.root_bits if noise.shot else 0), self.WORDS)
+        bound, half = noise.bound(highest), (1 << noise.shift) >> 1
+        self.sum = Range(bound.low + half, bound.high + half)
+        most, least = (int(round_shift(np.int64(v), noise.shift)) for v in (bound.high, bound.low))
+        self.total = Range(least, highest + most)
+
+    @property
+    def cycles(self) -> int:
+        return self.meeting + self.TAIL
+
+    @property
+    def result(self) -> Range:
+        """Exact bounds of what comes out."""
+        return Range(0, self.total.high)
+
+    def structure(self) -> Structure:
+        """Ciphers, roots, products, sums and what waits."""
+        built, n = Structure(), self.noise
+        ciphers = self.lanes * bool(n.shot or n.thermal) + bool(n.relative)
+        for _ in range(ciphers):
+            built.registers += 2 * WORD * (ROUNDS + 1)
+            built.select_bits += 2 * WORD * ROUNDS  # the exclusive ors
+            for _ in range(ROUNDS):
+                built.add(WORD, registered=False)
+        sites = self.places * (self.outputs + 1) - 1
+        built.count(self.outputs // self.lanes - 1, self.places - 1, (1 << WORD) - 1, sites, sites)
+        wait = self.meeting + self.TAIL - 2 - self.arrival
+        for _ in range(self.lanes):
+            built.registers += wait * self.count_bits
+            if n.shot:
+                for k in range(self.root_bits):
+                    built.add(k + 3, registered=False)
+                    built.registers += 2 * (k + 1) + self.count_bits - 2 * k
+                built.multipliers += 2
+            built.multipliers += (2 if n.relative else 0) + bool(n.thermal)
+            for _ in range(4):
+                built.add(self.sum.bits)
+            built.add(self.total.bits)
+            built.select(self.total.bits)
+        return built
+
+    def build(self, m: Module, issue: Value, counts: list[Value]) -> list[Signal]:
+        """The counts of every lane with their noise; `issue` is high `arrival` cycles before the counts of a beat."""
+        n, at = self.noise, self.meeting
+        sites = self.sites(m, issue)
+        wait = at - self.WORDS
+        half: Value = Const((1 << n.shift) >> 1)
+        if n.relative:
+            word, _ = self.cipher(m, "common", sites.image, sites.common)
+            common = self.later(m, self.gaussian(m, word, "g0"), "g0_held", wait)
+        result = []
+        for lane, count in enumerate(counts):
+            held = self.later(m, count, f"count{lane}_held", at - self.arrival)
+            terms: list[Value] = []
+            drift = half
+            if n.shot or n.thermal:
+                high, low = self.cipher(m, f"lane{lane}", sites.image, sites.lanes[lane])
+            if n.relative:
+                terms.append(self.scaled(m, f"relative{lane}", held, self.count, common, n.relative))
+            if n.shot:
+                g1 = self.later(m, self.gaussian(m, high, f"g1_{lane}"), f"g1_{lane}_held", wait)
+                size = self.root(m, f"root{lane}", count)
+                size = self.later(m, size, f"root{lane}_held", at - self.arrival - self.root_bits)
+                largest = Range(0, int(root(np.int64(self.count.high))))
+                terms.append(self.scaled(m, f"shot{lane}", size, largest, g1, n.shot))
+            if n.thermal:
+                g2 = self.later(m, self.gaussian(m, low, f"g2_{lane}"), f"g2_{lane}_held", wait)
+                shape = shape_of(Range(-MEAN * n.thermal, MEAN * n.thermal))
+                product = register(m, g2 * n.thermal, shape, name=f"thermal{lane}")
+                drift = register(m, product + half, shape_of(self.sum), name=f"drift{lane}", cycles=2)
+            total = sum(terms, Const(0))
+            first = register(m, total, shape_of(self.sum), name=f"noise{lane}")
+            second = register(m, first + drift, shape_of(self.sum), name=f"noise{lane}_all")
+            held = self.later(m, held, f"count{lane}_late", 4)
+            noisy = register(m, held + (second >> n.shift), shape_of(self.total), name=f"noisy{lane}")
+            clipped = Mux(noisy < 0, 0, noisy)
+            result.append(register(m, clipped, shape_of(self.result), name=f"clipped{lane}"))
+        return result
+
+    # -- parts -----------------------------------------------------------------------------------------
+    def sites(self, m: Module, issue: Value) -> Sites:
+        """Counters of images and sites, moved on by every beat that is issued."""
+        groups, sites = self.outputs // self.lanes, self.places * (self.outputs + 1)
+        image = Signal(WORD, init=self.noise.first, name="image")
+        group, place = Signal(counting(groups), name="site_group"), Signal(counting(self.places), name="site_place")
+        site = Signal(counting(sites), name="site")
+        common = Signal(counting(sites), init=self.outputs, name="site_common")
+        group_last = advance(m, group, groups - 1, issue)
+        ending = Signal(name="site_group_ends")
+        m.d.comb += ending.eq(issue & group_last)
+        place_last = advance(m, place, self.places - 1, ending)
+        with m.If(issue):
+            m.d.sync += site.eq(site + self.lanes)
+        with m.If(ending):
+            m.d.sync += [site.eq(site + self.lanes + 1), common.eq(common + self.outputs + 1)]
+            with m.If(place_last):
+                m.d.sync += [site.eq(0), common.eq(self.outputs), image.eq(image + 1)]
+        return Sites(image, common, [site + lane for lane in range(self.lanes)])
+
+    def cipher(self, m: Module, name: str, high: Value, low: Value) -> tuple[Signal, Signal]:
+        """The block (high, low) encrypted, 28 cycles later: one round of Speck64/128 a register."""
+        x = register(m, high, WORD, name=f"{name}_x")
+        y = register(m, low, WORD, name=f"{name}_y")
+        for k, key in enumerate(self.keys):
+            mixed = Signal(WORD, name=f"{name}_mixed{k}")
+            m.d.comb += mixed.eq((x.rotate_right(8) + y) ^ key)
+            y = register(m, y.rotate_left(3) ^ mixed, WORD, name=f"{name}_y{k}")
+            x = register(m, mixed, WORD, name=f"{name}_x{k}")
+        return x, y
+
+    @staticmethod
+    def gaussian(m: Module, word: Signal, name: str) -> Signal:
+        """The sum of the bytes of a word less its mean, 2 cycles later."""
+        pairs = [register(m, word[k : k + 8] + word[k + 8 : k + 16], 9, name=f"{name}_bytes{k}") for k in (0, 16)]
+        return register(m, pairs[0] + pairs[1] - MEAN, shape_of(GAUSSIAN), name=name)
+
+    def root(self, m: Module, name: str, value: Value) -> Signal:
+        """`floor(sqrt(value))`, `root_bits` cycles later: restoring, a bit a register from the highest."""
+        rest: Value = value
+        found: Value = Const(0)
+        remainder: Value = Const(0)
+        for k in range(self.root_bits):
+            left = 2 * (self.root_bits - 1 - k)  # digits below the pair that is brought down
+            grown = (remainder << 2) | rest[left : left + 2]
+            trial = (found << 2) | 1
+            fits = Signal(name=f"{name}_fits{k}")
+            m.d.comb += fits.eq(grown >= trial)
+            # remainder <= 2 * found, so it has one bit more than the root so far
+            remainder = register(m, Mux(fits, grown - trial, grown), k + 2, name=f"{name}_rest{k}")
+            found = register(m, (found << 1) | fits, k + 1, name=f"{name}_bits{k}")
+            rest = register(m, rest[:left], max(1, left), name=f"{name}_digits{k}")
+        return found
+
+    @staticmethod
+    def scaled(m: Module, name: str, value: Value, kind: Range, gaussian: Value, factor: int) -> Signal:
+        """`factor * value * gaussian`, 2 cycles later."""
+        largest = MEAN * kind.high
+        product = register(m, value * gaussian, shape_of(Range(-largest, largest)), name=name)
+        return register(
+            m, product * factor, shape_of(Range(-largest * factor, largest * factor)), name=f"{name}_scaled"
+        )
+
+    @staticmethod
+    def later(m: Module, value: Value, name: str, cycles: int) -> Value:
+        return register(m, value, name=name, cycles=cycles) if cycles else value

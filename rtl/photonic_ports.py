@@ -1,0 +1,100 @@
+"""The ports of the photonic controller: the analogue front end, and AXI4-Lite."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.photonic_jobs import Jobs
+from rtl.stage import counting, shape_of
+from sim.contract import Format
+
+#: Bits of an image's index, and of the settling time in cycles.
+INDEX_BITS, SETTLING_BITS = 32, 16
+
+
+def weight_beat(jobs: Jobs) -> data.StructLayout:
+    """A beat for the weight DACs: the codes of a row for a group of columns, or the offsets of a group (`bias`).
+
+    row, group   which row, and which group of `lanes` columns
+    plus, minus  codes of the two rails
+    bias         the beat sets offsets instead of cells; it comes after the rows of its job
+    offset       what is subtracted from the light of a column before conversion
+    """
+    g = jobs.geometry
+    cells, offsets = (data.ArrayLayout(shape_of(fmt), g.lanes) for fmt in (jobs.cells, jobs.offset))
+    numbers = {"row": counting(g.rows), "group": counting(g.groups)}
+    return data.StructLayout(numbers | {"plus": cells, "minus": cells, "bias": 1, "offset": offsets})
+
+
+class FrontEnd(wiring.Signature):
+    """What lies between the controller and the array, as the controller sees it.
+
+    weight        the weights and offsets of the next job, into the bank that is not in use (valid and ready)
+    swap          the banks change places: the weights sent last are in use from now on
+    input_valid   with `swap`: the input DACs take `input_data`, the codes q of all rows; Q - q goes to their complement
+    sample        the settling time is over: convert
+    adc_valid     codes of a group of columns; all groups follow in order, at any pace; there is no ready
+    adc_data      those codes
+    shift         range of the converter: a step is 2^shift counts; as `job` and `image` it holds from `swap` on
+    job, image    which measurement this is, and of which image: for records, and for the noise of a digital twin
+    """
+
+    def __init__(self, jobs: Jobs):
+        g = jobs.geometry
+        shifts = max(layer.mac.shift for layer in jobs.layers) + 1
+        super().__init__(
+            {
+                "weight": Out(stream.Signature(weight_beat(jobs))),
+                "swap": Out(1),
+                "input_data": Out(data.ArrayLayout(shape_of(jobs.codes), g.rows)),
+                "input_valid": Out(1),
+                "sample": Out(1),
+                "adc_valid": In(1),
+                "adc_data": In(data.ArrayLayout(shape_of(jobs.adc), g.lanes)),
+                "shift": Out(counting(shifts)),
+                "job": Out(counting(len(jobs.work))),
+                "image": Out(INDEX_BITS),
+            }
+        )
+
+
+class AxiLite(wiring.Signature):
+    """AXI4-Lite, as its slave sees it: 32 data bits, byte addresses."""
+
+    def __init__(self, address_bits: int):
+        self.address_bits = address_bits
+        super().__init__(
+            {
+                "awaddr": In(address_bits),
+                "awprot": In(3),
+                "awvalid": In(1),
+                "awready": Out(1),
+                "wdata": In(32),
+                "wstrb": In(4),
+                "wvalid": In(1),
+                "wready": Out(1),
+                "bresp": Out(2),
+                "bvalid": Out(1),
+                "bready": In(1),
+                "araddr": In(address_bits),
+                "arprot": In(3),
+                "arvalid": In(1),
+                "arready": Out(1),
+                "rdata": Out(32),
+                "rresp": Out(2),
+                "rvalid": Out(1),
+                "rready": In(1),
+            }
+        )
+
+
+def padded(fmt: Format) -> int:
+    """Bits of a code on a stream: whole bytes."""
+    return 8 * -(-fmt.bits // 8)
+
+
+def named(interface: wiring.PureInterface, prefix: str) -> list[Signal]:
+    """New top-level signals for all members of a flat interface, in order."""
+    return [Signal(member.shape, name=f"{prefix}_{name}") for name, member in interface.signature.members.items()]

@@ -1,0 +1,130 @@
+"""Tops of the photonic system with AXI ports: the controller with its digital twin, or the controller alone."""
+
+from __future__ import annotations
+
+from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+from amaranth.lib.wiring import connect
+
+from rtl.photonic_controller import PhotonicController
+from rtl.photonic_jobs import Geometry
+from rtl.photonic_ports import padded
+from rtl.photonic_twin import PhotonicTwin
+from rtl.ports import StreamPort
+from rtl.top import AxisSignals
+from rtl.verilog import TOP, convert
+from sim.program import Program
+
+#: The module inside `bittrue_top` when its registers are tied off.
+INNER = "photonic_system"
+
+
+class PhotonicSystem(Elaboratable):
+    """The controller of `program`, with the twin of the array behind it.
+
+    aclk, aresetn     clock, and reset (active low, synchronous)
+    s_axis, m_axis    images and results: `input`, `output`
+    s_axi             AXI4-Lite registers
+    s_axis_weights    with weights="stream" only: plus codes, then minus codes, `cells` bits each, lane 0 lowest
+    fe_*              with twin=False: the analogue front end (`rtl.photonic_ports.FrontEnd`)
+    """
+
+    _MustUse__silence = True  # made to be looked at, too
+
+    def __init__(
+        self,
+        program: Program,
+        geometry: Geometry,
+        settling: int = 8,
+        weights: str = "memory",
+        *,
+        twin: bool = True,
+        conversion: int = 3,
+        dac_cycles: int = 1,
+    ):
+        self.controller = PhotonicController(program, geometry, settling, weights)
+        self.jobs = jobs = self.controller.jobs
+        self.twin = PhotonicTwin(jobs, settling, conversion, dac_cycles) if twin else None
+        self.aclk, self.aresetn = Signal(name="aclk"), Signal(name="aresetn")
+        self.input = StreamPort("s_axis", jobs.input, geometry.lanes)
+        self.output = StreamPort("m_axis", jobs.output, 1)
+        self.slave, self.master = AxisSignals(self.input), AxisSignals(self.output)
+        self.registers = {
+            name: Signal(member.shape, name=f"s_axi_{name}")
+            for name, member in self.controller.registers.signature.members.items()
+        }
+        self.streamed = weights == "stream"
+        if self.streamed:
+            width = self.controller.weights_in.payload.data.shape().size
+            self.weights = [
+                Signal(bits, name=f"s_axis_weights_{name}")
+                for name, bits in (("tdata", width), ("tvalid", 1), ("tready", 1), ("tlast", 1))
+            ]
+        else:
+            self.weights = []
+        self.front: list[Signal] = []
+        if self.twin is None:
+            for path, _, value in self.controller.front.signature.flatten(self.controller.front):
+                shape = value.as_value().shape() if hasattr(value, "as_value") else value.shape()
+                signal = Signal(shape, name="_".join(("fe", *map(str, path))))
+                self.front.append(signal)
+
+    @property
+    def ports(self) -> list[Signal]:
+        """Of the top, in order."""
+        fixed = [self.aclk, self.aresetn, *self.slave.all, *self.master.all, *self.registers.values()]
+        return [*fixed, *self.weights, *self.front]
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        m.domains.sync = sync = ClockDomain("sync", local=True)
+        m.d.comb += [sync.clk.eq(self.aclk), sync.rst.eq(~self.aresetn)]
+        m.submodules.controller = controller = self.controller
+        i, o = controller.images, controller.results
+        bits = padded(self.jobs.codes)
+        m.d.comb += [
+            i.valid.eq(self.slave.tvalid),
+            self.slave.tready.eq(i.ready),
+            i.payload.last.eq(self.slave.tlast),
+            self.master.tvalid.eq(o.valid),
+            o.ready.eq(self.master.tready),
+            self.master.tlast.eq(o.payload.last),
+            self.master.tdata.eq(o.payload.data[0]),
+        ]
+        m.d.comb += [i.payload.data[k].eq(self.slave.tdata[k * bits : (k + 1) * bits]) for k in range(self.input.lanes)]
+        for name, member in controller.registers.signature.members.items():
+            inner, outer = getattr(controller.registers, name), self.registers[name]
+            m.d.comb += inner.eq(outer) if member.flow.name == "In" else outer.eq(inner)
+        if self.streamed:
+            tdata, tvalid, tready, tlast = self.weights
+            w = controller.weights_in
+            m.d.comb += [w.valid.eq(tvalid), tready.eq(w.ready), w.payload.last.eq(tlast)]
+            m.d.comb += w.payload.data.eq(tdata)
+        if self.twin is not None:
+            m.submodules.twin = self.twin
+            connect(m, controller.front, self.twin.front)
+        else:
+            flat = controller.front.signature.flatten(controller.front)
+            for (_, member, value), outer in zip(flat, self.front, strict=True):
+                inner = value.as_value() if hasattr(value, "as_value") else value
+                m.d.comb += inner.eq(outer) if member.flow.name == "In" else outer.eq(inner)
+        return m
+
+
+def emit(system: PhotonicSystem, registers: bool = True) -> str:
+    """The Verilog; its top is `bittrue_top`. Without `registers` the AXI4-Lite inputs are tied low, and images start as
+    they arrive: what drives AXI4-Stream only can drive it.
+    """
+    header = f"// bittrue: photonic controller of program {system.jobs.program.sha256}\n"
+    if registers:
+        return header + convert(system, system.ports)
+    outer = [system.aclk, system.aresetn, *system.slave.all, *system.master.all]
+    driven = {id(s) for s in (system.slave.tready, system.master.tdata, system.master.tvalid, system.master.tlast)}
+    declared = ",\n".join(
+        f"  {'output' if id(s) in driven else 'input'} wire {f'[{len(s) - 1}:0] ' if len(s) > 1 else ''}{s.name}"
+        for s in outer
+    )
+    members = system.controller.registers.signature.members
+    tied = [f".s_axi_{name}({m.shape}'d0)" for name, m in members.items() if m.flow.name == "In"]
+    joined = ",\n    ".join([*(f".{s.name}({s.name})" for s in outer), *tied])
+    wrapper = f"module {TOP}(\n{declared}\n);\n  {INNER} system (\n    {joined}\n  );\nendmodule\n"
+    return header + convert(system, system.ports, INNER) + wrapper

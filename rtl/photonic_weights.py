@@ -1,0 +1,152 @@
+"""The sender of the photonic controller: brings the weights and offsets of the next job to the array ahead of time."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from rtl.photonic_jobs import Jobs
+from rtl.photonic_ports import weight_beat
+from rtl.stage import Outlet, Storage, advance, counting, enough_credits, register, shape_of, valid_chain
+from sim.errors import BittrueError
+
+#: Where the weights come from: a memory of the controller, or its stream `s_axis_weights`.
+SOURCES = ("memory", "stream")
+#: Cycles from the issue of a beat to its being offered: memory, register, output FIFO.
+DEPTH = 3
+
+
+def rails_beat(jobs: Jobs) -> data.StructLayout:
+    """Codes of both rails for `lanes` columns of a row, as stored or streamed."""
+    cells = data.ArrayLayout(shape_of(jobs.cells), jobs.geometry.lanes)
+    return data.StructLayout({"plus": cells, "minus": cells})
+
+
+class Sender(wiring.Component):
+    """Sends job after job, row by row, each row by groups of columns, then the offsets of the job.
+
+    While the array measures one job, the weights of the next one fill the other bank: `filled` says that they are there
+    and stays until `swap`. The first job of an image is sent once the image has been started (`begin`), so that nothing
+    is under way when the controller is idle.
+
+    i         with source "stream": the beats of `Jobs.rails`, `last` with the last of an image
+    failed    strobe: `last` is elsewhere
+    address   of the offsets to be read; `offsets` are there a cycle later
+    """
+
+    _MustUse__silence = True  # made to be looked at, too
+
+    def __init__(self, jobs: Jobs, source: str = "memory"):
+        if source not in SOURCES:
+            raise BittrueError(f"photonic controller: weights come from {' or '.join(SOURCES)}, not {source!r}")
+        self.jobs, self.source = jobs, source
+        g = jobs.geometry
+        self.group_bits = (g.groups - 1).bit_length()
+        members = {
+            "begin": In(1),
+            "swap": In(1),
+            "filled": Out(1),
+            "failed": Out(1),
+            "weight": Out(stream.Signature(weight_beat(jobs))),
+            "address": Out(max(1, self.group_bits + (len(jobs.work) - 1).bit_length())),
+            "offsets": In(data.ArrayLayout(shape_of(jobs.offset), g.lanes)),
+        }
+        if source == "stream":
+            layout = data.StructLayout({"data": rails_beat(jobs), "last": 1})
+            members["i"] = In(stream.Signature(layout))
+        super().__init__(members)
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        jobs, g = self.jobs, self.jobs.geometry
+        m.submodules.outlet = outlet = Outlet(weight_beat(jobs), enough_credits(DEPTH))
+        waiting, filled, sending = Signal(2), Signal(), Signal()  # images whose weights are to be sent
+        job, row, group = (
+            Signal(counting(n), name=name)
+            for n, name in ((len(jobs.work), "job"), (g.rows + 1, "row"), (g.groups, "group"))
+        )
+        used = self.used(m, job)
+        m.d.comb += self.filled.eq(filled)
+
+        # -- which beat comes next
+        issue, inside, bias = Signal(), Signal(), Signal()
+        m.d.comb += [bias.eq(row == g.rows), inside.eq((row < used.rows) & (group < used.groups))]
+        fed = Const(1)
+        if self.source == "stream":
+            fed = ~inside | self.i.valid
+            m.d.comb += self.i.ready.eq(sending & outlet.available & inside)
+        m.d.comb += [issue.eq(sending & outlet.available & fed), outlet.issue.eq(issue)]
+        group_last = advance(m, group, g.groups - 1, issue)
+        advance(m, row, g.rows, issue & group_last)
+        begins = Signal()
+        ready = Signal()  # the numbers of the job are there
+        with m.If(issue & group_last & bias):
+            m.d.sync += sending.eq(0)
+        with m.Elif(ready & ~filled):
+            m.d.sync += sending.eq(1)
+        first = job == 0
+        # After the last beat has been issued the job stays until it is in use.
+        under_way = Signal()
+        m.d.comb += begins.eq(~under_way & ~filled & (~first | (waiting != 0)))
+        with m.If(begins):
+            m.d.sync += under_way.eq(1)
+        # Two cycles after the job's number moved, its row of the table is in its register.
+        m.d.sync += ready.eq(begins)
+        m.d.sync += waiting.eq(waiting + self.begin - (begins & first))
+
+        # -- its content
+        run = valid_chain(m, issue, DEPTH - 1)
+        m.d.comb += self.address.eq(Cat(group[: self.group_bits], job))
+        rails = self.rails(m, issue & inside)
+        dark = register(m, ~inside, name="dark", cycles=2)
+        payload = outlet.payload
+        for rail in ("plus", "minus"):
+            for lane in range(g.lanes):
+                m.d.comb += payload[rail][lane].eq(Mux(dark, 0, rails[rail][lane]))
+        m.d.comb += [
+            payload.row.eq(register(m, row, name="row_at", cycles=2)),
+            payload.group.eq(register(m, group, name="group_at", cycles=2)),
+            payload.bias.eq(register(m, bias, name="bias_at", cycles=2)),
+            payload.offset.eq(register(m, self.offsets, name="offsets_at")),
+            outlet.push.eq(run[-1]),
+            self.weight.valid.eq(outlet.o.valid),
+            self.weight.payload.eq(outlet.o.payload),
+            outlet.o.ready.eq(self.weight.ready),
+        ]
+
+        # -- full when the array has taken the last beat
+        sent = Signal()
+        final = outlet.o.payload.bias & (outlet.o.payload.group == g.groups - 1)
+        m.d.comb += sent.eq(outlet.o.valid & self.weight.ready & final)
+        with m.If(sent):
+            m.d.sync += filled.eq(1)
+        with m.If(self.swap):
+            m.d.sync += [filled.eq(0), under_way.eq(0)]
+            m.d.sync += job.eq(Mux(job == len(jobs.work) - 1, 0, job + 1))
+        return m
+
+    def used(self, m: Module, job: Signal):
+        """Rows and groups that the job uses; they follow its number two cycles later."""
+        jobs, g = self.jobs, self.jobs.geometry
+        layout = data.StructLayout({"rows": range(g.rows + 1), "groups": range(g.groups + 1)})
+        rows = [{"rows": w.rows, "groups": jobs.used_groups(w)} for w in jobs.work]
+        m.submodules.used = rom = Storage(layout.size, max(2, len(rows)), table=True).memory(layout, rows)
+        port = rom.read_port(domain="sync")
+        m.d.comb += [port.addr.eq(job), port.en.eq(1)]
+        return register(m, port.data, name="used")
+
+    def rails(self, m: Module, take):
+        """The codes of the beat taken two cycles ago."""
+        jobs, layout = self.jobs, rails_beat(self.jobs)
+        last = Signal()
+        at = Signal(counting(jobs.beats), name="beat")
+        m.d.comb += last.eq(advance(m, at, jobs.beats - 1, take))
+        if self.source == "stream":
+            m.d.comb += self.failed.eq(take & (last ^ self.i.payload.last))
+            return register(m, self.i.payload.data, layout, name="rails", cycles=2)
+        rows = [{"plus": list(map(int, p)), "minus": list(map(int, q))} for p, q in jobs.rails()]
+        m.submodules.weights = rom = Storage(layout.size, max(2, len(rows)), table=True).memory(layout, rows)
+        port = rom.read_port(domain="sync")
+        m.d.comb += [port.addr.eq(at), port.en.eq(1)]
+        return register(m, port.data, layout, name="rails")

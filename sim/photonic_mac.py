@@ -1,0 +1,252 @@
+"""The photonic array: non-negative sums of light, tile by tile, noise, and an analogue-to-digital converter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from sim.contract import Format, Range, check_bits, round_shift
+from sim.errors import BittrueError
+from sim.kernels import MatrixKernel
+from sim.kernels_photonic import add_noise, convert
+from sim.noise import MEAN, Noise
+from sim.operation import Constant, Operation, TensorType, freeze
+from sim.requantize import Requantize
+
+
+@dataclass(frozen=True, eq=False)
+class PhotonicMac(Operation):
+    """ADC codes of the tiles of a non-negative matrix product.
+
+        u[k, n] = sum_{i in tile k} plus[n, i] * q[i] + minus[n, i] * (Q - q[i])        >= 0
+        code[k, n] = min(max(round_shift(max(u + noise, 0) - offset[k, n], shift), 0), 2^bits - 1)
+
+    Input `[..., C]`: unsigned codes q of 0..Q; the complement rail carries Q - q. `plus` and `minus` int `[N, C]` are
+    the transmissions of the cells of the two rails, at least 0 (both may be open: leakage, crosstalk and errors of
+    setting are part of them). A tile holds `rows` inputs, the last one what is left. Output `[..., tiles, N]` in
+    `bits` unsigned bits. `offset` int `[tiles, N]` is subtracted before conversion (a pedestal; 0 for a full-scale
+    window), `shift` is the converter's step, 2^shift counts. What it clips is counted as saturated.
+
+    Noise is drawn per image: of the images of a run the first has the index `noise.first`.
+    Source of the isomorphism: Kirtas et al., "Non-negative isomorphic neural networks for photonic neuromorphic
+    accelerators", 2023 (arXiv 2310.01084).
+    """
+
+    input: TensorType
+    plus: np.ndarray
+    minus: np.ndarray
+    rows: int
+    bits: int
+    shift: int
+    offset: np.ndarray
+    cells: Format = Format(8, signed=False)  # noqa: RUF009  (frozen)
+    noise: Noise | None = None
+
+    def __post_init__(self) -> None:
+        plus, minus = freeze(np.asarray(self.plus)), freeze(np.asarray(self.minus))
+        object.__setattr__(self, "plus", plus)
+        object.__setattr__(self, "minus", minus)
+        if self.input.format.signed:
+            raise BittrueError(f"photonic_mac: input {self.input} is signed; light carries unsigned codes only")
+        if plus.ndim != 2 or plus.shape != minus.shape or plus.shape[1] != self.input.channels:
+            raise BittrueError(
+                f"photonic_mac: cells {plus.shape} and {minus.shape} do not fit {self.input}; expected [N, C] twice"
+            )
+        if self.cells.signed or not (self.cells.holds(plus) and self.cells.holds(minus)):
+            raise BittrueError(
+                f"photonic_mac: cells {min(plus.min(), minus.min())}..{max(plus.max(), minus.max())} do not fit "
+                f"{self.cells}; transmissions are unsigned codes of the weight DAC"
+            )
+        if self.rows < 1:
+            raise BittrueError(f"photonic_mac: a tile of {self.rows} rows is empty; give at least 1")
+        if not 1 <= self.bits <= 24 or not 0 <= self.shift <= 40:
+            raise BittrueError(
+                f"photonic_mac: an ADC has 1 to 24 bits and a shift of 0 to 40, not {self.bits}, {self.shift}"
+            )
+        offset = np.asarray(self.offset)
+        if offset.size != 1 and offset.shape != (self.tiles, len(plus)):
+            raise BittrueError(f"photonic_mac: offset {offset.shape}, expected ({self.tiles}, {len(plus)})")
+        object.__setattr__(self, "offset", freeze(np.broadcast_to(offset, (self.tiles, len(plus)))))
+        check_bits(float(self.light.high) + float(np.abs(self.offset).max()) + 2.0**self.shift, "photonic_mac")
+        if self.noise is not None:
+            bound = self.noise.bound(self.light.high)
+            check_bits(float(bound.high) + 2.0**self.noise.shift, "photonic_mac: noise")
+            if self.input.tokens * self.tiles * (len(plus) + 1) >= 1 << 32:
+                raise BittrueError("photonic_mac: more than 2^32 sites of noise an image")
+
+    # -- what it is ------------------------------------------------------------------------------------
+    @property
+    def tiles(self) -> int:
+        return -(-self.input.channels // self.rows)
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self.input,)
+
+    @property
+    def output(self) -> TensorType:
+        return TensorType((*self.input.shape[:-1], self.tiles, len(self.plus)), Format(self.bits, signed=False))
+
+    def parts(self) -> Iterator[tuple[int, slice]]:
+        """The tiles: their numbers and their inputs."""
+        for k in range(self.tiles):
+            yield k, slice(k * self.rows, min((k + 1) * self.rows, self.input.channels))
+
+    @cached_property
+    def weight(self) -> np.ndarray:
+        """`plus - minus`: what the input really counts, int64 `[N, C]`."""
+        return self.plus - self.minus
+
+    @property
+    def weight_format(self) -> Format:
+        """The narrowest signed format of `weight`."""
+        return Format.covering(self.weight, signed=True)
+
+    @cached_property
+    def pedestal(self) -> np.ndarray:
+        """The light of dark inputs, `Q sum minus`, int64 `[tiles, N]`."""
+        return np.stack([self.input.format.high * self.minus[:, part].sum(1) for _, part in self.parts()])
+
+    @cached_property
+    def light(self) -> Range:
+        """Range of a tile's count without noise."""
+        top = [
+            (np.maximum(self.weight[:, part], 0).sum(1) * self.input.format.high + self.pedestal[k]).max()
+            for k, part in self.parts()
+        ]
+        return Range(0, int(max(top)))
+
+    @property
+    def accumulator(self) -> Range:
+        light = self.light
+        if self.noise is not None:
+            most = round_shift(np.int64(self.noise.bound(light.high).high), self.noise.shift)
+            light = Range(0, light.high + int(most))
+        half = (1 << self.shift) >> 1
+        return light | Range(light.low - int(self.offset.max()), light.high - int(self.offset.min()) + half)
+
+    @property
+    def macs(self) -> int:
+        return self.input.tokens * self.plus.size
+
+    @property
+    def weights(self) -> int:
+        return 2 * self.plus.size
+
+    @property
+    def counts_frames(self) -> bool:
+        """Whether its results depend on the index of the image."""
+        return self.noise is not None
+
+    def at(self, first: int) -> PhotonicMac:
+        """The operation as a run sees it whose first image has this index."""
+        if self.noise is None or not first:
+            return self
+        _ = self.kernels  # do not depend on the index: made once, shared by the copies
+        moved = copy(self)
+        object.__setattr__(moved, "noise", replace(self.noise, first=self.noise.first + first))
+        return moved
+
+    @property
+    def constants(self) -> dict[str, Constant]:
+        n = self.noise
+        named: dict[str, Constant] = {
+            "tokens": self.input.tokens,
+            "inputs": self.input.channels,
+            "outputs": len(self.plus),
+            "rows": self.rows,
+            "tiles": self.tiles,
+            "shift": self.shift,
+            "noisy": int(n is not None),
+            "light": self.light.format,
+            "weight": (self.weight_format, self.weight),
+            "pedestal": (Format.covering(self.pedestal, signed=True), self.pedestal),
+            "offset": (Format.covering(self.offset, signed=True), self.offset),
+        }
+        keys = n.keys.astype(np.int64) if n else np.zeros(1, np.int64)
+        named |= {"rounds": len(keys), "keys": (Format(32, signed=False), keys)}
+        factors = ("relative", "shot", "thermal")
+        named |= {name: getattr(n, name) if n else 0 for name in factors}
+        return named | {"noise_shift": n.shift if n else 0, "first": n.first if n else 0, "mean": MEAN}
+
+    # -- what it does ----------------------------------------------------------------------------------
+    def counts(self, x: np.ndarray) -> np.ndarray:
+        """The light u, `[n, ..., tiles, N]`, noise included: the equation, in int64."""
+        dark = self.input.format.high - x
+        tiles = [
+            x[..., part] @ self.plus[:, part].T + dark[..., part] @ self.minus[:, part].T for _, part in self.parts()
+        ]
+        u = np.stack(tiles, axis=-2)
+        if self.noise is None:
+            return u
+        n, outputs = len(x), len(self.plus)
+        flat = u.reshape(n, -1, outputs)  # token by token, tile by tile
+        image = np.arange(n)[:, None, None]
+        common = np.arange(flat.shape[1])[:, None] * (outputs + 1) + outputs
+        return self.noise.added(flat, image, common, common - outputs + np.arange(outputs)).reshape(u.shape)
+
+    def wide(self, *x: np.ndarray) -> np.ndarray:
+        return round_shift(self.counts(x[0]) - self.offset, self.shift)
+
+    @cached_property
+    def kernels(self) -> list[MatrixKernel]:
+        """A matrix product for every tile; with noise it gives the counts themselves, else the codes."""
+        made = []
+        for k, part in self.parts():
+            weight, q = self.weight[:, part], self.input.format.high
+            low, high = (np.minimum(weight, 0).sum(1) * q, np.maximum(weight, 0).sum(1) * q)
+            outputs = len(weight)
+            if self.noise is None:
+                requantize = Requantize(
+                    outputs, np.array(self.shift), bias_acc=self.pedestal[k] - self.offset[k], format=self.output.format
+                )
+            else:
+                requantize = Requantize(outputs, np.array(0), bias_acc=self.pedestal[k], format=Format(self.light.bits))
+            made.append(MatrixKernel(weight, self.input.format, (low, high), requantize))
+        return made
+
+    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
+        rows = x[0].reshape(-1, self.input.channels)
+        codes = np.empty((len(rows), self.tiles, len(self.plus)), self.output.format.dtype)
+        clipped = 0
+        for (k, part), kernel in zip(self.parts(), self.kernels, strict=True):
+            inputs = np.ascontiguousarray(rows[:, part])
+            y, saturated = kernel(inputs)
+            if self.noise is not None:
+                y = y.astype(np.int64)
+                add_noise(y, self.noise, k, self.input.tokens, self.tiles)
+                saturated = convert(y, self.offset[k], self.shift, self.output.format)
+            codes[:, k] = y
+            clipped += saturated
+        return codes.reshape(len(x[0]), *self.output.shape), clipped
+
+    @classmethod
+    def example(cls, rng: np.random.Generator) -> PhotonicMac:
+        channels, outputs = (int(rng.integers(1, high)) for high in (20, 9))
+        fmt, cells = Format(int(rng.integers(1, 9)), signed=False), Format(int(rng.integers(1, 9)), signed=False)
+        shape = (int(rng.integers(1, 4)), channels) if rng.random() < 0.5 else (channels,)
+        weight = rng.integers(-cells.high, cells.high + 1, (outputs, channels))
+        plus, minus = np.maximum(weight, 0), np.maximum(-weight, 0)
+        if rng.random() < 0.5:  # leaking cells: both rails are open
+            leak = rng.integers(0, 2, weight.shape)
+            plus, minus = np.minimum(plus + leak, cells.high), np.minimum(minus + leak, cells.high)
+        rows, bits = int(rng.integers(1, channels + 2)), int(rng.integers(2, 11))
+        full = rows * fmt.high * cells.high
+        shift = int(np.clip(full.bit_length() - bits - rng.integers(0, 3), 0, 30))
+        tiles = -(-channels // rows)
+        offset = rng.integers(0, full // 2 + 1, (tiles, outputs)) if rng.random() < 0.5 else np.zeros(1, np.int64)
+        noise = None
+        if rng.random() < 0.5:
+            noise = Noise.from_physics(
+                int(rng.integers(1 << 40)),
+                int(rng.integers(9)),
+                relative=0.02,
+                photons=20.0,
+                thermal=full / 100,
+                shift=20,
+            )
+        return cls(TensorType(shape, fmt), plus, minus, rows, bits, shift, offset, cells, noise)

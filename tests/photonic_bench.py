@@ -1,0 +1,164 @@
+"""Drives a photonic system in Amaranth's own simulator: both streams with pauses, AXI4-Lite, reset at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+from amaranth.sim import Simulator
+
+from rtl.photonic_system import PhotonicSystem
+
+#: Cycles without any handshake that are taken for a deadlock.
+QUIET = 20_000
+
+
+class Bench:
+    """The system, cycle by cycle; `script` gets the bench and calls its asynchronous functions.
+
+    results   the images' results that have left since the last reset
+    """
+
+    def __init__(
+        self,
+        system: PhotonicSystem,
+        *,
+        weights: list[int] | None = None,
+        seed: int = 0,
+        idle: float = 0.0,
+        backpressure: float = 0.0,
+    ):
+        self.system, self.idle, self.backpressure = system, idle, backpressure
+        self.rng = np.random.default_rng(seed)
+        self.queue: list[tuple[int, bool]] = []
+        self.results: list[list[int]] = []
+        self.partial: list[int] = []
+        self.held: int | None = None  # an output beat that waits
+        self.weights, self.weight_at = weights, 0
+        self.cycles = self.quiet = 0
+        self.offered = False
+
+    def run(self, script: Callable[[Bench], Awaitable[None]]) -> Bench:
+        """Reset, then the script."""
+
+        async def main(ctx):
+            self.ctx = ctx
+            await self.reset()
+            await script(self)
+
+        sim = Simulator(self.system)
+        sim.add_testbench(main)
+        sim.run()
+        return self
+
+    # -- time ------------------------------------------------------------------------------------------
+    async def reset(self) -> None:
+        """Reset; what was to be sent or was half received is forgotten."""
+        self.ctx.set(self.system.aresetn, 0)
+        self.queue, self.results, self.partial, self.weight_at, self.offered, self.held = [], [], [], 0, False, None
+        for _ in range(2):
+            await self.edge()
+        self.ctx.set(self.system.aresetn, 1)
+
+    async def edge(self) -> None:
+        self.ctx.set(self.system.aclk, 1)
+        await self.ctx.delay(5e-9)
+        self.ctx.set(self.system.aclk, 0)
+        await self.ctx.delay(5e-9)
+
+    async def cycle(self, count: int = 1) -> None:
+        """Cycles in which the streams move."""
+        ctx, slave, master = self.ctx, self.system.slave, self.system.master
+        for _ in range(count):
+            if self.queue and not self.offered and self.rng.random() >= self.idle:
+                self.offered = True
+                ctx.set(slave.tdata, self.queue[0][0])
+                ctx.set(slave.tlast, self.queue[0][1])
+            ctx.set(slave.tvalid, self.offered)
+            ready = bool(self.rng.random() >= self.backpressure)
+            ctx.set(master.tready, ready)
+            if self.weights is not None:
+                tdata, tvalid, tready, tlast = self.system.weights
+                ctx.set(tdata, self.weights[self.weight_at])
+                ctx.set(tvalid, bool(self.rng.random() >= self.idle))
+                ctx.set(tlast, self.weight_at == len(self.weights) - 1)
+                if ctx.get(tvalid) and ctx.get(tready):
+                    self.weight_at = (self.weight_at + 1) % len(self.weights)
+            self.quiet += 1
+            if self.offered and ctx.get(slave.tready):
+                self.queue.pop(0)
+                self.offered = False
+                self.quiet = 0
+            word = (
+                ctx.get(master.tdata) | ctx.get(master.tlast) << len(master.tdata) if ctx.get(master.tvalid) else None
+            )
+            assert self.held is None or word == self.held, "an output beat changed while it waited"
+            self.held = None if ready else word
+            if word is not None and ready:
+                self.take(word)
+                self.quiet = 0
+            assert self.quiet < QUIET, f"deadlock after {len(self.results)} images"
+            await self.edge()
+            self.cycles += 1
+
+    def take(self, word: int) -> None:
+        width = len(self.system.master.tdata)
+        self.partial.append(word & ((1 << width) - 1))
+        last = len(self.partial) == self.system.output.beats
+        assert bool(word >> width) == last, "TLAST is not on the last beat"
+        if last:
+            self.results.append(self.partial)
+            self.partial = []
+
+    # -- images ----------------------------------------------------------------------------------------
+    def send(self, images: np.ndarray) -> None:
+        """Images to go in, one after the other."""
+        for words in self.system.input.pack(images):
+            beats = [int.from_bytes(bytes(beat), "little") for beat in words]
+            self.queue += [(beat, k == len(beats) - 1) for k, beat in enumerate(beats)]
+
+    async def receive(self, count: int) -> np.ndarray:
+        """Go on until so many results are there."""
+        while len(self.results) < count:
+            await self.cycle()
+        bytes_ = self.system.output.code_bytes
+        raw = np.array(self.results[:count], dtype="<u8").view(np.uint8).reshape(count, -1, 8)[:, :, :bytes_]
+        return self.system.output.unpack(np.ascontiguousarray(raw))
+
+    # -- registers -------------------------------------------------------------------------------------
+    async def write(self, address: int, value: int, strobe: int = 0xF, data_first: bool = False) -> int:
+        """An AXI4-Lite write; the response."""
+        axi, ctx = self.system.registers, self.ctx
+        ctx.set(axi["awaddr"], address)
+        ctx.set(axi["wdata"], value & 0xFFFFFFFF)
+        ctx.set(axi["wstrb"], strobe)
+        for channel in ("w", "aw") if data_first else ("aw", "w"):
+            ctx.set(axi[f"{channel}valid"], 1)
+            await self.until(f"{channel}ready")
+            ctx.set(axi[f"{channel}valid"], 0)
+        ctx.set(axi["bready"], 1)
+        return await self.until("bvalid", "bresp", "bready")
+
+    async def read(self, address: int) -> tuple[int, int]:
+        """An AXI4-Lite read; the value and the response."""
+        axi, ctx = self.system.registers, self.ctx
+        ctx.set(axi["araddr"], address)
+        ctx.set(axi["arvalid"], 1)
+        await self.until("arready")
+        ctx.set(axi["arvalid"], 0)
+        ctx.set(axi["rready"], 1)
+        value = await self.until("rvalid", "rdata", "rready", "rresp")
+        return value
+
+    async def until(self, strobe: str, value: str | None = None, done: str | None = None, more: str | None = None):
+        """Cycles up to and with the one in which the strobe is high, and what other signals are in it."""
+        axi, ctx = self.system.registers, self.ctx
+        for _ in range(1000):
+            high = ctx.get(axi[strobe])
+            found = tuple(ctx.get(axi[name]) for name in (value, more) if name is not None)
+            await self.cycle()
+            if high:
+                if done:
+                    ctx.set(axi[done], 0)
+                return found[0] if len(found) == 1 else found
+        raise AssertionError(f"AXI4-Lite hangs: no {strobe}")
