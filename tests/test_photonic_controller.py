@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.hdl import Mux
+from flow.photonic_cosim import Access, Answer, run
 from photonic_bench import Bench
 from photonic_programs import images, photonic_network
 
@@ -15,7 +16,6 @@ import rtl.photonic_registers
 import rtl.photonic_sums
 import rtl.photonic_twin
 from flow.compiled import CompiledRtl
-from flow.photonic_cosim import Access, Answer, run
 from rtl.photonic_jobs import Geometry, Jobs
 from rtl.photonic_noise import SerialNoise
 from rtl.photonic_registers import OKAY, SLVERR, Errors, Map, Register
