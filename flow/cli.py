@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flow import cli_fit, cli_nir, cli_program, cli_spikes, console
+from flow import cli_fit, cli_nir, cli_program, cli_spikes, cli_sweep, console
 from flow.console import ERR, OUT
 from sim.errors import BittrueError
 
@@ -151,6 +151,7 @@ def import_headers(
 app.command()(cli_fit.fit)
 cli_nir.register(app)
 cli_spikes.register(app)
+app.command()(cli_sweep.sweep)
 
 
 # -- helpers -------------------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def run(
     last = names.index(until) if until else len(names) - 1
     first = names.index(start) if start else len(names)
     outcomes: dict[str, Outcome] = {}
-    with _locked(out):
+    with locked(out):
         write_whole(out / "recipe.yaml", recipe.to_yaml().encode())
         for index, step in enumerate(steps[: last + 1]):
             listener.begin(step.name)
@@ -251,7 +251,7 @@ def _version(package: str) -> str | None:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """One flow at a time works in a folder; the lock goes with the process, however it ends."""
     try:
         out.mkdir(parents=True, exist_ok=True)
