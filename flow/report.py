@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 
-from flow import figures, raster, spike_figures
+from flow import figures, photonic_figures, raster, spike_figures
 from flow.console import percent, synthesis, table, verification
 from flow.recipe import Recipe
 from flow.verify import problems as verification_problems
@@ -188,6 +188,7 @@ def render(content: Mapping[str, Any]) -> str:
     )
     environment.globals |= {name: _drawing(make) for name, make in _DRAWINGS.items()}
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
+    environment.globals["photonic_parts"] = photonic_figures.PARTS
     environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
     return environment.get_template("report.html").render({"rasters": None, "energy": None} | dict(content))
@@ -207,6 +208,7 @@ _DRAWINGS = {
     "per_step": spike_figures.per_step,
     "sweep": spike_figures.sweep,
     "draw_energy": spike_figures.energy,
+    "draw_photonic_energy": photonic_figures.energy,
 }
 
 

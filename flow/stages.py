@@ -80,7 +80,14 @@ def steps(recipe: Recipe) -> list[Step]:
             report,
             ("train", "quantize", "lower", "simulate", "rtl", "verify", *(["spikes"] if spiking else []), "synth"),
             tuple(sorted(known)),
-            ("flow/report.py", "flow/figures.py", "flow/spike_figures.py", "flow/raster.py", "flow/templates"),
+            (
+                "flow/report.py",
+                "flow/figures.py",
+                "flow/spike_figures.py",
+                "flow/photonic_figures.py",
+                "flow/raster.py",
+                "flow/templates",
+            ),
         ),
     ]
 

@@ -26,6 +26,7 @@ COMMANDS = [
     "export-nir",
     "raster",
     "energy",
+    "sweep",
 ]
 
 

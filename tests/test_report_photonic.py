@@ -1,0 +1,133 @@
+"""The report of a photonic network: agreement, accuracy chain, light, converters of both windows, energy."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from test_report import Page, content  # noqa: F401  (a fixture)
+
+from flow import photonic_figures, report, stages, steps
+from flow.photonic_energy import estimate
+from flow.recipe import load
+from models.photonic_light import Price
+from models.photonic_measure import Conversion
+from models.photonic_settings import Array, ArrayNoise
+
+SIZES = (64, 20, 10)
+
+
+def converters(window, step, used, sqnr_db):
+    """Rows of `models.photonic_measure.conversions` for two layers."""
+    rows = [
+        Conversion(f"layers_{k}_array", window, step << k, 256, used - k, 61.5, 48_230, 17 * k, sqnr_db - k, 0.43)
+        for k in range(2)
+    ]
+    return [vars(row) for row in rows]
+
+
+def photonic(noise=True, **changes):
+    """What `flow.photonic.quantize` returns."""
+    array = Array(noise=ArrayNoise(thermal=0.01, photons=1e5)) if noise else Array()
+    quiet = {"accuracy_without_noise": 0.8765} if noise else {}
+    full = {"accuracy_converted": 0.6543, "accuracy": 0.7654, "history": [{"loss": 1.0, "accuracy": 0.7}]}
+    base = {
+        "light": [vars(Price(f"hidden.{k}", 1.005, 0.02, 1.69, 2.1, 6.67, 21, 8, 21)) for k in range(2)],
+        "noise": noise,
+        "accuracy_converted": 0.8421,
+        "accuracy": 0.8712,
+        "history": [{"loss": 1.0, "accuracy": 0.8}],
+        "converters": converters("pedestal", 1024, 201, 33.1),
+        "full_scale": full | quiet | {"converters": converters("full", 8192, 74, 28.3)},
+        "energy": [estimate(SIZES, array, images) for images in (1, 256)],
+    }
+    return base | quiet | changes
+
+
+@pytest.fixture
+def page_of(content):  # noqa: F811
+    """The content of a report with everything that a photonic flow adds."""
+    agreement = {"images": 10000, "agree": 9997, "regular": 0.8634, "twin": 0.8633}
+    content["training"]["train"]["agreement"] = agreement | {"difference": 3.4e-13, "above_alpha": 1234}
+    content["training"]["quantize"] = photonic()
+    return json.loads(json.dumps(content))
+
+
+def cells(text):
+    """Tables of the page as lists of rows of plain texts."""
+    tables = re.findall(r"<table>(.*?)</table>", text, re.S)
+    rows = [re.findall(r"<tr>(.*?)</tr>", table, re.S) for table in tables]
+    plain = [[re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S) for row in table] for table in rows]
+    return {table[0][0]: table for table in plain}
+
+
+def section(text):
+    return text[text.index("From light to codes") : text.index("Ranges and saturation")]
+
+
+def test_page_is_well_formed_and_shows_all_parts(page_of):
+    text = report.render(page_of)
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.bad == []
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    for heading in ("From light to codes", "Light", "Converters", "Energy of an inference"):
+        assert f">{heading}</h" in text
+    assert "<b>9,997</b> of 10,000 test images" in text
+    assert "1,234 inputs of layers exceeded alpha" in text
+    for source in ("ISSCC 2022", "HPCA 2024", "Horowitz"):
+        assert source in text
+    for picture in re.findall(r"<svg.*?</svg>", text, re.S):
+        ET.fromstring(picture)
+    assert report.problems(page_of) == []
+
+
+def test_accuracies_stand_in_their_columns(page_of):
+    table = cells(report.render(page_of))["accuracy on the test set"]
+    assert table[1][1:] == ["86.34 %", "86.33 %", "84.21 %", "87.12 %", "87.65 %", "90.00 %"]
+    assert table[2][1:] == ["86.34 %", "86.33 %", "65.43 %", "76.54 %", "87.65 %", "–"]
+
+
+def test_converters_of_both_windows_stand_side_by_side(page_of):
+    text = section(report.render(page_of))
+    rows = [row for row in cells(text)["layer"] if len(row) == 11]
+    found = [(row[0], row[1], row[2], row[3], row[7], row[9]) for row in rows[1:]]
+    assert found == [
+        ("layers_0_array", "pedestal", "1,024", "201 of 256", "0", "33.1 dB"),
+        ("", "full", "8,192", "74 of 256", "0", "28.3 dB"),
+        ("layers_1_array", "pedestal", "2,048", "200 of 256", "17", "32.1 dB"),
+        ("", "full", "16,384", "73 of 256", "17", "27.3 dB"),
+    ]
+
+
+def test_energies_add_up_to_their_totals(page_of):
+    table = cells(section(report.render(page_of)))["images a load"]
+    assert [row[:2] for row in table[1:]] == [["1", "photonic"], ["", "INT8"], ["256", "photonic"], ["", "INT8"]]
+    for row in table[1:]:
+        parts = [float(cell.replace(",", "")) for cell in row[2:-1] if cell != "–"]
+        assert sum(parts) == pytest.approx(float(row[-1].replace(",", "")), rel=2e-3)
+    drawn = photonic_figures.energy(page_of["training"]["quantize"]["energy"])
+    assert set(photonic_figures.PARTS) >= set(estimate(SIZES, Array())["int8_pj"])
+    assert drawn.count(" nJ<") == 4
+    assert "256 images a load" in drawn
+
+
+def test_a_network_without_noise_or_comparison_has_a_page(page_of):
+    quiet = photonic(noise=False, history=[], converters=converters("full", 4096, 90, float("inf")))
+    del quiet["full_scale"]
+    page_of["training"]["quantize"] = quiet
+    text = section(report.render(page_of))
+    assert "without noise" not in text
+    assert "not trained" in text
+    assert "full-scale window, as built" in text
+    assert "for comparison" not in text
+    assert "inf dB" in text
+    assert "so is light" in text
+
+
+def test_only_photonic_reports_have_the_section(content):  # noqa: F811
+    assert "From light to codes" not in report.render(content)
+    made = {step.name: step for step in stages.steps(load("photonic-mlp-digits"))}
+    assert "flow/photonic_figures.py" in made["report"].code
+    assert all((steps.ROOT / path).exists() for path in made["report"].code)
