@@ -32,7 +32,7 @@ class Sender(wiring.Component):
 
     i         with source "stream": the beats of `Jobs.rails`, `last` with the last of an image
     failed    strobe: `last` is elsewhere
-    address   of the offsets to be read; `offsets` are there a cycle later
+    address   of the offsets to be read; `offsets` are there two cycles later
     """
 
     _MustUse__silence = True  # made to be looked at, too
@@ -108,7 +108,7 @@ class Sender(wiring.Component):
             payload.row.eq(register(m, row, name="row_at", cycles=2)),
             payload.group.eq(register(m, group, name="group_at", cycles=2)),
             payload.bias.eq(register(m, bias, name="bias_at", cycles=2)),
-            payload.offset.eq(register(m, self.offsets, name="offsets_at")),
+            payload.offset.eq(self.offsets),
             outlet.push.eq(run[-1]),
             self.weight.valid.eq(outlet.o.valid),
             self.weight.payload.eq(outlet.o.payload),
