@@ -79,21 +79,18 @@ class Sender(wiring.Component):
         m.d.comb += [issue.eq(sending & outlet.available & fed), outlet.issue.eq(issue)]
         group_last = advance(m, group, g.groups - 1, issue)
         advance(m, row, g.rows, issue & group_last)
-        begins = Signal()
-        ready = Signal()  # the numbers of the job are there
-        with m.If(issue & group_last & bias):
-            m.d.sync += sending.eq(0)
-        with m.Elif(ready & ~filled):
-            m.d.sync += sending.eq(1)
+        # A job begins when its bank is free, and stays at hand until it is in use. Its first beat waits two cycles for
+        # the numbers of the job.
+        under_way, begins, looked = Signal(), Signal(), Signal()
         first = job == 0
-        # After the last beat has been issued the job stays until it is in use.
-        under_way = Signal()
-        m.d.comb += begins.eq(~under_way & ~filled & (~first | (waiting != 0)))
+        m.d.comb += begins.eq(~under_way & (~first | (waiting != 0)))
+        m.d.sync += [looked.eq(begins), waiting.eq(waiting + self.begin - (begins & first))]
         with m.If(begins):
             m.d.sync += under_way.eq(1)
-        # Two cycles after the job's number moved, its row of the table is in its register.
-        m.d.sync += ready.eq(begins)
-        m.d.sync += waiting.eq(waiting + self.begin - (begins & first))
+        with m.If(looked):
+            m.d.sync += sending.eq(1)
+        with m.If(issue & group_last & bias):
+            m.d.sync += sending.eq(0)
 
         # -- its content
         run = valid_chain(m, issue, DEPTH - 1)
