@@ -140,6 +140,7 @@ def _simulate(
     output: StreamPort,
     simulator: str,
     waves: bool,
+    testbench: str = "flow.testbench",
 ) -> RtlRun:
     result, refused, log = folder / "result.npz", folder / "refused.txt", folder / f"{simulator}.log"
     for old in (result, refused, folder / "results.xml"):
@@ -156,7 +157,7 @@ def _simulate(
     with _quiet_environment():
         try:
             _runner(simulator).test(
-                test_module="flow.testbench",
+                test_module=testbench,
                 hdl_toplevel=TOP,
                 hdl_toplevel_lang="verilog",
                 build_dir=build,

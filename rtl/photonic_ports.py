@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -93,8 +92,3 @@ class AxiLite(wiring.Signature):
 def padded(fmt: Format) -> int:
     """Bits of a code on a stream: whole bytes."""
     return 8 * -(-fmt.bits // 8)
-
-
-def named(interface: wiring.PureInterface, prefix: str) -> list[Signal]:
-    """New top-level signals for all members of a flat interface, in order."""
-    return [Signal(member.shape, name=f"{prefix}_{name}") for name, member in interface.signature.members.items()]

@@ -27,7 +27,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.photonic_jobs import Jobs
 from rtl.photonic_ports import INDEX_BITS, SETTLING_BITS, AxiLite
-from rtl.stage import Storage, shape_of
+from rtl.stage import Storage, register, shape_of
 from sim.errors import BittrueError
 
 OKAY, SLVERR = 0, 2
@@ -91,7 +91,7 @@ class Registers(wiring.Component):
 
     frame_done, fail   strobes of the controller; `fail` has a bit for each of `Errors`
     started            the controller has used `start`
-    address            of the offsets a sender reads when the controller is busy; they are there a cycle later
+    address            of the offsets a sender reads when the controller is busy; they are there two cycles later
     """
 
     _MustUse__silence = True  # made to be looked at, too
@@ -130,7 +130,8 @@ class Registers(wiring.Component):
         errors, frames = Signal(len(Errors)), Signal(32)
         auto, start = Signal(init=1), Signal()
         settling, image = Signal(SETTLING_BITS, init=self.least), Signal(INDEX_BITS)
-        fail, clear = Signal(len(Errors)), Signal(len(Errors))
+        # Only the bits that are set here: of a signal that nothing drives, Icarus says X.
+        fail, clear = Signal(Errors.BUSY + 1), Signal(len(Errors))
         m.d.comb += [self.auto.eq(auto), self.start.eq(start), self.settling.eq(settling), self.image.eq(image)]
         m.d.sync += errors.eq((errors & ~clear) | fail | self.fail)
         with m.If(self.frame_done):
@@ -142,7 +143,7 @@ class Registers(wiring.Component):
             self.layout, [self.word(k) for k in range(self.depth)]
         )
         write_port, read_port = memory.write_port(granularity=1), memory.read_port(domain="sync")
-        m.d.comb += [self.offsets.eq(read_port.data), read_port.en.eq(1)]
+        m.d.comb += [self.offsets.eq(register(m, read_port.data, name="offsets_read")), read_port.en.eq(1)]
 
         axi = self.axi
         # -- writes: address and data are taken one by one, then both are looked at
@@ -216,17 +217,18 @@ class Registers(wiring.Component):
                     with m.Default():
                         m.d.comb += fail[Errors.ADDRESS].eq(1)
 
-        # -- reads: registers are answered at once, offsets a cycle later
+        # -- reads: registers are answered at once, offsets two cycles later
         araddr, lane = Signal(self.map.address_bits), Signal(max(1, self.lane_bits))
-        taken, looking, given, value, answer = (
+        taken, looking, found, given, value, answer = (
             Signal(name="read_taken"),
             Signal(name="read_looking"),
+            Signal(name="read_found"),
             Signal(name="read_given"),
             Signal(32, name="read_value"),
             Signal(2, name="read_answer"),
         )
         m.d.comb += [
-            axi.arready.eq(~(taken | looking | given)),
+            axi.arready.eq(~(taken | looking | found | given)),
             axi.rvalid.eq(given),
             axi.rdata.eq(value),
             axi.rresp.eq(answer),
@@ -265,12 +267,10 @@ class Registers(wiring.Component):
                     with m.Default():
                         m.d.comb += fail[Errors.ADDRESS].eq(1)
         with m.If(looking):
-            m.d.sync += [
-                looking.eq(0),
-                given.eq(1),
-                answer.eq(OKAY),
-                value.eq(Array(read_port.data[k] for k in range(g.lanes))[lane]),
-            ]
+            m.d.sync += [looking.eq(0), found.eq(1)]
+        with m.If(found):
+            m.d.sync += [found.eq(0), given.eq(1), answer.eq(OKAY)]
+            m.d.sync += value.eq(Array(self.offsets[k] for k in range(g.lanes))[lane])
         with m.If(given & axi.rready):
             m.d.sync += given.eq(0)
         return m

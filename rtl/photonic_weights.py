@@ -32,7 +32,7 @@ class Sender(wiring.Component):
 
     i         with source "stream": the beats of `Jobs.rails`, `last` with the last of an image
     failed    strobe: `last` is elsewhere
-    address   of the offsets to be read; `offsets` are there a cycle later
+    address   of the offsets to be read; `offsets` are there two cycles later
     """
 
     _MustUse__silence = True  # made to be looked at, too
@@ -79,21 +79,18 @@ class Sender(wiring.Component):
         m.d.comb += [issue.eq(sending & outlet.available & fed), outlet.issue.eq(issue)]
         group_last = advance(m, group, g.groups - 1, issue)
         advance(m, row, g.rows, issue & group_last)
-        begins = Signal()
-        ready = Signal()  # the numbers of the job are there
-        with m.If(issue & group_last & bias):
-            m.d.sync += sending.eq(0)
-        with m.Elif(ready & ~filled):
-            m.d.sync += sending.eq(1)
+        # A job begins when its bank is free, and stays at hand until it is in use. Its first beat waits two cycles for
+        # the numbers of the job.
+        under_way, begins, looked = Signal(), Signal(), Signal()
         first = job == 0
-        # After the last beat has been issued the job stays until it is in use.
-        under_way = Signal()
-        m.d.comb += begins.eq(~under_way & ~filled & (~first | (waiting != 0)))
+        m.d.comb += begins.eq(~under_way & (~first | (waiting != 0)))
+        m.d.sync += [looked.eq(begins), waiting.eq(waiting + self.begin - (begins & first))]
         with m.If(begins):
             m.d.sync += under_way.eq(1)
-        # Two cycles after the job's number moved, its row of the table is in its register.
-        m.d.sync += ready.eq(begins)
-        m.d.sync += waiting.eq(waiting + self.begin - (begins & first))
+        with m.If(looked):
+            m.d.sync += sending.eq(1)
+        with m.If(issue & group_last & bias):
+            m.d.sync += sending.eq(0)
 
         # -- its content
         run = valid_chain(m, issue, DEPTH - 1)
@@ -108,7 +105,7 @@ class Sender(wiring.Component):
             payload.row.eq(register(m, row, name="row_at", cycles=2)),
             payload.group.eq(register(m, group, name="group_at", cycles=2)),
             payload.bias.eq(register(m, bias, name="bias_at", cycles=2)),
-            payload.offset.eq(register(m, self.offsets, name="offsets_at")),
+            payload.offset.eq(self.offsets),
             outlet.push.eq(run[-1]),
             self.weight.valid.eq(outlet.o.valid),
             self.weight.payload.eq(outlet.o.payload),

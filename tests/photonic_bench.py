@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import numpy as np
+from amaranth.lib import data
 from amaranth.sim import Simulator
 
+from rtl.photonic_ports import weight_beat
 from rtl.photonic_system import PhotonicSystem
 
 #: Cycles without any handshake that are taken for a deadlock.
@@ -37,6 +39,7 @@ class Bench:
         self.weights, self.weight_at = weights, 0
         self.cycles = self.quiet = 0
         self.offered = False
+        self.array: ArrayModel | None = None  # behind a system without a twin
 
     def run(self, script: Callable[[Bench], Awaitable[None]]) -> Bench:
         """Reset, then the script."""
@@ -84,6 +87,8 @@ class Bench:
                 ctx.set(tlast, self.weight_at == len(self.weights) - 1)
                 if ctx.get(tvalid) and ctx.get(tready):
                     self.weight_at = (self.weight_at + 1) % len(self.weights)
+            if self.array is not None:
+                self.array.step(ctx)
             self.quiet += 1
             if self.offered and ctx.get(slave.tready):
                 self.queue.pop(0)
@@ -162,3 +167,58 @@ class Bench:
                     ctx.set(axi[done], 0)
                 return found[0] if len(found) == 1 else found
         raise AssertionError(f"AXI4-Lite hangs: no {strobe}")
+
+
+class ArrayModel:
+    """An array without noise in numpy, behind a controller without a twin: it takes its time as it likes."""
+
+    def __init__(self, system: PhotonicSystem, settling: int, seed: int = 0):
+        self.jobs, self.settling = system.jobs, settling
+        self.rng = np.random.default_rng(seed)
+        self.pins = {signal.name.removeprefix("fe_"): signal for signal in system.front}
+        self.beat = data.View(weight_beat(system.jobs), self.pins["weight_payload"])
+        g = self.jobs.geometry
+        self.filling, self.used = (self.empty(g.rows, g.columns) for _ in range(2))
+        self.swapped = self.now = 0
+        self.answers: list[int] = []
+        self.measured: list[tuple[int, int]] = []
+
+    @staticmethod
+    def empty(rows: int, columns: int) -> dict[str, np.ndarray]:
+        """A bank before anything was sent: what is not sent is seen."""
+        unset = np.full((rows, columns), 10**6)
+        return {"plus": unset.copy(), "minus": unset.copy(), "offset": unset[0].copy()}
+
+    def step(self, ctx) -> None:
+        """One cycle: sets what goes to the controller, then looks at what comes from it."""
+        pins, g = self.pins, self.jobs.geometry
+        self.now += 1
+        ready = bool(self.rng.random() < 0.7)
+        ctx.set(pins["weight_ready"], ready)
+        answer = bool(self.answers) and self.rng.random() < 0.4
+        ctx.set(pins["adc_valid"], answer)
+        if answer:
+            ctx.set(pins["adc_data"], self.answers.pop(0))
+        if ready and ctx.get(pins["weight_valid"]):
+            beat = ctx.get(self.beat)
+            part = slice(beat.group * g.lanes, (beat.group + 1) * g.lanes)
+            if beat.bias:
+                self.filling["offset"][part] = [beat.offset[k] for k in range(g.lanes)]
+            else:
+                for rail in ("plus", "minus"):
+                    self.filling[rail][beat.row, part] = [beat[rail][k] for k in range(g.lanes)]
+        if ctx.get(pins["swap"]):
+            assert ctx.get(pins["input_valid"])
+            assert not self.answers, "new weights while the converter is at work"
+            self.used, self.filling = self.filling, self.empty(g.rows, g.columns)
+            bits, word = self.jobs.codes.bits, ctx.get(pins["input_data"])
+            self.codes = np.array([word >> bits * k & self.jobs.codes.high for k in range(g.rows)])
+            self.swapped = self.now
+        if ctx.get(pins["sample"]):
+            assert self.now - self.swapped == self.settling
+            self.measured.append((ctx.get(pins["image"]), ctx.get(pins["job"])))
+            light = self.codes @ self.used["plus"] + (self.jobs.codes.high - self.codes) @ self.used["minus"]
+            shift = ctx.get(pins["shift"])
+            code = (light - self.used["offset"] + ((1 << shift) >> 1)) >> shift
+            codes = np.clip(code, 0, self.jobs.adc.high).reshape(g.groups, g.lanes)
+            self.answers = [sum(int(c) << self.jobs.adc.bits * k for k, c in enumerate(row)) for row in codes]

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.hdl import Mux
-from flow.photonic_cosim import Access, Answer, run
-from photonic_bench import Bench
+from photonic_bench import ArrayModel, Bench
 from photonic_programs import images, photonic_network
 
 import rtl.photonic_registers
 import rtl.photonic_sums
 import rtl.photonic_twin
 from flow.compiled import CompiledRtl
+from flow.photonic_cosim import Access, Answer, run
 from rtl.photonic_jobs import Geometry, Jobs
 from rtl.photonic_noise import SerialNoise
 from rtl.photonic_registers import OKAY, SLVERR, Errors, Map, Register
@@ -95,6 +95,21 @@ def test_any_legal_settling_time(settling):
         assert np.array_equal(await bench.receive(2), program(x))
 
     Bench(PhotonicSystem(program, ARRAY, settling=4)).run(script)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_controller_alone_with_an_array_of_its_own_pace(seed):
+    program = photonic_network((10, 7, 6, 5), seed=seed)
+    system = PhotonicSystem(program, ARRAY, settling=4, twin=False)
+    x = images(program, 3, seed)
+
+    async def script(bench):
+        bench.array = ArrayModel(system, 4, seed)
+        bench.send(x)
+        assert np.array_equal(await bench.receive(3), program(x))
+        assert bench.array.measured == [(k, job.number) for k in range(3) for job in system.jobs.work]
+
+    Bench(system, seed=seed, idle=0.2, backpressure=0.2).run(script)
 
 
 def test_a_sample_too_early_shows():

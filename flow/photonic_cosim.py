@@ -1,0 +1,113 @@
+"""The photonic system in cocotb, under Icarus Verilog or Verilator: AXI4-Stream and AXI4-Lite driven by cocotbext-axi.
+
+As `flow.cosim`, with an AXI4-Lite master beside the streams. The testbench is `flow/photonic_testbench.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flow.cosim import SIMULATORS, WATCHDOG, _build, _describe, _folder, _simulate
+from flow.rtl_run import RtlRun, check_batch, check_limits, probability
+from flow.verilate import default_cache
+from rtl.photonic_system import PhotonicSystem, emit
+from sim.errors import BittrueError
+
+TESTBENCH = "flow.photonic_testbench"
+
+
+@dataclass(frozen=True)
+class Access:
+    """One AXI4-Lite access: a write of `value`, or a read if it is None."""
+
+    address: int
+    value: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the response (0 OKAY, 2 SLVERR) and, for a read, the word."""
+
+    response: int
+    value: int | None = None
+
+
+@dataclass(frozen=True)
+class LitePort:
+    """The AXI4-Lite signals of the top with their widths, as `flow.cosim` asks for them."""
+
+    signals: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SystemRun:
+    """The batch (`run`), and the answers to the accesses before, during and after it."""
+
+    run: RtlRun
+    before: tuple[Answer, ...]
+    during: tuple[Answer, ...]
+    after: tuple[Answer, ...]
+
+
+def run(
+    system: PhotonicSystem,
+    x: np.ndarray,
+    expected: np.ndarray | None = None,
+    simulator: str = "icarus",
+    idle: float = 0.0,
+    backpressure: float = 0.0,
+    seed: int = 0,
+    folder: Path | None = None,
+    waves: bool = False,
+    max_cycles: int | None = None,
+    watchdog: int = WATCHDOG,
+    cache: Path | None = None,
+    before: Sequence[Access] = (),
+    during: Sequence[Access] = (),
+    after: Sequence[Access] = (),
+) -> SystemRun:
+    """Run images through controller and twin in a simulator; the parameters are those of `flow.cosim.run`.
+
+    before, during, after   register accesses in this order: before the first image is offered, while the images go
+                            through (again and again until they are through), and when all results are there
+
+    BittrueError for a system without twin or whose weights are streamed, and as in `flow.cosim.run`.
+    """
+    if simulator not in SIMULATORS:
+        raise BittrueError(f"no simulator is named {simulator!r}; use one of {', '.join(SIMULATORS)}")
+    if waves and folder is None:
+        raise BittrueError("waveforms need a folder to be kept in; give one")
+    if system.twin is None or system.streamed:
+        raise BittrueError("photonic system: cocotb drives a controller with its twin, and with its weights in memory")
+    check_limits(watchdog, max_cycles)
+    (words,) = check_batch((system.input,), [x])
+    job = {
+        "inputs": [_describe(system.input)],
+        "output": _describe(system.output),
+        "frames": len(words),
+        "idle": probability(idle, "idle"),
+        "backpressure": probability(backpressure, "backpressure"),
+        "seed": seed,
+        "watchdog": watchdog,
+        "max_cycles": max_cycles or 0,
+        "kernel": None,
+        **{
+            name: [asdict(access) for access in accesses]
+            for name, accesses in (("before", before), ("during", during), ("after", after))
+        },
+    }
+    arrays = {"input0": words.reshape(len(words), -1)}
+    if expected is not None:
+        arrays["expected"] = system.output.pack(expected).reshape(-1, system.output.beat_bytes)
+    lite = LitePort({signal.name: len(signal) for signal in system.registers.values()})
+    build = _build(emit(system), (system.input, system.output, lite), simulator, waves, Path(cache or default_cache()))
+    with _folder(folder) as place:
+        ports = (system.input,)
+        done = _simulate(build, place, job, arrays, ports, system.output, simulator, waves, TESTBENCH)
+        answers = json.loads((place / "answers.json").read_text())
+    return SystemRun(done, *(tuple(Answer(*a) for a in answers[name]) for name in ("before", "during", "after")))

@@ -1,0 +1,108 @@
+"""The cocotb testbench of a photonic system, run inside the simulator: the streams' bench, and an AXI4-Lite master.
+
+`flow.photonic_cosim` writes the job and reads the record; the monitor is that of `flow.testbench`. The master's
+channels pause at random, so that address and data of a write come in any order and answers wait.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+from cocotbext.axi import (
+    AxiLiteBus,
+    AxiLiteMaster,
+    AxiStreamBus,
+    AxiStreamFrame,
+    AxiStreamSink,
+    AxiStreamSource,
+)
+
+from flow.testbench import DONE, RESET_CYCLES, VALID_IN_RESET, Monitor, pauses, record, wrong_port
+
+
+def lite_master(dut: Any, job: dict[str, Any]) -> AxiLiteMaster:
+    """A master on `s_axi` whose channels pause a third of the time."""
+    master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.aclk, dut.aresetn, False)
+    write, read = master.write_if, master.read_if
+    channels = {"aw": write.aw_channel, "w": write.w_channel, "b": write.b_channel}
+    channels |= {"ar": read.ar_channel, "r": read.r_channel}
+    for name, channel in channels.items():
+        channel.set_pause_generator(pauses(f"{job['seed']} {name}", 0.33))
+    for part in (write, read):
+        part.log.setLevel(logging.WARNING)
+    return master
+
+
+async def perform(master: AxiLiteMaster, access: dict[str, Any]) -> tuple[int, int | None]:
+    """One access: its response, and the word that was read."""
+    if access["value"] is None:
+        answer = await master.read(access["address"], 4)
+        return int(answer.resp), int.from_bytes(answer.data, "little")
+    answer = await master.write(access["address"], (access["value"] & 0xFFFFFFFF).to_bytes(4, "little"))
+    return int(answer.resp), None
+
+
+@cocotb.test()
+async def system(dut: Any) -> None:
+    """Registers first, then all images, with registers accessed meanwhile and at the end."""
+    folder = Path(os.environ["BITTRUE_JOB"])
+    job = json.loads((folder / "job.json").read_text())
+    with np.load(folder / "job.npz") as arrays:
+        words = arrays["input0"]
+        expected = arrays["expected"] if "expected" in arrays else None
+    wrong = wrong_port(dut, job)
+    (folder / "refused.txt").write_text(wrong or "")
+    assert not wrong, wrong
+    master = lite_master(dut, job)
+    prefixes = job["inputs"][0]["prefix"], job["output"]["prefix"]
+    buses = [AxiStreamBus.from_prefix(dut, prefix) for prefix in prefixes]
+    source = AxiStreamSource(buses[0], dut.aclk, dut.aresetn, False, byte_size=8)
+    sink = AxiStreamSink(buses[1], dut.aclk, dut.aresetn, False, byte_size=8)
+    for end in (source, sink):
+        end.log.setLevel(logging.WARNING)
+    monitor = Monitor(dut, job, None)
+    dut.aresetn.value = 0
+    Clock(dut.aclk, 10, unit="ns").start(start_high=False)
+    for _ in range(RESET_CYCLES):
+        await RisingEdge(dut.aclk)
+    if str(monitor.valid.value) != "0":
+        monitor.event(VALID_IN_RESET, 0)
+    dut.aresetn.value = 1
+    answers: dict[str, list] = {"before": [], "during": [], "after": []}
+    for access in job["before"]:
+        answers["before"].append(await perform(master, access))
+    if job["idle"]:
+        source.set_pause_generator(pauses(f"{job['seed']} source", job["idle"]))
+    if job["backpressure"]:
+        sink.set_pause_generator(pauses(f"{job['seed']} sink", job["backpressure"]))
+    for frame in words:
+        source.send_nowait(AxiStreamFrame(frame.tobytes()))
+
+    async def disturb() -> None:
+        while job["during"] and monitor.produced < monitor.total:
+            for access in job["during"]:
+                answers["during"].append(await perform(master, access))
+
+    disturbing = cocotb.start_soon(disturb())
+    try:
+        await monitor.run()
+        if monitor.state == DONE:
+            await disturbing
+            for access in job["after"]:
+                answers["after"].append(await perform(master, access))
+    finally:
+        (folder / "answers.json").write_text(json.dumps(answers))
+        record(monitor)
+    assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.produced} of {monitor.total} beats produced"
+    assert not monitor.event_count, f"{monitor.event_count} protocol errors (kind, cycle, beat): {monitor.events}"
+    if expected is not None:
+        differ = (monitor.words != expected).any(axis=1)
+        assert not differ.any(), f"{differ.sum()} beats differ, the first is beat {differ.argmax()}"
