@@ -326,7 +326,7 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None}
+        options = {"threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
         with (
             LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options) as cluster,
             Client(cluster) as client,
