@@ -73,7 +73,7 @@ class Dot:
         saturated = 0
         for start in range(0, len(rows), self.rows):
             part = rows[start : start + self.rows].astype(self.term)
-            _dot(part, self.packed, acc)
+            dot(part, self.packed, acc)
             saturated += epilogue(acc, out[start : start + self.rows], count, table)
         return saturated
 
@@ -82,7 +82,8 @@ _MAKE: dict[str, type[Vnni] | type[Sgemm] | type[Dot]] = {"vnni": Vnni, "sgemm":
 
 
 @jit
-def _dot(x, weight, acc):
+def dot(x, weight, acc):
+    """`acc[r, n] = sum_k x[r, k] * weight[n, k]` in the integer type of `acc`, which holds every sum."""
     kind = acc.dtype.type
     for r in range(x.shape[0]):
         for n in range(weight.shape[0]):

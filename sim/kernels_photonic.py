@@ -1,11 +1,21 @@
-"""Fast exact executions on counts of light: noise, and conversion to ADC codes."""
+"""Fast exact executions on counts of light: noise, conversion to ADC codes, and their sum over the tiles.
+
+Without noise a block of rows goes through all tiles: the counts of one tile are converted while they are in the
+first-level cache (`vnni`) or in the second (`sgemm`), and where only the sum of the codes is wanted no code is stored.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sim.contract import Format
+from sim.kernels import Dot, MatrixKernel, dot
+from sim.kernels_blas import Sgemm
+from sim.kernels_epilogue import NO_TABLE, Epilogue, bytes_of, finish, shift_right
 from sim.kernels_jit import jit
+from sim.kernels_vnni import TILE_ROWS, Vnni, panels
 from sim.noise import MEAN, Noise
 
 
@@ -64,3 +74,179 @@ def add_noise(u: np.ndarray, noise: Noise, tile: int, tokens: int, tiles: int) -
 def convert(u: np.ndarray, offset: np.ndarray, shift: int, fmt: Format) -> int:
     """Counts int64 `[rows, N]` to ADC codes, in place; how many were clipped."""
     return int(_convert(u, offset, np.int64(shift), np.int64(fmt.high)))
+
+
+# -- without noise: all tiles of a block of rows --------------------------------------------------------------
+@jit
+def _store(acc, half, shift, highest, codes, tile):
+    """`codes[:, tile]` from the counts of a tile; how many were clipped. `half` holds offsets and rounding."""
+    kind = half.dtype.type
+    clipped = 0
+    for r in range(codes.shape[0]):
+        row, counts = codes[r, tile], acc[r]
+        beyond = kind(0)
+        for c in range(half.size):
+            v = shift_right(kind(kind(counts[c]) + half[c]), shift)
+            beyond = kind(beyond + kind((v < kind(0)) | (v > highest)))
+            row[c] = min(max(v, kind(0)), highest)
+        clipped += beyond
+    return clipped
+
+
+@jit
+def _accumulate(acc, half, shift, highest, total, rows):
+    """The codes of a tile added to `total`, which keeps them below 2^31 (`TileKernel.sums`)."""
+    kind, wide = half.dtype.type, total.dtype.type
+    for r in range(rows):
+        counts, sums = acc[r], total[r]
+        for c in range(half.size):
+            v = shift_right(kind(kind(counts[c]) + half[c]), shift)
+            sums[c] = wide(sums[c] + wide(min(max(v, kind(0)), highest)))
+
+
+@jit
+def _scale(total, rows, step):
+    for r in range(rows):
+        for c in range(total.shape[1]):
+            total[r, c] <<= step
+
+
+@jit
+def _load(x, inputs, a):
+    """Rows of codes as rows of tiles, each padded to a multiple of four codes; `a` is zero beyond."""
+    depth = -(-inputs // 4) * 4
+    for r in range(x.shape[0]):
+        if depth == inputs:
+            for k in range(x.shape[1]):
+                a[r, k] = x[r, k]
+        else:
+            for k in range(x.shape[1]):
+                a[r, k // inputs * depth + k % inputs] = x[r, k]
+
+
+@jit
+def _vnni_codes(x, inputs, weight, begins, ends, widths, a, acc, half, shift, highest, codes):
+    clipped = 0
+    for start in range(0, x.shape[0], a.shape[0]):
+        stop = min(start + a.shape[0], x.shape[0])
+        _load(x[start:stop], inputs, a)
+        for k in range(half.shape[0]):
+            panels(a[:, begins[k] : ends[k]], stop - start, weight[k], 0, widths, acc)
+            clipped += _store(acc, half[k], shift, highest, codes[start:stop], k)
+    return clipped
+
+
+@jit
+def _vnni_sums(
+    x, inputs, weight, begins, ends, widths, a, acc, half, shift, highest, total, step, vectors, limits, scaled, table, out
+):
+    for start in range(0, x.shape[0], a.shape[0]):
+        stop = min(start + a.shape[0], x.shape[0])
+        _load(x[start:stop], inputs, a)
+        total[:] = 0
+        for k in range(half.shape[0]):
+            panels(a[:, begins[k] : ends[k]], stop - start, weight[k], 0, widths, acc)
+            _accumulate(acc, half[k], shift, highest, total, stop - start)
+        _scale(total, stop - start, step)
+        finish(total, vectors, limits, scaled, False, table, out[start:stop])
+
+
+class TileKernel:
+    """Codes, or the requantised sum of the codes, of all tiles of a `PhotonicMac` without noise.
+
+    `kernels` are its matrix products, one a tile of `inputs` rows (the last holds what is left), whose constants and
+    back end are used; `suits` tells whether they are of a kind that runs here.
+    """
+
+    @staticmethod
+    def suits(kernels: Sequence[MatrixKernel], fmt: Format) -> bool:
+        """Whether all tiles have one back end, 8-bit codes for `vnni`, and sums in one piece for `sgemm`."""
+        products = [kernel.product for kernel in kernels]
+        if all(isinstance(p, Vnni) for p in products):
+            return fmt.bits <= 8
+        return all(isinstance(p, Dot) or (isinstance(p, Sgemm) and len(p.parts) == 1) for p in products)
+
+    def __init__(self, kernels: Sequence[MatrixKernel], inputs: int, shift: int, fmt: Format) -> None:
+        self.products, self.inputs = [kernel.product for kernel in kernels], inputs
+        self.half = np.stack([kernel.epilogue.vectors[2] for kernel in kernels])
+        kind = self.half.dtype.type
+        self.shift, self.highest = kind(shift), kind(fmt.high)
+        self.vnni = isinstance(self.products[0], Vnni)
+        if self.vnni:
+            depths = np.array([p.depth for p in self.products])
+            self.ends = np.cumsum(depths)
+            self.begins = self.ends - depths
+            self.packed = np.zeros((len(depths), max(p.packed.size for p in self.products)), np.int8)
+            for row, p in zip(self.packed, self.products, strict=True):
+                row[: p.packed.size] = p.packed
+
+    def codes(self, rows: np.ndarray, out: np.ndarray) -> int:
+        """Codes `[rows, C]` to ADC codes `out [rows, tiles, N]`; how many were clipped."""
+        if self.vnni:
+            return int(_vnni_codes(*self._vnni_arguments(rows), out))
+        clipped = 0
+
+        def store(k: int, acc: np.ndarray, part: slice) -> None:
+            nonlocal clipped
+            clipped += int(_store(acc, self.half[k], self.shift, self.highest, out[part], k))
+
+        self._walk(rows, store)
+        return clipped
+
+    def sums(self, rows: np.ndarray, step: int, epilogue: Epilogue, out: np.ndarray) -> None:
+        """Codes `[rows, C]` to `out [rows, N]`: the epilogue's result for `(sum of the ADC codes) << step`.
+
+        The epilogue's integer holds that sum.
+        """
+        kind = epilogue.vectors[0].dtype.type
+        last = (*epilogue.arguments(False, NO_TABLE)[:3], NO_TABLE, bytes_of(out))
+        if self.vnni:
+            arguments = self._vnni_arguments(rows)
+            total = np.empty((len(arguments[6]), out.shape[1]), kind)
+            _vnni_sums(*arguments, total, kind(step), *last)
+            return
+        total = np.empty((min(self._block, len(rows)), out.shape[1]), kind)
+
+        def add(k: int, acc: np.ndarray, part: slice) -> None:
+            count = len(acc)
+            if k == 0:
+                total[:count] = 0
+            _accumulate(acc, self.half[k], self.shift, self.highest, total, count)
+            if k == len(self.products) - 1:
+                _scale(total, count, kind(step))
+                epilogue(total[:count], out[part], False)
+
+        self._walk(rows, add)
+
+    def _vnni_arguments(self, rows: np.ndarray) -> tuple:
+        p = self.products[0]
+        block = max(TILE_ROWS, min(p.rows, -(-len(rows) // TILE_ROWS) * TILE_ROWS))
+        a, acc = np.zeros((block, self.ends[-1]), np.uint8), np.empty((block, p.columns), np.int32)
+        x = np.ascontiguousarray(rows).view(np.uint8)
+        constants = (self.half, self.shift, self.highest)
+        return x, self.inputs, self.packed, self.begins, self.ends, p.widths, a, acc, *constants
+
+    @property
+    def _block(self) -> int:
+        return self.products[0].rows
+
+    def _walk(self, rows: np.ndarray, take: Callable[[int, np.ndarray, slice], None]) -> None:
+        """`take(tile, its counts, which rows)` for block after block, and tile after tile of a block."""
+        block, outputs = min(self._block, len(rows)), self.half.shape[1]
+        sums = {}
+        for start in range(0, len(rows), self._block):
+            part = slice(start, min(start + self._block, len(rows)))
+            given: dict[type, np.ndarray] = {}
+            for k, p in enumerate(self.products):
+                here = slice(k * self.inputs, (k + 1) * self.inputs)
+                real, accumulator = (p.real, p.real) if isinstance(p, Sgemm) else (p.term, p.sum)
+                if real not in given:
+                    given[real] = rows[part].astype(real)
+                if accumulator not in sums:
+                    sums[accumulator] = np.empty((block, outputs), accumulator)
+                x, acc = given[real][:, here], sums[accumulator][: part.stop - start]
+                if isinstance(p, Sgemm):
+                    np.matmul(x, p.parts[0][1], out=acc)
+                else:
+                    dot(x, p.packed, acc)
+                take(k, acc, part)

@@ -122,18 +122,12 @@ _tile1, _tile2, _tile3 = (_tile(vectors) for vectors in (1, 2, 3))
 
 
 @jit
-def products(x, flip, weight, widths, a, acc):
-    """`acc[r, n] = sum_k (x[r, k] xor flip) * weight[n, k]` for one block of rows.
+def panels(a, rows, weight, start, widths, acc):
+    """`acc[r, n] = sum_k a[r, k] * weight[n, k]`, unsigned by signed; the panels of the weight begin at `start`.
 
-    x uint8 `[rows, K]`; weight and widths from `pack`; `a` uint8 scratch `[rows padded to 8, K padded to 4]`, zero
-    beyond K; acc int32 `[rows padded to 8, N padded to 16]`, of which rows beyond x's hold rubbish.
+    a uint8 `[rows padded to 8, K padded to 4]`, contiguous along K; acc and widths as in `products`.
     """
-    rows, inputs = x.shape
-    for r in range(rows):
-        for k in range(inputs):
-            a[r, k] = x[r, k] ^ flip
-    steps = a.shape[1] // 4
-    start, column = 0, 0
+    steps, column = a.shape[1] // 4, 0
     for p in range(widths.size):
         vectors = widths[p]
         for r in range(0, rows, 8):
@@ -145,6 +139,20 @@ def products(x, flip, weight, widths, a, acc):
                 _tile1(a, r, weight, start, steps, acc, column)
         start += steps * 64 * vectors
         column += 16 * vectors
+
+
+@jit
+def products(x, flip, weight, widths, a, acc):
+    """`acc[r, n] = sum_k (x[r, k] xor flip) * weight[n, k]` for one block of rows.
+
+    x uint8 `[rows, K]`; weight and widths from `pack`; `a` uint8 scratch `[rows padded to 8, K padded to 4]`, zero
+    beyond K; acc int32 `[rows padded to 8, N padded to 16]`, of which rows beyond x's hold rubbish.
+    """
+    rows, inputs = x.shape
+    for r in range(rows):
+        for k in range(inputs):
+            a[r, k] = x[r, k] ^ flip
+    panels(a, rows, weight, 0, widths, acc)
 
 
 def pack(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
