@@ -325,6 +325,8 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
     """A client of the scheduler at that address, or of one that ends with it."""
     from distributed import Client, LocalCluster
 
+    # what goes wrong in a point is raised; what Dask logs of it, or of an interruption, only hides that
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
         options = {"threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
         with (
