@@ -17,6 +17,8 @@ import itertools
 import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -329,10 +331,9 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
         options = {"threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
-        with (
-            LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options) as cluster,
-            Client(cluster) as client,
-        ):
+        with _uninterrupted():
+            cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options)
+        with cluster, Client(cluster) as client:
             yield client
         return
     try:
@@ -350,6 +351,19 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
                 f"sweep: the scheduler at {scheduler} has no worker; start one with `dask worker {scheduler}`"
             ) from error
         yield client
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started within do not hear Ctrl-C, which a terminal sends to all: this one hears it and ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where signals cannot be set
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # -- files ---------------------------------------------------------------------------------------------
