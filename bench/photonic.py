@@ -4,7 +4,8 @@
 
 16384 x 192 -> 96, 8-bit codes of light and signed weights within 8 bits (their rails are open by turns), tiles of 16
 rows and of 64. Measured against numpy tile by tile: int32 product, shift, clip; and the same with a float32 product.
-Every candidate gives the same codes. Targets: 30 times numpy's int32 product with the intrinsic, 10 times without.
+Every candidate gives the same codes. Targets: 30 times numpy's int32 product with the intrinsic, 10 times without,
+where `sgemm` is chosen; `numba`, the readable one that runs any width, is shown beside them and has no target.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from sim.tile_sum import TileSum
 
 TOKENS, IMAGES, INPUTS, OUTPUTS = 64, 256, 192, 96
 CODES = Format(8, signed=False)
-TARGETS = {"vnni": 30.0, "sgemm": 10.0, "numba": 10.0}
+TARGETS = {"vnni": 30.0, "sgemm": 10.0}
 PLAIN, REAL = "numpy int32 product", "numpy sgemm"
 
 
 def array(rows: int) -> PhotonicMac:
-    """An array whose windows lie in the middle of the light and clip one in some twenty codes."""
+    """An array whose windows lie in the middle of the light and clip about one code in eight."""
     rng = np.random.default_rng(0)
     weight = rng.integers(-128, 128, (OUTPUTS, INPUTS))
     plus, minus = np.maximum(weight, 0), np.maximum(-weight, 0)
-    deviation = int(np.sqrt(rows) * 74 * 147)  # of a tile's count, for codes and weights that are evenly spread
-    shift = (4 * deviation).bit_length() - 8
+    deviation = int(np.sqrt(rows) * 74 * 74)  # of a tile's count, for codes and weights that are evenly spread
+    shift = (2 * deviation).bit_length() - 8
     starts = np.arange(0, INPUTS, rows)
     middle = (np.add.reduceat(plus, starts, axis=1) + np.add.reduceat(minus, starts, axis=1)).T * CODES.high // 2
     kind = TensorType((TOKENS, INPUTS), CODES)
@@ -86,12 +87,20 @@ def programs(rows: int) -> tuple[Program, Program, Numpy]:
     return *made, Numpy(mac, total)
 
 
+def runner(program: Program) -> Callable[[np.ndarray], np.ndarray]:
+    """The array alone by its own `run`, which counts the clipped codes too; a longer program as a whole."""
+    if len(program.nodes) > 1:
+        return program
+    operation = program.nodes[0].operation
+    return lambda x: operation.run(x)[0]
+
+
 def compared(title: str, program: Program, plain: Callable[..., np.ndarray], x: np.ndarray) -> list[Row]:
     """One row a candidate, its speed-up over numpy's int32 product from medians."""
     candidates = {PLAIN: lambda: plain(x), REAL: lambda: plain(x, real=True)}
     for name in backends():
-        copy = with_backend(program, name, x[:1])
-        candidates[f"bittrue, {name}"] = lambda copy=copy: copy(x)
+        run = runner(with_backend(program, name, x[:1]))
+        candidates[f"bittrue, {name}"] = lambda run=run: run(x)
     expected = plain(x).reshape(-1)
     if not np.array_equal(expected[: 4 * len(expected) // IMAGES], program.reference(x[:4]).reshape(-1)):
         raise AssertionError(f"{title}: numpy gives other codes than the reference")
@@ -125,6 +134,6 @@ def measure() -> list[Row]:
     for size in (16, 64):
         alone, summed, plain = programs(size)
         clipped = np.mean(np.isin(plain.codes(x), (0, 255)))
-        rows += compared(f"tiles of {size} rows, {100 * clipped:.1f} % at an end", alone, plain.codes, x)
+        rows += compared(f"tiles of {size} rows, {100 * clipped:.1f} % clipped", alone, plain.codes, x)
         rows += compared(f"tiles of {size} rows and their sum", summed, plain.sums, x)
     return rows

@@ -87,15 +87,16 @@ def _store(acc, half, shift, highest, codes, tile):
         beyond = kind(0)
         for c in range(half.size):
             v = shift_right(kind(kind(counts[c]) + half[c]), shift)
-            beyond = kind(beyond + kind((v < kind(0)) | (v > highest)))
-            row[c] = min(max(v, kind(0)), highest)
+            code = min(max(v, kind(0)), highest)
+            beyond = kind(beyond + kind(v != code))
+            row[c] = code
         clipped += beyond
     return clipped
 
 
 @jit
 def _accumulate(acc, half, shift, highest, total, rows):
-    """The codes of a tile added to `total`, which keeps them below 2^31 (`TileKernel.sums`)."""
+    """The codes of a tile added to `total`, whose integer holds the sum of all tiles."""
     kind, wide = half.dtype.type, total.dtype.type
     for r in range(rows):
         counts, sums = acc[r], total[r]
@@ -137,9 +138,8 @@ def _vnni_codes(x, inputs, weight, begins, ends, widths, a, acc, half, shift, hi
 
 
 @jit
-def _vnni_sums(
-    x, inputs, weight, begins, ends, widths, a, acc, half, shift, highest, total, step, vectors, limits, scaled, table, out
-):
+def _vnni_sums(x, inputs, weight, begins, ends, widths, a, acc, half, shift, highest, total, step, last):
+    vectors, limits, scaled, table, out = last
     for start in range(0, x.shape[0], a.shape[0]):
         stop = min(start + a.shape[0], x.shape[0])
         _load(x[start:stop], inputs, a)
@@ -199,11 +199,11 @@ class TileKernel:
         The epilogue's integer holds that sum.
         """
         kind = epilogue.vectors[0].dtype.type
-        last = (*epilogue.arguments(False, NO_TABLE)[:3], NO_TABLE, bytes_of(out))
+        last = (epilogue.vectors, epilogue.limits, epilogue.scaled, NO_TABLE, bytes_of(out))
         if self.vnni:
             arguments = self._vnni_arguments(rows)
             total = np.empty((len(arguments[6]), out.shape[1]), kind)
-            _vnni_sums(*arguments, total, kind(step), *last)
+            _vnni_sums(*arguments, total, kind(step), last)
             return
         total = np.empty((min(self._block, len(rows)), out.shape[1]), kind)
 
@@ -248,5 +248,5 @@ class TileKernel:
                 if isinstance(p, Sgemm):
                     np.matmul(x, p.parts[0][1], out=acc)
                 else:
-                    dot(x, p.packed, acc)
+                    dot(np.ascontiguousarray(x), p.packed, acc)
                 take(k, acc, part)

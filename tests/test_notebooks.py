@@ -9,10 +9,17 @@ nbformat = pytest.importorskip("nbformat")
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-#: What every notebook must have printed: that nothing differs, and where the fault that it makes was found.
+#: What every notebook must have printed: that nothing differs, and that the fault that it makes was found.
 PRINTED = {
     "fs_neurons": ("0 differ", "first divergence: neurons_1 (fsneuron)"),
     "lerp_psa": ("0 differ", "first divergence: blocks_0_mlp_first (linear)"),
+    "photonic": (
+        "450 of 450 predictions agree",
+        "one seed twice: 0 logits differ",
+        "100 images with noise and stalls: 0 differ",
+        "image 41: 0 of 10 logits differ",
+        "found: RTL (compiled)",
+    ),
 }
 
 
