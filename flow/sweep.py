@@ -15,12 +15,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -30,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from flow import cluster, stages, steps, sweep_figure
 from flow import recipe as recipes
-from flow import stages, steps, sweep_figure
 from flow.recipe import Recipe
 from flow.training import data_of
 from models.photonic_settings import Array, Calibrate
@@ -45,8 +41,6 @@ if TYPE_CHECKING:
 JSON, PICTURE = "sweep.json", "sweep.svg"
 #: What decides a point besides its settings.
 CODE, PACKAGES = ("sim", "models", "flow/sweep.py"), ("numpy", "numba", "torch")
-#: Seconds to wait for a scheduler and for its first worker.
-PATIENCE = 30
 SECTIONS = ("array", "calibrate")
 Tell = Callable[[str, float, float], None]
 
@@ -310,7 +304,7 @@ def _evaluated(
         return
     from distributed import as_completed
 
-    with _client(scheduler, min(workers or os.cpu_count() or 1, len(points))) as client:
+    with cluster.client(scheduler, min(workers or os.cpu_count() or 1, len(points))) as client:
         common = client.scatter(shared, broadcast=True, hash=False)
         running = {client.submit(evaluate, point.task, common, pure=False): point for point in points}
         for future in as_completed(running):
@@ -320,50 +314,6 @@ def _evaluated(
             if error is not None:
                 raise BittrueError(f"sweep: at {point}: a worker failed ({type(error).__name__}: {error})") from error
             yield point, future.result()
-
-
-@contextmanager
-def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
-    """A client of the scheduler at that address, or of one that ends with it."""
-    from distributed import Client, LocalCluster
-
-    # what goes wrong in a point is raised; what Dask logs of it, or of an interruption, only hides that
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    if scheduler is None:
-        options = {"threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
-        with _uninterrupted():
-            cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options)
-        with cluster, Client(cluster) as client:
-            yield client
-        return
-    try:
-        client = Client(scheduler, timeout=PATIENCE)
-    except (OSError, ValueError) as error:
-        raise BittrueError(
-            f"sweep: no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler`, or leave "
-            "--scheduler out to use this machine"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=PATIENCE)
-        except TimeoutError as error:
-            raise BittrueError(
-                f"sweep: the scheduler at {scheduler} has no worker; start one with `dask worker {scheduler}`"
-            ) from error
-        yield client
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes started within do not hear Ctrl-C, which a terminal sends to all: this one hears it and ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where signals cannot be set
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # -- files ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from flow import cli, recipe, steps, sweep, sweep_figure
+from flow import cli, cluster, recipe, steps, sweep, sweep_figure
 from models import photonic_lower, storage  # noqa: F401  (the former teaches `models.lower` the photonic layers)
 from models.data import load
 from models.lower import lower
@@ -28,8 +28,8 @@ IMAGES = 40
 @pytest.fixture(scope="module")
 def address():
     """A scheduler with one worker in this process: what a cluster is to the command, without starting processes."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
-        yield cluster.scheduler_address
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as local:
+        yield local.scheduler_address
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def _aged(values, kind=sweep.Task):
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(flow, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "PATIENCE", 1)
+    monkeypatch.setattr(cluster, "PATIENCE", 1)
     with pytest.raises(BittrueError, match="no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
         swept(flow, "tcp://127.0.0.1:9", out=tmp_path)
     with (
