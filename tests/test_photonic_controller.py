@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -473,8 +474,9 @@ def test_compiled_mutation_is_caught():
     program = photonic_network(noise=True)
     system = PhotonicSystem(program, ARRAY)
     text = emit(system, registers=False)
-    broken = text.replace("<< 2'h3", "<< 2'h2")
-    x = images(program, 20)
+    word = re.search(r"( weights\[0\] = 12'h)(\w+);", text)
+    broken = text.replace(word[0], f"{word[1]}{int(word[2], 16) ^ 4:03x};")
+    x = images(program, 200)
     assert broken != text
     with pytest.raises(BittrueError, match="expected"):
         CompiledRtl(broken, [system.input], system.output).run(x).check(program(x))
