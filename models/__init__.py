@@ -2,6 +2,5 @@
 
 import os
 
-# Read when torch is loaded: threads that wait give up their core. Spinning, two trainings side by side on two cores
-# took several times as long as one after the other.
+# Read when torch is loaded: threads that wait give up their core to the other processes of a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
