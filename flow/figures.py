@@ -102,7 +102,9 @@ def curves(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         values = [float(epoch[key]) for epoch in series[name]]
         low, high = min(values), max(values)
         low, high = (0.0, high) if key == "loss" else (low, high)
-        span = (high - low) or 1.0
+        if high == low:  # a flat line lies in the middle of a narrow axis
+            low, high = max(0.0, low - 0.01), low + 0.01
+        span = high - low
         inner = width - left
         title = f"{name}: {'training loss' if key == 'loss' else 'validation accuracy'}"
         parts.append(text(x0, y0 - 9, title, 12, INK, "start", True))

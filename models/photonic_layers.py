@@ -15,6 +15,7 @@ Source: Kirtas, Passalis, Pleros and Tefas, arXiv 2310.01084.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,7 @@ def integer_rails(positive: np.ndarray, negative: np.ndarray, bias: np.ndarray, 
     return IntegerForm(*rails, shift, int(top))
 
 
-class NonNegative(nn.Module):
+class NonNegative(nn.Module, ABC):
     """What both layers share: the rails, what is added and taken off, and the watch over the inputs.
 
     weight_positive, weight_negative   parameters of the signed weight's shape
@@ -157,9 +158,9 @@ class NonNegative(nn.Module):
         """The inputs with the border that the layer's padding puts around them."""
         return x
 
+    @abstractmethod
     def weigh(self, x: Tensor, weight: Tensor) -> Tensor:
         """The sums of framed inputs with a weight of the layer's shape."""
-        raise NotImplementedError
 
     def _per_output(self, values: Tensor) -> Tensor:
         """Numbers `[N]` in the shape that adds to what `weigh` gives."""
