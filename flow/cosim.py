@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cocotb_tools.config
 import numpy as np
@@ -88,24 +89,12 @@ def run(
     Returns a run whose `errors` tell protocol errors and deadlock, and whose outputs may differ: `RtlRun.check`
     raises either. A simulator that is absent, refuses the Verilog or crashes is a `BittrueError`.
     """
-    if simulator not in SIMULATORS:
-        raise BittrueError(f"no simulator is named {simulator!r}; use one of {', '.join(SIMULATORS)}")
-    if waves and folder is None:
-        raise BittrueError("waveforms need a folder to be kept in; give one")
+    check_simulator(simulator, waves, folder)
     inputs = tuple(inputs)
     words = check_batch(inputs, [x] if isinstance(x, np.ndarray) else list(x))
     check_limits(watchdog, max_cycles)
-    job = {
-        "inputs": [_describe(port) for port in inputs],
-        "output": _describe(output),
-        "frames": len(words[0]),
-        "idle": probability(idle, "idle"),
-        "backpressure": probability(backpressure, "backpressure"),
-        "seed": seed,
-        "watchdog": watchdog,
-        "max_cycles": max_cycles or 0,
-        "kernel": str(Path(kernel).resolve()) if kernel is not None else None,
-    }
+    job = describe_job(inputs, output, len(words[0]), idle, backpressure, seed, watchdog, max_cycles)
+    job["kernel"] = str(Path(kernel).resolve()) if kernel is not None else None
     arrays = {f"input{k}": w.reshape(len(w), -1) for k, w in enumerate(words)}
     if expected is not None:
         arrays["expected"] = output.pack(expected).reshape(-1, output.beat_bytes)
@@ -114,6 +103,38 @@ def run(
     build = _build(verilog, (*inputs, output), simulator, waves, Path(cache or default_cache()))
     with _folder(folder) as place:
         return _simulate(build, place, job, arrays, inputs, output, simulator, waves)
+
+
+def check_simulator(simulator: str, waves: bool, folder: Path | None) -> None:
+    """Refuse a simulator that there is not, and waveforms without a place."""
+    if simulator not in SIMULATORS:
+        raise BittrueError(f"no simulator is named {simulator!r}; use one of {', '.join(SIMULATORS)}")
+    if waves and folder is None:
+        raise BittrueError("waveforms need a folder to be kept in; give one")
+
+
+def describe_job(
+    inputs: Sequence[StreamPort],
+    output: StreamPort,
+    frames: int,
+    idle: float,
+    backpressure: float,
+    seed: int,
+    watchdog: int,
+    max_cycles: int | None,
+) -> dict[str, Any]:
+    """What the test bench is told of the ports, the batch and the stalls."""
+    return {
+        "inputs": [_describe(port) for port in inputs],
+        "output": _describe(output),
+        "frames": frames,
+        "idle": probability(idle, "idle"),
+        "backpressure": probability(backpressure, "backpressure"),
+        "seed": seed,
+        "watchdog": watchdog,
+        "max_cycles": max_cycles or 0,
+        "kernel": None,
+    }
 
 
 def _describe(port: StreamPort) -> dict[str, object]:

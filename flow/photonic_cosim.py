@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flow.cosim import SIMULATORS, WATCHDOG, _build, _describe, _folder, _simulate
-from flow.rtl_run import RtlRun, check_batch, check_limits, probability
+from flow.cosim import WATCHDOG, _build, _folder, _simulate, check_simulator, describe_job
+from flow.rtl_run import RtlRun, check_batch, check_limits
 from flow.verilate import default_cache
 from rtl.photonic_system import PhotonicSystem, emit
 from sim.errors import BittrueError
@@ -78,29 +78,14 @@ def run(
 
     BittrueError for a system without twin or whose weights are streamed, and as in `flow.cosim.run`.
     """
-    if simulator not in SIMULATORS:
-        raise BittrueError(f"no simulator is named {simulator!r}; use one of {', '.join(SIMULATORS)}")
-    if waves and folder is None:
-        raise BittrueError("waveforms need a folder to be kept in; give one")
+    check_simulator(simulator, waves, folder)
     if system.twin is None or system.streamed:
         raise BittrueError("photonic system: cocotb drives a controller with its twin, and with its weights in memory")
     check_limits(watchdog, max_cycles)
     (words,) = check_batch((system.input,), [x])
-    job = {
-        "inputs": [_describe(system.input)],
-        "output": _describe(system.output),
-        "frames": len(words),
-        "idle": probability(idle, "idle"),
-        "backpressure": probability(backpressure, "backpressure"),
-        "seed": seed,
-        "watchdog": watchdog,
-        "max_cycles": max_cycles or 0,
-        "kernel": None,
-        **{
-            name: [asdict(access) for access in accesses]
-            for name, accesses in (("before", before), ("during", during), ("after", after))
-        },
-    }
+    job = describe_job((system.input,), system.output, len(words), idle, backpressure, seed, watchdog, max_cycles)
+    for name, accesses in (("before", before), ("during", during), ("after", after)):
+        job[name] = [asdict(access) for access in accesses]
     arrays = {"input0": words.reshape(len(words), -1)}
     if expected is not None:
         arrays["expected"] = system.output.pack(expected).reshape(-1, system.output.beat_bytes)
