@@ -7,19 +7,17 @@ logits = W x + b
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from models.activations import activation
-from models.data import Data, encode
+from models.data import encode
+from models.network import ImageNetwork
 from models.resmlp import INPUT_SCALE
 from models.settings import Perceptron
 
 
-class Mlp(nn.Module):
+class Mlp(ImageNetwork):
     """The network in the module's docstring.
 
     network   sizes of the hidden layers, and their function
@@ -31,32 +29,16 @@ class Mlp(nn.Module):
     `[B, classes]`; one code step is worth 1/128.
     """
 
+    settings = Perceptron
+
     def __init__(self, network: Perceptron, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
-        super().__init__()
-        self.network, self.shape, self.classes, self.gain = network, tuple(shape), classes, gain
+        super().__init__(network, shape, classes, gain)
         self.features = int(np.prod(shape))
         sizes = (self.features, *network.hidden)
         self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True))
         self.norms = nn.ModuleList(nn.BatchNorm1d(n) if network.norm else nn.Identity() for n in network.hidden)
         self.functions = nn.ModuleList(activation(network.nonlinearity) for _ in network.hidden)
         self.classifier = nn.Linear(sizes[-1], classes)
-
-    @classmethod
-    def for_data(cls, network: Perceptron, data: Data, seed: int | None = None) -> Mlp:
-        """A network for a data set; `seed` fixes its initial parameters without touching torch's generator."""
-        with torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            return cls(network, data.shape, len(data.classes), data.gain)
-
-    def describe(self) -> dict[str, Any]:
-        """JSON values from which `from_description` builds the network, without its parameters."""
-        network = self.network.model_dump(mode="json")
-        return {"network": network, "shape": list(self.shape), "classes": self.classes, "gain": self.gain}
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> Mlp:
-        return cls(Perceptron(**values["network"]), tuple(values["shape"]), values["classes"], values["gain"])
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 `[n, h, w, channels]` as codes int8 `[n, h * w * channels]`, pixels in raster order."""

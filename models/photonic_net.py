@@ -7,13 +7,10 @@ logits = W x + b
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from models.data import Data
+from models.network import ImageNetwork
 from models.photonic_activations import activation
 from models.photonic_settings import PhotonicPerceptron
 from sim.errors import BittrueError
@@ -24,7 +21,7 @@ TOP = 255
 _LUMINANCE = (19595, 38470, 7471)
 
 
-class SimpleMLP(nn.Module):
+class SimpleMLP(ImageNetwork):
     """The network in the module's docstring, 784-100-200-10 on 28x28 images.
 
     network   sizes of the hidden layers, and their function
@@ -36,9 +33,10 @@ class SimpleMLP(nn.Module):
     `[B, classes]`; the logarithm of a softmax belongs to the loss. Weights are drawn by Xavier's normal rule.
     """
 
+    settings = PhotonicPerceptron
+
     def __init__(self, network: PhotonicPerceptron, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
-        super().__init__()
-        self.network, self.shape, self.classes, self.gain = network, tuple(shape), classes, gain
+        super().__init__(network, shape, classes, gain)
         height, width, channels = self.shape
         if network.grey and channels != 3:
             raise BittrueError(f"SimpleMLP: grey levels are made of 3 colours, the images have {channels} channels")
@@ -49,24 +47,6 @@ class SimpleMLP(nn.Module):
         self.classifier = nn.Linear(sizes[-1], classes)
         for linear in (*self.hidden, self.classifier):
             nn.init.xavier_normal_(linear.weight)
-
-    @classmethod
-    def for_data(cls, network: PhotonicPerceptron, data: Data, seed: int | None = None) -> SimpleMLP:
-        """A network for a data set; `seed` fixes its initial parameters without touching torch's generator."""
-        with torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            return cls(network, data.shape, len(data.classes), data.gain)
-
-    def describe(self) -> dict[str, Any]:
-        """JSON values from which `from_description` builds the network, without its parameters."""
-        network = self.network.model_dump(mode="json")
-        return {"network": network, "shape": list(self.shape), "classes": self.classes, "gain": self.gain}
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> SimpleMLP:
-        network = PhotonicPerceptron(**values["network"])
-        return cls(network, tuple(values["shape"]), values["classes"], values["gain"])
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 `[n, h, w, channels]` as codes uint8 `[n, features]`, pixels in raster order."""

@@ -13,34 +13,21 @@ larger than its result.
 from __future__ import annotations
 
 import copy
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from models import storage
 from models.data import Data, Split
 from models.photonic_net import SimpleMLP
 from models.photonic_optim import CSGD, NNSGD
 from models.photonic_settings import Calibrate, PhotonicPerceptron, PhotonicTrain, architecture
 from models.photonic_transform import NonNegativeNetwork, transform
-from models.train import (
-    Epoch,
-    Progress,
-    accuracy,
-    default_device,
-    flushed_denormals,
-    identity_of,
-    predict,
-    resume,
-)
+from models.precision import full_precision
+from models.train import Epoch, Progress, optimize, predict
 from sim.errors import BittrueError
 
 Report = Callable[[Progress], None]
@@ -79,25 +66,6 @@ class Outcome:
     history: tuple[Epoch, ...]
     non_negative_history: tuple[Epoch, ...]
     before: float | None
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Within, float32 is float32: no TF32, no bfloat16, no autocast. Afterwards all is as it was."""
-    backends = torch.backends
-    switches = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-    switches += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-    before = [switch.fp32_precision for switch in switches]
-    with ExitStack() as stack:
-        for device in ("cpu", "cuda"):
-            stack.enter_context(torch.autocast(device, enabled=False))
-        try:
-            for switch in switches:
-                switch.fp32_precision = "ieee"
-            yield
-        finally:
-            for switch, value in zip(switches, before, strict=True):
-                switch.fp32_precision = value
 
 
 def compare(regular: nn.Module, twin: NonNegativeNetwork, split: Split) -> Agreement:
@@ -207,54 +175,17 @@ def descend(
     progress: Report | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train in place at constant rates; the last batch of an epoch may be smaller. The model is on the CPU afterwards.
-
-    With `checkpoint`, the state after each epoch is kept in that file and continued from it, to the same weights bit
-    for bit.
-    """
-    device = torch.device(device) if device is not None else default_device()
-    identity = identity_of(model, data, settings, stage)
-    model.to(device)
-    # one float32 tensor of codes on the device: nothing is converted or moved in an epoch
-    codes = torch.from_numpy(model.encode(data.train.images)).to(device, torch.float32)
-    labels = torch.from_numpy(np.array(data.train.labels)).to(device)
-    steps = math.ceil(len(codes) / settings.batch)
-    history = resume(checkpoint, identity, model, optimizer)
-    with full_precision(), flushed_denormals():
-        for epoch in range(len(history), epochs):
-            begin, total = time.perf_counter(), 0.0
-            model.train()
-            order = _order(len(codes), settings, epoch, device)
-            for step in range(steps):
-                here = slice(step * settings.batch, (step + 1) * settings.batch)
-                chosen = here if order is None else order[here]
-                value = cross_entropy(model(codes[chosen]), labels[chosen])
-                optimizer.zero_grad()
-                value.backward()
-                optimizer.step()
-                number = value.item()
-                if not math.isfinite(number):
-                    raise BittrueError(
-                        f"{stage}: the loss is {number} in epoch {epoch + 1}, step {step + 1}, so the training "
-                        "diverged; use a smaller learning rate"
-                    )
-                total += number
-                if progress is not None:
-                    last = history[-1] if history else None
-                    progress(Progress(stage, epoch + 1, epochs, step + 1, steps, total / (step + 1), last))
-            seconds = time.perf_counter() - begin
-            history.append(Epoch(total / steps, accuracy(model, data.val), seconds))
-            if checkpoint is not None:
-                content = {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                storage.write(checkpoint, "checkpoint", content | {"history": [asdict(e) for e in history]})
-    model.to("cpu").eval()
-    return tuple(history)
-
-
-def _order(images: int, settings: PhotonicTrain, epoch: int, device: torch.device) -> torch.Tensor | None:
-    """The order of an epoch's images, drawn from (seed, epoch); None is the order of the data set."""
-    if not settings.shuffle:
-        return None
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed * 1_000_003 + epoch)
-        return torch.randperm(images).to(device)
+    """`models.train.optimize` as published: constant rates, and the last batch of an epoch may be smaller."""
+    return optimize(
+        model,
+        data,
+        settings,
+        optimizer,
+        epochs=epochs,
+        stage=stage,
+        shuffle=settings.shuffle,
+        drop_last=False,
+        checkpoint=checkpoint,
+        progress=progress,
+        device=device,
+    )

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from models.data import Data
 from models.integer import Step
 from models.settings import Qat
-from models.train import Epoch, Progress, optimize
+from models.train import Epoch, Progress, cosine, optimize
 
 
 def fit(
@@ -27,7 +27,7 @@ def fit(
     """Train a network of integer layers in place: cross entropy of its logits times their `scale`.
 
     Scales stay as they were set unless `settings.learn_scales`; fixed ones, as the input's, always do. See
-    `models.train.fit`.
+    `models.train.optimize`.
     """
     every = [m for m in model.modules() if isinstance(m, Step)]
     steps = [step.log for step in every if not step.fixed]
@@ -38,16 +38,18 @@ def fit(
     if settings.learn_scales:
         groups.append({"params": steps, "lr": settings.scale_lr})
 
-    def loss(network: nn.Module, codes: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(network(codes) * network.scale, labels)
+    def loss(codes: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(codes * model.scale, labels)
 
     return optimize(
         model,
         data,
         settings,
-        groups,
+        torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True),
+        epochs=settings.epochs,
         stage="qat",
         loss=loss,
+        schedule=cosine,
         checkpoint=checkpoint,
         progress=progress,
         device=device,

@@ -15,14 +15,13 @@ Source: Touvron et al., "ResMLP", 2021; with PSA: Singh et al., ACM TRETS 18(2),
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.activations import activation
-from models.data import Data, encode
+from models.data import encode
+from models.network import ImageNetwork
 from models.psa import LerpPsa, Psa
 from models.settings import Network
 from sim.errors import BittrueError
@@ -102,7 +101,7 @@ class Block(nn.Module):
         return self.mlp(self.token(x))
 
 
-class ResMLP(nn.Module):
+class ResMLP(ImageNetwork):
     """The network in the module's docstring.
 
     network   its geometry
@@ -114,38 +113,22 @@ class ResMLP(nn.Module):
     `[B, classes]`; one code step is worth 1/128.
     """
 
+    settings = Network
+
     def __init__(self, network: Network, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
-        super().__init__()
+        super().__init__(network, shape, classes, gain)
         height, width, colours = shape
         if height % network.patch or width % network.patch:
             raise BittrueError(
                 f"network: patch {network.patch} does not tile images of {height} x {width}; "
                 "choose one that divides both"
             )
-        self.network, self.shape, self.classes, self.gain = network, tuple(shape), classes, gain
         self.tokens = (height // network.patch) * (width // network.patch)
         self.features = network.patch**2 * colours
         self.embed = nn.Linear(self.features, network.embed)
         self.blocks = nn.ModuleList(Block(network, self.tokens) for _ in range(network.blocks))
         self.norm = Norm(network.embed)
         self.classifier = nn.Linear(network.embed, classes)
-
-    @classmethod
-    def for_data(cls, network: Network, data: Data, seed: int | None = None) -> ResMLP:
-        """A network for a data set; `seed` fixes its initial parameters without touching torch's generator."""
-        with torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            return cls(network, data.shape, len(data.classes), data.gain)
-
-    def describe(self) -> dict[str, Any]:
-        """JSON values from which `from_description` builds the network, without its parameters."""
-        network = self.network.model_dump()
-        return {"network": network, "shape": list(self.shape), "classes": self.classes, "gain": self.gain}
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> ResMLP:
-        return cls(Network(**values["network"]), tuple(values["shape"]), values["classes"], values["gain"])
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 `[n, h, w, channels]` as codes int8 `[n, tokens, features]`."""

@@ -1,12 +1,17 @@
-"""Training by AdamW with a cosine schedule: progress, seed, checkpoints, resume; a GPU when there is one.
+"""Training: one loop for every network, with progress, seed, checkpoints and resume; a GPU when there is one.
 
 A network is any module with
 
     encode(images)      images uint8 `[n, h, w, channels]` -> integer codes `[n, ...]`
     forward(codes)      codes `[B, ...]` -> logits `[B, classes]`
 
-Everything random in an epoch is drawn from a generator seeded by (seed, epoch), so a run that was interrupted
-and resumed after any epoch ends with the same weights, bit for bit, as one that was not.
+and where the logits depend on which images these are, as they do with noise, with `counts_frames = True` and
+
+    forward(codes, first)   `first` is the index of the batch's first image: in evaluation its place in the set, in
+                            training the number of those that were in front of it since the training began
+
+What is random in an epoch is drawn from a generator seeded by (seed, epoch), or belongs to the index of an image, so a
+run that was interrupted and resumed after any epoch ends with the same weights, bit for bit, as one that was not.
 """
 
 from __future__ import annotations
@@ -15,11 +20,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ from torch.nn.functional import cross_entropy
 
 from models import storage
 from models.data import Data, Split
+from models.precision import flushed_denormals, full_precision
 from models.settings import Settings, Train
 from sim.errors import BittrueError
 
@@ -57,11 +61,24 @@ class Progress:
     last: Epoch | None
 
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+#: From logits and labels.
+Loss = Callable[[Tensor, Tensor], Tensor]
+#: From the share of a training that is done, 0..1, to a factor on the learning rates.
+Schedule = Callable[[float], float]
+
+
+def cosine(share: float) -> float:
+    """From 1 down to 0."""
+    return 0.5 * (1 + math.cos(math.pi * share))
 
 
 def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def logits(model: nn.Module, codes: Tensor, first: int) -> Tensor:
+    """Logits of a batch whose first image has this index."""
+    return model(codes, first) if getattr(model, "counts_frames", False) else model(codes)
 
 
 def predict(model: nn.Module, images: np.ndarray, device: torch.device | None = None) -> np.ndarray:
@@ -71,7 +88,8 @@ def predict(model: nn.Module, images: np.ndarray, device: torch.device | None = 
     model.eval()
     codes = torch.from_numpy(model.encode(images))
     with torch.inference_mode():
-        parts = [model(part.to(device)).cpu() for part in codes.split(EVALUATION_BATCH)]
+        starts = range(0, max(len(codes), 1), EVALUATION_BATCH)
+        parts = [logits(model, codes[k : k + EVALUATION_BATCH].to(device), k).cpu() for k in starts]
     model.train(training)
     return torch.cat(parts).numpy()
 
@@ -90,14 +108,19 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Epoch, ...]:
-    """Train in place with cross entropy and give the epochs; the model is on the CPU afterwards.
-
-    With `checkpoint`, the state after each epoch is kept in that file, and a file that is already there, left
-    by an interrupted run of the same settings, is continued.
-    """
-    groups = [{"params": list(model.parameters()), "lr": settings.lr}]
+    """Train in place by AdamW with a cosine schedule, and give the epochs; see `optimize`."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     return optimize(
-        model, data, settings, groups, stage="train", checkpoint=checkpoint, progress=progress, device=device
+        model,
+        data,
+        settings,
+        optimizer,
+        epochs=settings.epochs,
+        stage="train",
+        schedule=cosine,
+        checkpoint=checkpoint,
+        progress=progress,
+        device=device,
     )
 
 
@@ -105,41 +128,51 @@ def optimize(
     model: nn.Module,
     data: Data,
     settings: Settings,
-    groups: list[dict[str, Any]],
+    optimizer: torch.optim.Optimizer,
     *,
+    epochs: int,
     stage: str,
-    loss: Loss = lambda model, codes, labels: cross_entropy(model(codes), labels),
+    loss: Loss = cross_entropy,
+    schedule: Schedule | None = None,
+    shuffle: bool = True,
+    drop_last: bool = True,
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Epoch, ...]:
-    """The loop behind every training: parameter groups with their `lr`, and a loss of (model, codes, labels).
+    """The loop behind every training, in place; the model is on the CPU afterwards.
 
-    `settings` has epochs, batch, seed and weight_decay. Batches are shuffled; an incomplete last one is dropped.
+    settings     has `batch` and `seed`, and is part of what a checkpoint must have in common with a run
+    optimizer    over the model's parameters; its groups' `lr` are the rates that `schedule` multiplies, step by step
+    shuffle      batches in another order in every epoch, or always in that of the data set
+    drop_last    leave out an incomplete last batch; else it counts as any other
+    checkpoint   file that keeps the state after each epoch; one that is already there, left by an interrupted run of
+                 the same settings, is continued to the same weights bit for bit
     """
     device = torch.device(device) if device is not None else default_device()
     identity = identity_of(model, data, settings, stage)
     codes, labels = torch.from_numpy(model.encode(data.train.images)), torch.from_numpy(np.array(data.train.labels))
     batch = min(settings.batch, len(codes))
-    steps = len(codes) // batch
+    steps = len(codes) // batch if drop_last else math.ceil(len(codes) / batch)
     model.to(device)
     codes, labels = codes.to(device), labels.to(device)
-    rates = [group["lr"] for group in groups]
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+    rates = [group["lr"] for group in optimizer.param_groups] if schedule else []
     history = resume(checkpoint, identity, model, optimizer)
-    with flushed_denormals():
-        for epoch in range(len(history), settings.epochs):
+    with full_precision(), flushed_denormals():
+        for epoch in range(len(history), epochs):
             begin, total = time.perf_counter(), 0.0
             model.train()
             with torch.random.fork_rng():
                 torch.manual_seed(settings.seed * 1_000_003 + epoch)
-                order = torch.randperm(len(codes)).to(device)
+                order = torch.randperm(len(codes)).to(device) if shuffle else None
                 for step in range(steps):
-                    share = (epoch * steps + step) / (settings.epochs * steps)
-                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                        group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share))
-                    chosen = order[step * batch : (step + 1) * batch]
-                    value = loss(model, codes[chosen], labels[chosen])
+                    if schedule is not None:
+                        factor = schedule((epoch * steps + step) / (epochs * steps))
+                        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                            group["lr"] = rate * factor
+                    here = slice(step * batch, (step + 1) * batch)
+                    chosen = here if order is None else order[here]
+                    value = loss(logits(model, codes[chosen], epoch * len(codes) + step * batch), labels[chosen])
                     optimizer.zero_grad()
                     value.backward()
                     optimizer.step()
@@ -152,7 +185,7 @@ def optimize(
                     total += number
                     if progress is not None:
                         last = history[-1] if history else None
-                        progress(Progress(stage, epoch + 1, settings.epochs, step + 1, steps, total / (step + 1), last))
+                        progress(Progress(stage, epoch + 1, epochs, step + 1, steps, total / (step + 1), last))
             seconds = time.perf_counter() - begin
             history.append(Epoch(total / steps, accuracy(model, data.val), seconds))
             if checkpoint is not None:
@@ -160,17 +193,6 @@ def optimize(
                 storage.write(checkpoint, "checkpoint", content | {"history": [asdict(e) for e in history]})
     model.to("cpu").eval()
     return tuple(history)
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Treat denormal floats as 0: gradients of images that are classified surely are such, and slow a CPU down."""
-    before = float(torch.tensor([1e-40]) * 1) == 0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
 
 
 def identity_of(model: nn.Module, data: Data, settings: Settings, stage: str) -> str:

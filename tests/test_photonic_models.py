@@ -11,8 +11,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from models import photonic_train as trainer
 from models import storage
+from models import train as trainer
 from models.data import Data, Split, load
 from models.mlp import Mlp
 from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN, activation
@@ -21,8 +21,9 @@ from models.photonic_light import price, prices
 from models.photonic_net import SimpleMLP, grey, light_codes
 from models.photonic_optim import CSGD, NNSGD
 from models.photonic_settings import Calibrate, PhotonicPerceptron, PhotonicTrain, architecture, published
-from models.photonic_train import compare, full_precision, regular_of, train
+from models.photonic_train import compare, regular_of, train
 from models.photonic_transform import NonNegativeNetwork, transform
+from models.precision import full_precision
 from models.resmlp import ResMLP
 from models.settings import Network, Perceptron
 from sim.errors import BittrueError

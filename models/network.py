@@ -1,0 +1,44 @@
+"""What the regular networks on images have in common: how one is made for a data set, and described in a file."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from models.data import Data
+from models.settings import Settings
+
+
+class ImageNetwork(nn.Module):
+    """Base of networks that are made of settings and the geometry of their images.
+
+    network   settings, of the class `settings`
+    shape     height, width and channels of an image
+    classes   number of classes
+    gain      code steps of one pixel step (`Data.gain`)
+    """
+
+    settings: ClassVar[type[Settings]]
+
+    def __init__(self, network: Any, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
+        super().__init__()
+        self.network, self.shape, self.classes, self.gain = network, tuple(shape), classes, gain
+
+    @classmethod
+    def for_data(cls, network: Any, data: Data, seed: int | None = None) -> Self:
+        """A network for a data set; `seed` fixes its initial parameters without touching torch's generator."""
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            return cls(network, data.shape, len(data.classes), data.gain)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values from which `from_description` builds the network, without its parameters."""
+        network = self.network.model_dump(mode="json")
+        return {"network": network, "shape": list(self.shape), "classes": self.classes, "gain": self.gain}
+
+    @classmethod
+    def from_description(cls, values: dict[str, Any]) -> Self:
+        return cls(cls.settings(**values["network"]), tuple(values["shape"]), values["classes"], values["gain"])
