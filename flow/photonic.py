@@ -17,6 +17,7 @@ from flow import training
 from flow.steps import Work
 from models.photonic_settings import (
     Array,
+    ArrayNoise,
     Bound,
     Calibrate,
     NonNegativeOptimizer,
@@ -162,7 +163,7 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Work, trained: bo
         epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
         history = training.history(epochs)
     program = _program(network, recipe, data)
-    quiet = {"accuracy_without_noise": accuracy(network, data.test)} if array.noise.on else {}
+    quiet = {"accuracy_without_noise": accuracy(network.under(ArrayNoise()), data.test)} if array.noise.on else {}
     return network, quiet | {
         "accuracy_converted": before,
         "accuracy": _accuracy(program, codes, data),
@@ -172,18 +173,14 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Work, trained: bo
 
 
 def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
-    """The program, the encoded test set, and the expected logits: the network's own, or with noise the program's.
-
-    Noise belongs to the program: the network in torch draws its own in training and has none in evaluation.
-    """
+    """The program, the encoded test set, and the network's own logits, with noise where there is any."""
     from models import storage
     from models.photonic_integer import IntegerPhotonicMLP
 
     data = training.data_of(recipe)
     network = storage.load(work.upstream["quantize"] / "integer.pt", IntegerPhotonicMLP)
     program = _program(network, recipe, data)
-    logits = program(network.encode(data.test.images)) if recipe.array.noise.on else None
-    return training.write_lowered(work, program, network, data, logits)
+    return training.write_lowered(work, program, network, data)
 
 
 def _program(network, recipe: Recipe, data):

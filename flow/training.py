@@ -58,18 +58,15 @@ def fit(recipe: Any, work: Work, model: nn.Module, data: Data) -> dict[str, Any]
     }
 
 
-def write_lowered(
-    work: Work, program: Program, integer: nn.Module, data: Data, logits: np.ndarray | None = None
-) -> dict[str, Any]:
-    """Write the program, the encoded test set, its labels, and the network's own integer logits on it unless given."""
+def write_lowered(work: Work, program: Program, integer: nn.Module, data: Data) -> dict[str, Any]:
+    """Write the program, the encoded test set, its labels, and the network's own integer logits on it."""
     import torch
 
     from models.lower import whole
     from models.train import predict
 
     program.save(work.folder / "program.npz")
-    if logits is None:
-        logits = whole(torch.from_numpy(predict(integer, data.test.images)))
+    logits = whole(torch.from_numpy(predict(integer, data.test.images)))
     np.save(work.folder / "inputs.npy", integer.encode(data.test.images))
     np.save(work.folder / "labels.npy", data.test.labels)
     np.save(work.folder / "expected.npy", logits)

@@ -5,7 +5,7 @@ scales    inputs and activations: alpha over the highest DAC code; results: the 
           their biases
 windows   layer after layer on training images that pass through the layers before it, with their windows: the centre
           is the middle between the `window_percentile` and its mirror of each tile's and output's light, the step the
-          smallest power of two whose window holds that percentile of the deviations
+          smallest power of two whose window holds that percentile of the deviations; all of this without noise
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from models.data import Data
 from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
-from models.photonic_integer import IntegerPhotonicArray, IntegerPhotonicMLP
+from models.photonic_array import IntegerPhotonicArray
+from models.photonic_integer import IntegerPhotonicMLP
 from models.photonic_layers import NonNegativeLinear
 from models.photonic_settings import Array
 from models.photonic_transform import NonNegativeNetwork
@@ -96,7 +97,7 @@ def calibrate(network: IntegerPhotonicMLP, images: np.ndarray) -> None:
     x = network.input(torch.from_numpy(network.encode(images)))
     for k, layer in enumerate(network.layers):
         set_window(layer.array, x)
-        x = layer(x)
+        x = layer.sum(layer.array.convert(*layer.array.light(x)))
         if k < len(network.tables):
             x = network.tables[k](x)
     network.train(training)

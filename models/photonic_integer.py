@@ -1,42 +1,30 @@
-"""Photonic networks in integers, in torch: DAC codes, counts of light, ADC codes; gradients straight through them.
+"""Photonic networks in integers, in torch: arrays, sums over their tiles, activation tables; gradients through them.
 
-A layer z = W x + b whose inputs are codes q of 0..Q, in steps s_x, and whose results are codes in steps s_y:
+Behind the array of `models.photonic_array`, whose names these are, a layer ends digitally:
 
-    M = W s_x / s_y     e = floor(log2(R / max|M|)) per output     m = clamp(round(|M| 2^e), 0, R)     R = 2^bits - 1
-    plus, minus         transmissions of the two rails' cells, in 2^f counts for a step of the weight DAC
-    u[k, n]             sum over tile k of  plus q + minus (Q - q)                                            >= 0
-    code[k, n]          clamp(round_shift(u - offset[k, n], shift), 0, 2^adc - 1)
-    acc[n]              sum_k (code << shift) + sum_k (offset - pedestal) + round((b - z0) / s_y 2^(e + f))
-    y[n]                clamp(round_shift(acc, e + f))                       stands for z = z0 + y s_y
+    acc[n]   sum_k (code << shift) + sum_k (offset - pedestal) + round((b - z0) / s_y 2^(e + f))
+    y[n]     clamp(round_shift(acc, e + f))                       stands for z = z0 + y s_y
 
-pedestal = Q sum minus is the light of dark inputs, as the controller measures it. Parameters stay real and each forward
-rounds them; gradients pass rounding as if it were not there and stop where a code was clipped. Noise is drawn from
-torch's generator, and in training mode alone: the program is what a noisy network is evaluated with.
+pedestal = Q sum minus is the light of dark inputs, as the controller measures it.
 
 Networks are made and filled by `models.photonic_convert.convert`, or read by `models.storage.load`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.exact import POWERS, requantize, round_through
-from models.integer import EXACT, IntegerInput, IntegerLayer, Step
+from models.exact import requantize, round_through
+from models.integer import IntegerInput, IntegerLayer, Step
 from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid
+from models.photonic_array import IntegerPhotonicArray, powers
 from models.photonic_net import TOP, grey, light_codes
-from models.photonic_settings import Array
-from sim.noise import DEVIATION, Noise, encrypt, gaussian
+from models.photonic_settings import Array, ArrayNoise
 
-#: Largest shift that scales the weights of an output.
-MAX_SHIFT = 24
-#: Images of the noise generator that no run reaches, for what is drawn once: errors of setting, and drift.
-SETTING, DRIFT = 0xFFFFFFFF, 0xFFFFFFFE
 #: Functions between the layers; a ReLU is bounded by the next layer's alpha.
 FUNCTIONS: dict[str, type[nn.Module]] = {
     "sigmoid": PhotonicSigmoid,
@@ -46,12 +34,6 @@ FUNCTIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def powers(shift: Tensor | int) -> Tensor:
-    """2^shift in float64, exact."""
-    shift = torch.as_tensor(shift)
-    return POWERS.to(shift.device).double()[shift.long()]
-
-
 class IntegerLightInput(IntegerInput):
     """The network's input: DAC codes `[B, features]`, unsigned, as whole numbers; the highest is full light, 1."""
 
@@ -59,200 +41,6 @@ class IntegerLightInput(IntegerInput):
         super().__init__(None, features)
         self.bits, self.low, self.high = bits, 0, (1 << bits) - 1
         self.target.set(1 / self.high)
-
-
-# -- the array -----------------------------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """The cells of a layer in whole numbers (float64): transmissions `[N, C]` and light of dark inputs `[tiles, N]`.
-
-    `calibrated` is the pedestal when it was measured, before any drift.
-    """
-
-    plus: Tensor
-    minus: Tensor
-    pedestal: Tensor
-    calibrated: Tensor
-
-
-class IntegerPhotonicArray(IntegerLayer):
-    """Codes `[B, C]` to ADC codes `[B, tiles, N]`; see the module's docstring for the arithmetic.
-
-    centre   buffer `[tiles, N]`: where the window's middle lies above the pedestal, as a share of z in its real unit
-    step     buffer: the converter's shift with a pedestal window
-    """
-
-    def __init__(self, inputs: int, outputs: int, source: Step, target: Step, array: Array, layer: int) -> None:
-        super().__init__(target, array.adc_bits)
-        self.low, self.high = 0, (1 << array.adc_bits) - 1
-        self.source, self.array, self.layer = source, array, layer
-        self.top, self.largest = (1 << array.input_bits) - 1, (1 << array.weight_bits) - 1
-        self.tiles = -(-inputs // array.rows)
-        self.weight = nn.Parameter(torch.zeros(outputs, inputs))
-        self.register_buffer("centre", torch.zeros(self.tiles, outputs, dtype=torch.float64))
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        full = array.rows * self.top * (self.open + 1)
-        self.kind = torch.float32 if 4 * full < EXACT else torch.float64
-        self._errors: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def scale(self) -> float:
-        """ADC codes have no unit of their own."""
-        return 1.0
-
-    @property
-    def leak(self) -> int:
-        """Transmission of a closed cell, in counts: its share of what separates it from an open one."""
-        if self.array.extinction_db is None:
-            return 0
-        ratio = 10 ** (-self.array.extinction_db / 10)
-        return round(ratio / (1 - ratio) * (self.largest << self.array.fraction))
-
-    @property
-    def open(self) -> int:
-        """Transmission of an open cell, in counts."""
-        return (self.largest << self.array.fraction) + self.leak
-
-    # -- parameters in whole numbers -------------------------------------------------------------------
-    def shift(self) -> Tensor:
-        """e of each output, `[N]`; a count is worth 2^-(e + f) of a step of the result."""
-        scaled = self.weight.detach() * (self.source.value / self.target.value).detach()
-        return torch.floor(torch.log2(self.largest / scaled.abs().amax(1))).nan_to_num(0).clamp(0, MAX_SHIFT)
-
-    def counts_per_unit(self) -> Tensor:
-        """Counts that stand for 1 of z, for each output `[N]`."""
-        return powers(self.shift() + self.array.fraction) / self.target.value.detach().double()
-
-    def codes(self) -> tuple[Tensor, Tensor]:
-        """Codes of the weight DAC with the sign of the rail `[N, C]`, and that sign (1.0 or -1.0).
-
-        With one rail a closed cell still leaks, in the direction of its sign: the code is that much smaller.
-        """
-        scaled = self.weight * (self.source.value / self.target.value) * powers(self.shift()).float()[:, None]
-        sign = torch.where(scaled.detach() < 0, -1.0, 1.0)
-        leak = self.leak / (1 << self.array.fraction) if self.array.rails == "one" else 0.0
-        magnitude = scaled * sign - leak
-        # no code is below 0, but a weight must be able to come back from there, and to change its sign
-        magnitude = magnitude + (magnitude.clamp(min=0) - magnitude).detach()
-        return round_through(magnitude.clamp(max=self.largest)) * sign, sign
-
-    def cells(self, codes: Tensor, sign: Tensor) -> Cells:
-        """Both rails with leakage, errors of setting, drift and crosstalk."""
-        codes = codes.detach().double()
-        if self.array.exact:
-            plus, minus = (
-                codes.clamp(min=0) * (1 << self.array.fraction),
-                (-codes).clamp(min=0) * (1 << self.array.fraction),
-            )
-            pedestal = self.pedestal(minus)
-            return Cells(plus, minus, pedestal, pedestal)
-        _, before = self._transmissions(codes, sign, self._drawn()[:1])
-        plus, minus = self._transmissions(codes, sign, self._drawn())
-        return Cells(plus, minus, self.pedestal(minus), self.pedestal(before))
-
-    def _transmissions(self, codes: Tensor, sign: Tensor, errors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        rails = []
-        for rail, direction in enumerate((1.0, -1.0)):
-            cell = (codes * direction).clamp(min=0) * (1 << self.array.fraction) + self.leak
-            for error in errors:
-                cell = cell + error[rail].to(cell.device)
-            cell = cell.clamp(self.leak, self.open)
-            if self.array.rails == "one":
-                cell = cell * (sign == direction)  # the other rail has no cell
-            rails.append(self._crossed(cell))
-        return rails[0], rails[1]
-
-    def _crossed(self, cell: Tensor) -> Tensor:
-        """Each column's light with what its neighbours in the same tile lose to it; at the edges it is lost."""
-        if self.array.crosstalk_db is None:
-            return cell
-        share = 10 ** (self.array.crosstalk_db / 10)
-        crossed = (1 - 2 * share) * cell
-        column = torch.arange(len(cell), device=cell.device) % self.array.columns
-        crossed[1:] += share * cell[:-1] * (column[1:] > 0)[:, None]
-        crossed[:-1] += share * cell[1:] * (column[1:] > 0)[:, None]
-        return torch.floor(crossed + 0.5)
-
-    def _drawn(self) -> tuple[Tensor, Tensor]:
-        """Errors of setting and drift in counts, `[2 rails, N, C]` each: drawn once from the seed."""
-        if self._errors is None:
-            shape = tuple(self.weight.shape)
-            noise = Noise(self.array.seed, self.layer)
-            made = []
-            for image, deviation in ((SETTING, self.array.weight_error), (DRIFT, self.array.drift)):
-                words = encrypt(noise.keys, np.int64(image), np.arange(math.prod(shape)))
-                counts = deviation * (self.largest << self.array.fraction) / DEVIATION
-                errors = [np.floor(gaussian(word) * counts + 0.5).reshape(shape) for word in words]
-                made.append(torch.from_numpy(np.stack(errors)))
-            self._errors = made[0], made[1]
-        return self._errors
-
-    def pedestal(self, minus: Tensor) -> Tensor:
-        """Light of dark inputs, `[tiles, N]`."""
-        return self.top * self._tiled(minus).sum(-1).T
-
-    def _tiled(self, x: Tensor) -> Tensor:
-        """`[M, C]` as `[M, tiles, rows]`, filled with zeros."""
-        missing = self.tiles * self.array.rows - x.shape[-1]
-        return nn.functional.pad(x, (0, missing)).unflatten(-1, (self.tiles, self.array.rows))
-
-    @torch.no_grad()
-    def window(self, cells: Cells | None = None) -> tuple[Tensor, int]:
-        """Lowest count of each tile's and output's window above its calibrated pedestal (float64), and the shift."""
-        if self.array.window == "full":
-            cells = cells or self.cells(*self.codes())
-            gain = self._tiled((cells.plus - cells.minus).clamp(min=0)).sum(-1).T * self.top
-            most, shift = int((gain + cells.pedestal).max()), 0
-            while (most + ((1 << shift) >> 1)) >> shift > self.high:
-                shift += 1
-            return -cells.calibrated, shift
-        shift = int(self.step)
-        middle = torch.floor(self.centre * self.counts_per_unit() + 0.5)
-        return middle - ((self.high << shift) >> 1), shift
-
-    # -- what it does ----------------------------------------------------------------------------------
-    def light(self, x: Tensor) -> tuple[Tensor, Cells]:
-        """Counts above the calibrated pedestal, `[B, tiles, N]` in `kind`, and the cells."""
-        codes, sign = self.codes()
-        cells = self.cells(codes, sign)
-        weight = codes * float(1 << self.array.fraction)
-        weight = weight.to(self.kind) + ((cells.plus - cells.minus).to(self.kind) - weight.detach().to(self.kind))
-        x = self._tiled(x.to(self.kind)).transpose(0, 1)
-        counts = torch.bmm(x, self._tiled(weight).permute(1, 2, 0)).transpose(0, 1)
-        return counts + (cells.pedestal - cells.calibrated).to(self.kind), cells
-
-    def forward(self, x: Tensor) -> Tensor:
-        counts, cells = self.light(x)
-        if self.training and self.array.noise.on:
-            counts = counts + self._noise(counts.detach(), cells.calibrated.to(self.kind))
-        low, shift = self.window(cells)
-        return round_through((counts - low.to(self.kind)) * 2.0**-shift).clamp(0, self.high).float()
-
-    def noise(self) -> Noise | None:
-        """The noise of `sim`, whose factors are whole numbers."""
-        if not self.array.noise.on:
-            return None
-        given, full = self.array.noise.factors, float(self.top * (self.largest << self.array.fraction))
-        shift = 24
-        return Noise.from_physics(
-            self.array.seed,
-            self.layer,
-            relative=given.relative,
-            photons=given.photons / full,
-            thermal=given.thermal * full,
-            shift=shift,
-        )
-
-    @torch.no_grad()
-    def _noise(self, counts: Tensor, pedestal: Tensor) -> Tensor:
-        noise = self.noise()
-        relative, shot, thermal = (
-            factor * DEVIATION / (1 << noise.shift) for factor in (noise.relative, noise.shot, noise.thermal)
-        )
-        light = counts + pedestal
-        added = relative * light * torch.randn_like(light[..., :1]) + shot * light.sqrt() * torch.randn_like(light)
-        added = added + thermal * torch.randn_like(light)
-        return torch.maximum(added, -light)  # the converter sees no negative light
 
 
 class IntegerTileSum(IntegerLayer):
@@ -288,7 +76,7 @@ class IntegerTileSum(IntegerLayer):
 
 
 class IntegerPhotonicLinear(nn.Module):
-    """An array and the sum over its tiles: codes `[B, C]` to codes `[B, N]`."""
+    """An array and the sum over its tiles: codes `[B, C]` to codes `[B, N]`; `first` as in the array's noise."""
 
     def __init__(
         self, inputs: int, outputs: int, source: Step, target: Step, array: Array, layer: int, start: float | None
@@ -297,8 +85,8 @@ class IntegerPhotonicLinear(nn.Module):
         self.array = IntegerPhotonicArray(inputs, outputs, source, target, array, layer)
         self.sum = IntegerTileSum(self.array, target, array.sum_bits, start or 0.0, signed=start is None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.sum(self.array(x))
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        return self.sum(self.array(x, first))
 
 
 # -- the activation ------------------------------------------------------------------------------------
@@ -349,6 +137,8 @@ class IntegerPhotonicMLP(nn.Module):
     sizes       features, outputs of each layer, the last being the classes
     functions   name of the activation behind each layer but the last (`FUNCTIONS`)
     alphas      upper bound of the input of each layer; the first is 1
+
+    `forward` takes the index of the batch's first image too (`models.train`), which noise depends on.
     """
 
     def __init__(
@@ -404,8 +194,21 @@ class IntegerPhotonicMLP(nn.Module):
             return codes
         return ((codes.astype(np.int64) * self.input.high * 2 + TOP) // (2 * TOP)).astype(np.uint8)
 
-    def forward(self, codes: Tensor) -> Tensor:
+    @property
+    def counts_frames(self) -> bool:
+        """Whether the logits depend on the index of an image: there is noise."""
+        return self.array.noise.on
+
+    def under(self, noise: ArrayNoise | None = None, seed: int | None = None) -> IntegerPhotonicMLP:
+        """A copy whose array has other noise, another seed (of all that is random), or both; else as it is."""
+        given = {"noise": noise, "seed": seed}
+        array = self.array.model_copy(update={key: value for key, value in given.items() if value is not None})
+        copy = type(self).from_description(self.describe() | {"array": array.model_dump(mode="json")})
+        copy.load_state_dict(self.state_dict())
+        return copy.train(self.training)
+
+    def forward(self, codes: Tensor, first: int = 0) -> Tensor:
         x = self.input(codes)
         for layer, table in zip(self.layers[:-1], self.tables, strict=True):
-            x = table(layer(x))
-        return self.layers[-1](x)
+            x = table(layer(x, first))
+        return self.layers[-1](x, first)

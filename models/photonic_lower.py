@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from models.lower import Lowering, emit, whole
-from models.photonic_integer import IntegerPhotonicArray, IntegerPhotonicTable, IntegerTileSum
+from models.photonic_array import IntegerPhotonicArray
+from models.photonic_integer import IntegerPhotonicTable, IntegerTileSum
 from sim.contract import Format
 from sim.lerp import Lerp
 from sim.photonic_mac import PhotonicMac

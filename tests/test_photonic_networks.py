@@ -7,15 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 from pydantic import ValidationError
 from torch import nn
 
 from flow import recipe, stages, steps
 from flow.photonic_energy import ADC_PJ, AMPLIFIER_PJ, DAC_PJ, estimate
 from models import qat, storage, train
-from models.data import Data, Split, load
+from models.data import Data
 from models.integer import Step
-from models.lower import lower, record, whole
+from models.lower import lower, whole
 from models.photonic_convert import calibrate, convert
 from models.photonic_integer import (
     FUNCTIONS,
@@ -28,37 +29,15 @@ from models.photonic_integer import (
 from models.photonic_lower import emit
 from models.photonic_measure import conversions
 from models.photonic_net import SimpleMLP
-from models.photonic_settings import Array, ArrayNoise, Calibrate, PhotonicPerceptron, PhotonicTrain
-from models.photonic_train import train as scenario
+from models.photonic_settings import Array, ArrayNoise, Calibrate, PhotonicPerceptron
 from models.photonic_transform import NonNegativeNetwork, transform
 from models.settings import Qat
 from sim.contract import Format
 from sim.errors import BittrueError
 from sim.lerp import Lerp
 from sim.linear import Linear
-from sim.noise import DEVIATION
 from sim.program import Builder
 from sim.requantize import Requantize
-
-NOISE = ArrayNoise(relative=0.01, photons=3000.0, thermal=0.05)
-
-
-def pictures(height=5, width=3, channels=2, classes=4, seed=1):
-    """Random images with a label that depends on them."""
-    rng = np.random.default_rng(seed)
-
-    def split(n):
-        images = rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
-        return Split(images, images.reshape(n, -1)[:, :8].sum(1) % classes)
-
-    return Data("pictures", tuple("abcdefgh"[:classes]), split(300), split(60), split(60))
-
-
-def twin_of(data, activation="sinusoid", hidden=(12, 9), epochs=3, method=None):
-    network = PhotonicPerceptron(hidden=hidden, activation=activation)
-    settings = PhotonicTrain(epochs=epochs, batch=30, lr=0.1)
-    method = method or Calibrate(**({"method": "percentile"} if activation == "relu" else {}))
-    return scenario(data, settings, network, method).twin
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +48,6 @@ def data():
 @pytest.fixture(scope="module")
 def twin(data):
     return twin_of(data)
-
-
-def assert_equal_everywhere(network, images):
-    """Every tensor of the forward is the program's, in the fast, the traced and the slow execution."""
-    program, codes = lower(network), network.encode(images)
-    logits = program(codes)
-    assert np.array_equal(logits, train.predict(network, images))
-    assert np.array_equal(logits[:10], program.reference(codes[:10]))
-    recorded, traced = record(network, codes), program.trace(codes)
-    assert recorded.keys() == traced.tensors.keys()
-    for name, codes_of in traced.tensors.items():
-        assert np.array_equal(recorded[name], codes_of), name
-    return program, traced
 
 
 # -- every tensor --------------------------------------------------------------------------------------
@@ -243,133 +209,6 @@ def test_training_repairs_a_coarse_array(data):
     before = train.accuracy(network, images.test)
     qat.fit(network, images, Qat(epochs=15, batch=30, lr=3e-3))
     assert train.accuracy(network, images.test) > before + 0.02
-
-
-# -- cells ---------------------------------------------------------------------------------------------
-def array_of(settings, weight=None, layer=0):
-    made = IntegerPhotonicArray(12, 10, Step(1.0), Step(1.0), settings, layer)
-    rng = np.random.default_rng(5)
-    with torch.no_grad():
-        made.weight.copy_(torch.tensor(rng.normal(size=(10, 12)) if weight is None else weight))
-    return made
-
-
-def cells_of(settings, layer=0):
-    made = array_of(settings, layer=layer)
-    with torch.no_grad():
-        return made.cells(*made.codes()), made
-
-
-def test_a_leaking_rail_is_compensated_by_its_code():
-    ideal, _ = cells_of(Array(fraction_bits=4))
-    leaking, layer = cells_of(Array(extinction_db=20))
-    leak = round(0.01 / 0.99 * 255 * 16)
-    assert layer.leak == leak
-    difference = (leaking.plus - leaking.minus) - (ideal.plus - ideal.minus)
-    assert difference.abs().max() < leak + 16  # only weights smaller than the leak are wrong by more than a step
-    large = (ideal.plus + ideal.minus) > leak
-    assert difference[large].abs().max() <= 16
-    assert ((leaking.plus == 0) != (leaking.minus == 0)).all()  # one cell a weight, never dark
-
-
-def test_crosstalk_stays_within_the_columns_of_a_tile():
-    plain, _ = cells_of(Array(fraction_bits=8))
-    crossed, _ = cells_of(Array(crosstalk_db=-20, columns=4, fraction_bits=8))
-    for rail in ("plus", "minus"):
-        given, got = getattr(plain, rail), getattr(crossed, rail)
-        expected = torch.zeros_like(given)
-        for n in range(10):
-            expected[n] += 0.98 * given[n]
-            for other in (n - 1, n + 1):
-                if 0 <= other < 10 and other // 4 == n // 4:
-                    expected[n] += 0.01 * given[other]
-        assert (got - expected).abs().max() <= 0.5 + 1e-6
-
-
-def test_errors_of_setting_are_drawn_once_and_drift_escapes_the_calibration():
-    first, layer = cells_of(Array(weight_error=0.02, fraction_bits=6, seed=7))
-    again, _ = cells_of(Array(weight_error=0.02, fraction_bits=6, seed=7))
-    other, _ = cells_of(Array(weight_error=0.02, fraction_bits=6, seed=8))
-    deeper, _ = cells_of(Array(weight_error=0.02, fraction_bits=6, seed=7), layer=1)
-    assert torch.equal(first.plus, again.plus)
-    assert not torch.equal(first.plus, other.plus)
-    assert not torch.equal(first.plus, deeper.plus)
-    errors = layer._drawn()[0].numpy() / (255 << 6)
-    assert abs(errors.std() / 0.02 - 1) < 0.2
-    assert abs(errors.mean()) < 0.005
-    assert torch.equal(first.pedestal, first.calibrated)
-    drifted, _ = cells_of(Array(drift=0.02, fraction_bits=6, seed=7))
-    still, _ = cells_of(Array(fraction_bits=6, seed=7))
-    assert torch.equal(drifted.calibrated, still.pedestal)
-    assert not torch.equal(drifted.pedestal, drifted.calibrated)
-    for cells in (first, other, drifted):
-        assert min(cells.plus.min(), cells.minus.min()) >= 0
-        assert max(cells.plus.max(), cells.minus.max()) <= 255 << 6
-
-
-# -- noise ---------------------------------------------------------------------------------------------
-def test_physical_units_become_ratios():
-    made = ArrayNoise(rin_db_per_hz=-150, bandwidth_hz=1e9).factors
-    assert math.isclose(made.relative, 1e-3)
-    assert (made.photons, made.thermal) == (math.inf, 0)
-    light = {"power_w": 1e-6, "wavelength_m": 1.55e-6, "quantum_efficiency": 0.5}
-    energy = 6.62607015e-34 * 299792458 / 1.55e-6
-    assert math.isclose(ArrayNoise(integration_s=1e-9, **light).factors.photons, 0.5 * 1e-15 / energy)
-    thermal = ArrayNoise(current_a_per_rthz=1e-12, bandwidth_hz=1e8, **light).factors.thermal
-    assert math.isclose(thermal, 1e-12 * 1e4 / (0.5 * 1.602176634e-19 / energy * 1e-6))
-    assert ArrayNoise(thermal=0.1).on
-    assert not ArrayNoise().on
-
-
-def test_noise_in_training_has_the_deviations_of_the_golden_noise():
-    layer = array_of(Array(noise=NOISE, rows=12))
-    torch.manual_seed(1)
-    light = torch.tensor([0.0, 40000.0, 400000.0, 2000000.0]).repeat(4000, 1)[:, None, :]
-    got = layer._noise(light * 0, light).numpy()[:, 0]
-    noise = layer.noise()
-    u = light.numpy().astype(np.int64)[:, 0]
-    image = np.arange(len(u))[:, None]
-    exact = noise.added(u, image, np.zeros((1, 1), np.int64), 1 + np.arange(4)[None]) - u
-    for k in range(1, 4):
-        assert abs(got[:, k].std() / exact[:, k].std() - 1) < 0.05
-        assert abs(got[:, k].mean()) < 0.05 * got[:, k].std()
-    assert got[:, 0].min() >= 0
-    full = 255 * 255
-    assert abs(noise.thermal * DEVIATION / (1 << noise.shift) / (0.05 * full) - 1) < 1e-3
-    assert abs(noise.shot * DEVIATION / (1 << noise.shift) / math.sqrt(full / 3000) - 1) < 1e-3
-
-
-def test_noise_belongs_to_training_and_to_the_program(data, twin):
-    quiet, noisy = (convert(twin, data, Array(noise=noise)) for noise in (ArrayNoise(), NOISE))
-    codes = torch.from_numpy(quiet.encode(data.test.images))
-    with torch.no_grad():
-        assert torch.equal(quiet(codes), noisy(codes))
-        noisy.train()
-        assert not torch.equal(noisy(codes), noisy(codes))
-        noisy.eval()
-    programs = lower(quiet), lower(noisy)
-    assert not np.array_equal(programs[0](codes.numpy()), programs[1](codes.numpy()))
-    assert np.array_equal(programs[1](codes.numpy())[:10], programs[1].reference(codes.numpy()[:10]))
-    seeds = {node.operation.noise.layer for node in programs[1].nodes if hasattr(node.operation, "noise")}
-    assert seeds == {0, 1, 2}
-    before = [p.detach().clone() for p in noisy.parameters()]
-    qat.fit(noisy, data, Qat(epochs=1, batch=50, lr=1e-2))
-    assert all(p.isfinite().all() for p in noisy.parameters())
-    assert any(not torch.equal(a, b) for a, b in zip(before, noisy.parameters(), strict=True))
-
-
-def test_a_network_trained_with_noise_bears_it_better():
-    digits = load("digits")
-    trained = scenario(digits, PhotonicTrain(epochs=15, batch=32, lr=0.2), PhotonicPerceptron(hidden=(32,))).twin
-    noise, scores = ArrayNoise(thermal=0.8), []
-    for given in (ArrayNoise(), noise):
-        network = convert(trained, digits, Array(noise=given))
-        qat.fit(network, digits, Qat(epochs=8, batch=64, lr=3e-3))
-        for layer in network.layers:
-            layer.array.array = Array(noise=noise)
-        logits = lower(network)(network.encode(digits.test.images))
-        scores.append(float((logits.argmax(1) == digits.test.labels).mean()))
-    assert scores[1] > scores[0] + 0.03
 
 
 # -- what is reported ----------------------------------------------------------------------------------

@@ -1,0 +1,42 @@
+"""Small photonic networks for tests, and the equality of one with its program."""
+
+import numpy as np
+
+from models import photonic_lower, train  # noqa: F401  (the former teaches `lower` the photonic layers)
+from models.data import Data, Split
+from models.lower import lower, record
+from models.photonic_settings import ArrayNoise, Calibrate, PhotonicPerceptron, PhotonicTrain
+from models.photonic_train import train as scenario
+
+NOISE = ArrayNoise(relative=0.01, photons=3000.0, thermal=0.05)
+
+
+def pictures(height=5, width=3, channels=2, classes=4, seed=1):
+    """Random images with a label that depends on them."""
+    rng = np.random.default_rng(seed)
+
+    def split(n):
+        images = rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
+        return Split(images, images.reshape(n, -1)[:, :8].sum(1) % classes)
+
+    return Data("pictures", tuple("abcdefgh"[:classes]), split(300), split(60), split(60))
+
+
+def twin_of(data, activation="sinusoid", hidden=(12, 9), epochs=3, method=None):
+    network = PhotonicPerceptron(hidden=hidden, activation=activation)
+    settings = PhotonicTrain(epochs=epochs, batch=30, lr=0.1)
+    method = method or Calibrate(**({"method": "percentile"} if activation == "relu" else {}))
+    return scenario(data, settings, network, method).twin
+
+
+def assert_equal_everywhere(network, images):
+    """Every tensor of the forward is the program's, in the fast, the traced and the slow execution."""
+    program, codes = lower(network), network.encode(images)
+    logits = program(codes)
+    assert np.array_equal(logits, train.predict(network, images))
+    assert np.array_equal(logits[:10], program.reference(codes[:10]))
+    recorded, traced = record(network, codes), program.trace(codes)
+    assert recorded.keys() == traced.tensors.keys()
+    for name, codes_of in traced.tensors.items():
+        assert np.array_equal(recorded[name], codes_of), name
+    return program, traced
