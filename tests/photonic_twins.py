@@ -1,6 +1,8 @@
-"""Small photonic networks for tests, and the equality of one with its program."""
+"""Small photonic networks and images for tests, and the equality of one with its program."""
 
 import numpy as np
+import torch
+from torch import nn
 
 from models import photonic_lower, train  # noqa: F401  (the former teaches `lower` the photonic layers)
 from models.data import Data, Split
@@ -40,3 +42,30 @@ def assert_equal_everywhere(network, images):
     for name, codes_of in traced.tensors.items():
         assert np.array_equal(recorded[name], codes_of), name
     return program, traced
+
+
+def codes_of(images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(torch.float64)
+
+
+def random_images(shape, n=6, seed=1, top=256):
+    return np.random.default_rng(seed).integers(0, top, size=(n, *shape)).astype(np.uint8)
+
+
+def cnn(function, seed=1):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [
+            nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), function()),
+            nn.MaxPool2d(2),
+            nn.Sequential(nn.Conv2d(6, 8, 3, padding="same", groups=2, bias=False), nn.BatchNorm2d(8), function()),
+            nn.AvgPool2d(2, padding=1),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(),
+            nn.Linear(32, 12),
+            nn.BatchNorm1d(12),
+            function(),
+            nn.Linear(12, 5),
+        ]
+        return nn.Sequential(*layers).double()

@@ -1,0 +1,86 @@
+"""The price of alpha: light, and bits of the converter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from photonic_twins import cnn, random_images
+
+from models.photonic_activations import PhotonicSigmoid
+from models.photonic_layers import NonNegativeLinear
+from models.photonic_light import price, prices
+from models.photonic_transform import transform
+from sim.errors import BittrueError
+
+F64 = torch.float64
+
+
+class TestLightPrice:
+    def random_layer(self, alpha, inputs=64, outputs=64):
+        rng = np.random.default_rng(1)
+        weight = torch.tensor(rng.normal(size=(outputs, inputs)) * np.sqrt(2 / inputs))
+        x = torch.tensor(np.minimum(np.maximum(rng.normal(size=(2000, inputs)), 0), alpha))
+        return NonNegativeLinear(weight, None, alpha, "layer"), x
+
+    @pytest.mark.parametrize(("alpha", "power"), [(4, 5.0), (14, 17), (25, 31), (100, 127)])
+    def test_power_is_the_published_model(self, alpha, power):
+        layer, x = self.random_layer(alpha)
+        result = price(layer, x, float(alpha)).power
+        assert abs(result / power - 1) < 0.05  # published for another draw of the weights
+        positive, negative = layer.weight_positive.detach(), layer.weight_negative.detach()
+        bright = ((x @ positive.T) + (alpha - x) @ negative.T).mean() / (x @ (positive + negative).T).mean()
+        assert abs(result - float(bright)) < 1e-9
+
+    def test_power_is_what_is_detected(self):
+        layer, x = self.random_layer(4.0)
+        weight, bias = layer.regular()
+        result = price(layer, x, 4.0)
+        lit = layer.optical(x).detach()
+        differential = (x @ weight.abs().T).mean()
+        assert abs(result.power_with_bias - float(lit.mean() / differential)) < 1e-9
+        assert abs(result.power - float((lit - layer.bias_hat.detach()).mean() / differential)) < 1e-9
+        z = x @ weight.T + bias
+        pedestal = 4 * layer.weight_negative.detach().sum(1).mean() / z.square().mean().sqrt()
+        assert abs(result.pedestal - float(pedestal)) < 1e-9
+
+    @pytest.mark.parametrize(("bits", "adc"), [(8, 22), (4, 14)])
+    def test_converter_bits_of_a_full_layer(self, bits, adc):
+        layer = NonNegativeLinear(torch.ones(3, 64, dtype=F64), None, 1.0, "layer")
+        result = price(layer, torch.ones(1, 64, dtype=F64), 1.0, bits, bits)
+        assert result.adc_bits == result.fine_adc_bits == adc
+        assert result.fine_input_bits == bits
+
+    def test_another_alpha_of_the_same_step_costs_bits(self):
+        layer, x = self.random_layer(2.0)
+        near, far = price(layer, x, 2.0), price(layer, x, 16.0)
+        assert (near.fine_input_bits, far.fine_input_bits) == (8, 11)
+        assert far.fine_adc_bits == near.fine_adc_bits + 3
+        assert far.power > 6 * near.power
+        assert price(layer, x, 1.0).above == float((x > 1).double().mean())
+
+    def test_of_a_network_and_of_other_alphas(self):
+        images = random_images((12, 12, 3))
+        twin = transform(cnn(PhotonicSigmoid), shape=(12, 12, 3))
+        before = twin.counts()
+        own = prices(twin, images)
+        assert [p.name for p in own] == ["0.0", "2.0", "7", "10"]
+        assert [p.alpha for p in own] == [1.0, 1.005, 1.005, 1.005]
+        other = prices(twin, images, {"7": 14.0})
+        assert other[2].power > 10 * own[2].power
+        assert [a == b for a, b in zip(own, other, strict=True)] == [True, True, False, True]
+        assert twin.counts() == before
+
+    def test_what_has_no_price(self):
+        images = random_images((12, 12, 3))
+        twin = transform(cnn(PhotonicSigmoid), shape=(12, 12, 3))
+        for given, needle in (
+            ({"alphas": {"x": 1.0}}, "no layer is named x"), ({"alphas": {"7": 0.0}}, "layer 7: alpha"),
+            ({"input_bits": 0}, "0 input bits"), ({"weight_bits": 17}, "17 weight bits"),
+        ):  # fmt: skip
+            with pytest.raises(BittrueError, match=needle):
+                prices(twin, images, **given)
+        with pytest.raises(BittrueError, match="some images"):
+            prices(twin, images[:0])
+        with pytest.raises(BittrueError, match="all its weights are 0"):
+            price(NonNegativeLinear(torch.zeros(1, 1, dtype=F64), None, 1.0, "a"), torch.ones(1, 1, dtype=F64), 1.0)
