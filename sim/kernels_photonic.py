@@ -1,7 +1,8 @@
 """Fast exact executions on counts of light: noise, conversion to ADC codes, and their sum over the tiles.
 
-Without noise a block of rows goes through all tiles: the counts of one tile are converted while they are in the
-first-level cache (`vnni`) or in the second (`sgemm`), and where only the sum of the codes is wanted no code is stored.
+Without noise a block of rows goes through all tiles. With `vnni` and ADC codes of 8 bits the counts are converted in
+the registers (`sim.kernels_photonic_vnni`), else while they are in the first-level cache (`vnni`, `numba`) or in the
+second (`sgemm`). Where only the sum of the codes is wanted no code is stored.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sim import kernels_photonic_vnni as registers
 from sim.contract import Format
 from sim.kernels import Dot, MatrixKernel, dot
 from sim.kernels_blas import Sgemm
@@ -113,24 +115,11 @@ def _scale(total, rows, step):
 
 
 @jit
-def _load(x, inputs, a):
-    """Rows of codes as rows of tiles, each padded to a multiple of four codes; `a` is zero beyond."""
-    depth = -(-inputs // 4) * 4
-    for r in range(x.shape[0]):
-        if depth == inputs:
-            for k in range(x.shape[1]):
-                a[r, k] = x[r, k]
-        else:
-            for k in range(x.shape[1]):
-                a[r, k // inputs * depth + k % inputs] = x[r, k]
-
-
-@jit
 def _vnni_codes(x, inputs, weight, begins, ends, widths, a, acc, half, shift, highest, codes):
     clipped = 0
     for start in range(0, x.shape[0], a.shape[0]):
         stop = min(start + a.shape[0], x.shape[0])
-        _load(x[start:stop], inputs, a)
+        registers.load(x[start:stop], inputs, a)
         for k in range(half.shape[0]):
             panels(a[:, begins[k] : ends[k]], stop - start, weight[k], 0, widths, acc)
             clipped += _store(acc, half[k], shift, highest, codes[start:stop], k)
@@ -142,7 +131,7 @@ def _vnni_sums(x, inputs, weight, begins, ends, widths, a, acc, half, shift, hig
     vectors, limits, scaled, table, out = last
     for start in range(0, x.shape[0], a.shape[0]):
         stop = min(start + a.shape[0], x.shape[0])
-        _load(x[start:stop], inputs, a)
+        registers.load(x[start:stop], inputs, a)
         total[:] = 0
         for k in range(half.shape[0]):
             panels(a[:, begins[k] : ends[k]], stop - start, weight[k], 0, widths, acc)
@@ -166,13 +155,18 @@ class TileKernel:
             return fmt.bits <= 8
         return all(isinstance(p, Dot) or (isinstance(p, Sgemm) and len(p.parts) == 1) for p in products)
 
-    def __init__(self, kernels: Sequence[MatrixKernel], inputs: int, shift: int, fmt: Format) -> None:
+    def __init__(
+        self, kernels: Sequence[MatrixKernel], weight: np.ndarray, inputs: int, shift: int, fmt: Format
+    ) -> None:
         self.products, self.inputs = [kernel.product for kernel in kernels], inputs
         self.half = np.stack([kernel.epilogue.vectors[2] for kernel in kernels])
         kind = self.half.dtype.type
         self.shift, self.highest = kind(shift), kind(fmt.high)
         self.vnni = isinstance(self.products[0], Vnni)
-        if self.vnni:
+        self.registers = None  # arguments of the kernels that convert in registers, where they suit
+        if self.vnni and registers.suits(self.half, fmt.high):
+            self.registers = registers.arguments(weight, self.half, inputs, shift, fmt.high)
+        elif self.vnni:
             depths = np.array([p.depth for p in self.products])
             self.ends = np.cumsum(depths)
             self.begins = self.ends - depths
@@ -182,6 +176,8 @@ class TileKernel:
 
     def codes(self, rows: np.ndarray, out: np.ndarray) -> int:
         """Codes `[rows, C]` to ADC codes `out [rows, tiles, N]`; how many were clipped."""
+        if self.registers is not None:
+            return int(registers.codes(np.ascontiguousarray(rows), *self.registers, out))
         if self.vnni:
             return int(_vnni_codes(*self._vnni_arguments(rows), out))
         clipped = 0
@@ -200,6 +196,9 @@ class TileKernel:
         """
         kind = epilogue.vectors[0].dtype.type
         last = (epilogue.vectors, epilogue.limits, epilogue.scaled, NO_TABLE, bytes_of(out))
+        if self.registers is not None:
+            registers.sums(np.ascontiguousarray(rows), *self.registers, kind(step), *last)
+            return
         if self.vnni:
             arguments = self._vnni_arguments(rows)
             total = np.empty((len(arguments[6]), out.shape[1]), kind)

@@ -214,7 +214,7 @@ class PhotonicMac(Operation):
         """All tiles in one pass over the inputs, where there is no noise and the products are of a suitable kind."""
         if self.noise is not None or not TileKernel.suits(self.kernels, self.input.format):
             return None
-        return TileKernel(self.kernels, self.rows, self.shift, self.output.format)
+        return TileKernel(self.kernels, self.weight, self.rows, self.shift, self.output.format)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         rows = x[0].reshape(-1, self.input.channels)

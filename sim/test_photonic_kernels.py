@@ -19,34 +19,39 @@ GEOMETRIES = [
     (64, 100, 64, 4, 8),
     (7, 1, 1, 8, 3),
     (40, 33, 16, 8, 12),
+    (2100, 5, 2, 8, 8),  # tiles whose codes, of 8 bits, add up to more than 16
 ]
 
 
-def program(inputs, outputs, rows, bits, adc, *, cells=7, most=127) -> Program:
+def program(inputs, outputs, rows, bits, adc, *, cells=7, most=127, shift=None) -> Program:
     rng = np.random.default_rng(inputs)
     weight = rng.integers(-most, most + 1, (outputs, inputs))
     fmt = Format(bits, signed=False)
     span = rows * fmt.high * most
-    shift = max(0, span.bit_length() - adc - 2)
+    if shift is None:
+        shift = max(0, span.bit_length() - adc - 2)
     offset = rng.integers(0, span // 3 + 1, (-(-inputs // rows), outputs))
     plus, minus = np.maximum(weight, 0), np.maximum(-weight, 0)
     kind, cell = TensorType((3, inputs), fmt), Format(cells, signed=False)
     mac = PhotonicMac(kind, plus, minus, rows, adc, shift, offset, cell)
     middle = (mac.tiles << adc + shift) // 2
-    total = TileSum(mac.output, shift, Requantize(outputs, np.array(middle.bit_length() - 7), np.array(-middle)))
+    narrow = np.array(max(0, middle.bit_length() - 7))
+    total = TileSum(mac.output, shift, Requantize(outputs, narrow, bias_acc=np.array(-middle // 2)))
     build = Builder(x=kind)
     return build.program(build.add("sum", total, build.add("mac", mac, "x")))
 
 
-def check(made: Program) -> None:
+def check(made: Program, images: int = 300) -> None:
     mac = made["mac"]
-    x = np.random.default_rng(1).integers(0, mac.input.format.high + 1, (300, *mac.input.shape))
+    x = np.random.default_rng(1).integers(0, mac.input.format.high + 1, (images, *mac.input.shape))
     x = x.astype(mac.input.format.dtype)
     y, clipped = mac.run(x)
     assert y.dtype == mac.output.format.dtype
     np.testing.assert_array_equal(y, mac.reference(x))
     assert clipped == mac.saturated(x) > 0
-    np.testing.assert_array_equal(made(x), made.reference(x))
+    results = made(x)
+    np.testing.assert_array_equal(results, made.reference(x))
+    assert len(np.unique(results)) > 3, "sums that are all alike show nothing"
 
 
 @pytest.mark.parametrize("backend", kernels.backends())
@@ -66,16 +71,24 @@ def test_every_backend_equals_the_reference(geometry, backend, monkeypatch):
         ((37, 9, 16, 12, 8), {}),
         ((600, 5, 300, 8, 8), {"cells": 8, "most": 255}),
         ((37, 9, 16, 8, 8), {"cells": 10, "most": 900}),
+        ((64, 40, 64, 8, 8), {"shift": 0}),  # counts that 16 bits do not hold either
     ],
 )
-def test_wide_codes_and_wide_cells(geometry, more):
+def test_wide_codes_wide_cells_and_wide_counts(geometry, more):
     check(program(*geometry, **more))
+
+
+@pytest.mark.parametrize("backend", kernels.backends())
+@pytest.mark.parametrize("images", [1, 2, 5, 43])
+def test_any_number_of_rows(images, backend, monkeypatch):
+    monkeypatch.setenv(kernels.VARIABLE, backend)
+    check(program(*GEOMETRIES[0]), images)
 
 
 @pytest.mark.parametrize("backend", kernels.backends())
 def test_a_changed_offset_is_caught(backend, monkeypatch):
     monkeypatch.setenv(kernels.VARIABLE, backend)
     made = program(*GEOMETRIES[0])
-    made["mac"].fast.half[1, 2] += 1 << made["mac"].shift
+    made["mac"].kernels[1].epilogue.vectors[2][2] += 1 << made["mac"].shift
     with pytest.raises(AssertionError):
         check(made)
