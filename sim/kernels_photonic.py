@@ -14,7 +14,7 @@ import numpy as np
 from sim import kernels_photonic_vnni as registers
 from sim.contract import Format
 from sim.kernels import Dot, MatrixKernel, dot
-from sim.kernels_blas import Sgemm
+from sim.kernels_blas import BLOCK_BYTES, Sgemm
 from sim.kernels_epilogue import NO_TABLE, Epilogue, bytes_of, finish, shift_right
 from sim.kernels_jit import jit
 from sim.kernels_vnni import TILE_ROWS, Vnni, panels
@@ -227,7 +227,11 @@ class TileKernel:
 
     @property
     def _block(self) -> int:
-        return self.products[0].rows
+        """Rows at a time; of floats all inputs and one tile's counts share the second-level cache."""
+        p, (tiles, outputs) = self.products[0], self.half.shape
+        if isinstance(p, Dot):
+            return p.rows
+        return max(64, 2 * BLOCK_BYTES // (np.dtype(p.real).itemsize * (tiles * self.inputs + outputs)))
 
     def _walk(self, rows: np.ndarray, take: Callable[[int, np.ndarray, slice], None]) -> None:
         """`take(tile, its counts, which rows)` for block after block, and tile after tile of a block."""
