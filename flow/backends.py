@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from rtl.plan import Plan
 
 Progress = Callable[[str, float, float], None]
+#: Sources that decide what the RTL does in a simulator, for the steps that run it.
+SIMULATORS = (
+    "flow/backends.py",
+    "flow/compiled.py",
+    "flow/monitors.py",
+    "flow/cosim.py",
+    "flow/testbench.py",
+    "flow/rtl_run.py",
+    "flow/verilate.py",
+    "flow/batch_loop.cpp",
+)
 
 
 @dataclass(frozen=True)
@@ -262,3 +273,8 @@ def find(name: str) -> Backend:
     if name not in BACKENDS:
         raise BittrueError(f"no back end is named {name!r}; use one of {', '.join(BACKENDS)}")
     return BACKENDS[name]
+
+
+def installed(counts: Mapping[str, int | None]) -> dict[str, bool]:
+    """Whether this machine has each back end that is asked for anything: without it, a check is to be done again."""
+    return {name: find(name).missing() is None for name, count in counts.items() if count != 0}

@@ -50,6 +50,12 @@ def flow(
         str | None, typer.Option("--from", help="Run this step and the ones after it in any case.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Run every step in any case.")] = False,
+    scenario: Annotated[
+        str | None, typer.Option(help="Photonic recipes: `transform`, `post` or `scratch`, as `train.scenario=...`.")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="Photonic recipes: `nnsgd` or `csgd`, as `train.optimizer=...`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe: train, quantize, lower, simulate, rtl, hls, verify, synth, report.
@@ -66,7 +72,10 @@ def flow(
         bittrue flow lerp-psa-digits --until simulate
 
         bittrue flow my-recipe.yaml --from verify
+
+        bittrue flow photonic-mlp-fashion-mnist --scenario scratch --optimizer csgd
     """
+    overrides = [*(overrides or ()), *_training(recipe, scenario=scenario, optimizer=optimizer)]
     folder, outcomes = _flow(recipe, overrides, out, until, "train" if force else start)
     if outcomes[-1].step == "report":
         _show_report(folder, as_json)
@@ -155,6 +164,21 @@ app.command()(cli_sweep.sweep)
 
 
 # -- helpers -------------------------------------------------------------------------------------------
+def _training(recipe: str, **options: str | None) -> list[str]:
+    """Options that stand for keys of the section `train`, as overrides; refused where the section has no such key."""
+    from flow import recipe as recipes
+
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given:
+        loaded = recipes.load(recipe)
+        if name not in type(loaded.train).model_fields:
+            raise BittrueError(
+                f"--{name}: recipe {loaded.name!r} is of the system {loaded.system!r}, whose training has none; "
+                "it is for photonic recipes, such as photonic-mlp-digits"
+            )
+    return [f"train.{name}={value}" for name, value in given.items()]
+
+
 def _flow(recipe: str, overrides: list[str] | None, out: Path | None, until: str | None, start: str | None):
     from flow import recipe as recipes
     from flow import stages, steps

@@ -5,19 +5,22 @@ See `flow.systems` for what a system provides, `models.fs_convert` for the conve
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from flow import backends, spikes, stages, training
 from flow import recipe as common
-from flow import spikes, training
-from flow.steps import Work
+from flow.steps import Step, Work
 from models.settings import Activation, Convert, Network, Perceptron, Qat, Quantize, Settings, Sweep, Train
 
 CODE = ("models", "flow/training.py", "flow/spikes.py")
-SPIKING = True
 SECTIONS = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep")}
+
+#: Test images whose mean work is the energy view's.
+WATCHED = 1024
 
 _OF_MLP, _OF_RESMLP = ("hidden", "norm"), ("patch", "embed", "blocks", "hidden_factor")
 
@@ -124,6 +127,28 @@ def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
     data = training.data_of(recipe)
     network = storage.load(work.upstream["quantize"] / "integer.pt", FsMlp, FsResMLP)
     return training.write_lowered(work, _program(network, recipe, data), network, data)
+
+
+def steps(recipe: Recipe) -> list[Step]:  # noqa: ARG001
+    """The step `spikes`."""
+    code = ("flow/fs.py", "flow/spikes.py", "flow/raster.py", "flow/waves.py", "flow/probe.py", "flow/energy.py")
+    code += ("flow/work.py", "flow/toggles.py", *backends.SIMULATORS)
+    return [Step("spikes", hardware, ("lower", "rtl"), ("verify",), code, (), stages.tools)]
+
+
+def hardware(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """What the spikes do in hardware: the raster of one test image, golden and RTL, and the energy of an inference."""
+    from flow import energy, raster
+    from rtl.plan import Plan
+
+    program, x, _ = training.read_lowered(work)
+    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
+    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
+    compiled = recipe.verify.compiled != 0 and backends.find("compiled").missing() is None
+    work.progress("raster", 0, 1)
+    found = raster.of_rtl(plan, verilog, x) if compiled else raster.of_program(program, x)
+    view = energy.view(plan, [v[:WATCHED] for v in x], verilog, energy.TOGGLED if compiled else 0, work.progress)
+    return {"rasters": {"image": 0, "layers": [layer.to_json() for layer in found]}, "energy": view}
 
 
 def _program(network, recipe: Recipe, data):

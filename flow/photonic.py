@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from flow import photonic_controller, training
 from flow import recipe as common
-from flow import training
-from flow.steps import Work
+from flow.photonic_controller import ControllerPart
+from flow.steps import Step, Work
 from models.photonic_settings import (
     Array,
     ArrayNoise,
@@ -29,9 +30,14 @@ from models.photonic_settings import (
 )
 from models.settings import Qat, Settings
 from sim.errors import BittrueError
+from sim.program import Program
 
-CODE = ("models", "flow/training.py", "flow/photonic_energy.py", "flow/energy.py")
-SECTIONS = {"train": ("network", "train", "calibrate"), "quantize": ("array", "finetune", "beside")}
+CODE = ("models", "flow/training.py", "flow/photonic_alphas.py")
+SECTIONS = {
+    "train": ("network", "train", "calibrate"),
+    "quantize": ("array", "finetune", "beside"),
+    "rtl": ("array", "controller"),
+}
 
 _Count = Annotated[int, Field(ge=0)]
 
@@ -59,14 +65,14 @@ class TrainPart(Settings):
 
 
 class Beside(Settings):
-    """The same network with full-scale windows, for comparison: not at all, converted, or converted and trained.
+    """What is shown for comparison.
 
-    `images_per_load` is for the energy estimate: images for which the weights stay loaded,
-    beside a load for every image.
+    full_scale    the same network with full-scale windows: not at all, converted, or converted and trained
+    relu_epochs   epochs of a ReLU network of the same sizes, for which large alphas were published; 0: none is trained
     """
 
     full_scale: Literal["none", "converted", "trained"] = "trained"
-    images_per_load: int = Field(256, ge=1)
+    relu_epochs: int = Field(5, ge=0)
 
 
 class Recipe(common.Recipe):
@@ -79,6 +85,7 @@ class Recipe(common.Recipe):
     array: Array = Array()
     finetune: Qat = Qat(epochs=5, lr=1e-3)
     beside: Beside = Beside()
+    controller: ControllerPart = ControllerPart()
 
     @model_validator(mode="after")
     def _trainable(self) -> Self:
@@ -123,16 +130,14 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 
     Accuracies are the golden simulator's on the test set, with the noise of the recipe where there is any.
     """
-    from flow.photonic_energy import estimate
-    from models import photonic_light, storage
+    from flow import photonic_alphas
+    from models import storage
     from models.photonic_transform import NonNegativeNetwork
 
     data = training.data_of(recipe)
     twin = storage.load(work.upstream["train"] / "twin.pt", NonNegativeNetwork)
-    work.progress("light", 0, 1)
-    bits = {"input_bits": recipe.array.input_bits, "weight_bits": recipe.array.weight_bits}
     result: dict[str, Any] = {
-        "light": [asdict(row) for row in photonic_light.prices(twin, data.test.images, **bits)],
+        "light": photonic_alphas.table(recipe, work, twin, data),
         "noise": recipe.array.noise.on,
     }
     network, found = _converted(twin, recipe, recipe.array, data, work, recipe.finetune.epochs > 0)
@@ -141,8 +146,6 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
         trained = recipe.beside.full_scale == "trained" and recipe.finetune.epochs > 0
         full = recipe.array.model_copy(update={"window": "full"})
         result["full_scale"] = _converted(twin, recipe, full, data, work, trained)[1]
-    loads = sorted({1, recipe.beside.images_per_load})
-    result["energy"] = [estimate(network.sizes, recipe.array, images) for images in loads]
     storage.save(network, work.folder / "integer.pt")
     return result
 
@@ -181,6 +184,16 @@ def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
     network = storage.load(work.upstream["quantize"] / "integer.pt", IntegerPhotonicMLP)
     program = _program(network, recipe, data)
     return training.write_lowered(work, program, network, data)
+
+
+def steps(recipe: Recipe) -> list[Step]:
+    """The step `controller`."""
+    return [photonic_controller.step(recipe)]
+
+
+def designs(recipe: Recipe, program: Program) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The controller without the array, for the targets that the recipe names."""
+    return photonic_controller.designs(recipe, program)
 
 
 def _program(network, recipe: Recipe, data):

@@ -41,7 +41,7 @@ def streams(plan: Plan, waves: Path) -> dict[str, Stream]:
         for signal in ("o__payload", "o__valid", "o__ready"):
             wanted[node, signal] = (*TOP, "pipeline", element.name, signal)
     beats: dict[str, list[tuple[int, str]]] = {node: [] for node in elements}
-    for cycle, value in enumerate(_edges(waves, wanted)):
+    for cycle, value in enumerate(edges(waves, wanted)):
         for node, found in beats.items():
             if value(node, "o__valid") == "1" and value(node, "o__ready") == "1":
                 found.append((cycle, value(node, "o__payload")))
@@ -67,7 +67,7 @@ def _stream(beats: list[tuple[int, str]], kind: TensorType, lanes: int) -> Strea
     return Stream(codes, last, np.array([cycle for cycle, _ in beats], np.int64), unknown)
 
 
-def _edges(path: Path, wanted: dict[tuple, tuple[str, ...]]) -> Iterator:
+def edges(path: Path, wanted: dict[tuple, tuple[str, ...]]) -> Iterator:
     """A function (key...) -> bits, for every rising edge of the clock out of reset; values just before the edge."""
     with open(path, encoding="ascii") as lines:
         codes = _header(lines, set(wanted.values()), path)

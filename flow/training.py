@@ -1,4 +1,4 @@
-"""What the first steps of every system share: data, progress and history of a training, what `lower` leaves."""
+"""What the steps of every system share: data, progress and history of a training, what `lower` leaves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flow import arrays
 from flow.recipe import Recipe
 from flow.steps import Work
 from sim.program import Program
@@ -78,3 +79,12 @@ def write_lowered(work: Work, program: Program, integer: nn.Module, data: Data) 
         "weights": program.weights,
         "classes": list(data.classes),
     }
+
+
+def read_lowered(work: Work) -> tuple[Program, list[np.ndarray], np.ndarray]:
+    """The program, its encoded test set (one array per input) and the labels, as `lower` left them."""
+    folder = work.upstream["lower"]
+    program = Program.load(folder / "program.npz")
+    several = folder / "inputs.npz"
+    x = arrays.read_inputs(several if several.exists() else folder / "inputs.npy", program)
+    return program, list(x), np.load(folder / "labels.npy")

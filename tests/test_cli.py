@@ -7,6 +7,7 @@ import pytest
 from test_flow import batch, program
 
 from flow import cli
+from sim.errors import BittrueError
 from sim.program import Program
 
 COMMANDS = [
@@ -254,3 +255,30 @@ def test_interruption_is_told(bittrue, monkeypatch, saved, tmp_path):
 def flat(text: str) -> str:
     """Text without the line breaks that a narrow terminal makes."""
     return " ".join(text.split())
+
+
+class TestScenario:
+    def test_options_are_keys_of_the_training(self, bittrue, monkeypatch, tmp_path):
+        seen = []
+        monkeypatch.setattr(cli, "_flow", lambda *given: seen.append(given) or (_ for _ in ()).throw(BittrueError("x")))
+        words = ("flow", "photonic-mlp-digits", "train.seed=3", "--scenario", "scratch", "--optimizer", "csgd")
+        assert bittrue(*words, "--out", tmp_path)[0] == 1
+        assert seen[0][1] == ["train.seed=3", "train.scenario=scratch", "train.optimizer=csgd"]
+
+    @pytest.mark.parametrize(("option", "value"), [("--scenario", "post"), ("--optimizer", "nnsgd")])
+    def test_other_systems_have_none(self, bittrue, tmp_path, option, value):
+        status, _, error = bittrue("flow", "lerp-psa-digits", option, value, "--out", tmp_path / "f")
+        assert status == 1
+        assert f"{option}: recipe 'lerp-psa-digits' is of the system 'lerp-psa'" in " ".join(error.split())
+        assert not (tmp_path / "f").exists()
+
+    def test_an_unknown_scenario_is_refused(self, bittrue, tmp_path):
+        status, _, error = bittrue("flow", "photonic-mlp-digits", "--scenario", "posts", "--out", tmp_path / "f")
+        assert status == 1
+        assert "did you mean 'post'?" in " ".join(error.split())
+
+    def test_help_shows_them(self, bittrue, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "120")
+        out = bittrue("flow", "--help")[1]
+        assert "--scenario" in out
+        assert "--optimizer" in out

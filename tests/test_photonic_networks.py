@@ -309,6 +309,7 @@ def test_settings_name_what_is_wrong(values, says):
 
 # -- the flow ------------------------------------------------------------------------------------------
 QUICK = ["network.hidden=[16,12]", "train.epochs=3", "finetune.epochs=1", "beside.full_scale=converted"]
+QUICK += ["beside.relu_epochs=1"]
 
 
 @pytest.mark.parametrize(
@@ -334,8 +335,15 @@ def test_the_flow_from_recipe_to_golden(tmp_path, more):
     assert ("full_scale" in found) == (made.array.window == "pedestal")
     assert found["noise"] == made.array.noise.on
     assert ("accuracy_without_noise" in found) == made.array.noise.on
-    assert [row["name"] for row in found["light"]] == ["hidden.0", "hidden.1", "classifier"]
-    assert [row["images_per_load"] for row in found["energy"]] == [1, 256]
+    built = [row for row in found["light"] if "as built" in row["alpha_from"]]
+    assert [row["name"] for row in built] == ["hidden.0", "hidden.1", "classifier"]
+    assert {row["network"] for row in found["light"]} == {"sinusoid", "relu"}
+    published = {
+        row["alpha"]: row for row in found["light"] if row["name"] == "classifier" and "for" in row["alpha_from"]
+    }
+    assert sorted(published) == [14, 25, 100]
+    assert published[14]["power"] < published[25]["power"] < published[100]["power"]
+    assert published[14]["fine_adc_bits"] < published[100]["fine_adc_bits"]
 
 
 @pytest.mark.parametrize("name", [name for name in recipe.shipped() if name.startswith("photonic-")])

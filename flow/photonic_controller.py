@@ -1,0 +1,329 @@
+"""The step `controller` of photonic flows: what would drive a real array, verified with the array's twin behind it.
+
+The Verilog of controller and twin is held to the golden simulator: compiled on the whole test set, with and without
+stalls; and under cocotb, where an AXI4-Lite master reads registers, provokes an error and clears it meanwhile. The step
+keeps two texts: `controller.v` has AXI4-Lite ports, in `controller_streams.v` they are tied off.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from flow import backends
+from flow.backends import SIMULATORS, Stalls
+from flow.recipe import Part, known_targets
+from flow.rtl_run import RtlRun
+from flow.steps import Step, Work
+from flow.training import read_lowered
+from sim.program import Program
+from sim.storage import write_whole
+
+if TYPE_CHECKING:
+    from flow.photonic import Recipe
+    from flow.photonic_cosim import Answer, SystemRun
+    from rtl.photonic_jobs import Geometry
+    from rtl.photonic_system import PhotonicSystem
+
+WITH_REGISTERS, STREAMS = "controller.v", "controller_streams.v"
+#: Images of the compiled RTL's run with stalls.
+STALLED_IMAGES = 256
+_Count = int | None
+
+
+class ControllerPart(Part):
+    """The controller of the array, whose rows and columns are those of `array`.
+
+    lanes      codes a beat, a power of two; fewer where rows, columns or inputs of an image are no multiple
+    settling   cycles that the array needs from new codes to the sample
+    images     the batch: images for which weights stay loaded
+    compiled, icarus, verilator   test images for each simulator, null: all; stalls are those of `verify`
+    synth      targets for which the controller alone, its weights streamed, is placed and routed
+    """
+
+    lanes: int = Field(8, ge=1)
+    settling: int = Field(8, ge=1, lt=1 << 16)
+    images: int = Field(16, ge=1)
+    compiled: _Count = Field(None, ge=0)
+    icarus: _Count = Field(2, ge=0)
+    verilator: _Count = Field(8, ge=0)
+    synth: tuple[str, ...] = ()
+
+    @field_validator("lanes")
+    @classmethod
+    def _power(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("lanes are a power of two")
+        return value
+
+    @field_validator("synth")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return known_targets(value)
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Test images by back end."""
+        return {"compiled": self.compiled, "icarus": self.icarus, "verilator": self.verilator}
+
+
+def step(recipe: Recipe) -> Step:  # noqa: ARG001
+    """The step, for `flow.systems`."""
+    here = ("photonic_controller", "photonic_probe", "photonic_cosim", "photonic_testbench", "photonic_energy")
+    code = tuple(f"flow/{name}.py" for name in (*here, "energy", "diverge", "probe"))
+    return Step(
+        "controller",
+        run,
+        ("lower",),
+        ("array", "controller", "verify"),
+        ("sim", "rtl", *code, *SIMULATORS),
+        ("amaranth", "cocotb", "verilator"),
+        lambda recipe: backends.installed(recipe.controller.counts),
+    )
+
+
+def designs(recipe: Recipe, program: Program) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """What is placed and routed beside the pipeline: the controller without array, weights streamed."""
+    from rtl.photonic_system import emit
+
+    if not recipe.controller.synth:
+        return {}
+    return {"controller": (emit(_system(recipe, program, "stream", twin=False)), recipe.controller.synth)}
+
+
+def run(recipe: Recipe, work: Work) -> dict[str, Any]:
+    """Verify controller and twin; the result's rows have the keys of `flow.verify`, and `cycles_per_image` beside."""
+    from flow.photonic_energy import estimate
+    from rtl.photonic_system import emit
+
+    program, (x,), _ = read_lowered(work)
+    part, array = recipe.controller, recipe.array
+    work.progress("emitting Verilog", 0, 1)
+    system = _system(recipe, program)
+    streams = emit(system, registers=False)
+    write_whole(work.folder / STREAMS, streams.encode())
+    write_whole(work.folder / WITH_REGISTERS, emit(_system(recipe, program)).encode())
+    stalls = Stalls(recipe.verify.idle, recipe.verify.backpressure, recipe.verify.seed)
+    check = _Check(work, system, streams, x, program(x))
+    rows: list[dict[str, Any]] = []
+    skipped = []
+    for name, count in part.counts.items():
+        images = len(x) if count is None else min(count, len(x))
+        if images == 0:
+            continue
+        if reason := backends.find(name).missing():
+            skipped.append({"simulator": name, "reason": reason})
+        elif name == "compiled":
+            rows.append(check.compiled(images, Stalls()))
+            if stalls:
+                rows.append(check.compiled(min(images, STALLED_IMAGES), stalls))
+        else:
+            rows.append(check.cocotb(name, images, stalls))
+    jobs = system.jobs
+    sizes = (jobs.input.channels, *(layer.outputs for layer in jobs.layers))
+    free = next((row for row in rows if not row["stalls"]), None)
+    result = {
+        "rows": rows,
+        "skipped": skipped,
+        "rows_of_array": array.rows,
+        "columns": array.columns,
+        "lanes": jobs.geometry.lanes,
+        "settling": part.settling,
+        "images_per_load": part.images,
+        "measurements": len(jobs.work),
+        "cycles_per_image": free and free["cycles_per_image"],
+        "energy": [estimate(sizes, array, images) for images in sorted({1, part.images})],
+    }
+    final = work.folder.parent / "controller"  # the waveform moves there with the step's folder
+    return json.loads(json.dumps(result).replace(json.dumps(str(work.folder))[1:-1], json.dumps(str(final))[1:-1]))
+
+
+def geometry(recipe: Recipe, program: Program) -> Geometry:
+    """The array of a recipe, with the most lanes that suit it and the images."""
+    from rtl.photonic_jobs import Geometry
+
+    (image,) = program.inputs.values()
+    rows, columns = recipe.array.rows, recipe.array.columns
+    return Geometry(rows, columns, math.gcd(recipe.controller.lanes, rows, columns, image.channels))
+
+
+def _system(recipe: Recipe, program: Program, weights: str = "memory", **options: bool) -> PhotonicSystem:
+    from rtl.photonic_system import PhotonicSystem
+
+    return PhotonicSystem(program, geometry(recipe, program), recipe.controller.settling, weights, **options)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Runs of one system. `streams` is its Verilog without registers, `x` all images, `expected` their results."""
+
+    work: Work
+    system: PhotonicSystem
+    streams: str
+    x: np.ndarray
+    expected: np.ndarray
+
+    def compiled(self, images: int, stalls: Stalls) -> dict[str, Any]:
+        """The compiled RTL on the first images."""
+        from flow.compiled import CompiledRtl
+
+        self.work.progress("building the compiled controller", 0, 1)
+        begin = time.perf_counter()
+        rtl = CompiledRtl(self.streams, [self.system.input], self.system.output)
+        done = rtl.run(
+            self.x[:images],
+            stall_seed=stalls.seed,
+            idle=stalls.idle,
+            backpressure=stalls.backpressure,
+            progress=lambda done, total: self.work.progress("compiled controller", done, total),
+        )
+        return self.row(done, images, stalls, begin, [])
+
+    def cocotb(self, simulator: str, images: int, stalls: Stalls) -> dict[str, Any]:
+        """Both bus kinds under a simulator."""
+        from flow import photonic_cosim
+
+        self.work.progress(f"controller in cocotb under {simulator}", 0, 1)
+        begin = time.perf_counter()
+        script = Script.of(self.system, images)
+        place = self.work.folder / simulator
+        done = photonic_cosim.run(
+            self.system,
+            self.x[:images],
+            self.expected[:images],
+            simulator,
+            idle=stalls.idle,
+            backpressure=stalls.backpressure,
+            seed=stalls.seed,
+            folder=place,
+            **script.accesses(),
+        )
+        for name in ("job.npz", "result.npz", "job.json", "answers.json"):
+            (place / name).unlink(missing_ok=True)
+        return self.row(done.run, images, stalls, begin, script.wrong(done)) | {"registers": script.shown(done)}
+
+    def row(self, run: RtlRun, images: int, stalls: Stalls, begin: float, wrong: list[str]) -> dict[str, Any]:
+        """A row as `flow.verify` has them; no interval is promised."""
+        from flow import photonic_probe
+
+        expected = self.expected[:images]
+        mismatches, place = run.mismatches(expected), None
+        if mismatches and backends.find("compiled").missing() is None:
+            self.work.progress("looking for the first divergence", 0, 1)
+            place = photonic_probe.first(
+                self.system, self.streams, self.x[:images], run, expected, stalls, self.work.folder
+            )
+        ends = run.frame_end_cycles
+        cycles = (int(ends[-1]) - run.first_input_cycle + 1) / images if run.complete else None
+        return {
+            "backend": "controller",
+            "simulator": run.simulator,
+            "images": images,
+            "values": int(expected.size),
+            "mismatches": mismatches,
+            "stalls": bool(stalls),
+            "idle": stalls.idle,
+            "backpressure": stalls.backpressure,
+            "seed": stalls.seed if stalls else None,
+            "cycles_per_image": cycles and round(cycles, 1),
+            "images_per_second": round(run.images_per_second, 3),
+            "seconds": round(time.perf_counter() - begin, 3),
+            "errors": [*run.errors, *wrong],
+            "divergence": place and place.to_dict(),
+            **dict.fromkeys(("interval", "estimated_interval", "latency", "estimated_latency")),
+        }
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One access of the script: what is done, and what must come back. `value` None: a read; `read` None: any word."""
+
+    phase: str
+    register: str
+    address: int
+    value: int | None
+    response: int
+    read: int | None
+
+    def problem(self, answer: Answer) -> str | None:
+        """What is wrong with an answer, or None."""
+        verb = "read of" if self.value is None else "write to"
+        if answer.response != self.response:
+            names = {0: "OKAY", 2: "SLVERR"}
+            got, wanted = (names.get(code, f"response {code}") for code in (answer.response, self.response))
+            return f"AXI4-Lite: a {verb} {self.register} was answered {got}, not {wanted}"
+        if self.value is None and self.read is not None and answer.value != self.read:
+            return f"AXI4-Lite: {self.register} is 0x{answer.value:x}, not 0x{self.read:x}"
+        return None
+
+
+@dataclass(frozen=True)
+class Script:
+    """The AXI4-Lite accesses of a verification: who is there; an illegal write; state meanwhile; and at the end."""
+
+    entries: tuple[Entry, ...]
+
+    @classmethod
+    def of(cls, system: PhotonicSystem, images: int) -> Script:
+        """The script of a run of so many images."""
+        from rtl.photonic_registers import OKAY, SLVERR, Errors, Register
+
+        jobs, flag = system.jobs, 1 << Errors.READ_ONLY
+        array = jobs.geometry.rows | jobs.geometry.columns << 16
+        plan: Sequence[tuple[str, Register, int | None, int, int | None]] = (
+            ("before", Register.GEOMETRY, None, OKAY, array),
+            ("before", Register.PROGRAM, None, OKAY, int(jobs.program.sha256[:8], 16)),
+            ("before", Register.PROGRAM, 1, SLVERR, None),
+            ("before", Register.ERRORS, None, OKAY, flag),
+            ("before", Register.ERRORS, flag, OKAY, None),
+            ("during", Register.STATUS, None, OKAY, None),
+            ("after", Register.FRAMES, None, OKAY, images),
+            ("after", Register.ERRORS, None, OKAY, 0),
+            ("after", Register.STATUS, None, OKAY, 0b10),
+        )
+        return cls(tuple(Entry(phase, r.name, int(r), value, *wanted) for phase, r, value, *wanted in plan))
+
+    def phase(self, name: str) -> list[Entry]:
+        """The accesses before, during or after the images."""
+        return [entry for entry in self.entries if entry.phase == name]
+
+    def accesses(self) -> dict[str, list]:
+        """As `flow.photonic_cosim.run` takes them."""
+        from flow.photonic_cosim import Access
+
+        return {
+            name: [Access(entry.address, entry.value) for entry in self.phase(name)]
+            for name in ("before", "during", "after")
+        }
+
+    def answered(self, run: SystemRun) -> list[tuple[Entry, Answer]]:
+        """Every answer with its access; accesses during the run are repeated."""
+        pairs: list[tuple[Entry, Answer]] = []
+        for name in ("before", "during", "after"):
+            entries = self.phase(name)
+            pairs += [(entries[k % len(entries)], answer) for k, answer in enumerate(getattr(run, name))]
+        return pairs
+
+    def wrong(self, run: SystemRun) -> list[str]:
+        """A sentence for every kind of answer that is not as it must be, and for answers that never came."""
+        found = [problem for entry, answer in self.answered(run) if (problem := entry.problem(answer))]
+        for name in ("before", "after"):
+            if len(getattr(run, name)) < len(self.phase(name)):
+                found.append(f"AXI4-Lite: an access {name} the images was not answered")
+        return list(dict.fromkeys(found))
+
+    def shown(self, run: SystemRun) -> list[dict[str, Any]]:
+        """For the report: one row for each access of the script, with its first answer and how often it was made."""
+        rows: dict[Entry, dict[str, Any]] = {}
+        for entry, answer in self.answered(run):
+            row = {"phase": entry.phase, "register": entry.register, "wrote": entry.value, "times": 0}
+            row = rows.setdefault(entry, row | {"response": answer.response, "read": answer.value})
+            row["times"] += 1
+        return list(rows.values())
