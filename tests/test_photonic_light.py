@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from photonic_twins import cnn, random_images
 
+from models.data import Split, load
+from models.lower import lower
 from models.photonic_activations import PhotonicSigmoid
+from models.photonic_alpha import compare_alphas
+from models.photonic_convert import convert
 from models.photonic_layers import NonNegativeLinear
 from models.photonic_light import price, prices
+from models.photonic_measure import conversions
+from models.photonic_net import SimpleMLP
+from models.photonic_settings import Array, Calibrate, PhotonicPerceptron, PhotonicTrain
+from models.photonic_train import train
 from models.photonic_transform import transform
+from models.train import accuracy
 from sim.errors import BittrueError
 
 F64 = torch.float64
@@ -84,3 +95,59 @@ class TestLightPrice:
             prices(twin, images[:0])
         with pytest.raises(BittrueError, match="all its weights are 0"):
             price(NonNegativeLinear(torch.zeros(1, 1, dtype=F64), None, 1.0, "a"), torch.ones(1, 1, dtype=F64), 1.0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def network(data):
+    settings = PhotonicTrain(epochs=15, batch=32, lr=0.1)
+    return train(data, settings, PhotonicPerceptron(activation="relu"), Calibrate(method="percentile")).regular
+
+
+class TestAlphas:
+    def test_alpha_from_data_costs_less_than_the_published(self, network, data):
+        seen = []
+        found = compare_alphas(network, data, progress=lambda what, *_: seen.append(what))
+        assert [cost.alpha for cost in found] == [None, 14, 25, 100]
+        assert seen == ["alpha from data", "alpha 14", "alpha 25", "alpha 100"]
+        for less, more in itertools.pairwise(found):
+            for a, b in zip(less.layers, more.layers, strict=True):
+                assert a.alpha < b.alpha
+                assert a.price.power < b.price.power
+                assert a.price.pedestal < b.price.pedestal
+                assert a.price.fine_adc_bits < b.price.fine_adc_bits
+                assert a.full.sqnr_db > b.full.sqnr_db + 3
+                assert b.pedestal.sqnr_db > b.full.sqnr_db
+        assert found[0].accuracy_full > found[-1].accuracy_full + 0.2
+        assert min(cost.accuracy_pedestal for cost in found) > found[0].accuracy_float - 0.04
+
+    def test_it_is_the_sum_of_its_parts(self, network, data):
+        array = Array(rows=20, adc_bits=7, images=200)
+        own, given = compare_alphas(network, data, array, alphas=[5.0], percentile=99, images=90)
+        calibrate = Calibrate(method="percentile", percentile=99, images=200)
+        calibrated = transform(network, calibrate, images=data.train.images)
+        twin = transform(network, Calibrate(method="constant", alpha=5.0))
+        split = Split(data.test.images[:90], data.test.labels[:90])
+        names = [layer.name for layer in calibrated.layers[1:]]
+        assert [layer.name for layer in own.layers] == [layer.name for layer in given.layers] == names
+        assert [layer.alpha for layer in own.layers] == [float(layer.alpha) for layer in calibrated.layers[1:]]
+        assert [layer.price for layer in own.layers] == prices(calibrated, split.images)[1:]
+        at = prices(calibrated, split.images, dict.fromkeys(names, 5.0))[1:]
+        assert [layer.price for layer in given.layers] == at
+        assert (own.accuracy_float, given.accuracy_float) == (accuracy(calibrated, split), accuracy(twin, split))
+        for window in ("pedestal", "full"):
+            integer = convert(twin, data, array.model_copy(update={"window": window}))
+            codes = integer.encode(split.images)
+            rows = conversions(integer, lower(integer), codes)[1:]
+            assert [getattr(layer, window) for layer in given.layers] == rows
+            assert getattr(given, f"accuracy_{window}") == accuracy(integer, split)
+
+    def test_what_has_no_alphas_to_compare(self, network, data):
+        with pytest.raises(BittrueError, match="450 test images, not 451"):
+            compare_alphas(network, data, images=451)
+        with pytest.raises(BittrueError, match="a sinusoid has a bound"):
+            compare_alphas(SimpleMLP.for_data(PhotonicPerceptron(), data, 1), data)
