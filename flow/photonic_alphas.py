@@ -1,10 +1,9 @@
 """The price of alpha in a photonic network, for the report: alpha as built, from data, and as published.
 
 An alpha above the data costs light, and bits of the converter (`models.photonic_light`). For activations with a bound
-the published alpha is that bound. For ReLU, which has none, 14, 25 and 100 were published; beside a network of another
-activation their price is shown on a ReLU network of the same sizes, trained on the same data for a few epochs.
-
-Source of the published alphas: the code published with Kirtas et al., arXiv 2310.01084.
+the published alpha is that bound. For ReLU, which has none, `models.photonic_alpha` compares published constants with
+alphas from data; beside a network of another activation, on a ReLU network of the same sizes, trained on the same data
+for a few epochs.
 """
 
 from __future__ import annotations
@@ -21,16 +20,19 @@ from sim.errors import BittrueError
 if TYPE_CHECKING:
     from flow.photonic import Recipe
     from models.data import Data
+    from models.photonic_net import SimpleMLP
     from models.photonic_transform import NonNegativeNetwork
 
-#: Published alphas of ReLU networks, and what they were published for.
-RELU = {14.0: "small networks", 25.0: "AlexNet, ResNet-18", 100.0: "VGG-16, ResNet-50"}
+#: Test images on which the alphas of a ReLU network are compared.
+COMPARED = 1000
 
 
 def table(recipe: Recipe, work: Work, twin: NonNegativeNetwork, data: Data) -> list[dict[str, Any]]:
-    """Rows of `models.photonic_light.Price` for test images, with the activation (`network`) and where alpha is from.
+    """Rows of `models.photonic_light.Price` with the activation (`network`) and where alpha is from (`alpha_from`).
 
-    The rows as built come first, with every layer; the others are without the first layer, whose alpha is 1.
+    The rows as built come first, with every layer; the others are without the first layer, whose alpha is 1. Rows of
+    the comparison on a ReLU network also have `sqnr_db` and `accuracy` of the converted network, by window, without
+    training on the array.
     """
     from models import photonic_train, storage
     from models.photonic_net import SimpleMLP
@@ -41,39 +43,50 @@ def table(recipe: Recipe, work: Work, twin: NonNegativeNetwork, data: Data) -> l
     from_data = f"percentile {percentile.percentile:g} of the data"
     names = {"bound": "bound, as published", "percentile": from_data, "constant": "constant of the recipe"}
     work.progress("light", 0, 1)
-    rows = _rows(recipe, twin, data, function, f"{names[method]} (as built)", {})
+    rows = _rows(recipe, twin, data, f"{names[method]} (as built)", {})
+    regular = storage.load(work.upstream["train"] / "network.pt", SimpleMLP)
+    if function == "relu":
+        return rows + _compared(recipe, work, regular, data, percentile)
     if method != "percentile":
-        regular = storage.load(work.upstream["train"] / "network.pt", SimpleMLP)
         try:
             found = transform(regular, percentile, images=data.train.images)
         except BittrueError:
             pass  # a layer that is dark on nearly all images has no percentile to take alpha from
         else:
-            alphas = {layer.name: float(layer.alpha) for layer in found.layers}
-            rows += _rows(recipe, twin, data, function, from_data, alphas)
-    if function == "relu":
-        return rows + _published(recipe, twin, data)
+            rows += _rows(recipe, twin, data, from_data, {layer.name: float(layer.alpha) for layer in found.layers})
     if recipe.beside.relu_epochs:
         network = recipe.network.model_copy(update={"activation": "relu"})
         settings = published(data.name, "relu", seed=recipe.train.seed)
         settings = settings.model_copy(update={"epochs": recipe.beside.relu_epochs})
-        calibrate = Calibrate(method="percentile")
-        relu = photonic_train.train(data, settings, network, calibrate, progress=training.watch(work)).twin
-        rows += _rows(recipe, relu, data, "relu", from_data, {layer.name: float(layer.alpha) for layer in relu.layers})
-        rows += _published(recipe, relu, data)
+        trained = photonic_train.train(
+            data, settings, network, Calibrate(method="percentile"), progress=training.watch(work)
+        )
+        rows += _compared(recipe, work, trained.regular, data, percentile)
     return rows
 
 
-def _published(recipe: Recipe, twin: NonNegativeNetwork, data: Data) -> list[dict[str, Any]]:
+def _compared(
+    recipe: Recipe, work: Work, regular: SimpleMLP, data: Data, percentile: Calibrate
+) -> list[dict[str, Any]]:
+    """A ReLU network at alphas from data and at the published ones."""
+    from models.photonic_alpha import PUBLISHED, compare_alphas
+
+    images, share = min(COMPARED, len(data.test)), percentile.percentile
     rows = []
-    for alpha, networks in RELU.items():
-        alphas = dict.fromkeys((layer.name for layer in twin.layers), alpha)
-        rows += _rows(recipe, twin, data, "relu", f"published for {networks}", alphas)
+    for cost in compare_alphas(regular, data, recipe.array, percentile=share, images=images, progress=work.progress):
+        origin = f"percentile {share:g} of the data"
+        if cost.alpha is not None:
+            origin = f"published for {PUBLISHED[cost.alpha]}"
+        accuracy = {"pedestal": cost.accuracy_pedestal, "full": cost.accuracy_full}
+        for layer in cost.layers:
+            sqnr = {"pedestal": layer.pedestal.sqnr_db, "full": layer.full.sqnr_db}
+            row = {"network": "relu", "alpha_from": origin} | asdict(layer.price)
+            rows.append(row | {"sqnr_db": sqnr, "accuracy": accuracy})
     return rows
 
 
 def _rows(
-    recipe: Recipe, twin: NonNegativeNetwork, data: Data, function: str, origin: str, alphas: Mapping[str, float]
+    recipe: Recipe, twin: NonNegativeNetwork, data: Data, origin: str, alphas: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """Prices at these alphas; without any, as built and with the first layer."""
     from models.photonic_light import prices
@@ -81,6 +94,6 @@ def _rows(
     first = twin.layers[0].name
     chosen = {name: alpha for name, alpha in alphas.items() if name != first}
     bits = {"input_bits": recipe.array.input_bits, "weight_bits": recipe.array.weight_bits}
-    found = prices(twin, data.test.images, chosen, **bits)
-    kept = [price for price in found if not alphas or price.name != first]
-    return [{"network": function, "alpha_from": origin} | asdict(price) for price in kept]
+    kept = [price for price in prices(twin, data.test.images, chosen, **bits) if not alphas or price.name != first]
+    begin = {"network": recipe.network.activation, "alpha_from": origin}
+    return [begin | asdict(price) | {"sqnr_db": None, "accuracy": None} for price in kept]

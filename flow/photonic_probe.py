@@ -26,9 +26,8 @@ from sim.contract import Format
 #: Where the front end is in the waveform: between controller and twin.
 PLACE = ("TOP", "bittrue_top", "system")
 STROBES, WORDS = ("input_valid", "sample", "adc_valid"), ("input_data", "adc_data", "job", "image")
-#: Most images whose waveform is written; where a run has to start over from its first image, a later one is not looked
-#: into.
-MOST = 32
+#: Most images of a waveform: of an array of 64x64 it has some 50 MB an image.
+MOST = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +48,8 @@ def first(
     verilog   without registers, as `rtl.photonic_system.emit` makes it, perhaps altered since
     x         all images of the run, uint8 `[n, features]`; `run` and `expected` are theirs
 
-    None if all results are right. Where the waveform would be too long, or the wrong image alone comes out right, the
-    divergence is that of the results.
+    None if all results are right. Where the waveform would be too long, or none of the images that it would show comes
+    out wrong again, the divergence is that of the results.
     """
     program = system.jobs.program
     seen = run.first_divergence(expected)
@@ -59,16 +58,20 @@ def first(
     kind = type(program[program.result]).__name__.lower()
     what = "value" if seen.got is not None else "missing"
     late = Divergence(program.result, kind, seen.frame, seen.index, seen.expected, seen.got, seen.cycle, what)
-    start = 0 if program.counts_frames else seen.frame
-    if seen.frame - start >= MOST:
+    # The wrong image alone, then with those before it; a program that counts its images begins at the first.
+    starts = (0,) if program.counts_frames else (seen.frame, max(0, seen.frame - MOST + 1))
+    if seen.frame - starts[0] >= MOST:
         return late
-    part = slice(start, seen.frame + 1)
     waves = Path(folder) / "divergence.vcd"
     waves.parent.mkdir(parents=True, exist_ok=True)
     compiled = CompiledRtl(verilog, [system.input], system.output, trace=True)
     options = {"stall_seed": stalls.seed, "idle": stalls.idle, "backpressure": stalls.backpressure}
-    again = compiled.run(x[part], waves=waves, watchdog=1 << 16, **options)
-    if not again.mismatches(expected[part]):
+    for start in dict.fromkeys(starts):
+        part = slice(start, seen.frame + 1)
+        again = compiled.run(x[part], waves=waves, watchdog=1 << 20, **options)
+        if again.mismatches(expected[part]):
+            break
+    else:
         waves.unlink(missing_ok=True)
         return late
     frame = again.first_divergence(expected[part]).frame

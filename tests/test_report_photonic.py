@@ -28,6 +28,12 @@ def converters(window, step, used, sqnr_db):
     return [vars(row) for row in rows]
 
 
+def compared(network):
+    """What rows of a ReLU network have beside the price."""
+    windows = ({"pedestal": 41.25, "full": 19.5}, {"pedestal": 0.95, "full": 0.61})
+    return dict(zip(("sqnr_db", "accuracy"), windows if network == "relu" else (None, None), strict=True))
+
+
 def photonic(noise=True, **changes):
     """What `flow.photonic.quantize` returns."""
     quiet = {"accuracy_without_noise": 0.8765} if noise else {}
@@ -36,6 +42,7 @@ def photonic(noise=True, **changes):
         "light": [
             {"network": network, "alpha_from": origin}
             | vars(Price(f"hidden.{k}", alpha, 0.02, 1.69 * alpha, 2.1 * alpha, 6.67, 21, 8, 21 + int(alpha > 14)))
+            | compared(network)
             for network, origin, alpha in PRICED
             for k in range(2)
         ],
@@ -151,6 +158,8 @@ def test_prices_of_alpha_stand_side_by_side(page_of):
     assert found[1][:3] == ("", "", "1")
     assert found[2] == ("relu", "published for small networks", "14", "23.66 ×", "21 bits")
     assert found[4] == ("", "published for VGG-16, ResNet-50", "100", "169.00 ×", "22 bits")
+    assert table[3][10:] == ["41.2 / 19.5 dB", "95.0 / 61.0 %"]
+    assert table[1][10:] == ["", ""]
 
 
 def test_the_controller_stands_beside_the_pipeline(page_of):
