@@ -133,7 +133,7 @@ def run(
     listener            told of steps and progress, see `flow.steps.Listener`
     """
     listener = listener or steps.Silent()
-    base = recipes.load(source, overrides)
+    base = _base(source, overrides, over)
     axes, variants = _variants(source, overrides, base, over)
     if seeds < 1 or (images is not None and images < 1):
         raise BittrueError(f"sweep: {seeds} seeds on {images} images measure nothing; give at least one of each")
@@ -161,6 +161,20 @@ def run(
 
 
 # -- the grid ------------------------------------------------------------------------------------------
+def _base(source: str | Path, overrides: Sequence[str], over: Sequence[str]) -> Recipe:
+    """The recipe that is trained: the overrides; with the array's first values where they are not whole without.
+
+    `array.noise.bandwidth_hz=1e9`, for example, needs the noise that an axis brings. Training does not see the array.
+    """
+    try:
+        return recipes.load(source, overrides)
+    except BittrueError:
+        firsts = [f"{one.key}={one.texts[0]}" for one in map(axis, over) if one.key.startswith("array.")]
+        if not firsts:
+            raise
+        return recipes.load(source, [*overrides, *firsts])
+
+
 def _variants(
     source: str | Path, overrides: Sequence[str], base: Recipe, over: Sequence[str]
 ) -> tuple[list[Axis], list[Recipe]]:

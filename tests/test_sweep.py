@@ -122,6 +122,13 @@ def test_without_anything_random_there_is_one_seed(flow, address, tmp_path):
     assert [len(row["seeds"]) for row in result["points"]] == [1, 3]
 
 
+def test_an_override_may_need_what_an_axis_brings(flow, address, tmp_path):
+    options = {"overrides": [*SMALL[:-1], "array.noise.bandwidth_hz=1e9"], "out": tmp_path, "trained": False}
+    result = swept(flow, address, ["array.noise.rin_db_per_hz=-150,-110"], 1, **options)
+    quiet, loud = result["points"]
+    assert quiet["mean"] > loud["mean"]
+
+
 def test_training_in_every_point(flow, address, tmp_path):
     options = {"overrides": [*SMALL, "finetune.epochs=2", "finetune.lr=0.01"], "out": tmp_path}
     converted = swept(flow, address, ["array.adc_bits=4"], 1, **options)
@@ -249,11 +256,46 @@ def test_the_picture_has_a_line_for_each_choice_and_a_dot_for_each_seed(flow):
     picture = sweep_figure.draw(result)
     ET.fromstring(picture)
     assert picture.count("<circle") == 8
-    assert "array.rows = 16" in picture
-    assert "array.rows = 64" in picture
+    assert "rows of a tile = 16" in picture
+    assert "rows of a tile = 64" in picture
+    assert "bits of the ADC  (array.adc_bits)" in picture
+    assert "test accuracy, %" in picture
     higher = json.loads(json.dumps(result))
     higher["points"][0]["mean"] += 0.01
     assert sweep_figure.draw(higher) != picture
+
+
+def test_bars_are_deviations_and_further_axes_make_panels(flow):
+    result = json.loads((flow / "sweep" / sweep.JSON).read_text())
+    one = sweep_figure.draw(result)
+    wider = json.loads(json.dumps(result))
+    wider["points"][0]["deviation"] += 0.001
+    assert sweep_figure.draw(wider) != one
+    alone = json.loads(json.dumps(result))
+    for row in alone["points"]:
+        row["seeds"], row["deviation"] = row["seeds"][:1], 0.0
+    lines = [sweep_figure.draw(each).count("<polyline") for each in (result, alone)]
+    assert lines[0] - lines[1] >= 3 * 4  # a bar and its two ends for every point
+    assert "dot: a seed" not in sweep_figure.draw(alone)
+    more = json.loads(json.dumps(result))
+    more["axes"].append({"key": "array.noise.thermal", "values": [0.1, 0.2]})
+    more["points"] = [
+        row | {"values": row["values"] | {"array.noise.thermal": value}}
+        for row in result["points"]
+        for value in (0.1, 0.2)
+    ]
+    picture = sweep_figure.draw(more)
+    ET.fromstring(picture)
+    assert picture.count("test accuracy, %") == 2
+    assert "thermal noise, in full products = 0.2" in picture
+    assert picture.count("bits of the ADC  (array.adc_bits)") == 2
+    fixed = json.loads(json.dumps(result))
+    fixed["axes"].insert(0, {"key": "array.window", "values": ["full"]})
+    for row in fixed["points"]:
+        row["values"] = {"array.window": "full"} | row["values"]
+    picture = sweep_figure.draw(fixed)
+    assert "window of the ADC = full" in picture
+    assert "bits of the ADC  (array.adc_bits)" in picture  # what does not vary is no axis
 
 
 def test_the_command(flow, address, capsys):
