@@ -137,6 +137,9 @@ def run(
     axes, variants = _variants(source, overrides, base, over)
     if seeds < 1 or (images is not None and images < 1):
         raise BittrueError(f"sweep: {seeds} seeds on {images} images measure nothing; give at least one of each")
+    if scheduler is not None:
+        with cluster.client(scheduler, 1):
+            pass  # one that is not there is told now, not after a training
     flow = flow or Path("build") / base.name
     out = out or flow / "sweep"
     (outcome,) = steps.run(stages.steps(base), base, flow, "train", None, listener)

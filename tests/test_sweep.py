@@ -242,7 +242,8 @@ def _aged(values, kind=sweep.Task):
 def test_a_scheduler_that_is_not_there_is_an_error(flow, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with pytest.raises(BittrueError, match="no Dask scheduler answers at 'tcp://127.0.0.1:9'"):
-        swept(flow, "tcp://127.0.0.1:9", out=tmp_path)
+        swept(tmp_path / "f", "tcp://127.0.0.1:9", out=tmp_path)
+    assert not (tmp_path / "f").exists()  # before the training
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty,
         pytest.raises(BittrueError, match="has no worker"),
