@@ -38,13 +38,16 @@ def sweep(
     """Measure a photonic network's accuracy over settings of its array and seeds of its noise.
 
     The recipe's network is trained if it is not yet, then converted for every point. After an interruption the same
-    command evaluates only what is missing. Leaves `sweep.json` and `sweep.svg`.
+    command evaluates only what is missing. Leaves `sweep.json` and `sweep.svg`: the first axis that varies runs across
+    the picture, the second makes its lines, and every choice of further ones has a panel.
 
     Examples:
 
         bittrue sweep photonic-mlp-digits --over array.adc_bits=4,5,6,8 --over array.rows=16,64
 
         bittrue sweep photonic-mlp-digits --over array.noise.thermal=0,0.01,0.1 --over array.adc_bits=6,8 --seeds 16
+
+        bittrue sweep photonic-mlp-digits --over array.noise.rin_db_per_hz=-150,-120,-110 array.noise.bandwidth_hz=1e9
 
         bittrue sweep photonic-mlp-digits --over calibrate.method=constant --over calibrate.alpha=0.5,0.8,1
 
