@@ -60,6 +60,8 @@ def flow(
 ) -> None:
     """Run a recipe: train, quantize, lower, simulate, rtl, hls, verify, synth, report.
 
+    Some systems have a step of their own before synth: `spikes` of FS-neurons, `controller` of photonic networks.
+
     A step is skipped when nothing that it depends on has changed; after an interruption the same command continues.
     The status is 0 only if every execution was equal, bit for bit.
 

@@ -146,8 +146,8 @@ def controller(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str,
         figures = (row["images"], row["values"], row["mismatches"], row["cycles_per_image"], row["images_per_second"])
         body.append((name, *figures, verdict))
     body += [(s["simulator"], *([None] * 5), "[yellow]not run[/]") for s in skipped]
-    heads = ("simulator", "images", "values", "mismatches", "cycles/image", "images/s", "verdict")
-    caption = "; ".join(s["reason"] for s in skipped)
+    heads = ("simulator", "images", "values", "mismatches", "cycles", "images/s", "verdict")
+    caption = "; ".join(["cycles an image", *(s["reason"] for s in skipped)])
     return table("Controller with the array's twin against the golden simulator", heads, body, caption)
 
 
