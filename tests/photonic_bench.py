@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 from amaranth.lib import data
 from amaranth.sim import Simulator
+from photonic_programs import images, photonic_network
 
-from photonic_programs import images
-from rtl.photonic_jobs import Geometry
+from rtl.photonic_jobs import Geometry, Jobs
 from rtl.photonic_ports import weight_beat
-from rtl.photonic_registers import OKAY, Register
+from rtl.photonic_registers import OKAY, Errors, Register
 from rtl.photonic_system import PhotonicSystem
 from rtl.photonic_weights import stream_words
 from sim.program import Program
@@ -40,6 +40,52 @@ def exact(program: Program, geometry: Geometry = ARRAY, count: int = 3, stalls: 
     return Bench(system, idle=stalls, backpressure=stalls).run(script)
 
 
+def losing_codes(lost: dict[int, int], late: int = 0, **options) -> Bench:
+    """Two batches of 3 images on an array that does not give all codes of some measurements of the first: they count as
+    0, ERRORS says so, and the second batch is right. With `late` their codes come, that many cycles after the others.
+    """
+    program = photonic_network()
+    system = PhotonicSystem(program, ARRAY, settling=40, images=3, twin=False, **options)
+    work = len(system.jobs.work)
+    x = images(program, 6)
+    expected = program(x)
+    missing = {(n % 3, n // 3): groups for n, groups in lost.items()}
+    expected[:3] = without_codes(system.jobs, x[:3], missing)
+    assert not np.array_equal(expected, program(x))
+
+    async def script(bench):
+        bench.limit = 3000
+        bench.array = ArrayModel(system, 40, pace=(9, 9), lost=lost, late=late)
+        assert await bench.write(Register.TIMEOUT, 20) == OKAY
+        for part in (0, 3):
+            await bench.batch(x[part : part + 3])
+            y = await bench.receive(part + 3)
+            assert np.array_equal(y, expected[: part + 3])
+            flags = 1 << Errors.TIMEOUT | (1 << Errors.CONVERTER if late else 0)
+            assert await bench.read(Register.ERRORS) == (flags if part == 0 else 0, OKAY)
+            assert await bench.write(Register.ERRORS, flags) == OKAY
+        assert bench.array.measured == [
+            (n, job) for first in (0, 3) for job in range(work) for n in range(first, first + 3)
+        ]
+
+    return Bench(system).run(script)
+
+
+def without_codes(jobs: Jobs, x: np.ndarray, missing: dict[tuple[int, int], int]) -> np.ndarray:
+    """The program's results when of measurements `(image, job)` only so many groups of columns give codes, else 0."""
+    program, g = jobs.program, jobs.geometry
+    tensors = {next(iter(program.inputs)): x}
+    for node in program.nodes:
+        y = np.array(node.operation(*(tensors[name] for name in node.operands)))
+        for (image, job), groups in missing.items():
+            work = jobs.work[job]
+            if jobs.layers[work.layer].name == node.name:
+                left = work.column_tile * g.columns
+                y[image, work.row_tile, left + groups * g.lanes : left + g.columns] = 0
+        tensors[node.name] = y
+    return tensors[program.result]
+
+
 class Bench:
     """The system, cycle by cycle; `script` gets the bench and calls its asynchronous functions.
 
@@ -66,7 +112,8 @@ class Bench:
         if weights is None and system.streamed:
             weights = [int.from_bytes(bytes(word), "little") for word in stream_words(system.jobs)]
         self.weights, self.weight_at, self.weight_offered = weights, 0, False
-        self.cycles = self.quiet = 0
+        self.cycles = self.quiet = self.weight_beats = 0
+        self.limit = QUIET
         self.offered = False
         self.array: ArrayModel | None = None  # behind a system without a twin
 
@@ -127,7 +174,7 @@ class Bench:
             if word is not None and ready:
                 self.take(word)
                 self.quiet = 0
-            assert self.quiet < QUIET, f"deadlock after {len(self.results)} images"
+            assert self.quiet < self.limit, f"deadlock after {len(self.results)} images"
             await self.edge()
             self.cycles += 1
 
@@ -140,6 +187,7 @@ class Bench:
         if self.weight_offered and ctx.get(tready):
             self.weight_at = (self.weight_at + 1) % len(self.weights)
             self.weight_offered = False
+            self.weight_beats += 1
 
     def take(self, word: int) -> None:
         width = len(self.system.master.tdata)
@@ -156,6 +204,14 @@ class Bench:
         for words in self.system.input.pack(images):
             beats = [int.from_bytes(bytes(beat), "little") for beat in words]
             self.queue += [(beat, k == len(beats) - 1) for k, beat in enumerate(beats)]
+
+    async def batch(self, images: np.ndarray) -> None:
+        """Start one batch when all these images are there, and no earlier."""
+        assert await self.write(Register.CONTROL, 0) == OKAY
+        self.send(images)
+        while self.ctx.get(self.system.controller.image_buffer.arrived) < len(images):
+            await self.cycle()
+        assert await self.write(Register.CONTROL, 2) == OKAY
 
     async def receive(self, count: int) -> np.ndarray:
         """Go on until so many results are there."""
@@ -209,7 +265,8 @@ class ArrayModel:
 
     pace        cycles from the sample to the first codes, and between groups of codes; None: it takes its time as it
                 likes, for beats of weights, too
-    lost        measurement (counted from 0) -> how many groups of its codes come; the others never do
+    lost        measurement (counted from 0) -> how many groups of its codes come; the others come `late` cycles after
+                their time or, if that is 0, never
     measured    image and job of every measurement
     swaps       how often weights were changed
     """
@@ -221,8 +278,10 @@ class ArrayModel:
         seed: int = 0,
         pace: tuple[int, int] | None = None,
         lost: dict[int, int] | None = None,
+        late: int = 0,
     ):
-        self.jobs, self.settling, self.pace, self.lost = system.jobs, settling, pace, lost or {}
+        self.jobs, self.settling, self.pace = system.jobs, settling, pace
+        self.lost, self.late = lost or {}, late
         self.rng = np.random.default_rng(seed)
         self.pins = {signal.name.removeprefix("fe_"): signal for signal in system.front}
         self.beat = data.View(weight_beat(system.jobs), self.pins["weight_payload"])
@@ -263,7 +322,7 @@ class ArrayModel:
             self.swaps += 1
             self.held = ctx.get(pins["job"]), ctx.get(pins["shift"])
         if ctx.get(pins["input_valid"]):
-            assert not self.answers, "new inputs while the converter is at work"
+            assert self.late or not self.answers, "new inputs while the converter is at work"
             bits, word = self.jobs.codes.bits, ctx.get(pins["input_data"])
             self.codes = np.array([word >> bits * k & self.jobs.codes.high for k in range(g.rows)])
             self.applied, self.image = self.now, ctx.get(pins["image"])
@@ -271,9 +330,9 @@ class ArrayModel:
             assert self.held == (ctx.get(pins["job"]), ctx.get(pins["shift"]))
             assert self.image == ctx.get(pins["image"])
         if ctx.get(pins["sample"]):
-            self.measure(ctx)
+            self.measure()
 
-    def measure(self, ctx) -> None:
+    def measure(self) -> None:
         """Codes of the light, to be given out later."""
         g = self.jobs.geometry
         assert self.now - self.applied == self.settling
@@ -283,6 +342,8 @@ class ArrayModel:
         codes = np.clip(code, 0, self.jobs.adc.high).reshape(g.groups, g.lanes)
         first, step = self.pace or (1, 1)
         words = [sum(int(c) << self.jobs.adc.bits * k for k, c in enumerate(row)) for row in codes]
-        words = words[: self.lost.get(len(self.measured), g.groups)]
         self.answers = [(self.now + first + step * k, word) for k, word in enumerate(words)]
+        come = self.lost.get(len(self.measured), g.groups)
+        tardy = [(due + self.late, word) for due, word in self.answers[come:] if self.late]
+        self.answers[come:] = tardy
         self.measured.append((self.image, job))

@@ -80,7 +80,8 @@ def test_controller_alone_with_an_array_of_its_own_pace(seed, capacity):
         while measured:
             size = sum(job == 0 and image < first + capacity for image, job in measured[:capacity])
             part = [(first + k, job) for job in work for k in range(size)]
-            assert 1 <= size <= capacity and measured[: len(part)] == part
+            assert 1 <= size <= capacity
+            assert measured[: len(part)] == part
             measured, first, batches = measured[len(part) :], first + size, batches + 1
         assert first == 6
         assert bench.array.swaps == batches * len(work), "weights are set once a batch"
