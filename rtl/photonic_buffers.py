@@ -9,6 +9,9 @@ from amaranth.lib.wiring import In, Out
 from rtl.photonic_jobs import Jobs
 from rtl.stage import Outlet, Storage, beat, counting, enough_credits, register, shape_of, valid_chain
 
+#: Cycles from the issue of a result to its being pushed: memory, register, choice of the lane.
+LEAVING = 3
+
 
 def _advanced(position, steps, size: int):
     """A position in a ring, so many steps (at most its size) further."""
@@ -124,7 +127,7 @@ class ResultBuffer(wiring.Component):
         m = Module()
         storage = Storage(self.layout.size, 2 << (self.image_bits + self.group_bits))
         m.submodules.results = memory = storage.memory(self.layout)
-        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), enough_credits(2))
+        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), enough_credits(LEAVING))
         write, read = memory.write_port(), memory.read_port(domain="sync")
         full, into, out_of = Signal(2), Signal(), Signal()
         finals = [Signal(counting(self.images), name=f"final{k}") for k in range(2)]  # last image of a bank
@@ -149,12 +152,13 @@ class ResultBuffer(wiring.Component):
                 m.d.sync += [at.eq(0), image.eq(image + 1)]
                 with m.If(image == Array(finals)[out_of]):
                     m.d.sync += [image.eq(0), out_of.eq(~out_of), full.bit_select(out_of, 1).eq(0)]
-        lane = register(m, at[:lane_bits], name="lane") if lane_bits else 0
-        code = register(m, Array(read.data[k] for k in range(self.lanes))[lane], shape_of(self.format), name="code")
+        lane = register(m, at[:lane_bits], name="lane", cycles=LEAVING - 1) if lane_bits else 0
+        word = register(m, read.data, name="word")
+        code = register(m, Array(word[k] for k in range(self.lanes))[lane], shape_of(self.format), name="code")
         m.d.comb += [
-            outlet.push.eq(valid_chain(m, outlet.issue, 2)[2]),
+            outlet.push.eq(valid_chain(m, outlet.issue, LEAVING)[-1]),
             outlet.payload.data[0].eq(code),
-            outlet.payload.last.eq(register(m, last, name="last_at", cycles=2)),
+            outlet.payload.last.eq(register(m, last, name="last_at", cycles=LEAVING)),
             self.o.valid.eq(outlet.o.valid),
             self.o.payload.eq(outlet.o.payload),
             outlet.o.ready.eq(self.o.ready),

@@ -23,7 +23,7 @@ SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]
 @pytest.mark.parametrize("weights", ["memory", "stream"])
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_cocotb_with_all_buses(simulator, weights, tmp_path):
-    program = photonic_network(noise=weights == "memory")
+    program = photonic_network(noise=True)
     system = PhotonicSystem(program, ARRAY, settling=3, weights=weights, images=4)
     jobs = system.jobs
     wanted = jobs.offsets.copy()
