@@ -62,7 +62,7 @@ class PhotonicTwin(wiring.Component):
         passes * (rows / simd + 2 + conversion + parallel / lanes) + 3                   cycles without noise,
         passes * (rows / simd + 2 + conversion + parallel) + 4 + the noise's last steps  with noise,
 
-    from `sample` to the last codes, and one more; passes = columns / parallel. Drawing the noise starts ahead of the
+    from `sample` to the last codes; passes = columns / parallel. Drawing the noise starts ahead of the
     counts where there is time; what is left after them is 6 cycles and one for each bit of their root, at least.
     """
 
