@@ -106,7 +106,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Jobs:
-    """The work for a batch of images of `program` on an array; `Jobs.of` makes it and refuses what a controller cannot run."""
+    """The work for a batch of images on an array; `Jobs.of` makes it and refuses what a controller cannot run."""
 
     program: Program
     geometry: Geometry
