@@ -45,7 +45,7 @@ def losing_codes(lost: dict[int, int], late: int = 0, **options) -> Bench:
     0, ERRORS says so, and the second batch is right. With `late` their codes come, that many cycles after the others.
     """
     program = photonic_network()
-    system = PhotonicSystem(program, ARRAY, settling=40, images=3, twin=False, **options)
+    system = PhotonicSystem(program, ARRAY, settling=30, images=3, twin=False, **options)
     work = len(system.jobs.work)
     x = images(program, 6)
     expected = program(x)
@@ -55,8 +55,8 @@ def losing_codes(lost: dict[int, int], late: int = 0, **options) -> Bench:
 
     async def script(bench):
         bench.limit = 3000
-        bench.array = ArrayModel(system, 40, pace=(9, 9), lost=lost, late=late)
-        assert await bench.write(Register.TIMEOUT, 20) == OKAY
+        bench.array = ArrayModel(system, 30, pace=(5, 5), lost=lost, late=late)
+        assert await bench.write(Register.TIMEOUT, 12) == OKAY
         for part in (0, 3):
             await bench.batch(x[part : part + 3])
             y = await bench.receive(part + 3)
