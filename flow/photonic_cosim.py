@@ -1,6 +1,7 @@
 """The photonic system in cocotb, under Icarus Verilog or Verilator: AXI4-Stream and AXI4-Lite driven by cocotbext-axi.
 
-As `flow.cosim`, with an AXI4-Lite master beside the streams. The testbench is `flow/photonic_testbench.py`.
+As `flow.cosim`, with an AXI4-Lite master beside the streams, and a source of weights where they are streamed. The
+testbench is `flow/photonic_testbench.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from flow.cosim import WATCHDOG, _build, _folder, _simulate, check_simulator, de
 from flow.rtl_run import RtlRun, check_batch, check_limits
 from flow.verilate import default_cache
 from rtl.photonic_system import PhotonicSystem, emit
+from rtl.photonic_weights import stream_words
 from sim.errors import BittrueError
 
 TESTBENCH = "flow.photonic_testbench"
@@ -38,8 +40,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class LitePort:
-    """The AXI4-Lite signals of the top with their widths, as `flow.cosim` asks for them."""
+class SignalGroup:
+    """Signals of the top beside the images' and the results', with their widths, as `flow.cosim` asks for them."""
 
     signals: dict[str, int]
 
@@ -73,14 +75,16 @@ def run(
 ) -> SystemRun:
     """Run images through controller and twin in a simulator; the parameters are those of `flow.cosim.run`.
 
+    Streamed weights are offered again and again, with the pauses of the images, for as many batches as there are.
+
     before, during, after   register accesses in this order: before the first image is offered, while the images go
                             through (again and again until they are through), and when all results are there
 
-    BittrueError for a system without twin or whose weights are streamed, and as in `flow.cosim.run`.
+    BittrueError for a system without twin, and as in `flow.cosim.run`.
     """
     check_simulator(simulator, waves, folder)
-    if system.twin is None or system.streamed:
-        raise BittrueError("photonic system: cocotb drives a controller with its twin, and with its weights in memory")
+    if system.twin is None:
+        raise BittrueError("photonic system: cocotb drives a controller with its twin; build it with twin=True")
     check_limits(watchdog, max_cycles)
     (words,) = check_batch((system.input,), [x])
     job = describe_job((system.input,), system.output, len(words), idle, backpressure, seed, watchdog, max_cycles)
@@ -89,8 +93,11 @@ def run(
     arrays = {"input0": words.reshape(len(words), -1)}
     if expected is not None:
         arrays["expected"] = system.output.pack(expected).reshape(-1, system.output.beat_bytes)
-    lite = LitePort({signal.name: len(signal) for signal in system.registers.values()})
-    build = _build(emit(system), (system.input, system.output, lite), simulator, waves, Path(cache or default_cache()))
+    if system.streamed:
+        arrays["weights"] = stream_words(system.jobs)
+    others = SignalGroup({signal.name: len(signal) for signal in (*system.registers.values(), *system.weights)})
+    streams = (system.input, system.output)
+    build = _build(emit(system), (*streams, others), simulator, waves, Path(cache or default_cache()))
     with _folder(folder) as place:
         ports = (system.input,)
         done = _simulate(build, place, job, arrays, ports, system.output, simulator, waves, TESTBENCH)

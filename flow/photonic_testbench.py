@@ -1,7 +1,8 @@
 """The cocotb testbench of a photonic system, run inside the simulator: the streams' bench, and an AXI4-Lite master.
 
-`flow.photonic_cosim` writes the job and reads the record; the monitor is that of `flow.testbench`. The master's
-channels pause at random, so that address and data of a write come in any order and answers wait.
+`flow.photonic_cosim` writes the job and reads the record; the monitor is that of `flow.testbench`. Streamed weights are
+offered by a source of their own. The master's channels pause at random, so that address and data of a write come in any
+order and answers wait.
 """
 
 from __future__ import annotations
@@ -41,6 +42,22 @@ def lite_master(dut: Any, job: dict[str, Any]) -> AxiLiteMaster:
     return master
 
 
+def stream_source(dut: Any, job: dict[str, Any], prefix: str) -> AxiStreamSource:
+    """A source of frames on the stream of this prefix, which pauses as the job says."""
+    source = AxiStreamSource(AxiStreamBus.from_prefix(dut, prefix), dut.aclk, dut.aresetn, False, byte_size=8)
+    source.log.setLevel(logging.WARNING)
+    if job["idle"]:
+        source.set_pause_generator(pauses(f"{job['seed']} {prefix}", job["idle"]))
+    return source
+
+
+async def repeat(source: AxiStreamSource, frame: bytes) -> None:
+    """Offer a frame for ever: how many batches there will be, the controller decides."""
+    source.queue_occupancy_limit_frames = 2
+    while True:
+        await source.send(AxiStreamFrame(frame))
+
+
 async def perform(master: AxiLiteMaster, access: dict[str, Any]) -> tuple[int, int | None]:
     """One access: its response, and the word that was read."""
     if access["value"] is None:
@@ -58,16 +75,17 @@ async def system(dut: Any) -> None:
     with np.load(folder / "job.npz") as arrays:
         words = arrays["input0"]
         expected = arrays["expected"] if "expected" in arrays else None
+        weights = arrays["weights"].tobytes() if "weights" in arrays else None
     wrong = wrong_port(dut, job)
     (folder / "refused.txt").write_text(wrong or "")
     assert not wrong, wrong
     master = lite_master(dut, job)
     prefixes = job["inputs"][0]["prefix"], job["output"]["prefix"]
-    buses = [AxiStreamBus.from_prefix(dut, prefix) for prefix in prefixes]
-    source = AxiStreamSource(buses[0], dut.aclk, dut.aresetn, False, byte_size=8)
-    sink = AxiStreamSink(buses[1], dut.aclk, dut.aresetn, False, byte_size=8)
-    for end in (source, sink):
-        end.log.setLevel(logging.WARNING)
+    source = stream_source(dut, job, prefixes[0])
+    sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, prefixes[1]), dut.aclk, dut.aresetn, False, byte_size=8)
+    sink.log.setLevel(logging.WARNING)
+    if weights is not None:
+        cocotb.start_soon(repeat(stream_source(dut, job, "s_axis_weights"), weights))
     monitor = Monitor(dut, job, None)
     dut.aresetn.value = 0
     Clock(dut.aclk, 10, unit="ns").start(start_high=False)
@@ -79,8 +97,6 @@ async def system(dut: Any) -> None:
     answers: dict[str, list] = {"before": [], "during": [], "after": []}
     for access in job["before"]:
         answers["before"].append(await perform(master, access))
-    if job["idle"]:
-        source.set_pause_generator(pauses(f"{job['seed']} source", job["idle"]))
     if job["backpressure"]:
         sink.set_pause_generator(pauses(f"{job['seed']} sink", job["backpressure"]))
     for frame in words:

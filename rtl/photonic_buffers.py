@@ -1,37 +1,50 @@
-"""The two ends of the photonic controller: images wait in two banks, results leave one code at a time."""
+"""The two ends of the photonic controller: images wait in a ring, results leave one code at a time."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Array, Cat, Module, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.photonic_jobs import Jobs
 from rtl.stage import Outlet, Storage, beat, counting, enough_credits, register, shape_of, valid_chain
 
+#: Cycles from the issue of a result to its being pushed: memory, register, choice of the lane.
+LEAVING = 3
+
+
+def _advanced(position, steps, size: int):
+    """A position in a ring, so many steps (at most its size) further."""
+    further = position + steps
+    return Mux(further >= size, further - size, further)
+
 
 class ImageBuffer(wiring.Component):
-    """Two images: one is worked on while the next one comes in.
+    """Images of two batches: one batch is worked on while the next one comes in.
 
     i           beats of `lanes` codes, `last` on the last beat of an image; an image of another length is dropped
-    arrived     strobe: an image is complete
+    arrived     images that are complete and not yet released
     failed      strobe: an image was too short or too long; the next one starts after its `last`
-    release     strobe: the older image is not needed any more
-    address     word of the older image to read; `word` is there a cycle later
+    release     strobe: the oldest `count` images are not needed any more
+    image       which of the oldest images is read, from two cycles before its first `address` on
+    address     word of it to read; `word` is there a cycle later
     """
 
     _MustUse__silence = True  # made to be looked at, too
 
-    def __init__(self, jobs: Jobs):
+    def __init__(self, jobs: Jobs, images: int):
         self.lanes, self.beats = jobs.geometry.lanes, jobs.input.channels // jobs.geometry.lanes
         self.bits = (self.beats - 1).bit_length()
+        self.slots = 2 * images
         self.layout = data.ArrayLayout(shape_of(jobs.codes), self.lanes)
         super().__init__(
             {
                 "i": In(stream.Signature(beat(jobs.codes, self.lanes))),
-                "arrived": Out(1),
+                "arrived": Out(range(self.slots + 1)),
                 "failed": Out(1),
                 "release": In(1),
+                "count": In(range(images + 1)),
+                "image": In(counting(images)),
                 "address": In(max(1, self.bits)),
                 "word": Out(self.layout),
             }
@@ -39,22 +52,23 @@ class ImageBuffer(wiring.Component):
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        m.submodules.images = memory = Storage(self.layout.size, 2 << self.bits).memory(self.layout)
+        m.submodules.images = memory = Storage(self.layout.size, self.slots << self.bits).memory(self.layout)
         write, read = memory.write_port(), memory.read_port(domain="sync")
-        full, into, out_of, skipping = Signal(2), Signal(), Signal(), Signal()
+        arrived, room, skipping = Signal.like(self.arrived), Signal(init=1), Signal()
+        into, oldest, slot = (Signal(counting(self.slots), name=name) for name in ("into", "oldest", "slot"))
         at = Signal(counting(self.beats))
         go, last, complete = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(~Array(full)[into]),
+            self.i.ready.eq(room),
             go.eq(self.i.valid & self.i.ready),
             last.eq(at == self.beats - 1),
             complete.eq(go & ~skipping & last & self.i.payload.last),
-            self.arrived.eq(complete),
+            self.arrived.eq(arrived),
             self.failed.eq(go & ~skipping & (last ^ self.i.payload.last)),
             write.addr.eq(Cat(at[: self.bits], into)),
             write.data.eq(self.i.payload.data),
             write.en.eq(go & ~skipping),
-            read.addr.eq(Cat(self.address[: self.bits], out_of)),
+            read.addr.eq(Cat(self.address[: self.bits], slot)),
             read.en.eq(1),
             self.word.eq(read.data),
         ]
@@ -66,35 +80,44 @@ class ImageBuffer(wiring.Component):
                 m.d.sync += skipping.eq(0)
             with m.Elif(last):
                 m.d.sync += skipping.eq(1)
+        left = Signal.like(arrived)
+        m.d.comb += left.eq(arrived + complete - Mux(self.release, self.count, 0))
+        m.d.sync += [
+            arrived.eq(left),
+            room.eq(left != self.slots),
+            slot.eq(_advanced(oldest, self.image, self.slots)),
+        ]
         with m.If(complete):
-            m.d.sync += [into.eq(~into), full.bit_select(into, 1).eq(1)]
+            m.d.sync += into.eq(_advanced(into, 1, self.slots))
         with m.If(self.release):
-            m.d.sync += [out_of.eq(~out_of), full.bit_select(out_of, 1).eq(0)]
+            m.d.sync += oldest.eq(_advanced(oldest, self.count, self.slots))
         return m
 
 
 class ResultBuffer(wiring.Component):
-    """The results of two images: one leaves while the next one is made.
+    """The results of two batches: one leaves while the next one is made.
 
-    write, group, codes   the codes of a group of outputs
-    finish                strobe, after the last write of an image
-    free                  there is room for an image
-    o                     one code a beat, `last` with the last of an image
+    write, image, group, codes   the codes of a group of outputs of an image of the batch
+    finish                       strobe, after the last write of a batch of `count` images
+    free                         there is room for a batch
+    o                            one code a beat, `last` with the last of an image
     """
 
     _MustUse__silence = True  # made to be looked at, too
 
-    def __init__(self, jobs: Jobs):
+    def __init__(self, jobs: Jobs, images: int):
         self.lanes, self.size, self.format = jobs.geometry.lanes, jobs.output.size, jobs.output.format
-        self.groups = jobs.layers[-1].groups
-        self.bits = (self.groups - 1).bit_length()
+        self.groups, self.images = jobs.layers[-1].groups, images
+        self.group_bits, self.image_bits = (self.groups - 1).bit_length(), (images - 1).bit_length()
         self.layout = data.ArrayLayout(shape_of(self.format), self.lanes)
         super().__init__(
             {
                 "write": In(1),
+                "image": In(counting(images)),
                 "group": In(counting(self.groups)),
                 "codes": In(self.layout),
                 "finish": In(1),
+                "count": In(range(images + 1)),
                 "free": Out(1),
                 "o": Out(stream.Signature(beat(self.format, 1))),
             }
@@ -102,35 +125,40 @@ class ResultBuffer(wiring.Component):
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        m.submodules.results = memory = Storage(self.layout.size, 2 << self.bits).memory(self.layout)
-        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), enough_credits(2))
+        storage = Storage(self.layout.size, 2 << (self.image_bits + self.group_bits))
+        m.submodules.results = memory = storage.memory(self.layout)
+        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), enough_credits(LEAVING))
         write, read = memory.write_port(), memory.read_port(domain="sync")
         full, into, out_of = Signal(2), Signal(), Signal()
-        at = Signal(counting(self.size))
+        finals = [Signal(counting(self.images), name=f"final{k}") for k in range(2)]  # last image of a bank
+        at, image = Signal(counting(self.size)), Signal(counting(self.images))
         lane_bits = (self.lanes - 1).bit_length()
         last = Signal()
         m.d.comb += [
             self.free.eq(~Array(full)[into]),
-            write.addr.eq(Cat(self.group[: self.bits], into)),
+            write.addr.eq(Cat(self.group[: self.group_bits], self.image[: self.image_bits], into)),
             write.data.eq(self.codes),
             write.en.eq(self.write),
             outlet.issue.eq(outlet.available & Array(full)[out_of]),
             last.eq(at == self.size - 1),
-            read.addr.eq(Cat(at[lane_bits:][: self.bits], out_of)),
+            read.addr.eq(Cat(at[lane_bits:][: self.group_bits], image[: self.image_bits], out_of)),
             read.en.eq(1),
         ]
         with m.If(self.finish):
-            m.d.sync += [into.eq(~into), full.bit_select(into, 1).eq(1)]
+            m.d.sync += [into.eq(~into), full.bit_select(into, 1).eq(1), Array(finals)[into].eq(self.count - 1)]
         with m.If(outlet.issue):
             m.d.sync += at.eq(at + 1)
             with m.If(last):
-                m.d.sync += [at.eq(0), out_of.eq(~out_of), full.bit_select(out_of, 1).eq(0)]
-        lane = register(m, at[:lane_bits], name="lane") if lane_bits else 0
-        code = register(m, Array(read.data[k] for k in range(self.lanes))[lane], shape_of(self.format), name="code")
+                m.d.sync += [at.eq(0), image.eq(image + 1)]
+                with m.If(image == Array(finals)[out_of]):
+                    m.d.sync += [image.eq(0), out_of.eq(~out_of), full.bit_select(out_of, 1).eq(0)]
+        lane = register(m, at[:lane_bits], name="lane", cycles=LEAVING - 1) if lane_bits else 0
+        word = register(m, read.data, name="word")
+        code = register(m, Array(word[k] for k in range(self.lanes))[lane], shape_of(self.format), name="code")
         m.d.comb += [
-            outlet.push.eq(valid_chain(m, outlet.issue, 2)[2]),
+            outlet.push.eq(valid_chain(m, outlet.issue, LEAVING)[-1]),
             outlet.payload.data[0].eq(code),
-            outlet.payload.last.eq(register(m, last, name="last_at", cycles=2)),
+            outlet.payload.last.eq(register(m, last, name="last_at", cycles=LEAVING)),
             self.o.valid.eq(outlet.o.valid),
             self.o.payload.eq(outlet.o.payload),
             outlet.o.ready.eq(self.o.ready),

@@ -1,7 +1,8 @@
-"""What the controller of a photonic array has to do for an image: the jobs, in order, and every constant they need.
+"""What the controller of a photonic array has to do for a batch: the jobs, in order, and every constant they need.
 
-A job is one measurement: one tile of rows and one tile of columns of a layer on the array. The row tiles of a column
-tile follow each other, so that only the sums of one column tile are held; column tiles follow within a layer.
+A job is one tile of rows and one tile of columns of a layer on the array; it measures every image of the batch. The row
+tiles of a column tile follow each other, so that only the sums of one column tile are held; column tiles follow within
+a layer.
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Job:
-    """One measurement.
+    """One setting of the array's weights: a measurement of every image.
 
-    number             its place in the image's work
+    number             its place in the work
     layer              index of its layer
     row_tile           of the inputs
     column_tile        of the outputs
@@ -105,7 +106,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Jobs:
-    """The work for one image of `program` on an array; `Jobs.of` makes it and refuses what a controller cannot run."""
+    """The work for a batch of images on an array; `Jobs.of` makes it and refuses what a controller cannot run."""
 
     program: Program
     geometry: Geometry
@@ -210,7 +211,7 @@ class Jobs:
 
     @property
     def beats(self) -> int:
-        """Weight beats of an image that `rails` gives."""
+        """Weight beats of a batch that `rails` gives."""
         return sum(job.rows * self.used_groups(job) for job in self.work)
 
     @cached_property

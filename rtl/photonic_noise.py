@@ -1,150 +1,109 @@
-"""The noise of the array's digital twin, one number after the other: small, and for every layer of a program.
-
-The equations are those of `sim.noise`. Here one round of the cipher is done in a cycle, and one bit of the root.
-"""
+"""The noise of the array's digital twin: that of whichever layer is on the array, a column in each cycle."""
 
 from __future__ import annotations
 
-import numpy as np
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from rtl.noise import GAUSSIAN, WORD, NoiseLanes, Numbers
 from rtl.photonic_jobs import Jobs
 from rtl.photonic_ports import INDEX_BITS
-from rtl.stage import counting, register, shape_of
-from sim.contract import Format, Range, round_shift
-from sim.noise import MEAN, ROUNDS
+from rtl.stage import counting, shape_of, valid_chain
+from sim.contract import Format
+from sim.noise import ROUNDS, Noise
 
-WORD = 32
+#: Adds nothing to a count.
+SILENT = Noise(0, 0, shift=0)
 
 
-class SerialNoise(wiring.Component):
-    """`y = max(u + n, 0)` for one count at a time, or g0 for a site.
+class TwinNoise(wiring.Component):
+    """The counts of a measurement with their noise, a column a cycle, bit for bit `sim.noise.Noise.added`.
 
-    start          strobe: take `light`, `site`, `image`, `layer`; `common` says that only g0 is wanted
-    ready          y is there and g0 was kept; the next one may start
-    y              the count with its noise; with no noise in the layer, the count
+    arrival   cycles from `issue` to the counts
+
+    start     strobe: `job` and `image` are those of the measurement that begins
+    common    strobe, 2 cycles after `start` at the earliest: its g0 is drawn
+    issue     strobe, after `common`: the words of the next column are drawn; columns come in order
+    count     of that column, `arrival` cycles later
+    y         the same with its noise, `cycles` after `issue`; in a layer without noise, the count
+
+    One cipher draws g0 as well as what is each column's. Round keys and factors are registers that follow the layer.
     """
 
     _MustUse__silence = True  # made to be looked at, too
 
-    def __init__(self, jobs: Jobs):
+    def __init__(self, jobs: Jobs, arrival: int):
         self.jobs = jobs
-        self.noises = [layer.mac.noise for layer in jobs.layers]
-        self.count_bits = max(1, jobs.light.high.bit_length())
-        self.root_bits = -(-self.count_bits // 2)
-        bounds = [
-            (noise.bound(layer.mac.light.high), noise.shift, layer.mac.light.high)
-            for noise, layer in zip(self.noises, jobs.layers, strict=True)
-            if noise is not None
-        ]
-        sums = [Range(b.low, b.high + (1 << shift)) for b, shift, _ in bounds]
-        self.sum = sums[0]
-        self.most = jobs.light.high
-        for wide, (bound, shift, high) in zip(sums, bounds, strict=True):
-            self.sum |= wide
-            self.most = max(self.most, high + int(round_shift(np.int64(bound.high), shift)))
-        sites = max(layer.mac.tiles * (layer.outputs + 1) for layer in jobs.layers) + jobs.geometry.columns
+        self.noises = [layer.mac.noise or SILENT for layer in jobs.layers]
+        highest = [layer.mac.light.high for layer in jobs.layers]
+        self.sums = NoiseLanes(list(zip(self.noises, highest, strict=True)), arrival)
+        self.sites = max(layer.mac.tiles * (layer.outputs + 1) for layer in jobs.layers) + jobs.geometry.columns
         super().__init__(
             {
                 "start": In(1),
-                "common": In(1),
-                "light": In(self.count_bits),
-                "site": In(counting(sites)),
+                "job": In(counting(len(jobs.work))),
                 "image": In(INDEX_BITS),
-                "layer": In(counting(len(jobs.layers))),
-                "ready": Out(1),
-                "y": Out(max(1, self.most.bit_length())),
+                "common": In(1),
+                "issue": In(1),
+                "count": In(self.sums.count_bits),
+                "y": Out(shape_of(self.sums.result)),
             }
         )
 
+    @property
+    def cycles(self) -> int:
+        return self.sums.cycles
+
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        factors = self.factors(m)
-        at = Signal(range(ROUNDS + 1))
-        x, y = Signal(WORD, name="high"), Signal(WORD, name="low")
-        common = Signal()
-        key = self.key(m, at)
-        rotated = Signal(WORD)
-        m.d.comb += rotated.eq((x.rotate_right(8) + y) ^ key)
-        light, size = Signal(self.count_bits), self.root(m)
-        g0 = Signal(shape_of(Range(-MEAN, MEAN)))
-        g1, g2 = (
-            register(m, gaussian(word), shape_of(Range(-MEAN, MEAN)), name=name)
-            for word, name in ((x, "g1"), (y, "g2"))
-        )
-        drift = register(m, factors.relative * register(m, light * g0, name="proportional"), name="drift")
-        shot = register(m, factors.shot * register(m, size * g1, name="grain"), name="shot")
-        thermal = register(m, factors.thermal * register(m, g2, name="g2_held"), name="thermal")
-        shift = factors.shift
-        half = Mux(shift == 0, 0, Const(1) << (shift - (shift != 0))[: len(shift)])
-        total = register(m, drift + shot + thermal + half, shape_of(self.sum), name="total")
-        noisy = register(m, light + (total >> shift), shape_of(self.sum | Range(0, 2 * self.most)), name="noisy")
-        m.d.sync += self.y.eq(Mux(noisy < 0, 0, noisy))
-        with m.FSM():
-            with m.State("IDLE"):
-                m.d.comb += self.ready.eq(~self.start)
-                with m.If(self.start):
-                    m.d.sync += [x.eq(self.image + factors.first), y.eq(self.site), common.eq(self.common)]
-                    m.d.sync += [light.eq(self.light), at.eq(0)]
-                    m.next = "ROUNDS"
-            with m.State("ROUNDS"):
-                m.d.sync += [x.eq(rotated), y.eq(y.rotate_left(3) ^ rotated), at.eq(at + 1)]
-                with m.If(at == ROUNDS - 1):
-                    m.d.sync += at.eq(0)
-                    m.next = "SUMS"
-            with m.State("SUMS"):  # the bytes, two products, the sum, the count, the clip: one cycle each
-                m.d.sync += at.eq(at + 1)
-                with m.If(common & (at == 1)):
-                    m.d.sync += g0.eq(g1)
-                    m.next = "IDLE"
-                with m.Elif(at == 7):
-                    m.next = "IDLE"
+        sums = self.sums
+        layer, site, common = self.place(m)
+        numbers, image = self.numbers(m, layer)
+        with m.If(self.issue):
+            m.d.sync += site.eq(site + 1)
+        words = sums.cipher(m, "cipher", numbers.keys, image, Mux(self.common, common, site))
+        # g0 is drawn in the cycle before the first column at the latest, and stays until the next measurement's.
+        g0 = Signal(shape_of(GAUSSIAN))
+        drawn = sums.gaussian(m, words[0], "drawn")
+        with m.If(valid_chain(m, self.common, sums.WORDS)[-1]):
+            m.d.sync += g0.eq(drawn)
+        (noisy,) = sums.add(m, [self.count], [words], g0, numbers)
+        m.d.comb += self.y.eq(noisy)
         return m
 
-    def factors(self, m: Module) -> data.View:
-        """The factors of the layer."""
-        names = ("relative", "shot", "thermal", "shift", "first")
-        rows = [{name: int(getattr(noise, name)) if noise else 0 for name in names} for noise in self.noises]
-        layout = data.StructLayout({name: shape_of(Format.covering(*(row[name] for row in rows))) for name in names})
-        m.submodules.factors = rom = Memory(shape=layout, depth=max(2, len(rows)), init=rows)
-        port = rom.read_port(domain="comb")
-        m.d.comb += port.addr.eq(self.layer)
-        return port.data
+    def place(self, m: Module) -> tuple[Signal, Signal, Signal]:
+        """Layer of the measurement, site of its next column, site of its g0: from `start` on."""
+        layer = Signal(counting(len(self.jobs.layers)))
+        site, common = (Signal(counting(self.sites), name=name) for name in ("site", "common_site"))
+        with m.If(self.start), m.Switch(self.job):
+            for job in self.jobs.work:
+                outputs = self.jobs.layers[job.layer].outputs
+                first = job.row_tile * (outputs + 1)
+                left = first + job.column_tile * self.jobs.geometry.columns
+                with m.Case(job.number):
+                    m.d.sync += [layer.eq(job.layer), site.eq(left), common.eq(first + outputs)]
+        return layer, site, common
 
-    def key(self, m: Module, at: Signal) -> Value:
-        """The key of the round at hand."""
-        rows = []
-        for noise in self.noises:
-            rows += [int(key) for key in noise.keys] if noise else [0] * ROUNDS
-            rows += [0] * (32 - ROUNDS)
-        m.submodules.keys = rom = Memory(shape=WORD, depth=len(rows), init=rows)
-        port = rom.read_port(domain="comb")
-        m.d.comb += port.addr.eq(Cat(at[:5], self.layer))
-        return port.data
-
-    def root(self, m: Module) -> Signal:
-        """`floor(sqrt(light))`, one digit a cycle from the start on; it needs fewer cycles than the cipher."""
-        digits = 2 * self.root_bits
-        left, rest, size = Signal(digits), Signal(self.root_bits + 2), Signal(self.root_bits)
-        busy = Signal(range(self.root_bits + 1))
-        brought, trial = Signal(self.root_bits + 2), Signal(self.root_bits + 3)
-        m.d.comb += [brought.eq(Cat(left[-2:], rest)), trial.eq(brought - Cat(Const(1, 2), size))]
-        with m.If(self.start & ~self.common):
-            m.d.sync += [left.eq(self.light), rest.eq(0), size.eq(0), busy.eq(self.root_bits)]
-        with m.Elif(busy != 0):
-            fits = ~trial[-1]
-            m.d.sync += [
-                left.eq(left << 2),
-                rest.eq(Mux(fits, trial, brought)),
-                size.eq(Cat(fits, size)),
-                busy.eq(busy - 1),
-            ]
-        return size
-
-
-def gaussian(word: Value) -> Value:
-    """The sum of the four bytes less its mean."""
-    return sum((word[shift : shift + 8] for shift in (0, 8, 16, 24)), Const(-MEAN))
+    def numbers(self, m: Module, layer: Signal) -> tuple[Numbers, Signal]:
+        """Keys and factors of the layer, and the word of the image: 2 cycles after `start`."""
+        names = ("relative", "shot", "thermal", "shift")
+        rows = [{name: int(getattr(noise, name)) for name in names} for noise in self.noises]
+        for row in rows:
+            row["half"] = (1 << row["shift"]) >> 1
+        kept = {
+            name: Signal(shape_of(Format.covering(*(row[name] for row in rows))), name=name)
+            for name in (*names, "half")
+        }
+        keys = [Signal(WORD, name=f"key{k}") for k in range(ROUNDS)]
+        image, index = Signal(WORD, name="image_word"), Signal(INDEX_BITS, name="image_index")
+        started = valid_chain(m, self.start, 1)[1]
+        with m.If(self.start):
+            m.d.sync += index.eq(self.image)
+        with m.If(started), m.Switch(layer):
+            for k, (noise, row) in enumerate(zip(self.noises, rows, strict=True)):
+                with m.Case(k):
+                    m.d.sync += image.eq(index + noise.first)
+                    m.d.sync += [kept[name].eq(value) for name, value in row.items()]
+                    m.d.sync += [key.eq(int(value)) for key, value in zip(keys, noise.keys, strict=True)]
+        return Numbers(keys, **kept), image

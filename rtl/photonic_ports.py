@@ -9,8 +9,8 @@ from rtl.photonic_jobs import Jobs
 from rtl.stage import counting, shape_of
 from sim.contract import Format
 
-#: Bits of an image's index, and of the settling time in cycles.
-INDEX_BITS, SETTLING_BITS = 32, 16
+#: Bits of an image's index, of the settling time and of the converter's time limit, both in cycles.
+INDEX_BITS, SETTLING_BITS, TIMEOUT_BITS = 32, 16, 20
 
 
 def weight_beat(jobs: Jobs) -> data.StructLayout:
@@ -30,14 +30,20 @@ def weight_beat(jobs: Jobs) -> data.StructLayout:
 class FrontEnd(wiring.Signature):
     """What lies between the controller and the array, as the controller sees it.
 
+    Weights are set once for a job and serve all images of a batch: the first of them comes with `swap` and
+    `input_valid` in one cycle, each later one with `input_valid` alone.
+
     weight        the weights and offsets of the next job, into the bank that is not in use (valid and ready)
     swap          the banks change places: the weights sent last are in use from now on
-    input_valid   with `swap`: the input DACs take `input_data`, the codes q of all rows; Q - q goes to their complement
-    sample        the settling time is over: convert
-    adc_valid     codes of a group of columns; all groups follow in order, at any pace; there is no ready
+    input_valid   the input DACs take `input_data`, the codes q of all rows, and hold them; Q - q goes to their
+                  complement
+    sample        the settling time, counted from `input_valid`, is over: convert
+    adc_valid     codes of a group of columns, after `sample`; all groups follow in order, at any pace that the register
+                  TIMEOUT allows; there is no ready
     adc_data      those codes
-    shift         range of the converter: a step is 2^shift counts; as `job` and `image` it holds from `swap` on
-    job, image    which measurement this is, and of which image: for records, and for the noise of a digital twin
+    shift         range of the converter: a step is 2^shift counts; it holds from `swap` on
+    job, image    which measurement this is, and of which image: for records, and for the noise of a digital twin;
+                  `job` holds from `swap` on, `image` from `input_valid` on
     """
 
     def __init__(self, jobs: Jobs):

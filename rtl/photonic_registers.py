@@ -1,19 +1,29 @@
 """AXI4-Lite registers of the photonic controller, and the memory of its offsets.
 
-    0x00 CONTROL   rw  bit 0 `auto`: images start as they arrive (1 after reset); bit 1 `start`: the next image, once
+    0x00 CONTROL   rw  bit 0 `auto`: batches start as images arrive (1 after reset); bit 1 `start`: the next batch, once
     0x04 STATUS    ro  bit 0 `busy`; bit 1 `done`: not busy, and at least one image was finished
     0x08 ERRORS    rw  sticky, writing 1 clears: see `Errors`
     0x0C FRAMES    ro  images finished
-    0x10 SETTLING  rw  cycles from new weights and inputs to the sample
-    0x14 IMAGE     rw  index of the image at hand or, when idle, of the next one; it seeds the noise of a twin
+    0x10 SETTLING  rw  cycles from new inputs to the sample
+    0x14 IMAGE     rw  index of the first image of the batch at hand or, when idle, of the next image; it seeds the
+                       noise of a twin
     0x18 GEOMETRY  ro  rows, and columns from bit 16 on
-    0x1C WORK      ro  jobs an image, and layers from bit 16 on
+    0x1C WORK      ro  jobs a batch, and layers from bit 16 on
     0x20 PROGRAM   ro  the first 32 bits of the program's SHA-256
+    0x24 BATCH     rw  most images that a batch takes, 1 to the capacity, which it is after reset
+    0x28 TIMEOUT   rw  cycles after the sample, and after each group of codes, in which the next group has to come;
+                       0: wait for ever; 0xFFFFF after reset
+    0x2C CAPACITY  ro  most images that a batch can have
     CALIBRATION + 4 * (job * 2^k + column)   rw  offset of a column in a job, 2^k the next power of two of the columns
 
-SETTLING, IMAGE and the offsets are written, and offsets read, when the controller is idle. Whatever is illegal is
-answered with SLVERR, changes nothing and sets a bit of ERRORS; every access is answered. Reset puts back all registers
-but the offsets, which stay as they were calibrated.
+SETTLING, IMAGE, BATCH, TIMEOUT and the offsets are written, and offsets read, when the controller is idle. Whatever is
+illegal is answered with SLVERR, changes nothing and sets a bit of ERRORS; every access is answered. Reset puts back all
+registers but the offsets, which stay as they were calibrated.
+
+A group of codes that does not come in time counts as 0, as do all groups after it of that measurement; the work goes
+on, and ERRORS says TIMEOUT. Codes that come after that, while nobody waits for codes, are dropped, and ERRORS says
+CONVERTER; those that come while the next measurement waits for its own are taken for them. So the limit has to be
+longer than the converter ever takes, and after a TIMEOUT the results of the batch are not to be trusted.
 """
 
 from __future__ import annotations
@@ -21,16 +31,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from rtl.photonic_jobs import Jobs
-from rtl.photonic_ports import INDEX_BITS, SETTLING_BITS, AxiLite
+from rtl.photonic_ports import INDEX_BITS, SETTLING_BITS, TIMEOUT_BITS, AxiLite
 from rtl.stage import Storage, register, shape_of
 from sim.errors import BittrueError
 
 OKAY, SLVERR = 0, 2
+#: TIMEOUT after reset, in cycles: about 10 ms at 100 MHz.
+PATIENCE = (1 << TIMEOUT_BITS) - 1
 
 
 class Register(IntEnum):
@@ -45,6 +57,9 @@ class Register(IntEnum):
     GEOMETRY = 0x18
     WORK = 0x1C
     PROGRAM = 0x20
+    BATCH = 0x24
+    TIMEOUT = 0x28
+    CAPACITY = 0x2C
 
 
 class Errors(IntEnum):
@@ -56,7 +71,8 @@ class Errors(IntEnum):
     BUSY = 3  # an access that has to wait until the controller is idle
     FRAME = 4  # an image of the wrong length; it was dropped
     CONVERTER = 5  # codes from the converter that nobody waits for
-    WEIGHTS = 6  # the weight stream's TLAST is not where an image's weights end
+    WEIGHTS = 6  # the weight stream's TLAST is not where a batch's weights end
+    TIMEOUT = 7  # codes from the converter that did not come in time
 
 
 @dataclass(frozen=True)
@@ -86,22 +102,40 @@ class Map:
         return self.calibration + (((job << self.column_bits) + column) << 2)
 
 
-class Registers(wiring.Component):
-    """The registers; `settling` is the least settling time, and the one after reset.
+@dataclass(frozen=True)
+class _State:
+    """The signals behind the registers; `fail` and `clear` are the bits of ERRORS that an access sets and clears."""
 
-    frame_done, fail   strobes of the controller; `fail` has a bit for each of `Errors`
+    auto: Signal
+    start: Signal
+    errors: Signal
+    frames: Signal
+    settling: Signal
+    image: Signal
+    batch: Signal
+    timeout: Signal
+    fail: Signal
+    clear: Signal
+
+
+class Registers(wiring.Component):
+    """The registers; `settling` is the least settling time, and the one after reset, `images` a batch's capacity.
+
+    batch_done, fail   strobes of the controller: `size` images are finished; a bit for each of `Errors`
     started            the controller has used `start`
     address            of the offsets a sender reads when the controller is busy; they are there two cycles later
     """
 
     _MustUse__silence = True  # made to be looked at, too
 
-    def __init__(self, jobs: Jobs, settling: int):
+    def __init__(self, jobs: Jobs, settling: int, images: int):
         if not 1 <= settling < 1 << SETTLING_BITS:
             raise BittrueError(f"photonic controller: a settling time of {settling} cycles; it is 1 to 65535")
+        if not 1 <= images < 1 << 16:
+            raise BittrueError(f"photonic controller: batches of {images} images; they have 1 to 65535")
         if jobs.offset.bits > 32:
             raise BittrueError(f"photonic controller: offsets of {jobs.offset} do not fit a register of 32 bits")
-        self.jobs, self.least = jobs, settling
+        self.jobs, self.least, self.capacity = jobs, settling, images
         g = jobs.geometry
         self.map = Map(len(jobs.work), g.columns)
         self.group_bits = (g.groups - 1).bit_length()
@@ -116,8 +150,11 @@ class Registers(wiring.Component):
                 "started": In(1),
                 "settling": Out(SETTLING_BITS),
                 "image": Out(INDEX_BITS),
+                "batch": Out(range(images + 1)),
+                "timeout": Out(TIMEOUT_BITS),
                 "busy": In(1),
-                "frame_done": In(1),
+                "batch_done": In(1),
+                "size": In(range(images + 1)),
                 "fail": In(len(Errors)),
                 "address": In(range(self.depth)),
                 "offsets": Out(self.layout),
@@ -126,27 +163,42 @@ class Registers(wiring.Component):
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        jobs, g = self.jobs, self.jobs.geometry
-        errors, frames = Signal(len(Errors)), Signal(32)
-        auto, start = Signal(init=1), Signal()
-        settling, image = Signal(SETTLING_BITS, init=self.least), Signal(INDEX_BITS)
-        # Only the bits that are set here: of a signal that nothing drives, Icarus says X.
-        fail, clear = Signal(Errors.BUSY + 1), Signal(len(Errors))
-        m.d.comb += [self.auto.eq(auto), self.start.eq(start), self.settling.eq(settling), self.image.eq(image)]
-        m.d.sync += errors.eq((errors & ~clear) | fail | self.fail)
-        with m.If(self.frame_done):
-            m.d.sync += [frames.eq(frames + 1), image.eq(image + 1)]
-        with m.If(self.started):
-            m.d.sync += start.eq(0)
-
+        state = self.state(m)
         m.submodules.offsets = memory = Storage(self.layout.size, self.depth).memory(
             self.layout, [self.word(k) for k in range(self.depth)]
         )
-        write_port, read_port = memory.write_port(granularity=1), memory.read_port(domain="sync")
-        m.d.comb += [self.offsets.eq(register(m, read_port.data, name="offsets_read")), read_port.en.eq(1)]
+        self.write_channel(m, state, memory.write_port(granularity=1))
+        self.read_channel(m, state, memory.read_port(domain="sync"))
+        return m
 
+    def state(self, m: Module) -> _State:
+        """The registers, as the controller changes them."""
+        state = _State(
+            auto=Signal(init=1, name="auto_now"),
+            start=Signal(name="start_now"),
+            errors=Signal(len(Errors), name="errors"),
+            frames=Signal(32, name="frames"),
+            settling=Signal(SETTLING_BITS, init=self.least, name="settling_now"),
+            image=Signal(INDEX_BITS, name="image_now"),
+            batch=Signal(range(self.capacity + 1), init=self.capacity, name="batch_now"),
+            timeout=Signal(TIMEOUT_BITS, init=PATIENCE, name="timeout_now"),
+            # Only the bits that are set here: of a signal that nothing drives, Icarus says X.
+            fail=Signal(Errors.BUSY + 1, name="refused"),
+            clear=Signal(len(Errors), name="clear"),
+        )
+        for name in ("auto", "start", "settling", "image", "batch", "timeout"):
+            m.d.comb += getattr(self, name).eq(getattr(state, name))
+        m.d.sync += state.errors.eq((state.errors & ~state.clear) | state.fail | self.fail)
+        with m.If(self.batch_done):
+            m.d.sync += [state.frames.eq(state.frames + self.size), state.image.eq(state.image + self.size)]
+        with m.If(self.started):
+            m.d.sync += state.start.eq(0)
+        return state
+
+    # -- writes ----------------------------------------------------------------------------------------
+    def write_channel(self, m: Module, state: _State, memory) -> None:
+        """Address and data are taken one by one, then both are looked at; a cycle later the answer is there."""
         axi = self.axi
-        # -- writes: address and data are taken one by one, then both are looked at
         awaddr, wdata, wstrb = Signal(self.map.address_bits), Signal(32), Signal(4)
         have_address, have_data, answering, response = Signal(), Signal(), Signal(), Signal(2)
         m.d.comb += [
@@ -161,63 +213,76 @@ class Registers(wiring.Component):
             m.d.sync += [wdata.eq(axi.wdata), wstrb.eq(axi.wstrb), have_data.eq(1)]
         with m.If(answering & axi.bready):
             m.d.sync += answering.eq(0)
+        accepted, whole = Signal(), Signal()
         window, job, column = self.place(awaddr)
-        m.d.comb += [
-            write_port.addr.eq(self.entry(job, column)),
-            write_port.data.eq(Const(0, self.layout.size)),
-        ]
-        m.d.comb += [write_port.data[lane].eq(wdata) for lane in range(g.lanes)]
+        m.d.comb += [whole.eq(wstrb == 0xF), memory.addr.eq(self.entry(job, column))]
+        m.d.comb += [memory.data[lane].eq(wdata) for lane in range(self.jobs.geometry.lanes)]
         with m.If(have_address & have_data & ~answering):
-            m.d.sync += [have_address.eq(0), have_data.eq(0), answering.eq(1), response.eq(SLVERR)]
-            whole = wstrb == 0xF
-
-            def accept(legal, *then):
-                with m.If(whole & legal):
-                    m.d.sync += [response.eq(OKAY), *then]
-                with m.Else():
-                    m.d.comb += fail[Errors.VALUE].eq(1)
-
+            m.d.sync += [have_address.eq(0), have_data.eq(0), answering.eq(1), response.eq(Mux(accepted, OKAY, SLVERR))]
             with m.If(awaddr[:2].any()):
-                m.d.comb += fail[Errors.ADDRESS].eq(1)
+                m.d.comb += state.fail[Errors.ADDRESS].eq(1)
             with m.Elif(window):
-                known = (job < len(jobs.work)) & (column < g.columns)
-                fmt, signed = jobs.offset, wdata.as_signed()
-                legal = (signed >= fmt.low) & (signed <= fmt.high)
-                with m.If(~known):
-                    m.d.comb += fail[Errors.ADDRESS].eq(1)
-                with m.Elif(self.busy):
-                    m.d.comb += fail[Errors.BUSY].eq(1)
-                with m.Else():
-                    accept(legal)
-                    lane = column[: self.lane_bits]
-                    m.d.comb += write_port.en.eq(Mux(whole & legal, 1 << lane if self.lane_bits else 1, 0))
+                self.write_offset(m, state, memory, awaddr, wdata, whole, accepted)
             with m.Else():
-                with m.Switch(awaddr):
-                    with m.Case(Register.CONTROL):
-                        idle = ~start | self.started
-                        legal = ~wdata[2:].any() & ~(wdata[1] & (wdata[0] | ~idle))
-                        accept(legal, auto.eq(wdata[0]), start.eq(wdata[1] | (start & ~self.started)))
-                    with m.Case(Register.ERRORS):
-                        accept(~wdata[len(Errors) :].any())
-                        with m.If(whole & ~wdata[len(Errors) :].any()):
-                            m.d.comb += clear.eq(wdata)
-                    with m.Case(Register.SETTLING):
-                        with m.If(self.busy):
-                            m.d.comb += fail[Errors.BUSY].eq(1)
-                        with m.Else():
-                            legal = (wdata >= self.least) & ~wdata[SETTLING_BITS:].any()
-                            accept(legal, settling.eq(wdata))
-                    with m.Case(Register.IMAGE):
-                        with m.If(self.busy):
-                            m.d.comb += fail[Errors.BUSY].eq(1)
-                        with m.Else():
-                            accept(Const(1), image.eq(wdata))
-                    with m.Case(Register.STATUS, Register.FRAMES, Register.GEOMETRY, Register.WORK, Register.PROGRAM):
-                        m.d.comb += fail[Errors.READ_ONLY].eq(1)
-                    with m.Default():
-                        m.d.comb += fail[Errors.ADDRESS].eq(1)
+                self.write_register(m, state, awaddr, wdata, whole, accepted)
 
-        # -- reads: registers are answered at once, offsets two cycles later
+    def write_register(self, m: Module, state: _State, awaddr, wdata, whole, accepted) -> None:
+        """A write that has arrived, to a register: carried out, or the reason why it is not."""
+        idle = ~state.start | self.started
+        begin = wdata[1] & ~wdata[0] & idle  # `start` needs `auto` off, and no start that still waits
+        now, soon = Const(1), ~self.busy
+        #: register -> may it be written now, is the value legal, what then
+        rules = {
+            Register.CONTROL: (
+                now,
+                ~wdata[2:].any() & (~wdata[1] | begin),
+                [state.auto.eq(wdata[0]), state.start.eq(wdata[1] | (state.start & ~self.started))],
+            ),
+            Register.ERRORS: (now, ~wdata[len(Errors) :].any(), []),
+            Register.SETTLING: (
+                soon,
+                (wdata >= self.least) & ~wdata[SETTLING_BITS:].any(),
+                [state.settling.eq(wdata)],
+            ),
+            Register.IMAGE: (soon, Const(1), [state.image.eq(wdata)]),
+            Register.BATCH: (soon, (wdata >= 1) & (wdata <= self.capacity), [state.batch.eq(wdata)]),
+            Register.TIMEOUT: (soon, ~wdata[TIMEOUT_BITS:].any(), [state.timeout.eq(wdata)]),
+        }
+        with m.Switch(awaddr):
+            for address, (ready, legal, then) in rules.items():
+                with m.Case(address):
+                    with m.If(~ready):
+                        m.d.comb += state.fail[Errors.BUSY].eq(1)
+                    with m.Elif(~(whole & legal)):
+                        m.d.comb += state.fail[Errors.VALUE].eq(1)
+                    with m.Else():
+                        m.d.comb += accepted.eq(1)
+                        m.d.sync += then
+                        if address == Register.ERRORS:
+                            m.d.comb += state.clear.eq(wdata)
+            with m.Case(*(address for address in Register if address not in rules)):
+                m.d.comb += state.fail[Errors.READ_ONLY].eq(1)
+            with m.Default():
+                m.d.comb += state.fail[Errors.ADDRESS].eq(1)
+
+    def write_offset(self, m: Module, state: _State, memory, awaddr, wdata, whole, accepted) -> None:
+        """A write that has arrived, to an offset."""
+        _, job, column = self.place(awaddr)
+        fmt, signed = self.jobs.offset, wdata.as_signed()
+        legal = whole & (signed >= fmt.low) & (signed <= fmt.high)
+        with m.If(~self.known(job, column)):
+            m.d.comb += state.fail[Errors.ADDRESS].eq(1)
+        with m.Elif(self.busy):
+            m.d.comb += state.fail[Errors.BUSY].eq(1)
+        with m.Elif(~legal):
+            m.d.comb += state.fail[Errors.VALUE].eq(1)
+        with m.Else():
+            m.d.comb += [accepted.eq(1), memory.en.eq(1 << column[: self.lane_bits] if self.lane_bits else 1)]
+
+    # -- reads -----------------------------------------------------------------------------------------
+    def read_channel(self, m: Module, state: _State, memory) -> None:
+        """Registers are answered at once, offsets two cycles later; the sender of weights reads the memory, too."""
+        axi, g = self.axi, self.jobs.geometry
         araddr, lane = Signal(self.map.address_bits), Signal(max(1, self.lane_bits))
         taken, looking, found, given, value, answer = (
             Signal(name="read_taken"),
@@ -233,39 +298,32 @@ class Registers(wiring.Component):
             axi.rdata.eq(value),
             axi.rresp.eq(answer),
         ]
-        read_window, read_job, read_column = self.place(araddr)
-        m.d.comb += read_port.addr.eq(Mux(self.busy, self.address, self.entry(read_job, read_column)))
-        constants = {
-            Register.CONTROL: Cat(auto, start),
-            Register.STATUS: Cat(self.busy, ~self.busy & frames.any()),
-            Register.ERRORS: errors,
-            Register.FRAMES: frames,
-            Register.SETTLING: settling,
-            Register.IMAGE: image,
-            Register.GEOMETRY: Const(g.rows | g.columns << 16, 32),
-            Register.WORK: Const(len(jobs.work) | len(jobs.layers) << 16, 32),
-            Register.PROGRAM: Const(int(jobs.program.sha256[:8], 16), 32),
-        }
+        window, job, column = self.place(araddr)
+        m.d.comb += [
+            memory.addr.eq(Mux(self.busy, self.address, self.entry(job, column))),
+            memory.en.eq(1),
+            self.offsets.eq(register(m, memory.data, name="offsets_read")),
+        ]
         with m.If(axi.arvalid & axi.arready):
             m.d.sync += [araddr.eq(axi.araddr), taken.eq(1)]
         with m.If(taken):
             m.d.sync += [taken.eq(0), given.eq(1), answer.eq(SLVERR), value.eq(0)]
             with m.If(araddr[:2].any()):
-                m.d.comb += fail[Errors.ADDRESS].eq(1)
-            with m.Elif(read_window):
-                with m.If(~((read_job < len(jobs.work)) & (read_column < g.columns))):
-                    m.d.comb += fail[Errors.ADDRESS].eq(1)
+                m.d.comb += state.fail[Errors.ADDRESS].eq(1)
+            with m.Elif(window):
+                with m.If(~self.known(job, column)):
+                    m.d.comb += state.fail[Errors.ADDRESS].eq(1)
                 with m.Elif(self.busy):
-                    m.d.comb += fail[Errors.BUSY].eq(1)
+                    m.d.comb += state.fail[Errors.BUSY].eq(1)
                 with m.Else():
-                    m.d.sync += [given.eq(0), looking.eq(1), lane.eq(read_column[: self.lane_bits])]
+                    m.d.sync += [given.eq(0), looking.eq(1), lane.eq(column[: self.lane_bits])]
             with m.Else():
                 with m.Switch(araddr):
-                    for address, content in constants.items():
+                    for address, content in self.contents(state).items():
                         with m.Case(address):
                             m.d.sync += [answer.eq(OKAY), value.eq(content)]
                     with m.Default():
-                        m.d.comb += fail[Errors.ADDRESS].eq(1)
+                        m.d.comb += state.fail[Errors.ADDRESS].eq(1)
         with m.If(looking):
             m.d.sync += [looking.eq(0), found.eq(1)]
         with m.If(found):
@@ -273,8 +331,26 @@ class Registers(wiring.Component):
             m.d.sync += value.eq(Array(self.offsets[k] for k in range(g.lanes))[lane])
         with m.If(given & axi.rready):
             m.d.sync += given.eq(0)
-        return m
 
+    def contents(self, state: _State) -> dict[Register, Value]:
+        """What a read of each register gives."""
+        jobs, g = self.jobs, self.jobs.geometry
+        return {
+            Register.CONTROL: Cat(state.auto, state.start),
+            Register.STATUS: Cat(self.busy, ~self.busy & state.frames.any()),
+            Register.ERRORS: state.errors,
+            Register.FRAMES: state.frames,
+            Register.SETTLING: state.settling,
+            Register.IMAGE: state.image,
+            Register.GEOMETRY: Const(g.rows | g.columns << 16, 32),
+            Register.WORK: Const(len(jobs.work) | len(jobs.layers) << 16, 32),
+            Register.PROGRAM: Const(int(jobs.program.sha256[:8], 16), 32),
+            Register.BATCH: state.batch,
+            Register.TIMEOUT: state.timeout,
+            Register.CAPACITY: Const(self.capacity, 32),
+        }
+
+    # -- the memory of the offsets ---------------------------------------------------------------------
     def word(self, address: int) -> list[int]:
         """The offsets of a word of the memory, before any calibration."""
         g = self.jobs.geometry
@@ -287,6 +363,10 @@ class Registers(wiring.Component):
         """Whether a byte address is in the window of the offsets; its job and column."""
         words = address[2 : self.map.address_bits - 1]
         return address[-1], words[self.map.column_bits :], words[: self.map.column_bits]
+
+    def known(self, job, column):
+        """Whether there is such an offset."""
+        return (job < len(self.jobs.work)) & (column < self.jobs.geometry.columns)
 
     def entry(self, job, column):
         """The word of the memory that holds a column's offset."""

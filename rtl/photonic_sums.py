@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from rtl.photonic_jobs import Jobs
@@ -24,7 +23,7 @@ class LayerNumbers:
     low, high  of the requantised code
     tabled     an activation table follows
     base       the code of its first entry
-    groups     beats of the layer's outputs
+    start      number of its first beat of outputs, among those of all layers
     """
 
     step: int
@@ -32,24 +31,29 @@ class LayerNumbers:
     high: int
     tabled: int
     base: int
-    groups: int
+    start: int
 
 
 class Sums(wiring.Component):
-    """`y = table(clip(requantize((sum_k code[k]) << step)))` for the outputs of a layer, `lanes` a beat.
+    """`y = table(clip(requantize((sum_k code[k]) << step)))` for a layer, `lanes` outputs a beat, image by image.
 
-    adc_valid, adc_data   codes of a group of columns, groups in order
+    With the codes of a group of columns:
+    adc_valid, adc_data   groups of a measurement in order; two measurements at least four cycles apart
+    column_group, image   which group, and of which image of the batch: a sum for every group of every image is kept
     first, final          they belong to the first, the last row tile
+    ends                  they belong to the last measurement of the layer
     groups                of columns that the job uses; codes of the others are left out
+    place                 of the job's first group among the beats of the outputs of all layers
     numbers               of the layer; they stay while anything of the layer is on its way
-    write, group, codes   results of a group of outputs
-    layer_done            strobe with the last write of a layer
+
+    write, result_image, group, codes   results of a group of outputs of the layer, `cycles` after its last codes
+    layer_done                          strobe with the last write of a layer
     """
 
     _MustUse__silence = True  # made to be looked at, too
 
-    def __init__(self, jobs: Jobs):
-        self.jobs = jobs
+    def __init__(self, jobs: Jobs, images: int):
+        self.jobs, self.images = jobs, images
         g = jobs.geometry
         self.steps = sorted({layer.total.shift for layer in jobs.layers})
         self.pipe = RequantizePipe(jobs.requantize, *jobs.sums, g.lanes)
@@ -62,6 +66,10 @@ class Sums(wiring.Component):
         self.tabled = any(layer.table for layer in jobs.layers)
         results = [jobs.output.format, *([jobs.codes] if len(jobs.layers) > 1 else [])]
         self.result = Format.covering(*((fmt.low, fmt.high) for fmt in results))
+        # sum 3 (memory, register, adder), step 1, requantiser, clip 1, table 2, result 1
+        self.requantized = 4 + self.pipe.cycles
+        self.cycles = self.requantized + 1 + (2 if self.tabled else 0) + 1
+        beats = counting(sum(layer.groups for layer in jobs.layers))
         self.layout = data.StructLayout(
             {
                 "step": counting(len(self.steps)),
@@ -69,7 +77,7 @@ class Sums(wiring.Component):
                 "high": shape_of(self.clipped),
                 "tabled": 1,
                 "base": shape_of(Format.covering(*self.bases)),
-                "groups": range(max(layer.groups for layer in jobs.layers) + 1),
+                "start": beats,
             }
         )
         super().__init__(
@@ -77,11 +85,15 @@ class Sums(wiring.Component):
                 "adc_valid": In(1),
                 "adc_data": In(data.ArrayLayout(shape_of(jobs.adc), g.lanes)),
                 "column_group": In(counting(g.groups)),
+                "image": In(counting(images)),
                 "first": In(1),
                 "final": In(1),
+                "ends": In(1),
                 "groups": In(range(g.groups + 1)),
+                "place": In(beats),
                 "numbers": In(self.layout),
                 "write": Out(1),
+                "result_image": Out(counting(images)),
                 "group": Out(counting(max(layer.groups for layer in jobs.layers))),
                 "codes": Out(data.ArrayLayout(shape_of(self.result), g.lanes)),
                 "layer_done": Out(1),
@@ -98,61 +110,65 @@ class Sums(wiring.Component):
             high=requantize.format.high,
             tabled=int(entry.table is not None),
             base=self.bases[layer],
-            groups=entry.groups,
+            start=sum(before.groups for before in self.jobs.layers[:layer]),
         )
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         numbers = self.numbers
-        # codes 1, sum 1, step 1, requantiser, clip 1, table 2, result 1
-        requantized = 3 + self.pipe.cycles
-        read = requantized + 1
-        done = read + (2 if self.tabled else 0) + 1
+        read = self.requantized + 1
         counted = Signal()
         m.d.comb += counted.eq(self.adc_valid & (self.column_group < self.groups))
-        moving = valid_chain(m, counted, 1)[1]
-        valid = valid_chain(m, counted & self.final, done)
+        valid = valid_chain(m, counted & self.final, self.cycles)
+        # Where the results belong goes with them: `beat[k]` is their number among all beats of outputs, k cycles later.
+        beat = [Signal.like(self.place, name="beat")]
+        m.d.comb += beat[0].eq(self.place + self.column_group)
+        for k in range(1, self.cycles):
+            beat.append(register(m, beat[-1], name=f"beat_{k}"))
 
-        sums = self.accumulate(m, moving)
+        sums = self.accumulate(m, counted)
         scaled = [register(m, self.scale(total), name=f"scaled{lane}") for lane, total in enumerate(sums)]
-        codes = self.pipe.build(m, scaled, valid[2])
+        codes = self.pipe.build(m, scaled, valid[3], beat[3])
         clipped = []
         for lane, code in enumerate(codes):
             y = Mux(code > numbers.high, numbers.high, Mux(code < numbers.low, numbers.low, code))
             clipped.append(register(m, y, shape_of(self.clipped), name=f"clipped{lane}"))
-        result = self.activate(m, clipped, valid[read - 1]) if self.tabled else clipped
+        result = self.activate(m, clipped, valid[read - 1], beat[read - 1]) if self.tabled else clipped
         for lane, code in enumerate(result):
             m.d.comb += self.codes[lane].eq(register(m, code, shape_of(self.result), name=f"result{lane}"))
 
-        group = Signal.like(self.group, name="group_at")
-        last = Signal()
+        ends = self.ends & self.final & (self.column_group + 1 == self.groups)
         m.d.comb += [
-            last.eq(group == numbers.groups - 1),
-            self.write.eq(valid[done]),
-            self.group.eq(group),
-            self.layer_done.eq(self.write & last),
+            self.write.eq(valid[-1]),
+            self.group.eq(register(m, beat[-1] - numbers.start, self.group.shape(), name="group_at")),
+            self.result_image.eq(register(m, self.image, name="image_at", cycles=self.cycles)),
+            self.layer_done.eq(valid_chain(m, counted & ends, self.cycles)[-1]),
         ]
-        with m.If(self.write):
-            m.d.sync += group.eq(Mux(last, 0, group + 1))
         return m
 
-    def accumulate(self, m: Module, moving: Value) -> list[Signal]:
-        """The sums with the codes at hand, two cycles after those came in."""
+    def accumulate(self, m: Module, counted: Value) -> list[Signal]:
+        """The sums with the codes at hand, three cycles after those came in."""
         g = self.jobs.geometry
         exact = shape_of(Format.covering(self.total.high))
         layout = data.ArrayLayout(exact, g.lanes)
-        m.submodules.sums = memory = Memory(
-            shape=layout, depth=len(counting(g.groups)), init=[], attrs={"ram_style": "distributed"}
-        )
-        read, write = memory.read_port(domain="comb"), memory.write_port()
-        where = register(m, self.column_group, name="where")
-        first = register(m, self.first, name="first_at")
-        m.d.comb += [read.addr.eq(where), write.addr.eq(where), write.en.eq(moving)]
+        group_bits = (g.groups - 1).bit_length()
+        m.submodules.sums = memory = Storage(layout.size, max(2, self.images << group_bits)).memory(layout)
+        read, write = memory.read_port(domain="sync"), memory.write_port()
+        where = Signal(len(read.addr))
+        m.d.comb += [
+            where.eq(Cat(self.column_group[:group_bits], self.image)),
+            read.addr.eq(where),
+            read.en.eq(1),
+            write.addr.eq(register(m, where, name="where", cycles=2)),
+            write.en.eq(valid_chain(m, counted, 2)[2]),
+        ]
+        first = register(m, self.first, name="first_at", cycles=2)
+        before = register(m, read.data, name="before")
         sums = []
         for lane in range(g.lanes):
-            code = register(m, self.adc_data[lane], shape_of(self.jobs.adc), name=f"code{lane}")
+            code = register(m, self.adc_data[lane], shape_of(self.jobs.adc), name=f"code{lane}", cycles=2)
             total = Signal(exact, name=f"total{lane}")
-            m.d.comb += [total.eq(Mux(first, 0, read.data[lane]) + code), write.data[lane].eq(total)]
+            m.d.comb += [total.eq(Mux(first, 0, before[lane]) + code), write.data[lane].eq(total)]
             sums.append(register(m, total, name=f"sum{lane}"))
         return sums
 
@@ -163,10 +179,9 @@ class Sums(wiring.Component):
             scaled = Mux(self.numbers.step == index, total << step, scaled)
         return scaled
 
-    def activate(self, m: Module, codes: list[Signal], early: Value) -> list[Value]:
+    def activate(self, m: Module, codes: list[Signal], early: Value, which: Value) -> list[Value]:
         """The codes of the activation tables, two cycles later; codes of a layer without one as they are."""
-        use = self.uses()
-        tables = channel_constants(m, "activation", use, 1, early)
+        tables = channel_constants(m, "activation", self.uses(), 1, early, which)
         result = []
         for lane, code in enumerate(codes):
             rows, _ = self.tables[lane]

@@ -9,9 +9,11 @@ from rtl.photonic_controller import PhotonicController
 from rtl.photonic_jobs import Geometry
 from rtl.photonic_ports import padded
 from rtl.photonic_twin import PhotonicTwin
+from rtl.photonic_weights import stream_bytes
 from rtl.ports import StreamPort
 from rtl.top import AxisSignals
 from rtl.verilog import TOP, convert
+from sim.errors import BittrueError
 from sim.program import Program
 
 #: The module inside `bittrue_top` when its registers are tied off.
@@ -24,7 +26,8 @@ class PhotonicSystem(Elaboratable):
     aclk, aresetn     clock, and reset (active low, synchronous)
     s_axis, m_axis    images and results: `input`, `output`
     s_axi             AXI4-Lite registers
-    s_axis_weights    with weights="stream" only: plus codes, then minus codes, `cells` bits each, lane 0 lowest
+    s_axis_weights    with weights="stream" only: the beats of `rtl.photonic_weights.stream_words` for every batch,
+                      TLAST with the last of them
     fe_*              with twin=False: the analogue front end (`rtl.photonic_ports.FrontEnd`)
     """
 
@@ -36,12 +39,13 @@ class PhotonicSystem(Elaboratable):
         geometry: Geometry,
         settling: int = 8,
         weights: str = "memory",
+        images: int = 16,
         *,
         twin: bool = True,
         conversion: int = 3,
         dac_cycles: int = 1,
     ):
-        self.controller = PhotonicController(program, geometry, settling, weights)
+        self.controller = PhotonicController(program, geometry, settling, weights, images)
         self.jobs = jobs = self.controller.jobs
         self.twin = PhotonicTwin(jobs, settling, conversion, dac_cycles) if twin else None
         self.aclk, self.aresetn = Signal(name="aclk"), Signal(name="aresetn")
@@ -54,7 +58,7 @@ class PhotonicSystem(Elaboratable):
         }
         self.streamed = weights == "stream"
         if self.streamed:
-            width = self.controller.weights_in.payload.data.shape().size
+            width = 8 * stream_bytes(jobs)
             self.weights = [
                 Signal(bits, name=f"s_axis_weights_{name}")
                 for name, bits in (("tdata", width), ("tvalid", 1), ("tready", 1), ("tlast", 1))
@@ -79,7 +83,7 @@ class PhotonicSystem(Elaboratable):
         m.domains.sync = sync = ClockDomain("sync", local=True)
         m.d.comb += [sync.clk.eq(self.aclk), sync.rst.eq(~self.aresetn)]
         m.submodules.controller = controller = self.controller
-        i, o = controller.images, controller.results
+        i, o = controller.images_in, controller.results_out
         bits = padded(self.jobs.codes)
         m.d.comb += [
             i.valid.eq(self.slave.tvalid),
@@ -112,11 +116,13 @@ class PhotonicSystem(Elaboratable):
 
 def emit(system: PhotonicSystem, registers: bool = True) -> str:
     """The Verilog; its top is `bittrue_top`. Without `registers` the AXI4-Lite inputs are tied low, and images start as
-    they arrive: what drives AXI4-Stream only can drive it.
+    they arrive: what drives one AXI4-Stream can drive it, so there is a twin, and weights are in memory.
     """
     header = f"// bittrue: photonic controller of program {system.jobs.program.sha256}\n"
     if registers:
         return header + convert(system, system.ports)
+    if system.twin is None or system.streamed:
+        raise BittrueError("photonic system: without registers it needs its twin, and its weights in memory")
     outer = [system.aclk, system.aresetn, *system.slave.all, *system.master.all]
     driven = {id(s) for s in (system.slave.tready, system.master.tdata, system.master.tvalid, system.master.tlast)}
     declared = ",\n".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -15,6 +16,8 @@ from sim.errors import BittrueError
 SOURCES = ("memory", "stream")
 #: Cycles from the issue of a beat to its being offered: memory, register, output FIFO.
 DEPTH = 3
+#: Cycles from a batch's `begin`, or from a `swap`, to `filled`, beside the beats of the job.
+OVERHEAD = 3 + DEPTH
 
 
 def rails_beat(jobs: Jobs) -> data.StructLayout:
@@ -23,14 +26,32 @@ def rails_beat(jobs: Jobs) -> data.StructLayout:
     return data.StructLayout({"plus": cells, "minus": cells})
 
 
+def stream_words(jobs: Jobs) -> np.ndarray:
+    """The beats of the weight stream for a batch, as bytes `[beats, bytes]`, the lowest first.
+
+    Codes without gaps: plus of all lanes, lane 0 lowest, then minus; the beat is filled up to whole bytes with 0.
+    """
+    bits, size = jobs.cells.bits, stream_bytes(jobs)
+    words = np.zeros((jobs.beats, size), np.uint8)
+    for beat, rails in zip(words, jobs.rails(), strict=True):
+        word = sum(int(code) << bits * k for k, code in enumerate(np.concatenate(rails)))
+        beat[:] = np.frombuffer(word.to_bytes(size, "little"), np.uint8)
+    return words
+
+
+def stream_bytes(jobs: Jobs) -> int:
+    """Bytes of a beat of the weight stream."""
+    return -(-rails_beat(jobs).size // 8)
+
+
 class Sender(wiring.Component):
     """Sends job after job, row by row, each row by groups of columns, then the offsets of the job.
 
     While the array measures one job, the weights of the next one fill the other bank: `filled` says that they are there
-    and stays until `swap`. The first job of an image is sent once the image has been started (`begin`), so that nothing
+    and stays until `swap`. The first job of a batch is sent once the batch has been started (`begin`), so that nothing
     is under way when the controller is idle.
 
-    i         with source "stream": the beats of `Jobs.rails`, `last` with the last of an image
+    i         with source "stream": the beats of `Jobs.rails` for every batch, `last` with the last of them
     failed    strobe: `last` is elsewhere
     address   of the offsets to be read; `offsets` are there two cycles later
     """
@@ -61,7 +82,7 @@ class Sender(wiring.Component):
         m = Module()
         jobs, g = self.jobs, self.jobs.geometry
         m.submodules.outlet = outlet = Outlet(weight_beat(jobs), enough_credits(DEPTH))
-        waiting, filled, sending = Signal(2), Signal(), Signal()  # images whose weights are to be sent
+        wanted, filled, sending = Signal(), Signal(), Signal()  # wanted: a batch has begun, its first job has not
         job, row, group = (
             Signal(counting(n), name=name)
             for n, name in ((len(jobs.work), "job"), (g.rows + 1, "row"), (g.groups, "group"))
@@ -83,8 +104,8 @@ class Sender(wiring.Component):
         # the numbers of the job.
         under_way, begins, looked = Signal(), Signal(), Signal()
         first = job == 0
-        m.d.comb += begins.eq(~under_way & (~first | (waiting != 0)))
-        m.d.sync += [looked.eq(begins), waiting.eq(waiting + self.begin - (begins & first))]
+        m.d.comb += begins.eq(~under_way & (~first | wanted))
+        m.d.sync += [looked.eq(begins), wanted.eq(self.begin | (wanted & ~begins))]
         with m.If(begins):
             m.d.sync += under_way.eq(1)
         with m.If(looked):

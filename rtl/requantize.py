@@ -19,12 +19,18 @@ from sim.requantize import Requantize
 
 
 def channel_constants(
-    m: Module, name: str, fields: Mapping[str, np.ndarray], lanes: int, next_group: Value
+    m: Module,
+    name: str,
+    fields: Mapping[str, np.ndarray],
+    lanes: int,
+    next_group: Value,
+    which: Value | None = None,
 ) -> dict[str, list[Value]]:
     """The constants of the channels of each beat, per field and lane, one cycle after `next_group`.
 
     `fields` are integer arrays `[channels]`; channel `g * lanes + j` is lane j of beat g. `next_group` is high in
-    the cycle before each beat, in order, so that the ROM's output lines up with the beat.
+    the cycle before each beat, in order, so that the ROM's output lines up with the beat. Beats in another order come
+    with their number `which`, in that same cycle.
     """
     result: dict[str, list[Value]] = {}
     stored: dict[str, tuple[Format, np.ndarray]] = {}
@@ -43,9 +49,10 @@ def channel_constants(
         rows = [{key: int(values[g]) for key, (_, values) in stored.items()} for g in range(groups)]
         m.submodules[f"{name}_rom"] = memory = Storage(layout.size, groups, table=True).memory(layout, rows)
         port = memory.read_port(domain="sync")
-        group = Signal(counting(groups), name=f"{name}_group")
-        advance(m, group, groups - 1, next_group)
-        m.d.comb += [port.addr.eq(group), port.en.eq(1)]
+        if which is None:
+            which = Signal(counting(groups), name=f"{name}_group")
+            advance(m, which, groups - 1, next_group)
+        m.d.comb += [port.addr.eq(which), port.en.eq(1)]
         # The read port looks up the group *before* the beat arrives and holds it: gaps between beats are
         # harmless because the address only moves when a beat passes, and the register below follows the beat.
         for key in stored:
@@ -136,14 +143,17 @@ class RequantizePipe:
         built.registers += delays
         return built
 
-    def build(self, m: Module, acc: list[Value], early: Value) -> list[Value]:
-        """The output codes per lane, `cycles` later; `early` is high one cycle before each accumulator beat."""
+    def build(self, m: Module, acc: list[Value], early: Value, which: Value | None = None) -> list[Value]:
+        """The output codes per lane, `cycles` later; `early` is high one cycle before each accumulator beat.
+
+        Beats that do not come in the order of their channels come with their number `which`, as early.
+        """
         r = self.requantize
         fields = {"before": self.before, "multiply": r.multiplier, "after": self.after}
         fields |= {"shift": self.shift_rest, "bias": r.bias}
         used = {step.kind for step in self.steps}
         constants = channel_constants(
-            m, "requantize", {k: v for k, v in fields.items() if k in used}, self.lanes, early
+            m, "requantize", {k: v for k, v in fields.items() if k in used}, self.lanes, early, which
         )
         if not used & {"before", "multiply", "after"}:
             acc = [value >> self.shift_base for value in acc]

@@ -7,16 +7,89 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 from amaranth.lib import data
 from amaranth.sim import Simulator
+from photonic_programs import images, photonic_network
 
+from rtl.photonic_jobs import Geometry, Jobs
 from rtl.photonic_ports import weight_beat
+from rtl.photonic_registers import OKAY, Errors, Register
 from rtl.photonic_system import PhotonicSystem
+from rtl.photonic_weights import stream_words
+from sim.program import Program
 
 #: Cycles without any handshake that are taken for a deadlock.
 QUIET = 20_000
+#: The array of most tests.
+ARRAY = Geometry(4, 4, 2)
+
+
+def exact(program: Program, geometry: Geometry = ARRAY, count: int = 3, stalls: float = 0.3, **options) -> Bench:
+    """The system gives the program's results for some images, under stalls of all streams."""
+    system = PhotonicSystem(program, geometry, **options)
+    x = images(program, count, seed=1)
+    expected = program(x)
+
+    async def script(bench):
+        bench.send(x)
+        y = await bench.receive(count)
+        assert np.array_equal(y, expected)
+        await bench.cycle(20)
+        assert await bench.read(Register.FRAMES) == (count, OKAY)
+        assert await bench.read(Register.ERRORS) == (0, OKAY)
+        assert await bench.read(Register.STATUS) == (0b10, OKAY)
+
+    return Bench(system, idle=stalls, backpressure=stalls).run(script)
+
+
+def losing_codes(lost: dict[int, int], late: int = 0, **options) -> Bench:
+    """Two batches of 3 images on an array that does not give all codes of some measurements of the first: they count as
+    0, ERRORS says so, and the second batch is right. With `late` their codes come, that many cycles after the others.
+    """
+    program = photonic_network()
+    system = PhotonicSystem(program, ARRAY, settling=30, images=3, twin=False, **options)
+    work = len(system.jobs.work)
+    x = images(program, 6)
+    expected = program(x)
+    missing = {(n % 3, n // 3): groups for n, groups in lost.items()}
+    expected[:3] = without_codes(system.jobs, x[:3], missing)
+    assert not np.array_equal(expected, program(x))
+
+    async def script(bench):
+        bench.limit = 3000
+        bench.array = ArrayModel(system, 30, pace=(5, 5), lost=lost, late=late)
+        assert await bench.write(Register.TIMEOUT, 12) == OKAY
+        for part in (0, 3):
+            await bench.batch(x[part : part + 3])
+            y = await bench.receive(part + 3)
+            assert np.array_equal(y, expected[: part + 3])
+            flags = 1 << Errors.TIMEOUT | (1 << Errors.CONVERTER if late else 0)
+            assert await bench.read(Register.ERRORS) == (flags if part == 0 else 0, OKAY)
+            assert await bench.write(Register.ERRORS, flags) == OKAY
+        assert bench.array.measured == [
+            (n, job) for first in (0, 3) for job in range(work) for n in range(first, first + 3)
+        ]
+
+    return Bench(system).run(script)
+
+
+def without_codes(jobs: Jobs, x: np.ndarray, missing: dict[tuple[int, int], int]) -> np.ndarray:
+    """The program's results when of measurements `(image, job)` only so many groups of columns give codes, else 0."""
+    program, g = jobs.program, jobs.geometry
+    tensors = {next(iter(program.inputs)): x}
+    for node in program.nodes:
+        y = np.array(node.operation(*(tensors[name] for name in node.operands)))
+        for (image, job), groups in missing.items():
+            work = jobs.work[job]
+            if jobs.layers[work.layer].name == node.name:
+                left = work.column_tile * g.columns
+                y[image, work.row_tile, left + groups * g.lanes : left + g.columns] = 0
+        tensors[node.name] = y
+    return tensors[program.result]
 
 
 class Bench:
     """The system, cycle by cycle; `script` gets the bench and calls its asynchronous functions.
+
+    A system that wants weights is offered them again and again: `weights`, or else those it needs.
 
     results   the images' results that have left since the last reset
     """
@@ -36,8 +109,11 @@ class Bench:
         self.results: list[list[int]] = []
         self.partial: list[int] = []
         self.held: int | None = None  # an output beat that waits
-        self.weights, self.weight_at = weights, 0
-        self.cycles = self.quiet = 0
+        if weights is None and system.streamed:
+            weights = [int.from_bytes(bytes(word), "little") for word in stream_words(system.jobs)]
+        self.weights, self.weight_at, self.weight_offered = weights, 0, False
+        self.cycles = self.quiet = self.weight_beats = 0
+        self.limit = QUIET
         self.offered = False
         self.array: ArrayModel | None = None  # behind a system without a twin
 
@@ -58,7 +134,8 @@ class Bench:
     async def reset(self) -> None:
         """Reset; what was to be sent or was half received is forgotten."""
         self.ctx.set(self.system.aresetn, 0)
-        self.queue, self.results, self.partial, self.weight_at, self.offered, self.held = [], [], [], 0, False, None
+        self.queue, self.results, self.partial, self.offered, self.held = [], [], [], False, None
+        self.weight_at, self.weight_offered = 0, False
         for _ in range(2):
             await self.edge()
         self.ctx.set(self.system.aresetn, 1)
@@ -81,12 +158,7 @@ class Bench:
             ready = bool(self.rng.random() >= self.backpressure)
             ctx.set(master.tready, ready)
             if self.weights is not None:
-                tdata, tvalid, tready, tlast = self.system.weights
-                ctx.set(tdata, self.weights[self.weight_at])
-                ctx.set(tvalid, bool(self.rng.random() >= self.idle))
-                ctx.set(tlast, self.weight_at == len(self.weights) - 1)
-                if ctx.get(tvalid) and ctx.get(tready):
-                    self.weight_at = (self.weight_at + 1) % len(self.weights)
+                self.offer_weights()
             if self.array is not None:
                 self.array.step(ctx)
             self.quiet += 1
@@ -102,9 +174,20 @@ class Bench:
             if word is not None and ready:
                 self.take(word)
                 self.quiet = 0
-            assert self.quiet < QUIET, f"deadlock after {len(self.results)} images"
+            assert self.quiet < self.limit, f"deadlock after {len(self.results)} images"
             await self.edge()
             self.cycles += 1
+
+    def offer_weights(self) -> None:
+        ctx, (tdata, tvalid, tready, tlast) = self.ctx, self.system.weights
+        self.weight_offered = self.weight_offered or bool(self.rng.random() >= self.idle)
+        ctx.set(tdata, self.weights[self.weight_at])
+        ctx.set(tvalid, self.weight_offered)
+        ctx.set(tlast, self.weight_at == len(self.weights) - 1)
+        if self.weight_offered and ctx.get(tready):
+            self.weight_at = (self.weight_at + 1) % len(self.weights)
+            self.weight_offered = False
+            self.weight_beats += 1
 
     def take(self, word: int) -> None:
         width = len(self.system.master.tdata)
@@ -121,6 +204,14 @@ class Bench:
         for words in self.system.input.pack(images):
             beats = [int.from_bytes(bytes(beat), "little") for beat in words]
             self.queue += [(beat, k == len(beats) - 1) for k, beat in enumerate(beats)]
+
+    async def batch(self, images: np.ndarray) -> None:
+        """Start one batch when all these images are there, and no earlier."""
+        assert await self.write(Register.CONTROL, 0) == OKAY
+        self.send(images)
+        while self.ctx.get(self.system.controller.image_buffer.arrived) < len(images):
+            await self.cycle()
+        assert await self.write(Register.CONTROL, 2) == OKAY
 
     async def receive(self, count: int) -> np.ndarray:
         """Go on until so many results are there."""
@@ -170,17 +261,34 @@ class Bench:
 
 
 class ArrayModel:
-    """An array without noise in numpy, behind a controller without a twin: it takes its time as it likes."""
+    """An array without noise in numpy, behind a controller without a twin.
 
-    def __init__(self, system: PhotonicSystem, settling: int, seed: int = 0):
-        self.jobs, self.settling = system.jobs, settling
+    pace        cycles from the sample to the first codes, and between groups of codes; None: it takes its time as it
+                likes, for beats of weights, too
+    lost        measurement (counted from 0) -> how many groups of its codes come; the others come `late` cycles after
+                their time or, if that is 0, never
+    measured    image and job of every measurement
+    swaps       how often weights were changed
+    """
+
+    def __init__(
+        self,
+        system: PhotonicSystem,
+        settling: int,
+        seed: int = 0,
+        pace: tuple[int, int] | None = None,
+        lost: dict[int, int] | None = None,
+        late: int = 0,
+    ):
+        self.jobs, self.settling, self.pace = system.jobs, settling, pace
+        self.lost, self.late = lost or {}, late
         self.rng = np.random.default_rng(seed)
         self.pins = {signal.name.removeprefix("fe_"): signal for signal in system.front}
         self.beat = data.View(weight_beat(system.jobs), self.pins["weight_payload"])
         g = self.jobs.geometry
         self.filling, self.used = (self.empty(g.rows, g.columns) for _ in range(2))
-        self.swapped = self.now = 0
-        self.answers: list[int] = []
+        self.applied = self.now = self.swaps = 0
+        self.answers: list[tuple[int, int]] = []  # when at the earliest, and what
         self.measured: list[tuple[int, int]] = []
 
     @staticmethod
@@ -193,12 +301,13 @@ class ArrayModel:
         """One cycle: sets what goes to the controller, then looks at what comes from it."""
         pins, g = self.pins, self.jobs.geometry
         self.now += 1
-        ready = bool(self.rng.random() < 0.7)
+        ready = self.pace is not None or bool(self.rng.random() < 0.7)
         ctx.set(pins["weight_ready"], ready)
-        answer = bool(self.answers) and self.rng.random() < 0.4
+        due = bool(self.answers) and self.answers[0][0] <= self.now
+        answer = due and (self.pace is not None or self.rng.random() < 0.4)
         ctx.set(pins["adc_valid"], answer)
         if answer:
-            ctx.set(pins["adc_data"], self.answers.pop(0))
+            ctx.set(pins["adc_data"], self.answers.pop(0)[1])
         if ready and ctx.get(pins["weight_valid"]):
             beat = ctx.get(self.beat)
             part = slice(beat.group * g.lanes, (beat.group + 1) * g.lanes)
@@ -208,17 +317,33 @@ class ArrayModel:
                 for rail in ("plus", "minus"):
                     self.filling[rail][beat.row, part] = [beat[rail][k] for k in range(g.lanes)]
         if ctx.get(pins["swap"]):
-            assert ctx.get(pins["input_valid"])
-            assert not self.answers, "new weights while the converter is at work"
+            assert ctx.get(pins["input_valid"]), "weights change together with the inputs of a job's first image"
             self.used, self.filling = self.filling, self.empty(g.rows, g.columns)
+            self.swaps += 1
+            self.held = ctx.get(pins["job"]), ctx.get(pins["shift"])
+        if ctx.get(pins["input_valid"]):
+            assert self.late or not self.answers, "new inputs while the converter is at work"
             bits, word = self.jobs.codes.bits, ctx.get(pins["input_data"])
             self.codes = np.array([word >> bits * k & self.jobs.codes.high for k in range(g.rows)])
-            self.swapped = self.now
+            self.applied, self.image = self.now, ctx.get(pins["image"])
+        if self.swaps:
+            assert self.held == (ctx.get(pins["job"]), ctx.get(pins["shift"]))
+            assert self.image == ctx.get(pins["image"])
         if ctx.get(pins["sample"]):
-            assert self.now - self.swapped == self.settling
-            self.measured.append((ctx.get(pins["image"]), ctx.get(pins["job"])))
-            light = self.codes @ self.used["plus"] + (self.jobs.codes.high - self.codes) @ self.used["minus"]
-            shift = ctx.get(pins["shift"])
-            code = (light - self.used["offset"] + ((1 << shift) >> 1)) >> shift
-            codes = np.clip(code, 0, self.jobs.adc.high).reshape(g.groups, g.lanes)
-            self.answers = [sum(int(c) << self.jobs.adc.bits * k for k, c in enumerate(row)) for row in codes]
+            self.measure()
+
+    def measure(self) -> None:
+        """Codes of the light, to be given out later."""
+        g = self.jobs.geometry
+        assert self.now - self.applied == self.settling
+        job, shift = self.held
+        light = self.codes @ self.used["plus"] + (self.jobs.codes.high - self.codes) @ self.used["minus"]
+        code = (light - self.used["offset"] + ((1 << shift) >> 1)) >> shift
+        codes = np.clip(code, 0, self.jobs.adc.high).reshape(g.groups, g.lanes)
+        first, step = self.pace or (1, 1)
+        words = [sum(int(c) << self.jobs.adc.bits * k for k, c in enumerate(row)) for row in codes]
+        self.answers = [(self.now + first + step * k, word) for k, word in enumerate(words)]
+        come = self.lost.get(len(self.measured), g.groups)
+        tardy = [(due + self.late, word) for due, word in self.answers[come:] if self.late]
+        self.answers[come:] = tardy
+        self.measured.append((self.image, job))

@@ -1,0 +1,192 @@
+"""The registers of the photonic controller, and what it does with bad input: illegal accesses, resets, lost codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
+from photonic_programs import images, photonic_network
+
+from rtl.photonic_registers import OKAY, SLVERR, Errors, Map, Register
+from rtl.photonic_system import PhotonicSystem
+
+
+def test_starts_when_told():
+    program = photonic_network()
+    x = images(program, 3)
+
+    async def script(bench):
+        assert await bench.write(Register.CONTROL, 0) == OKAY
+        bench.send(x)
+        await bench.cycle(600)
+        assert not bench.results
+        assert await bench.read(Register.STATUS) == (0, OKAY)
+        assert await bench.write(Register.CONTROL, 2) == OKAY
+        assert (await bench.read(Register.STATUS))[0] == 1
+        await bench.receive(1)
+        await bench.cycle(600)
+        assert len(bench.results) == 1
+        assert await bench.write(Register.CONTROL, 1) == OKAY
+        assert np.array_equal(await bench.receive(3), program(x))
+
+    Bench(PhotonicSystem(program, ARRAY, images=1)).run(script)
+
+
+def test_illegal_accesses_are_answered():
+    program = photonic_network()
+    system = PhotonicSystem(program, ARRAY, settling=4, images=5)
+    place = Map(len(system.jobs.work), ARRAY.columns)
+    x = images(program, 2)
+    beyond = place.calibration + (len(system.jobs.work) << place.column_bits + 2)
+    assert beyond < 1 << place.address_bits
+    writes = [
+        (Errors.ADDRESS, 0x30, 0, 0xF),
+        (Errors.ADDRESS, Register.SETTLING + 1, 9, 0xF),
+        (Errors.ADDRESS, beyond, 0, 0xF),
+        *((Errors.READ_ONLY, r, 1, 0xF) for r in ("STATUS", "FRAMES", "GEOMETRY", "WORK", "PROGRAM", "CAPACITY")),
+        (Errors.VALUE, Register.SETTLING, 3, 0xF),
+        (Errors.VALUE, Register.SETTLING, 1 << 16, 0xF),
+        (Errors.VALUE, Register.SETTLING, 9, 0x3),
+        (Errors.VALUE, Register.BATCH, 0, 0xF),
+        (Errors.VALUE, Register.BATCH, 6, 0xF),
+        (Errors.VALUE, Register.BATCH, 1 << 16 | 1, 0xF),
+        (Errors.VALUE, Register.TIMEOUT, 1 << 20, 0xF),
+        (Errors.VALUE, Register.CONTROL, 4, 0xF),
+        (Errors.VALUE, Register.CONTROL, 3, 0xF),
+        (Errors.VALUE, Register.ERRORS, 1 << len(Errors), 0xF),
+        (Errors.VALUE, place.offset(0, 1), system.jobs.offset.high + 1, 0xF),
+        (Errors.VALUE, place.offset(0, 1), -1, 0xF),
+        (Errors.VALUE, place.offset(0, 1), 0, 0x7),
+    ]
+    busy = [(Register.SETTLING, 9), (Register.IMAGE, 1), (place.offset(0, 0), 0)]
+    busy += [(Register.BATCH, 1), (Register.TIMEOUT, 1)]
+
+    async def flagged(bench, error):
+        assert await bench.read(Register.ERRORS) == (1 << error, OKAY)
+        assert await bench.write(Register.ERRORS, 0) == OKAY  # a 0 clears nothing
+        assert await bench.read(Register.ERRORS) == (1 << error, OKAY)
+        assert await bench.write(Register.ERRORS, 1 << error) == OKAY
+        assert await bench.read(Register.ERRORS) == (0, OKAY)
+
+    async def script(bench):
+        for error, register, value, strobe in writes:
+            address = Register[register] if isinstance(register, str) else register
+            assert await bench.write(address, value, strobe) == SLVERR
+            await flagged(bench, error)
+        for address in (0x30, 2, beyond):
+            assert (await bench.read(address))[1] == SLVERR
+            await flagged(bench, Errors.ADDRESS)
+        assert await bench.read(Register.SETTLING) == (4, OKAY)
+        assert await bench.read(Register.CONTROL) == (1, OKAY)
+        assert await bench.read(Register.BATCH) == (5, OKAY) == await bench.read(Register.CAPACITY)
+        assert await bench.read(Register.TIMEOUT) == (0xFFFFF, OKAY)
+        assert await bench.read(Register.GEOMETRY) == (4 | 4 << 16, OKAY)
+        assert await bench.read(Register.WORK) == (len(system.jobs.work) | 2 << 16, OKAY)
+        assert await bench.read(Register.PROGRAM) == (int(program.sha256[:8], 16), OKAY)
+        assert await bench.read(place.offset(0, 1)) == (system.jobs.offsets[0, 1], OKAY)
+        bench.send(x)
+        await bench.cycle(200)
+        for address, value in busy:
+            assert await bench.write(address, value) == SLVERR
+            await flagged(bench, Errors.BUSY)
+        assert await bench.read(place.offset(0, 0)) == (0, SLVERR)
+        await flagged(bench, Errors.BUSY)
+        assert np.array_equal(await bench.receive(2), program(x))
+
+    Bench(system).run(script)
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": True}, {"weights": "stream"}])
+def test_reset_in_the_middle_of_a_batch(options):
+    program = photonic_network(noise="noise" in options)
+    x = images(program, 4)
+    system = PhotonicSystem(program, ARRAY, weights=options.get("weights", "memory"), images=3)
+
+    async def script(bench):
+        for wait in (1, 37, 150, 333):
+            await bench.batch(x[:3])
+            await bench.cycle(wait)
+            await bench.reset()
+            assert await bench.read(Register.IMAGE) == (0, OKAY)
+        bench.send(x)
+        assert np.array_equal(await bench.receive(4), program(x))
+        assert await bench.read(Register.ERRORS) == (0, OKAY)
+
+    Bench(system, idle=0.2, backpressure=0.2).run(script)
+
+
+def test_images_of_a_wrong_length_are_dropped():
+    program = photonic_network()
+    x = images(program, 4)
+
+    async def script(bench):
+        bench.send(x[:1])
+        bench.queue[-2] = (bench.queue[-2][0], True)  # ends too early; its last beat is then an image of one beat
+        bench.send(x[1:2])
+        bench.send(x[2:3])
+        bench.queue[-1] = (bench.queue[-1][0], False)  # goes on
+        bench.queue += [(3, False)] * 7 + [(3, True)]
+        bench.send(x[3:])
+        assert np.array_equal(await bench.receive(2), program(x[[1, 3]]))
+        assert await bench.read(Register.ERRORS) == (1 << Errors.FRAME, OKAY)
+
+    Bench(PhotonicSystem(program, ARRAY, images=2), idle=0.2).run(script)
+
+
+def test_codes_that_nobody_waits_for():
+    system = PhotonicSystem(photonic_network(), ARRAY, twin=False)
+    valid = next(signal for signal in system.front if signal.name == "fe_adc_valid")
+
+    async def script(bench):
+        bench.ctx.set(valid, 1)
+        await bench.cycle()
+        bench.ctx.set(valid, 0)
+        assert await bench.read(Register.ERRORS) == (1 << Errors.CONVERTER, OKAY)
+
+    Bench(system).run(script)
+
+
+def test_weight_stream_out_of_step():
+    program = photonic_network()
+    system = PhotonicSystem(program, ARRAY, weights="stream")
+    words = Bench(system).weights
+
+    async def script(bench):
+        bench.send(images(program, 1))
+        await bench.receive(1)
+        assert await bench.read(Register.ERRORS) == (1 << Errors.WEIGHTS, OKAY)
+
+    Bench(system, weights=words[:-1]).run(script)
+
+
+# -- codes that do not come in time -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("lost", "late"),
+    [
+        ({0: 0}, 0),  # none of the first measurement
+        ({4: 1, 5: 0, 11: 0}, 0),  # the second half of one; two in a row
+        ({13: 0}, 18),  # while the next measurement settles
+    ],
+)
+def test_codes_that_do_not_come_in_time_count_as_0(lost, late):
+    losing_codes(lost, late)
+
+
+def test_the_time_limit_is_exact():
+    program = photonic_network()
+    x = images(program, 2)
+    system = PhotonicSystem(program, ARRAY, settling=4, images=2, twin=False)
+    dark = without_codes(system.jobs, x, {(image, job.number): 0 for image in range(2) for job in system.jobs.work})
+
+    async def script(bench):
+        for pace, limit, y in [((9, 9), 9, program(x)), ((9, 1), 8, dark), ((9, 9), 0, program(x))]:
+            await bench.reset()
+            bench.array = ArrayModel(system, 4, pace=pace)
+            assert await bench.write(Register.TIMEOUT, limit) == OKAY
+            assert await bench.read(Register.TIMEOUT) == (limit, OKAY)
+            bench.send(x)
+            assert np.array_equal(await bench.receive(2), y)
+            flags = (1 << Errors.TIMEOUT | 1 << Errors.CONVERTER) * (y is dark)
+            assert await bench.read(Register.ERRORS) == (flags, OKAY)
+
+    Bench(system).run(script)
