@@ -1,8 +1,9 @@
 """The step `controller` of photonic flows: what would drive a real array, verified with the array's twin behind it.
 
 The Verilog of controller and twin is held to the golden simulator: compiled on the whole test set, with and without
-stalls; and under cocotb, where an AXI4-Lite master reads registers, provokes an error and clears it meanwhile. The step
-keeps two texts: `controller.v` has AXI4-Lite ports, in `controller_streams.v` they are tied off.
+stalls, with the weights in memory; and under cocotb with streamed weights, where an AXI4-Lite master reads registers,
+provokes an error and clears it. The step keeps both texts: `controller.v` has AXI4-Lite ports and the stream of
+weights, in `controller_streams.v` only images and results remain.
 """
 
 from __future__ import annotations
@@ -109,9 +110,10 @@ def run(recipe: Recipe, work: Work) -> dict[str, Any]:
     system = _system(recipe, program)
     streams = emit(system, registers=False)
     write_whole(work.folder / STREAMS, streams.encode())
-    write_whole(work.folder / WITH_REGISTERS, emit(_system(recipe, program)).encode())
+    streamed = _system(recipe, program, "stream")
+    write_whole(work.folder / WITH_REGISTERS, emit(streamed).encode())
     stalls = Stalls(recipe.verify.idle, recipe.verify.backpressure, recipe.verify.seed)
-    check = _Check(work, system, streams, x, program(x))
+    check = _Check(work, system, streams, streamed, x, program(x))
     rows: list[dict[str, Any]] = []
     skipped = []
     for name, count in part.counts.items():
@@ -157,16 +159,21 @@ def geometry(recipe: Recipe, program: Program) -> Geometry:
 def _system(recipe: Recipe, program: Program, weights: str = "memory", **options: bool) -> PhotonicSystem:
     from rtl.photonic_system import PhotonicSystem
 
-    return PhotonicSystem(program, geometry(recipe, program), recipe.controller.settling, weights, **options)
+    part = recipe.controller
+    return PhotonicSystem(program, geometry(recipe, program), part.settling, weights, part.images, **options)
 
 
 @dataclass(frozen=True)
 class _Check:
-    """Runs of one system. `streams` is its Verilog without registers, `x` all images, `expected` their results."""
+    """Runs of one system, and of the same with streamed weights.
+
+    `streams` is the Verilog without registers, `x` all images, `expected` their results.
+    """
 
     work: Work
     system: PhotonicSystem
     streams: str
+    streamed: PhotonicSystem
     x: np.ndarray
     expected: np.ndarray
 
@@ -192,10 +199,10 @@ class _Check:
 
         self.work.progress(f"controller in cocotb under {simulator}", 0, 1)
         begin = time.perf_counter()
-        script = Script.of(self.system, images)
+        script = Script.of(self.streamed, images)
         place = self.work.folder / simulator
         done = photonic_cosim.run(
-            self.system,
+            self.streamed,
             self.x[:images],
             self.expected[:images],
             simulator,

@@ -32,7 +32,7 @@ QUICK = [
     "array.columns=4",
     "rtl.interval=2048",
     "verify={reference: 2, compiled: 20, gxx: 0, icarus: 0, verilator: 0, seed: 3}",
-    "controller={lanes: 4, settling: 3, icarus: 1, verilator: 2}",
+    "controller={lanes: 4, settling: 3, images: 3, icarus: 1, verilator: 5}",
     "synth.targets=[]",
 ]
 ARRAY = Geometry(4, 4, 2)
@@ -74,7 +74,7 @@ class TestFlow:
         assert ("before", "GEOMETRY", None, 0, 16 | 4 << 16) in seen
         assert ("before", "PROGRAM", 1, 2, None) in seen
         assert ("before", "ERRORS", None, 0, 2) in seen
-        assert ("after", "FRAMES", None, 0, 2) in seen
+        assert ("after", "FRAMES", None, 0, 5) in seen
         assert ("after", "ERRORS", None, 0, 0) in seen
         assert any(a["phase"] == "during" and a["register"] == "STATUS" for a in row["registers"])
 
@@ -87,6 +87,8 @@ class TestFlow:
         assert "s_axis_tdata" in top
         assert "s_axis_tdata" in tied
         assert "s_axi_awaddr" in top
+        assert "s_axis_weights_tdata" in top
+        assert "s_axis_weights_tdata" not in tied
         assert "s_axi_awaddr" not in tied
 
     def test_the_report_shows_it_with_the_energy_of_the_batch(self, done):

@@ -168,7 +168,7 @@ def test_the_controller_stands_beside_the_pipeline(page_of):
     table = cells(section(text))["simulator"]
     assert [row[0] for row in table[1:]] == ["compiled", "icarus", "verilator"]
     assert table[1][6] == "8,587"
-    assert table[2][1] == "AXI4-Stream, AXI4-Lite"
+    assert table[2][1] == "streams, weights, AXI4-Lite"
     assert "write <code>PROGRAM</code> with 0x1</td><td>SLVERR<" in text
     designs = {row[0].split("<br>")[0]: row[8] for row in cells(text)["design, target"][1:]}
     assert designs == {"pipeline with twin (a model)": "112.5 MHz", "controller alone": "114.5 MHz"}
