@@ -180,7 +180,7 @@ class PhotonicController(wiring.Component):
 
         For an array that takes a beat of weights in every cycle, and a weight stream that always has one. With
         `G = columns / lanes`, a measurement takes `M = settling + first + pace (G - 1) + 2` cycles or, if that is more,
-        `rows / lanes + 4` (the inputs of the next one); a job takes `images M + 2` or, if that is more,
+        `rows / lanes + 5` (the inputs of the next one); a job takes `images M + 2` or, if that is more,
         `(rows + 1) G + 7` (the weights of the next one); at the end of a layer its last results are waited for.
         """
         if not 1 <= images <= self.capacity:
@@ -198,5 +198,5 @@ class PhotonicController(wiring.Component):
             if (job.row_tile, job.column_tile) == (layer.mac.tiles - 1, layer.column_tiles - 1):
                 written = sample + first + pace * (jobs.used_groups(job) - 1) + self.sums.cycles
                 drained = max(last, written) + 1
-                ready, loaded = drained + 3, drained + g.words + 4
+                ready, loaded = drained + 3, drained + g.words + 5
         return drained

@@ -11,7 +11,7 @@ from rtl.stage import Storage, counting, register, shape_of, valid_chain
 
 #: Cycles from `apply` to `loaded`, beside one for every word of the rows: with the weights as they are, and with the
 #: next job of the same layer.
-SAME_JOB, NEXT_JOB = 4, 6
+SAME_JOB, NEXT_JOB = 5, 7
 
 
 class Loader(wiring.Component):
@@ -79,9 +79,11 @@ class Loader(wiring.Component):
                 with m.If(word == g.words - 1):
                     m.d.sync += word.eq(0)
                     m.next = "LOADED 1"
-            with m.State("LOADED 1"):  # the last word needs two cycles to reach the input register
+            with m.State("LOADED 1"):  # the last word needs three cycles to reach the input register
                 m.next = "LOADED 2"
             with m.State("LOADED 2"):
+                m.next = "LOADED 3"
+            with m.State("LOADED 3"):
                 m.next = "LOADED"
             with m.State("LOADED"):
                 m.d.comb += self.loaded.eq(1)
@@ -95,11 +97,12 @@ class Loader(wiring.Component):
                             m.d.sync += job.eq(0)
                             m.next = "IDLE"
         m.d.comb += self.address.eq(now.top + word)
-        loaded = self.word.as_value()
+        loaded = register(m, self.word.as_value(), name="image_word")  # of block RAM, which is slow
         if self.hidden:
-            loaded = Mux(now.first_layer, loaded, self.activations(m, now.reads))
-        inside = register(m, word < now.used_words, name="inside", cycles=2)
-        shifting = valid_chain(m, loading, 2)[2]
+            activation = register(m, self.activations(m, now.reads), name="activation_word")
+            loaded = Mux(now.first_layer, loaded, activation)
+        inside = register(m, word < now.used_words, name="inside", cycles=3)
+        shifting = valid_chain(m, loading, 3)[3]
         held = register(m, loaded, self.layout.size, name="held")
         codes = Signal(self.input_data.shape().size)
         with m.If(shifting):

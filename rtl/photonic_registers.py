@@ -197,7 +197,7 @@ class Registers(wiring.Component):
 
     # -- writes ----------------------------------------------------------------------------------------
     def write_channel(self, m: Module, state: _State, memory) -> None:
-        """Address and data are taken one by one, then both are looked at; a cycle later the answer is there."""
+        """Address and data are taken one by one, then both are looked at; two cycles later the answer is there."""
         axi = self.axi
         awaddr, wdata, wstrb = Signal(self.map.address_bits), Signal(32), Signal(4)
         have_address, have_data, answering, response = Signal(), Signal(), Signal(), Signal(2)
@@ -217,22 +217,25 @@ class Registers(wiring.Component):
         window, job, column = self.place(awaddr)
         m.d.comb += [whole.eq(wstrb == 0xF), memory.addr.eq(self.entry(job, column))]
         m.d.comb += [memory.data[lane].eq(wdata) for lane in range(self.jobs.geometry.lanes)]
-        with m.If(have_address & have_data & ~answering):
+        fmt, signed = self.jobs.offset, wdata.as_signed()
+        in_range = register(m, (signed >= fmt.low) & (signed <= fmt.high), name="in_range")
+        rules = self.rules(m, state, wdata)
+        compared = register(m, have_address & have_data, name="compared")  # what is compared has its own cycle
+        with m.If(have_address & have_data & compared & ~answering):
             m.d.sync += [have_address.eq(0), have_data.eq(0), answering.eq(1), response.eq(Mux(accepted, OKAY, SLVERR))]
             with m.If(awaddr[:2].any()):
                 m.d.comb += state.fail[Errors.ADDRESS].eq(1)
             with m.Elif(window):
-                self.write_offset(m, state, memory, awaddr, wdata, whole, accepted)
+                self.write_offset(m, state, memory, awaddr, in_range, whole, accepted)
             with m.Else():
-                self.write_register(m, state, awaddr, wdata, whole, accepted)
+                self.write_register(m, state, awaddr, wdata, whole, accepted, rules)
 
-    def write_register(self, m: Module, state: _State, awaddr, wdata, whole, accepted) -> None:
-        """A write that has arrived, to a register: carried out, or the reason why it is not."""
+    def rules(self, m: Module, state: _State, wdata) -> dict[Register, tuple]:
+        """For every register that can be written: may it be now, is the value legal (a cycle after `wdata`), what then."""
         idle = ~state.start | self.started
         begin = wdata[1] & ~wdata[0] & idle  # `start` needs `auto` off, and no start that still waits
         now, soon = Const(1), ~self.busy
-        #: register -> may it be written now, is the value legal, what then
-        rules = {
+        return {
             Register.CONTROL: (
                 now,
                 ~wdata[2:].any() & (~wdata[1] | begin),
@@ -241,13 +244,20 @@ class Registers(wiring.Component):
             Register.ERRORS: (now, ~wdata[len(Errors) :].any(), []),
             Register.SETTLING: (
                 soon,
-                (wdata >= self.least) & ~wdata[SETTLING_BITS:].any(),
+                register(m, (wdata >= self.least) & ~wdata[SETTLING_BITS:].any(), name="settling_legal"),
                 [state.settling.eq(wdata)],
             ),
             Register.IMAGE: (soon, Const(1), [state.image.eq(wdata)]),
-            Register.BATCH: (soon, (wdata >= 1) & (wdata <= self.capacity), [state.batch.eq(wdata)]),
+            Register.BATCH: (
+                soon,
+                register(m, (wdata >= 1) & (wdata <= self.capacity), name="batch_legal"),
+                [state.batch.eq(wdata)],
+            ),
             Register.TIMEOUT: (soon, ~wdata[TIMEOUT_BITS:].any(), [state.timeout.eq(wdata)]),
         }
+
+    def write_register(self, m: Module, state: _State, awaddr, wdata, whole, accepted, rules) -> None:
+        """A write that has arrived, to a register: carried out, or the reason why it is not."""
         with m.Switch(awaddr):
             for address, (ready, legal, then) in rules.items():
                 with m.Case(address):
@@ -265,11 +275,10 @@ class Registers(wiring.Component):
             with m.Default():
                 m.d.comb += state.fail[Errors.ADDRESS].eq(1)
 
-    def write_offset(self, m: Module, state: _State, memory, awaddr, wdata, whole, accepted) -> None:
+    def write_offset(self, m: Module, state: _State, memory, awaddr, in_range, whole, accepted) -> None:
         """A write that has arrived, to an offset."""
         _, job, column = self.place(awaddr)
-        fmt, signed = self.jobs.offset, wdata.as_signed()
-        legal = whole & (signed >= fmt.low) & (signed <= fmt.high)
+        legal = whole & in_range
         with m.If(~self.known(job, column)):
             m.d.comb += state.fail[Errors.ADDRESS].eq(1)
         with m.Elif(self.busy):
