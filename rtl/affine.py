@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Value
 
-from rtl.requantize import RequantizePipe, channel_constants
-from rtl.stage import Stage, Storage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
+from rtl.requantize import RequantizePipe, channel_constants, store_constants
+from rtl.stage import Stage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
 from sim.affine import Affine
 from sim.contract import Range
 
@@ -31,8 +31,7 @@ class AffineStage(Stage):
         op, lanes = self.operation, self.lanes_in
         built.multipliers += lanes
         built.registers += lanes * (op.input.format.bits + op.accumulator.bits)
-        built.store(Storage(lanes * op.weight_format.bits, op.input.channels // lanes, table=True))
-        built.count(op.input.channels // lanes - 1)
+        store_constants(built, lanes * op.weight_format.bits, op.input.channels // lanes)
         return built
 
     def elaborate(self, platform):  # noqa: ARG002

@@ -6,10 +6,9 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
-from rtl.requantize import channel_constants
+from rtl.requantize import channel_constants, store_constants
 from rtl.stage import (
     Stage,
-    Storage,
     Structure,
     Timing,
     advance,
@@ -73,8 +72,7 @@ class LifStage(Stage):
             built.lutrams += -(-lanes * kept.bits // 4) * -(-self.groups // 16)
             built.select_bits += lanes * kept.bits
         if stored:
-            built.store(Storage(stored, self.groups, table=True))
-            built.count(self.groups - 1)
+            store_constants(built, stored, self.groups)
         return built
 
     def elaborate(self, platform):  # noqa: ARG002

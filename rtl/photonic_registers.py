@@ -231,7 +231,7 @@ class Registers(wiring.Component):
                 self.write_register(m, state, awaddr, wdata, whole, accepted, rules)
 
     def rules(self, m: Module, state: _State, wdata) -> dict[Register, tuple]:
-        """For every register that can be written: may it be now, is the value legal (a cycle after `wdata`), what then."""
+        """For every register that can be written: may it be now, is the value legal (a cycle later), what then."""
         idle = ~state.start | self.started
         begin = wdata[1] & ~wdata[0] & idle  # `start` needs `auto` off, and no start that still waits
         now, soon = Const(1), ~self.busy

@@ -128,12 +128,12 @@ class Sums(wiring.Component):
 
         sums = self.accumulate(m, counted)
         scaled = [register(m, self.scale(total), name=f"scaled{lane}") for lane, total in enumerate(sums)]
-        codes = self.pipe.build(m, scaled, valid[3], beat[3])
+        codes = self.pipe.build(m, scaled, valid[3], beat[2])
         clipped = []
         for lane, code in enumerate(codes):
             y = Mux(code > numbers.high, numbers.high, Mux(code < numbers.low, numbers.low, code))
             clipped.append(register(m, y, shape_of(self.clipped), name=f"clipped{lane}"))
-        result = self.activate(m, clipped, valid[read - 1], beat[read - 1]) if self.tabled else clipped
+        result = self.activate(m, clipped, valid[read - 1], beat[read - 2]) if self.tabled else clipped
         for lane, code in enumerate(result):
             m.d.comb += self.codes[lane].eq(register(m, code, shape_of(self.result), name=f"result{lane}"))
 

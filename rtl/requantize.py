@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
+from amaranth.lib.memory import Memory
 
-from rtl.stage import Storage, Structure, advance, counting, register, shape_of
+from rtl.stage import Storage, Structure, counting, register, shape_of
 from sim.contract import Format, Range
 from sim.requantize import Requantize
 
@@ -29,8 +30,8 @@ def channel_constants(
     """The constants of the channels of each beat, per field and lane, one cycle after `next_group`.
 
     `fields` are integer arrays `[channels]`; channel `g * lanes + j` is lane j of beat g. `next_group` is high in
-    the cycle before each beat, in order, so that the ROM's output lines up with the beat. Beats in another order come
-    with their number `which`, in that same cycle.
+    the cycle before each beat, in order. Beats in another order come with their number `which`, two cycles before each.
+    What comes from block RAM, late in its cycle, waits in a register for its beat.
     """
     result: dict[str, list[Value]] = {}
     stored: dict[str, tuple[Format, np.ndarray]] = {}
@@ -47,18 +48,51 @@ def channel_constants(
         groups = len(next(iter(fields.values()))) // lanes
         layout = data.StructLayout({key: shape_of(fmt) for key, (fmt, _) in stored.items()})
         rows = [{key: int(values[g]) for key, (_, values) in stored.items()} for g in range(groups)]
-        m.submodules[f"{name}_rom"] = memory = Storage(layout.size, groups, table=True).memory(layout, rows)
-        port = memory.read_port(domain="sync")
+        storage = Storage(layout.size, groups, table=True)
+        m.submodules[f"{name}_rom"] = memory = storage.memory(layout, rows)
+        held = storage.style == "block"
         if which is None:
-            which = Signal(counting(groups), name=f"{name}_group")
-            advance(m, which, groups - 1, next_group)
-        m.d.comb += [port.addr.eq(which), port.en.eq(1)]
-        # The read port looks up the group *before* the beat arrives and holds it: gaps between beats are
-        # harmless because the address only moves when a beat passes, and the register below follows the beat.
+            read = _in_order(m, name, memory, groups, next_group, held)
+        else:
+            read = _by_number(m, name, memory, which, held)
         for key in stored:
             field_name, _, lane = key.rpartition("_")
-            result[field_name][int(lane)] = port.data[key]
+            result[field_name][int(lane)] = read[key]
     return result
+
+
+def store_constants(built: Structure, bits: int, groups: int) -> None:
+    """Count what `channel_constants` builds for `bits` a beat: ROM, register behind block RAM, counter."""
+    rom = Storage(bits, groups, table=True)
+    built.store(rom)
+    built.count(groups - 1)
+    if rom.style == "block":
+        built.registers += bits
+
+
+def _in_order(m: Module, name: str, memory: Memory, groups: int, next_group: Value, held: bool) -> data.View:
+    """The rows of a memory one after the other, each in the cycle after `next_group`.
+
+    The port looks up the group *before* its beat arrives, and stays there: gaps between beats are harmless.
+    """
+    port = memory.read_port(domain="sync")
+    group, after = Signal(counting(groups), name=f"{name}_group"), Signal(counting(groups), name=f"{name}_group_after")
+    m.d.comb += after.eq(Mux(next_group, Mux(group == groups - 1, 0, group + 1), group))
+    m.d.sync += group.eq(after)
+    m.d.comb += [port.addr.eq(after if held else group), port.en.eq(1)]
+    if not held:
+        return port.data
+    row = Signal(port.data.shape(), name=f"{name}_row")
+    with m.If(next_group):
+        m.d.sync += row.eq(port.data)
+    return row
+
+
+def _by_number(m: Module, name: str, memory: Memory, which: Value, held: bool) -> data.View:
+    """The rows of a memory by number, each two cycles after its number."""
+    port = memory.read_port(domain="sync")
+    m.d.comb += [port.addr.eq(which if held else register(m, which, name=f"{name}_number")), port.en.eq(1)]
+    return register(m, port.data, port.data.shape(), name=f"{name}_row") if held else port.data
 
 
 @dataclass(frozen=True)
@@ -138,15 +172,14 @@ class RequantizePipe:
                     delays += width * position
                     stored += width if not (step.kind == "shift" and step.amount) else 0
         if stored:
-            built.store(Storage(stored, r.channels // self.lanes, table=True))
-            built.count(r.channels // self.lanes - 1)
+            store_constants(built, stored, r.channels // self.lanes)
         built.registers += delays
         return built
 
     def build(self, m: Module, acc: list[Value], early: Value, which: Value | None = None) -> list[Value]:
         """The output codes per lane, `cycles` later; `early` is high one cycle before each accumulator beat.
 
-        Beats that do not come in the order of their channels come with their number `which`, as early.
+        Beats that do not come in the order of their channels come with their number `which`, two cycles before.
         """
         r = self.requantize
         fields = {"before": self.before, "multiply": r.multiplier, "after": self.after}

@@ -9,8 +9,11 @@ from stage_bench import run
 from rtl.folding import divisors
 from rtl.plan import Plan, size_fifos
 from rtl.stage import REALISATIONS, realisation
-from sim.operation import discover
+from sim.affine import Affine
+from sim.contract import INT8
+from sim.operation import TensorType, discover
 from sim.program import Node, Program
+from sim.requantize import Requantize
 
 OPERATIONS = discover()
 
@@ -62,3 +65,20 @@ class TestComponent:
             result = run(plan, x, idle, backpressure, seed)
             np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
             assert sum(result.lasts) == len(x[0])
+
+
+@pytest.mark.parametrize(("lanes", "channels"), [(1, 512), (2, 600), (4, 500)])
+@pytest.mark.parametrize(("idle", "backpressure"), [(0.0, 0.0), (0.4, 0.4)])
+def test_constants_in_block_ram(lanes, channels, idle, backpressure):
+    """Many channels: weights and the requantiser's constants are in block RAM, and wait in registers for their beat."""
+    rng = np.random.default_rng(channels)
+    bounds = {"shift": (0, 12), "bias": (-100, 100), "bias_acc": (-1000, 1000), "multiplier": (1, 9)}
+    fields = {name: rng.integers(*ends, channels) for name, ends in bounds.items()}
+    kind = TensorType((2, channels), INT8)
+    affine = Affine(kind, rng.integers(-128, 128, channels), Requantize(channels, **fields, format=INT8))
+    plan = size_fifos(Plan(Program({"x": kind}, (Node("y", affine, ("x",)),), "y"), {}, {"x": lanes}))
+    x = batches(plan, rng, 3)
+    result = run(plan, x, idle, backpressure, 1)
+    np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
+    if not idle:
+        assert (result.latency, result.interval) == (plan.estimated_latency, plan.estimated_interval)
