@@ -66,7 +66,9 @@ def sweep(
         print(json.dumps(result))
         return
     keys = [axis["key"] for axis in result["axes"]]
-    heads = (*keys, "seeds", "mean", "deviation", "lowest", "highest")
+    short = [key.rpartition(".")[2] for key in keys]  # whole keys are wide, and named where they are swept
+    named = short if len(set(short)) == len(keys) else keys
+    heads = (*named, "seeds", "mean", "deviation", "lowest", "highest")
     rows = [
         (
             *(show(row["values"][key]) for key in keys),

@@ -165,14 +165,15 @@ def run(
 
 # -- the grid ------------------------------------------------------------------------------------------
 def _base(source: str | Path, overrides: Sequence[str], over: Sequence[str]) -> Recipe:
-    """The recipe that is trained: the overrides; with the array's first values where they are not whole without.
+    """The recipe that is trained: the overrides; with the first value of every axis where they are not whole without.
 
-    `array.noise.bandwidth_hz=1e9`, for example, needs the noise that an axis brings. Training does not see the array.
+    `array.noise.bandwidth_hz=1e9`, for example, needs the noise that an axis brings, `calibrate.method=constant` the
+    alpha. Training does not see the array, and a point calibrates the trained network anew.
     """
     try:
         return recipes.load(source, overrides)
     except BittrueError:
-        firsts = [f"{one.key}={one.texts[0]}" for one in map(axis, over) if one.key.startswith("array.")]
+        firsts = [f"{one.key}={one.texts[0]}" for one in map(axis, over) if one.key.split(".")[0] in SECTIONS]
         if not firsts:
             raise
         return recipes.load(source, [*overrides, *firsts])

@@ -129,6 +129,13 @@ def test_an_override_may_need_what_an_axis_brings(flow, address, tmp_path):
     assert quiet["mean"] > loud["mean"]
 
 
+def test_a_method_may_need_the_alpha_that_an_axis_brings(address, tmp_path):
+    relu = ["network.hidden=[32]", "train.epochs=20", "network.activation=relu", "calibrate.method=constant"]
+    axes = ["calibrate.alpha=3,60", "array.window=full"]
+    near, far = swept(None, address, axes, 1, out=tmp_path, overrides=relu, trained=False)["points"]
+    assert near["mean"] > far["mean"]  # an alpha far above the data takes the converter's codes
+
+
 def test_training_in_every_point(flow, address, tmp_path):
     options = {"overrides": [*SMALL, "finetune.epochs=2", "finetune.lr=0.01"], "out": tmp_path}
     converted = swept(flow, address, ["array.adc_bits=4"], 1, **options)
