@@ -60,7 +60,8 @@ class SynthResult:
         parts = ", ".join(f"{ns:.1f} {kind}" for kind, ns in kinds.items() if ns >= 0.05)
         hops = sum(step.kind == "logic" and step.ns > 0.1 for step in self.path)
         first, last = self.path[0], self.path[-1]
-        return f"{total:.1f} ns ({parts}) through {hops} cells: {first.at} ({first.cell}) to {last.at} ({last.cell})"
+        cells = "1 cell" if hops == 1 else f"{hops} cells"
+        return f"{total:.1f} ns ({parts}) through {cells}: {first.at} ({first.cell}) to {last.at} ({last.cell})"
 
     def to_dict(self) -> dict:
         """As JSON: the report's keys target, lut, ff, dsp, bram, fmax_mhz, and the rest beside them."""

@@ -58,7 +58,7 @@ def synthesised(target: str, **changes) -> dict:
         "bram": 4,
         "fmax_mhz": 112.5,
         "freq_mhz": 100.0,
-        "where": "3.6 ns through 1 cells",
+        "where": "3.6 ns through 1 cell",
         "critical_path": PATH,
         "utilization": {"TRELLIS_COMB": {"used": 1000, "available": 83640}},
         "notes": ["placed out of context"],
