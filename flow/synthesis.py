@@ -19,6 +19,7 @@ from pathlib import Path
 
 from flow import harness
 from flow.absorb import absorb
+from flow.memory_files import contents_to_files
 from flow.synth_result import Step, SynthResult
 from flow.targets import RESOURCES, Target
 from flow.targets import target as find_target
@@ -136,7 +137,9 @@ class _Run:
 
     def map(self, verilog: str) -> None:
         """Writes netlist.json, the cells of the design, and routable.json, what nextpnr reads."""
-        (self.folder / "design.v").write_text(verilog)
+        verilog, contents = contents_to_files(verilog)
+        for name, content in {"design.v": verilog, **contents}.items():
+            (self.folder / name).write_text(content)
         with self._stage("read"):
             read = ("read_verilog design.v", f"hierarchy -check -top {self.top}", "blackbox", "write_json ports.json")
             if not self._yosys("read", read):
