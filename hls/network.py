@@ -12,20 +12,15 @@ before, which contradicts the choice of the oldest frame. So the process can run
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from sim.contract import Format
+from sim.naming import identifier, slave_prefixes
 from sim.operation import TensorType
 from sim.program import Program
 
 #: Depth of a stream between two kernels that run in step.
 SHALLOW = 2
-
-
-def identifier(text: str) -> str:
-    """A C++ identifier made of the text's own letters."""
-    return re.sub(r"\W", "_", text, flags=re.ASCII)
 
 
 def code_type(fmt: Format) -> str:
@@ -77,13 +72,9 @@ class Network:
     def of(cls, program: Program, kernels: list[str]) -> Network:
         """The network of a program whose k-th node runs the kernel of the k-th name."""
         index = {name: k for k, name in enumerate(program.types)}
-        label = {name: f"{k}_{identifier(name)}" for name, k in index.items()}
+        label = {name: f"{k}_{identifier(name, set())}" for name, k in index.items()}
         structs = tuple(f"node_{label[node.name]}" for node in program.nodes)
-        single = len(program.inputs) == 1
-        ports = [("s_axis" if single else f"s_axis_{identifier(name)}", kind) for name, kind in program.inputs.items()]
-        if len({port for port, _ in ports}) < len(ports):
-            ports = [(f"{port}_{k}", kind) for k, (port, kind) in enumerate(ports)]
-        ports.append(("m_axis", program.output))
+        ports = [*zip(slave_prefixes(program.inputs), program.inputs.values(), strict=True), ("m_axis", program.output)]
 
         streams: list[Stream] = []
         processes: list[Process] = []

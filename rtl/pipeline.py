@@ -16,6 +16,7 @@ from rtl.plumbing import Fifo, Fork, Narrow, Widen
 from rtl.schedule import Flow, simulate
 from rtl.stage import Stage, beat, realisation
 from sim.errors import BittrueError
+from sim.naming import identifier
 from sim.operation import Operation, TensorType
 from sim.program import BLOCK, Program
 
@@ -55,6 +56,7 @@ class Network:
         self.elements: list[Element] = []
         self.types: list[TensorType] = []
         self.made: dict[str, int] = {}
+        self.names: set[str] = set()
         for name, kind in program.inputs.items():
             lanes = input_lanes[name]
             if lanes < 1 or kind.channels % lanes:
@@ -93,7 +95,7 @@ class Network:
         for source in reads:
             branches.append(self.elements[source].readers)
             self.elements[source].readers += 1
-        self.elements.append(Element(name.replace(".", "_"), stage, reads, node, branches=branches))
+        self.elements.append(Element(identifier(name, self.names), stage, reads, node, branches=branches))
         self.types.append(kind)
         return len(self.elements) - 1
 
@@ -191,33 +193,41 @@ def component(operation: Operation, folding: Folding | None):
 
 
 class Pipeline(wiring.Component):
-    """The network as one component: a stream per program input (by its name) and `o`."""
+    """The network as one component: a stream per program input (`inlet`) and `o`."""
 
     def __init__(self, network: Network):
         self.network = network
         members = {}
         for name in network.program.inputs:
             inlet = network.elements[network.made[name]].stage
-            members[name] = In(stream.Signature(beat(network.program.inputs[name].format, inlet.lanes_in)))
+            members[self.member(name)] = In(stream.Signature(beat(network.program.inputs[name].format, inlet.lanes_in)))
         out = network.elements[network.output].stage
         members["o"] = Out(stream.Signature(beat(network.program.output.format, out.lanes_out)))
         super().__init__(members)
 
+    def member(self, name: str) -> str:
+        """The member that takes the codes of an input."""
+        return f"i{list(self.network.program.inputs).index(name)}"
+
+    def inlet(self, name: str):
+        """The stream that takes the codes of an input."""
+        return getattr(self, self.member(name))
+
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         network = self.network
-        outputs = []
+        names, outputs = set(network.names), []
         for index, element in enumerate(network.elements):
             m.submodules[element.name] = element.stage
             if element.readers == 1:
                 outputs.append([element.stage.o])
                 continue
             fork = Fork(network.types[index].format, element.stage.lanes_out, element.readers)
-            m.submodules[f"{element.name}_fork"] = fork
+            m.submodules[identifier(f"{element.name}_fork", names)] = fork
             connect(m, element.stage.o, fork.i)
             outputs.append(list(fork.o))
         for name in network.program.inputs:
-            connect(m, flipped(getattr(self, name)), network.elements[network.made[name]].stage.i)
+            connect(m, flipped(self.inlet(name)), network.elements[network.made[name]].stage.i)
         for element in network.elements:
             for operand, source, branch in zip(element.stage.operands, element.reads, element.branches, strict=False):
                 connect(m, outputs[source][branch], operand)

@@ -16,6 +16,7 @@ from rtl.ports import StreamPort
 from rtl.schedule import Flow
 from rtl.stage import PARALLEL, REALISATIONS, realisation
 from sim.errors import BittrueError
+from sim.naming import slave_prefixes
 from sim.operation import TensorType
 from sim.program import Program
 
@@ -48,10 +49,10 @@ class Plan:
     @property
     def inputs(self) -> tuple[StreamPort, ...]:
         """The AXI4-Stream slave ports, in the order of the program's inputs."""
-        several = len(self.program.inputs) > 1
+        given = self.program.inputs
         return tuple(
-            StreamPort(f"s_axis_{name}" if several else "s_axis", kind, self.input_lanes[name])
-            for name, kind in self.program.inputs.items()
+            StreamPort(prefix, kind, self.input_lanes[name])
+            for prefix, (name, kind) in zip(slave_prefixes(given), given.items(), strict=True)
         )
 
     @property

@@ -50,7 +50,7 @@ class Accelerator(Elaboratable):
         m.d.comb += [sync.clk.eq(self.aclk), sync.rst.eq(~self.aresetn)]
         m.submodules.pipeline = pipeline = Pipeline(self.plan.network)
         for axis, name in zip(self.slaves, self.plan.program.inputs, strict=True):
-            i = getattr(pipeline, name)
+            i = pipeline.inlet(name)
             bits = 8 * axis.port.code_bytes
             m.d.comb += [i.valid.eq(axis.tvalid), axis.tready.eq(i.ready), i.payload.last.eq(axis.tlast)]
             m.d.comb += [i.payload.data[k].eq(axis.tdata[k * bits : (k + 1) * bits]) for k in range(axis.port.lanes)]

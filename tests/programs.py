@@ -22,7 +22,7 @@ from sim.mean import Mean
 from sim.noise import Noise
 from sim.operation import Operation, TensorType
 from sim.photonic_mac import PhotonicMac
-from sim.program import Builder, Program
+from sim.program import Builder, Node, Program
 from sim.requantize import Requantize
 from sim.spiking_linear import SpikingLinear
 from sim.tile_sum import TileSum
@@ -213,6 +213,15 @@ def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: in
     requantize = grow.requantize(grow.codes[total] @ weight.T, Format(12))
     result = grow.add("out", Linear(grow.build.types[total], weight, requantize), total)
     return grow.build.program(result)
+
+
+def awkward(seed: int = 0) -> Program:
+    """`two_inputs` with names that are one identifier, that its pipeline gives to parts, that its ports have."""
+    names = {"a": "o", "b": "o.", "mix": "a.b", "scale": "a_b", "sum": "o_inlet", "out": "a_b_fork"}
+    program = two_inputs(seed=seed)
+    inputs = {names[name]: kind for name, kind in program.inputs.items()}
+    nodes = [Node(names[n.name], n.operation, tuple(names[name] for name in n.operands)) for n in program.nodes]
+    return Program(inputs, nodes, names[program.result])
 
 
 def spiking(

@@ -33,7 +33,7 @@ def run(plan: Plan, batches: list[np.ndarray], idle: float = 0.0, backpressure: 
     sources = []
     for name, batch in zip(plan.program.inputs, batches, strict=True):
         lanes = network.elements[network.made[name]].stage.lanes_in
-        sources.append((getattr(dut, name), batch.reshape(frames, -1, lanes)))
+        sources.append((dut.inlet(name), batch.reshape(frames, -1, lanes)))
     lanes = network.elements[network.output].stage.lanes_out
     expected = frames * plan.program.output.size // lanes
     beats, lasts, cycles = [], [], []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import resmlp, spiking, stimulus, two_inputs
+from programs import awkward, resmlp, spiking, stimulus, two_inputs
 
 from hls import depth, host, project
 from sim.contract import Format
@@ -91,7 +91,7 @@ SPIKING = [
 ]
 
 
-@pytest.mark.parametrize("make", [resmlp, two_inputs, *SPIKING])
+@pytest.mark.parametrize("make", [resmlp, two_inputs, awkward, *SPIKING])
 def test_whole_program_with_every_tensor(make, tmp_path):
     program = make()
     project.write(program, tmp_path)

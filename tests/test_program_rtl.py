@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from programs import resmlp, segment, stimulus, two_inputs
+from programs import awkward, resmlp, segment, stimulus, two_inputs
 from stage_bench import run
 
 from flow import cosim
@@ -122,6 +122,13 @@ def test_several_inputs(seed):
     program = two_inputs(seed=seed)
     folding = random_foldings(program, np.random.default_rng(seed)) if seed else None
     exact(plan(program, folding=folding), seed)
+
+
+def test_names_that_are_no_identifiers():
+    planned = plan(awkward(seed=2))
+    assert [port.prefix for port in planned.inputs] == ["s_axis_o", "s_axis_o_"]
+    exact(planned, 0)
+    exact_compiled(planned, emit(planned), stimulus(planned.program, 30, 1))
 
 
 # -- compiled: many frames ----------------------------------------------------------------------------------
