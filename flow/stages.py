@@ -45,7 +45,7 @@ def steps(recipe: Recipe) -> list[Step]:
         *SIMULATORS,
     )
     synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/synth_result.py", "flow/harness.py", "flow/targets.py")
-    synthesis += ("flow/absorb.py", "rtl/estimate.py")
+    synthesis += ("flow/absorb.py", "flow/memory_files.py", "rtl/estimate.py")
     extra = system.steps(recipe) if hasattr(system, "steps") else []
     known = set(type(recipe).model_fields)
     floating = ("system", "dataset", *system.SECTIONS["train"])
@@ -200,18 +200,23 @@ def synth(recipe: Recipe, work: Work) -> dict[str, Any]:
     wanted = [("pipeline", target) for target in recipe.synth.targets]
     wanted += [(name, target) for name, targets in beside.items() for target in targets]
     results, frequency = [], recipe.synth.frequency_mhz
+    folders = []
     for index, (design, target) in enumerate(wanted):
+        # worked on in the scratch folder, so that the logs of a tool that fails are still there
+        folders.append(work.scratch / (target if design == "pipeline" else f"{design}-{target}"))
 
         def tell(text: str, done: int = index, name: str = design) -> None:
             work.progress(f"{name}: {text}", done, len(wanted))
 
         if design == "pipeline":
-            row = synthesize(plan, verilog, target, work.folder / target, frequency, tell)
+            row = synthesize(plan, verilog, target, folders[-1], frequency, tell)
         else:
             text = (work.upstream["rtl"] / f"{design}.v").read_text()
-            row = run(text, target, work.folder / f"{design}-{target}", frequency, progress=tell).to_dict()
+            row = run(text, target, folders[-1], frequency, progress=tell).to_dict()
             row["estimated"] = dict.fromkeys(("lut", "dsp", "bram"))
         results.append({"design": design} | row)
+    for folder in folders:
+        folder.rename(work.folder / folder.name)
     return {"targets": results}
 
 

