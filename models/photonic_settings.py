@@ -218,8 +218,8 @@ class Array(Settings):
     images          training images on which the windows are set
     """
 
-    rows: int = Field(64, ge=1)
-    columns: int = Field(64, ge=1)
+    rows: int = Field(64, ge=1, lt=1 << 16)
+    columns: int = Field(64, ge=1, lt=1 << 16)
     input_bits: int = Field(8, ge=1, le=8)
     weight_bits: int = Field(8, ge=1, le=10)
     adc_bits: int = Field(8, ge=1, le=24)

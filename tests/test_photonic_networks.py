@@ -284,6 +284,8 @@ def test_what_is_no_photonic_mlp_is_refused_with_its_place(data, twin):
     ("values", "says"),
     [
         ({"rows": 0}, "rows"),
+        ({"rows": 1 << 16}, "rows"),
+        ({"columns": 1 << 16}, "columns"),
         ({"columns": 0}, "columns"),
         ({"input_bits": 0}, "input_bits"),
         ({"input_bits": 9}, "input_bits"),
@@ -383,6 +385,16 @@ def test_a_recipe_says_what_is_wrong(override, says):
 
 def test_the_array_has_an_operation():
     assert emit.dispatch(IntegerPhotonicArray) is not emit.dispatch(object)
+
+
+def test_rows_without_an_input_cost_nothing(data, twin):
+    """An array far larger than the network has the codes of one that just holds it, and needs no more memory."""
+    small = convert(twin, data, Array(rows=1000, noise=ArrayNoise(thermal=0.1)))
+    large = convert(twin, data, Array(rows=65535, noise=ArrayNoise(thermal=0.1)))
+    codes = torch.from_numpy(small.encode(data.test.images))
+    assert large.layers[0].array.light(codes)[0].shape == small.layers[0].array.light(codes)[0].shape
+    assert torch.equal(large(codes), small(codes))
+    assert np.array_equal(lower(large)(codes.numpy()), lower(small)(codes.numpy()))
 
 
 def test_windows_follow_the_scales(data, twin):
