@@ -108,7 +108,7 @@ def of_stage(operation: Operation, stage: Stage, seen: Activity | None = None) -
         if isinstance(operation, PhotonicMac | TileSum):
             raise BittrueError(
                 "energy: a program does not say what an array of light and its converters cost; "
-                "the report of a photonic flow estimates it from the recipe (`bittrue flow photonic-mlp-digits`, `bittrue report`)"
+                "the report of a photonic flow estimates it from the recipe (see `bittrue flow --help`)"
             )
         raise BittrueError(
             f"energy: the work of {type(operation).__name__.lower()} is not counted; add it to flow/work.py"

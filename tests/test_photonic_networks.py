@@ -202,6 +202,19 @@ def test_tables_are_the_function_and_so_are_their_gradients(function):
     assert torch.allclose(codes.grad.double(), z.grad * source.value.item() * 255 / alpha, atol=2e-3)
 
 
+@pytest.mark.parametrize("alpha", [1e-12, 1e-3, 1.0, 1e6])
+def test_the_range_of_a_relu_is_found_at_any_alpha(alpha):
+    start, end = operating_range("relu", alpha, 255)
+    assert abs(start) < 0.01 * alpha
+    assert abs(end - alpha) < 0.01 * alpha
+
+
+@pytest.mark.parametrize(("function", "alpha"), [("sigmoid", 0.05), ("logistic", 1e-5)])
+def test_an_alpha_below_the_function_is_refused(function, alpha):
+    with pytest.raises(BittrueError, match=f"alpha {alpha:g}: below it the activation '{function}' has no two values"):
+        operating_range(function, alpha, 255)
+
+
 def test_training_repairs_a_coarse_array(data):
     twin = twin_of(data, hidden=(16,), epochs=60)
     network = convert(twin, data, Array(input_bits=5, weight_bits=2, adc_bits=3, rows=8))
