@@ -73,7 +73,9 @@ def sweep(
         (
             *(show(row["values"][key]) for key in keys),
             len(row["seeds"]),
-            *(console.percent(row[name]) for name in ("mean", "deviation", "lowest", "highest")),
+            console.percent(row["mean"]),
+            console.percent(row["deviation"] if len(row["seeds"]) > 1 else None),
+            *(console.percent(row[name]) for name in ("lowest", "highest")),
         )
         for row in result["points"]
     ]

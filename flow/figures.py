@@ -60,8 +60,12 @@ def line(
 
 
 # -- the chain -----------------------------------------------------------------------------------------
-def accuracy_chain(accuracy: Mapping[str, float | None]) -> str:
-    """Accuracy from the float network to the hardware: a box a stage, and between two what changed."""
+def accuracy_chain(accuracy: Mapping[str, float | None], fewer: Mapping[str, int] | None = None) -> str:
+    """Accuracy from the float network to the hardware: a box a stage, and between two what changed.
+
+    `fewer` says of how many images those stages are that did not run on all; they are not compared with the others.
+    """
+    fewer = fewer or {}
     titles = {
         "float": ("float", "PyTorch"),
         "quantized": ("quantised", "PyTorch, exact integers"),
@@ -81,9 +85,10 @@ def accuracy_chain(accuracy: Mapping[str, float | None]) -> str:
                 x + width / 2, 51, words, 22 if value is not None else 15, INK if value is not None else SOFT, "middle"
             )
         )
-        parts.append(text(x + width / 2, 72, titles[key][1], 11, SOFT, "middle"))
-        before = shown[index - 1][1] if index else None
-        if index and value is not None and before is not None:
+        below = f"the first {fewer[key]:,} images" if key in fewer else titles[key][1]
+        parts.append(text(x + width / 2, 72, below, 11, SOFT, "middle"))
+        former, before = shown[index - 1] if index else (key, None)
+        if value is not None and before is not None and fewer.get(key) == fewer.get(former):
             same = value == before
             points = 100 * (value - before)
             sign = "=" if same else f"{points:+.2f}".replace("-", "−")

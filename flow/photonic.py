@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from flow import photonic_controller, training
 from flow import recipe as common
@@ -26,6 +26,7 @@ from models.photonic_settings import (
     PhotonicTrain,
     Positive,
     Scenario,
+    check_calibration,
     published,
 )
 from models.settings import Qat, Settings
@@ -89,8 +90,13 @@ class Recipe(common.Recipe):
 
     @model_validator(mode="after")
     def _trainable(self) -> Self:
+        """What would be refused only behind a training is refused here."""
         try:
-            self.train.settings(self.dataset.name, self.network.activation)
+            settings = self.train.settings(self.dataset.name, self.network.activation)
+            check_calibration(settings.scenario, self.calibrate, self.network.activation)
+        except ValidationError as error:  # its own text is a page about a class that no recipe names
+            found = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+            raise ValueError(f"section 'train': {found}") from error
         except BittrueError as error:
             raise ValueError(str(error)) from error
         return self

@@ -217,6 +217,8 @@ def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places
     message = message[0].lower() + message[1:]
     if problem["type"] == "missing":
         return f"{where}: the key {key!r} is missing; add it"
+    if not key:  # of keys in several sections
+        return f"{where}: {message}"
     value = problem["input"]
     near = difflib.get_close_matches(str(value), _choices(problem), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

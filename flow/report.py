@@ -116,7 +116,7 @@ def functions(program: Program) -> list[dict[str, Any]]:
                 "knots": table.tolist(),
                 "bits": node.operation.table_bits,
             }
-            | {key: known.get(node.name, {}).get(key) for key in ("x_scale", "y_scale")}
+            | {key: known.get(node.name, {}).get(key) for key in ("x_scale", "y_scale", "x_start")}
         )
     return rows
 
@@ -143,6 +143,17 @@ def problems(content: Mapping[str, Any]) -> list[str]:
     if rasters := content.get("rasters"):
         found += raster.problems([raster.Raster.from_json(layer) for layer in rasters["layers"]])
     return found
+
+
+def fewer(content: Mapping[str, Any]) -> dict[str, int]:
+    """Images of the accuracies of `rtl` and `hls` where the recipe ran these on fewer than the whole test set."""
+    backends = {("rtl", "compiled"): "rtl", ("hls", "gxx"): "hls"}
+    ran = {
+        backends.get((row["backend"], row["simulator"])): row["images"]
+        for row in content["verify"]
+        if not row["stalls"]
+    }
+    return {name: images for name, images in ran.items() if name and images < content["images"]}
 
 
 # -- files ---------------------------------------------------------------------------------------------
@@ -191,6 +202,7 @@ def render(content: Mapping[str, Any]) -> str:
     )
     environment.globals |= {name: _drawing(make) for name, make in _DRAWINGS.items()}
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
+    environment.globals["fewer"] = fewer(content)
     environment.globals["photonic_parts"] = photonic_figures.PARTS
     environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
@@ -248,7 +260,10 @@ def show(content: Mapping[str, Any], console: Console) -> None:
     """The closing table on the terminal."""
     heads = ("float", "quantised", "golden", "RTL", "HLS")
     keys = ("float", "quantized", "golden", "rtl", "hls")
-    console.print(table(f"Accuracy of {content['recipe']}", heads, [[percent(content["accuracy"][k]) for k in keys]]))
+    few = fewer(content)
+    words = ", ".join(f"{k.upper()}: the first {n:,} of {content['images']:,} test images" for k, n in few.items())
+    scores = [[percent(content["accuracy"][k]) for k in keys]]
+    console.print(table(f"Accuracy of {content['recipe']}", heads, scores, words))
     console.print(verification(content["verify"], content["skipped"]))
     if checked := content.get("controller"):
         console.print(controller(checked["rows"], checked["skipped"]))

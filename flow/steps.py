@@ -265,6 +265,7 @@ def locked(out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise BittrueError(
-                f"flow: another bittrue is working in {out}; wait for it, or choose another folder with --out"
+                f"flow: another bittrue is working in {out}; wait for it, or choose another folder with --out "
+                "(for the flow of a sweep, --flow)"
             ) from error
         yield

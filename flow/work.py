@@ -27,7 +27,9 @@ from sim.lif import Lif
 from sim.linear import Linear
 from sim.mean import Mean
 from sim.operation import Operation
+from sim.photonic_mac import PhotonicMac
 from sim.spiking_linear import SpikingLinear
+from sim.tile_sum import TileSum
 from sim.transpose import Transpose
 
 #: What memories hold.
@@ -103,6 +105,11 @@ def of_stage(operation: Operation, stage: Stage, seen: Activity | None = None) -
     """The work of an operation in the stage that makes it; `seen` is needed where the stage is event-driven."""
     count = WORK.get(type(operation))
     if count is None:
+        if isinstance(operation, PhotonicMac | TileSum):
+            raise BittrueError(
+                "energy: a program does not say what an array of light and its converters cost; "
+                "the report of a photonic flow estimates it from the recipe (see `bittrue flow --help`)"
+            )
         raise BittrueError(
             f"energy: the work of {type(operation).__name__.lower()} is not counted; add it to flow/work.py"
         )

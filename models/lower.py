@@ -154,6 +154,11 @@ def whole(x: Tensor) -> np.ndarray:
     x = x.detach().cpu().numpy()
     if not np.isfinite(x).all():
         raise BittrueError("a parameter is not finite; train it again, with a smaller learning rate")
+    if np.abs(x).max(initial=0) >= 2.0**62:
+        raise BittrueError(
+            f"a parameter is {np.abs(x).max():.3g} in whole numbers, beyond 64 bits; its network has weights or biases "
+            "that are far too large, so train it again, with a smaller learning rate"
+        )
     codes = x.astype(np.int64)
     if not np.array_equal(codes, x):
         raise BittrueError("a value is not a whole number after rounding")

@@ -73,12 +73,14 @@ class IntegerPhotonicArray(IntegerLayer):
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.register_buffer("centre", torch.zeros(self.tiles, outputs, dtype=torch.float64))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        full = array.rows * self.top * (self.open + 1)
+        self.rows = min(array.rows, inputs)  # of the array; those that no input has are dark
+        full = self.rows * self.top * (self.open + 1)
         self.kind = torch.float32 if 4 * full < EXACT else torch.float64
         self._errors: tuple[Tensor, Tensor] | None = None
         if array.noise.on and float(self.noise().bound(full).high) >= 2.0**62:
             raise BittrueError(
-                f"photonic noise: on counts of up to {full:,} its sums need more than 63 bits; make it weaker"
+                f"photonic noise: on counts of up to {full:,} its sums need more than 63 bits; make it weaker "
+                "(`array.noise`: less `relative` or `thermal`, more `photons`)"
             )
 
     @property
@@ -179,8 +181,8 @@ class IntegerPhotonicArray(IntegerLayer):
 
     def _tiled(self, x: Tensor) -> Tensor:
         """`[M, C]` as `[M, tiles, rows]`, filled with zeros."""
-        missing = self.tiles * self.array.rows - x.shape[-1]
-        return nn.functional.pad(x, (0, missing)).unflatten(-1, (self.tiles, self.array.rows))
+        missing = self.tiles * self.rows - x.shape[-1]
+        return nn.functional.pad(x, (0, missing)).unflatten(-1, (self.tiles, self.rows))
 
     @torch.no_grad()
     def window(self, cells: Cells | None = None) -> tuple[Tensor, int]:

@@ -24,6 +24,7 @@ from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid
 from models.photonic_array import IntegerPhotonicArray, powers
 from models.photonic_net import TOP, grey, light_codes
 from models.photonic_settings import Array, ArrayNoise
+from sim.errors import BittrueError
 
 #: Functions between the layers; a ReLU is bounded by the next layer's alpha.
 FUNCTIONS: dict[str, type[nn.Module]] = {
@@ -121,12 +122,18 @@ class IntegerPhotonicTable(IntegerLayer):
 def operating_range(function: str, alpha: float, levels: int) -> tuple[float, float]:
     """Between which z `min(f(z), alpha)`, rounded to one of `levels` steps, is not what it is far below and above.
 
-    Never fewer than 15 steps, so that a coarse function is not all but a threshold to the gradients.
+    Never fewer than 15 steps, so that a coarse function is not all but a threshold to the gradients. An alpha so far
+    below the function that nothing changes is refused.
     """
-    reach = max(8.0, 4 * alpha)
+    reach = 4 * alpha if function == "relu" else max(8.0, 4 * alpha)  # a ReLU has no scale but alpha
     z = torch.linspace(-reach, reach, (1 << 18) + 1, dtype=torch.float64)
     y = torch.floor(FUNCTIONS[function]()(z).clamp(0, alpha) * (max(levels, 15) / alpha) + 0.5)
     changes = torch.nonzero((y != y[0]) & (y != y[-1])).flatten()
+    if not len(changes):
+        raise BittrueError(
+            f"alpha {alpha:g}: below it the activation {function!r} has no two values that can be told apart, so "
+            "alpha is far below the data; give a larger one, or calibrate by `bound` or `percentile`"
+        )
     return float(z[changes[0] - 1]), float(z[changes[-1] + 1])
 
 

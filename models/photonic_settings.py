@@ -53,8 +53,10 @@ class Calibrate(Settings):
 
     @model_validator(mode="after")
     def _number(self) -> Calibrate:
-        if (self.method == "constant") != (self.alpha is not None):
-            raise ValueError("`alpha` is the number of the method `constant`, and of no other")
+        if self.method == "constant" and self.alpha is None:
+            raise ValueError("the method `constant` needs its number, `alpha`; give it")
+        if self.method != "constant" and self.alpha is not None:
+            raise ValueError(f"`alpha` is the number of the method `constant`, not of `{self.method}`; leave it out")
         return self
 
 
@@ -88,8 +90,20 @@ class PhotonicTrain(Settings):
             ("non_negative_epochs", self.non_negative_epochs, non_negative),
         ):
             if bool(value) != used:
-                raise ValueError(f"scenario {self.scenario}: `{name}` is {value}, it is {'1 or more' if used else '0'}")
+                remedy = "give 1 or more" if used else "it has no such phase, so give 0 or leave it out"
+                raise ValueError(f"scenario {self.scenario}: `{name}` is {value}; {remedy}")
         return self
+
+
+def check_calibration(scenario: Scenario, calibrate: Calibrate, activation: PhotonicActivation) -> None:
+    """Raise where alpha cannot be found in this way, which would else come out only behind the first phase."""
+    if scenario == "scratch" and calibrate.method == "percentile":
+        raise BittrueError("scenario scratch: nothing is trained yet to take a percentile of; calibrate by `bound`")
+    if calibrate.method == "bound" and activation == "relu":
+        raise BittrueError(
+            "calibrate.method = 'bound': a ReLU has no bound to take alpha from; calibrate by `percentile`, or by "
+            "`constant` with an `alpha`, for which 14 is published"
+        )
 
 
 # -- the array -----------------------------------------------------------------------------------------
@@ -157,6 +171,11 @@ class ArrayNoise(Settings):
         for name, readers in used.items():
             if getattr(self, name) is not None and all(getattr(self, reader) is None for reader in readers):
                 raise ValueError(f"`{name}` alone makes no noise; give {' or '.join(readers)} with it")
+        if not self.factors.relative < 1:
+            raise ValueError(
+                f"`rin_db_per_hz` over `bandwidth_hz` is an intensity noise of {self.factors.relative:.3g} times "
+                "the signal, and at 1 no signal is left; give less noise or a narrower bandwidth"
+            )
         return self
 
     @property
@@ -199,8 +218,8 @@ class Array(Settings):
     images          training images on which the windows are set
     """
 
-    rows: int = Field(64, ge=1)
-    columns: int = Field(64, ge=1)
+    rows: int = Field(64, ge=1, lt=1 << 16)
+    columns: int = Field(64, ge=1, lt=1 << 16)
     input_bits: int = Field(8, ge=1, le=8)
     weight_bits: int = Field(8, ge=1, le=10)
     adc_bits: int = Field(8, ge=1, le=24)

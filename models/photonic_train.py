@@ -24,7 +24,7 @@ from torch import nn
 from models.data import Data, Split
 from models.photonic_net import SimpleMLP
 from models.photonic_optim import CSGD, NNSGD
-from models.photonic_settings import Calibrate, PhotonicPerceptron, PhotonicTrain, architecture
+from models.photonic_settings import Calibrate, PhotonicPerceptron, PhotonicTrain, architecture, check_calibration
 from models.photonic_transform import NonNegativeNetwork, transform
 from models.precision import full_precision
 from models.train import Epoch, Progress, optimize, predict
@@ -120,13 +120,8 @@ def train(
     folder      keeps a checkpoint after every epoch; a run of the same settings that was interrupted goes on
     """
     calibrate = calibrate or Calibrate()
-    if settings.scenario == "scratch" and calibrate.method == "percentile":
-        raise BittrueError("scenario scratch: nothing is trained yet to take a percentile of; calibrate by `bound`")
     network = network or architecture(data.name)
-    if settings.scenario != "transform" and calibrate.method == "bound" and network.activation == "relu":
-        raise BittrueError(
-            f"scenario {settings.scenario}: a ReLU has no bound; calibrate by `constant`, 14 is published"
-        )
+    check_calibration(settings.scenario, calibrate, network.activation)
     place = None if folder is None else Path(folder)
     regular = SimpleMLP.for_data(network, data, settings.seed)
     first: tuple[Epoch, ...] = ()

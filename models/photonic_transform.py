@@ -13,6 +13,7 @@ The transformed network computes in float64 unless it is converted.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -153,6 +154,11 @@ def transform(
     if calibrate.method == "percentile":
         if images is None or not len(images):
             raise BittrueError("transform: a percentile needs images to calibrate on; give some of the training split")
+        if tuple(np.shape(images)[1:]) != tuple(shape):
+            raise BittrueError(
+                f"transform: the network takes images of shape {tuple(shape)}, those of the percentile have "
+                f"{tuple(np.shape(images)[1:])}; give the images that it was trained on"
+            )
         walk.x = torch.from_numpy(result.encode(images[: calibrate.images])).double() / TOP
     modules = list(_modules(network))
     with torch.no_grad():
@@ -251,6 +257,12 @@ class _Walk:
             mean, deviation = self._per_input(layer)
             border = mean if isinstance(layer, nn.Conv2d) else None
             weight, bias = fold_inputs(weight, bias, mean, deviation, getattr(layer, "groups", 1))
+        behind_pixels = not self.flat and all(isinstance(stage, nn.Flatten) for stage in self.stages)
+        if behind_pixels and isinstance(layer, nn.Linear) and layer.in_features != math.prod(self.shape):
+            raise BittrueError(
+                f"{name}: it takes {layer.in_features} inputs, but images of shape {self.shape} have "
+                f"{math.prod(self.shape)}; give the shape (height, width, channels) that the network was trained on"
+            )
         alpha = 1.0 if self.first else self._alpha(name)
         if isinstance(layer, nn.Linear):
             stage: NonNegative = NonNegativeLinear(weight, bias, alpha, name)

@@ -14,6 +14,7 @@ from rtl.plan import activity, plan
 from rtl.verilog import emit
 from sim.errors import BittrueError
 from sim.fs_neuron import FsNeuron
+from sim.photonic_mac import PhotonicMac
 from sim.spiking_linear import SpikingLinear
 
 PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
@@ -111,6 +112,12 @@ def test_not_spiking_is_the_same_in_the_twin():
     found = energy.view(planned, stimulus(program, 2, 0), toggled=0)
     assert found["total"]["pj"] == found["twin"]["total"]["pj"]
     assert found["total"]["multiplications"] >= program.macs
+
+
+def test_an_array_of_light_is_referred_to_its_report():
+    photonic = PhotonicMac.example(np.random.default_rng(1))
+    with pytest.raises(BittrueError, match="the report of a photonic flow estimates it"):
+        work.of_stage(photonic, None)
 
 
 def test_what_is_not_counted_is_refused(monkeypatch):

@@ -202,6 +202,19 @@ def test_tables_are_the_function_and_so_are_their_gradients(function):
     assert torch.allclose(codes.grad.double(), z.grad * source.value.item() * 255 / alpha, atol=2e-3)
 
 
+@pytest.mark.parametrize("alpha", [1e-12, 1e-3, 1.0, 1e6])
+def test_the_range_of_a_relu_is_found_at_any_alpha(alpha):
+    start, end = operating_range("relu", alpha, 255)
+    assert abs(start) < 0.01 * alpha
+    assert abs(end - alpha) < 0.01 * alpha
+
+
+@pytest.mark.parametrize(("function", "alpha"), [("sigmoid", 0.05), ("logistic", 1e-5)])
+def test_an_alpha_below_the_function_is_refused(function, alpha):
+    with pytest.raises(BittrueError, match=f"alpha {alpha:g}: below it the activation '{function}' has no two values"):
+        operating_range(function, alpha, 255)
+
+
 def test_training_repairs_a_coarse_array(data):
     twin = twin_of(data, hidden=(16,), epochs=60)
     network = convert(twin, data, Array(input_bits=5, weight_bits=2, adc_bits=3, rows=8))
@@ -284,6 +297,8 @@ def test_what_is_no_photonic_mlp_is_refused_with_its_place(data, twin):
     ("values", "says"),
     [
         ({"rows": 0}, "rows"),
+        ({"rows": 1 << 16}, "rows"),
+        ({"columns": 1 << 16}, "columns"),
         ({"columns": 0}, "columns"),
         ({"input_bits": 0}, "input_bits"),
         ({"input_bits": 9}, "input_bits"),
@@ -300,6 +315,7 @@ def test_what_is_no_photonic_mlp_is_refused_with_its_place(data, twin):
         ({"noise": {"rin_db_per_hz": -150}}, "needs bandwidth_hz"),
         ({"noise": {"current_a_per_rthz": 1e-12}}, "needs bandwidth_hz and power_w"),
         ({"noise": {"power_w": 1e-6}}, "`power_w` alone makes no noise"),
+        ({"noise": {"rin_db_per_hz": -90, "bandwidth_hz": 1e9}}, "of 1 times the signal, and at 1 no signal is left"),
     ],
 )
 def test_settings_name_what_is_wrong(values, says):
@@ -362,18 +378,36 @@ def test_a_scenario_alone_is_enough(name, which):
         ("array.noise.photon=8", "did you mean 'array.noise.photons'"),
         ("array.rows=0", "array.rows = 0 is not usable"),
         ("train.scenario=posts", "did you mean 'post'"),
-        ("train.epochs=0", "scenario transform: `epochs` is 0"),
+        ("train.epochs=0", "digits: section 'train': scenario transform: `epochs` is 0; give 1"),
+        ("train={scenario: scratch, epochs: 5}", "`epochs` is 5; it has no such phase, so give 0 or leave it out$"),
+        ("network.activation=relu", "a ReLU has no bound to take alpha from; calibrate by `percentile`"),
+        ("network.activation=relu train.scenario=post", "no settings of scenario post were published for ReLU"),
+        ("train.scenario=scratch calibrate.method=percentile", "nothing is trained yet to take a percentile of"),
+        ("calibrate.method=constant", "the method `constant` needs its number, `alpha`"),
+        ("calibrate.alpha=3", "`alpha` is the number of the method `constant`, not of `bound`"),
         ("network.activation=swish", "network.activation = 'swish' is not usable"),
         ("dataset.name=cifar100", "no photonic settings for the data set 'cifar100'"),
     ],
 )
 def test_a_recipe_says_what_is_wrong(override, says):
-    with pytest.raises(BittrueError, match=says):
-        recipe.load("photonic-mlp-digits", [override])
+    overrides = [override] if "{" in override else override.split()
+    with pytest.raises(BittrueError, match=says) as error:
+        recipe.load("photonic-mlp-digits", overrides)
+    assert "description" not in str(error.value), "one sentence, not the whole recipe"
 
 
 def test_the_array_has_an_operation():
     assert emit.dispatch(IntegerPhotonicArray) is not emit.dispatch(object)
+
+
+def test_rows_without_an_input_cost_nothing(data, twin):
+    """An array far larger than the network has the codes of one that just holds it, and needs no more memory."""
+    small = convert(twin, data, Array(rows=1000, noise=ArrayNoise(thermal=0.1)))
+    large = convert(twin, data, Array(rows=65535, noise=ArrayNoise(thermal=0.1)))
+    codes = torch.from_numpy(small.encode(data.test.images))
+    assert large.layers[0].array.light(codes)[0].shape == small.layers[0].array.light(codes)[0].shape
+    assert torch.equal(large(codes), small(codes))
+    assert np.array_equal(lower(large)(codes.numpy()), lower(small)(codes.numpy()))
 
 
 def test_windows_follow_the_scales(data, twin):

@@ -236,13 +236,19 @@ class TestScenarios:
 
     def test_a_training_that_diverges_says_so(self, data):
         with pytest.raises(BittrueError, match="diverged"):
-            train(data, self.quick("transform", lr=1e30), PhotonicPerceptron(activation="relu"))
+            train(
+                data,
+                self.quick("transform", lr=1e30),
+                PhotonicPerceptron(activation="relu"),
+                Calibrate(method="percentile"),
+            )
 
     def test_calibrations_that_mean_nothing_are_refused(self, data):
         with pytest.raises(BittrueError, match="nothing is trained yet"):
             train(data, self.quick("scratch"), calibrate=Calibrate(method="percentile"))
-        with pytest.raises(BittrueError, match="ReLU has no bound"):
-            train(data, self.quick("post"), PhotonicPerceptron(activation="relu"))
+        for scenario in ("transform", "post"):
+            with pytest.raises(BittrueError, match="ReLU has no bound"):
+                train(data, self.quick(scenario), PhotonicPerceptron(activation="relu"))
 
     def test_published_settings(self):
         sinusoid = published("fashion-mnist")

@@ -218,6 +218,11 @@ class TestCalibration:
                 transform(self.network(), Calibrate(method="percentile"), images=images, shape=(4, 4, 1))
         with pytest.raises(BittrueError, match="give the shape"):
             transform(self.network())
+        by_data, images = Calibrate(method="percentile"), random_images((4, 4, 1))
+        with pytest.raises(BittrueError, match=r"1: it takes 16 inputs, but images of shape \(4, 5, 1\) have 20"):
+            transform(self.network(), Calibrate(method="constant", alpha=2.0), shape=(4, 5, 1))
+        with pytest.raises(BittrueError, match=r"takes images of shape \(2, 8, 1\), those .* have \(4, 4, 1\)"):
+            transform(self.network(), by_data, images=images, shape=(2, 8, 1))
 
     @pytest.mark.parametrize("values", [
         {"method": "constant"}, {"method": "bound", "alpha": 3.0}, {"method": "constant", "alpha": 0.0},

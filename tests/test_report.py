@@ -273,6 +273,17 @@ class TestFigures:
         assert picture.count("not run") == 1
         assert picture.count(">=<") == 2
 
+    def test_accuracy_of_fewer_images_is_not_compared(self, content):
+        content["verify"] = [row | {"images": 7} if row["backend"] == "hls" else row for row in content["verify"]]
+        assert report.fewer(content) == {"hls": 7}
+        scores = {"float": 0.5, "quantized": 0.5, "golden": 0.5, "rtl": 0.5, "hls": 1.0}
+        picture = figures.accuracy_chain(scores, report.fewer(content))
+        assert "the first 7 images" in picture
+        assert "+50.00" not in picture
+        assert "+50.00" in figures.accuracy_chain(scores)
+        assert picture.count(">=<") == 3
+        assert "the first 7 images" in report.render(content)
+
     def test_more_than_all_is_red(self):
         assert "--bad" in figures.bar(1.2)
         assert "--bad" not in figures.bar(1.0)

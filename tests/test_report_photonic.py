@@ -5,11 +5,14 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
+from photonic_twins import pictures, twin_of
 from test_report import Page, content, row  # noqa: F401  (a fixture)
 
 from flow import photonic_figures, report, stages, steps
 from flow.photonic_energy import estimate
 from flow.recipe import load
+from models.lower import lower
+from models.photonic_convert import convert
 from models.photonic_light import Price
 from models.photonic_measure import Conversion
 from models.photonic_settings import Array, ArrayNoise
@@ -199,6 +202,16 @@ def test_a_network_without_noise_or_comparison_has_a_page(page_of):
     assert "for comparison" not in text
     assert "inf dB" in text
     assert "so is light" in text
+
+
+def test_a_table_says_where_its_inputs_begin(page_of):
+    """Code 0 of an activation is not z = 0; tables of other systems have no such place."""
+    function = page_of["functions"][0] | {"x_scale": 0.0037, "y_scale": 1 / 255}
+    page_of["functions"] = [function | {"x_start": -0.125}, function | {"x_start": None}, function]
+    assert report.render(page_of).count("input code 0 stands for -0.125<") == 1
+    network = convert(twin_of(pictures(), "sigmoid"), pictures(), Array())
+    found = report.functions(lower(network))
+    assert [function["x_start"] for function in found] == [table.start for table in network.tables]
 
 
 def test_only_photonic_reports_have_the_section(content):  # noqa: F811
