@@ -76,6 +76,7 @@ class PhotonicMac(Operation):
         if self.noise is not None:
             bound = self.noise.bound(self.light.high)
             check_bits(float(bound.high) + 2.0**self.noise.shift, "photonic_mac: noise")
+            check_bits(float(max(self.accumulator.high, -self.accumulator.low)), "photonic_mac: light with its noise")
             if self.input.tokens * self.tiles * (len(plus) + 1) >= 1 << 32:
                 raise BittrueError("photonic_mac: more than 2^32 sites of noise an image")
 
