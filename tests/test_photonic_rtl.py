@@ -104,6 +104,17 @@ class TestGolden:
         late = one(replace(array, noise=replace(array.noise, first=first)))
         np.testing.assert_array_equal(late(*(v[40:] for v in x), first=40), late(*x)[40:])
 
+    def test_indices_and_numbers_of_numpy(self, tmp_path):
+        """As a loop over an array gives them: they do not overflow, and a file holds them."""
+        program = photonic(noisy=True)
+        x, first = stimulus(program, BLOCK + 9, 2), (1 << 32) - 5
+        np.testing.assert_array_equal(program(*x, first=np.uint32(first)), program(*x, first=first))
+        np.testing.assert_array_equal(program.reference(*x, first=np.uint32(first)), program(*x, first=first))
+        array = program["hidden.array"]
+        made = replace(array, rows=np.int64(array.rows), noise=replace(array.noise, seed=np.uint64(array.noise.seed)))
+        assert one(made).sha256 == one(array).sha256
+        np.testing.assert_array_equal(Program.load(one(made).save(tmp_path / "made.npz"))(*x), one(array)(*x))
+
     def test_no_image_at_all(self):
         program = photonic(noisy=True)
         x = stimulus(program, 0, 0)
