@@ -75,7 +75,8 @@ class IntegerPhotonicArray(IntegerLayer):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.rows = min(array.rows, inputs)  # of the array; those that no input has are dark
         full = self.rows * self.top * (self.open + 1)
-        self.kind = torch.float32 if 4 * full < EXACT else torch.float64
+        codes = 1 << array.adc_bits  # of which the converter rounds halves
+        self.kind = torch.float32 if max(4 * full, codes) < EXACT else torch.float64
         self._errors: tuple[Tensor, Tensor] | None = None
         if array.noise.on and float(self.noise().bound(full).high) >= 2.0**62:
             raise BittrueError(

@@ -6,7 +6,7 @@ its words after a fixed number of cycles, and they meet the counts that were iss
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,17 @@ class Numbers:
     half: Value | int
 
 
+def _bounds(sources: Iterable[tuple[int, int]]) -> tuple[Range, Range]:
+    """Of `value * gaussian`, and of that times its factor, for factors and the highest of their values.
+
+    A value whose factor is 0 does not count: of its product, whatever digits are kept, nothing is left.
+    """
+    used = [(MEAN * highest, factor) for factor, highest in sources if factor]
+    before = max((most for most, _ in used), default=0)
+    after = max((most * factor for most, factor in used), default=0)
+    return Range(-before, before), Range(-after, after)
+
+
 class NoiseLanes:
     """`max(u + round_shift(relative * u * g0 + shot * floor(sqrt(u)) * g1 + thermal * g2, shift), 0)` on every lane.
 
@@ -67,6 +78,9 @@ class NoiseLanes:
             max(getattr(noise, name) for noise, _ in noises) for name in ("relative", "shot", "thermal")
         )
         self.count = Range(0, max(highest for _, highest in noises))
+        # Of what relative and shot noise scale, before and after: the bound of each noise with its own counts.
+        self.relative_bounds = _bounds((noise.relative, highest) for noise, highest in noises)
+        self.shot_bounds = _bounds((noise.shot, int(root(np.int64(highest)))) for noise, highest in noises)
         self.count_bits = max(1, self.count.high.bit_length())
         self.root_bits = -(-self.count_bits // 2)
         self.meeting = max(arrival + (self.root_bits if self.shot else 0), self.WORDS)
@@ -107,14 +121,12 @@ class NoiseLanes:
             terms: list[Value] = []
             drift: Value = Value.cast(numbers.half)
             if self.relative:
-                span = self.count
-                terms.append(self.scaled(m, f"relative{lane}", held, span, common, numbers.relative, self.relative))
+                terms.append(self.scaled(m, f"relative{lane}", held, common, numbers.relative, self.relative_bounds))
             if self.shot:
                 g1 = self.later(m, self.gaussian(m, words[lane][0], f"g1_{lane}"), f"g1_{lane}_held", wait)
                 size = self.root(m, f"root{lane}", count)
                 size = self.later(m, size, f"root{lane}_held", at - self.arrival - self.root_bits)
-                span = Range(0, int(root(np.int64(self.count.high))))
-                terms.append(self.scaled(m, f"shot{lane}", size, span, g1, numbers.shot, self.shot))
+                terms.append(self.scaled(m, f"shot{lane}", size, g1, numbers.shot, self.shot_bounds))
             if self.thermal:
                 g2 = self.later(m, self.gaussian(m, words[lane][1], f"g2_{lane}"), f"g2_{lane}_held", wait)
                 shape = shape_of(Range(-MEAN * self.thermal, MEAN * self.thermal))
@@ -167,12 +179,12 @@ class NoiseLanes:
 
     @staticmethod
     def scaled(
-        m: Module, name: str, value: Value, span: Range, gaussian: Value, factor: Value | int, most: int
+        m: Module, name: str, value: Value, gaussian: Value, factor: Value | int, bounds: tuple[Range, Range]
     ) -> Signal:
-        """`factor * value * gaussian`, 2 cycles later; the value is within `span`, the factor at most `most`."""
-        largest = MEAN * span.high
-        product = register(m, value * gaussian, shape_of(Range(-largest, largest)), name=name)
-        return register(m, product * factor, shape_of(Range(-largest * most, largest * most)), name=f"{name}_scaled")
+        """`factor * value * gaussian`, 2 cycles later; `bounds` of `value * gaussian` and of the result."""
+        before, after = (shape_of(bound) for bound in bounds)
+        product = register(m, value * gaussian, before, name=name)
+        return register(m, product * factor, after, name=f"{name}_scaled")
 
     @staticmethod
     def later(m: Module, value: Value, name: str, cycles: int) -> Value:

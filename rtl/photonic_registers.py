@@ -217,8 +217,9 @@ class Registers(wiring.Component):
         window, job, column = self.place(awaddr)
         m.d.comb += [whole.eq(wstrb == 0xF), memory.addr.eq(self.entry(job, column))]
         m.d.comb += [memory.data[lane].eq(wdata) for lane in range(self.jobs.geometry.lanes)]
-        fmt, signed = self.jobs.offset, wdata.as_signed()
-        in_range = register(m, (signed >= fmt.low) & (signed <= fmt.high), name="in_range")
+        fmt = self.jobs.offset
+        offset = wdata.as_signed() if fmt.signed else wdata
+        in_range = register(m, (offset >= fmt.low) & (offset <= fmt.high), name="in_range")
         rules = self.rules(m, state, wdata)
         compared = register(m, have_address & have_data, name="compared")  # what is compared has its own cycle
         with m.If(have_address & have_data & compared & ~answering):

@@ -14,7 +14,7 @@ from rtl.photonic_jobs import Jobs
 from rtl.photonic_noise import TwinNoise
 from rtl.photonic_ports import FrontEnd
 from rtl.stage import advance, counting, register, shape_of, valid_chain
-from sim.contract import Range
+from sim.contract import Range, check_bits
 from sim.errors import BittrueError
 
 #: Cycles from the last row read to the counts: memory, products, sums.
@@ -103,6 +103,10 @@ class PhotonicTwin(wiring.Component):
         self.width = 1 if jobs.noisy else g.lanes
         self.course = Pass(steps, leave, words, parallel // self.width)
         self.noise = TwinNoise(jobs, leave - words) if jobs.noisy else None
+        self.highest = self.noise.sums.result.high if self.noise else jobs.light.high
+        step = max(layer.mac.shift for layer in jobs.layers)
+        offset = max(jobs.offset.high, -jobs.offset.low)
+        check_bits(float(self.highest) + float(offset) + 2.0**step, "photonic twin: light and offsets of all layers")
         super().__init__({"front": In(FrontEnd(jobs))})
 
     def elaborate(self, platform):  # noqa: ARG002
@@ -214,9 +218,8 @@ class PhotonicTwin(wiring.Component):
     def convert(self, m: Module, count: Value, offset: Value, name: str) -> Signal:
         """The code of a count, `CONVERTING` cycles later."""
         jobs, front = self.jobs, self.front
-        most = (1 << len(count)) - 1
         shifts = max(layer.mac.shift for layer in jobs.layers)
-        spread = Range(-jobs.offset.high, most - jobs.offset.low)
+        spread = Range(-jobs.offset.high, self.highest - jobs.offset.low)
         above = register(m, count - offset, shape_of(spread), name=f"{name}_above")
         half = Array(Const((1 << shift) >> 1) for shift in range(shifts + 1))[front.shift]
         rounded = register(

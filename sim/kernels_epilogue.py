@@ -83,14 +83,15 @@ def finish(acc, vectors, limits, scaled, count, table, out):
 
 
 class Epilogue:
-    """A requantiser's vectors in the narrowest integer that is exact for all intermediates within `widest`.
+    """A requantiser's vectors in the narrowest integer that holds its format and all intermediates within `widest`.
 
     `offset` (per channel) is taken off every accumulator first: the exact cost of an unsigned encoding.
     """
 
     def __init__(self, requantize: Requantize, widest: Range, offset: np.ndarray | int = 0) -> None:
         self.format = requantize.format
-        kind = np.int32 if widest.bits <= 31 else np.int64
+        ends = Range(self.format.low, self.format.high)
+        kind = np.int32 if (widest | ends).bits <= 31 else np.int64
         half = (np.int64(1) << requantize.shift) >> np.int64(1)
         bias_acc = requantize.bias_acc - offset
         self.scaled = not requantize.pure_shift

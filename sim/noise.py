@@ -13,13 +13,15 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Range, round_shift
+from sim.contract import MAX_BITS, Range, round_shift
 from sim.errors import BittrueError
 
 ROUNDS = 27
 #: Four bytes have the sum 0..1020; less this mean they are a Gaussian number of standard deviation `DEVIATION`.
 MEAN = 510
 DEVIATION = float(np.sqrt(4 * (256**2 - 1) / 12))
+#: Of images: the one after the last is 0 again.
+INDICES = 1 << 32
 _MASK = 0xFFFFFFFF
 
 
@@ -84,8 +86,12 @@ class Noise:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 64 or not 0 <= self.layer < 1 << 32:
             raise BittrueError(f"noise: seed {self.seed} and layer {self.layer} must lie in 0..2^64-1 and 0..2^32-1")
-        if min(self.relative, self.shot, self.thermal) < 0 or not 0 <= self.shift <= 40:
-            raise BittrueError("noise: its factors are at least 0, its shift is 0 to 40")
+        factors = self.relative, self.shot, self.thermal
+        if min(factors) < 0 or max(factors) >= 1 << MAX_BITS or not 0 <= self.shift <= 40:
+            raise BittrueError(
+                f"noise: its factors ({', '.join(map(str, factors))}) lie in 0..2^{MAX_BITS}-1, its shift "
+                f"({self.shift}) in 0..40"
+            )
         if not 0 <= self.first < 1 << 32:
             raise BittrueError(f"noise: the first image {self.first} must lie in 0..2^32-1")
 
@@ -101,11 +107,17 @@ class Noise:
         shift: int = 24,
     ) -> Noise:
         """relative: standard deviation over signal; photons: per count; thermal: standard deviation in counts."""
-        if min(relative, thermal) < 0 or photons <= 0 or not np.isfinite([relative, thermal]).all():
+        if not (relative >= 0 and thermal >= 0 and photons > 0) or not np.isfinite([relative, thermal]).all():
             raise BittrueError("noise: standard deviations are at least 0 and finite, photons per count above 0")
+        if not 0 <= shift <= 40:
+            raise BittrueError(f"noise: a shift of {shift}; it is 0 to 40")
         scale = float(1 << shift) / DEVIATION
-        factors = (relative, 1 / np.sqrt(photons), thermal)
-        return cls(seed, layer, *(round(f * scale) for f in factors), shift)
+        names = ("relative", "photons", "thermal")
+        factors = [f * scale for f in (relative, 1 / np.sqrt(photons), thermal)]
+        for name, factor in zip(names, factors, strict=True):
+            if factor >= 2.0**MAX_BITS:
+                raise BittrueError(f"noise: {name} makes a factor of more than {MAX_BITS} bits; make that noise weaker")
+        return cls(seed, layer, *(round(float(f)) for f in factors), shift)
 
     @cached_property
     def keys(self) -> np.ndarray:

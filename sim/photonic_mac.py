@@ -13,7 +13,7 @@ from sim.contract import Format, Range, check_bits, round_shift
 from sim.errors import BittrueError
 from sim.kernels import MatrixKernel
 from sim.kernels_photonic import TileKernel, add_noise, convert
-from sim.noise import MEAN, Noise
+from sim.noise import INDICES, MEAN, Noise
 from sim.operation import Constant, Operation, TensorType, freeze
 from sim.requantize import Requantize
 
@@ -31,7 +31,7 @@ class PhotonicMac(Operation):
     `bits` unsigned bits. `offset` int `[tiles, N]` is subtracted before conversion (a pedestal; 0 for a full-scale
     window), `shift` is the converter's step, 2^shift counts. What it clips is counted as saturated.
 
-    Noise is drawn per image: of the images of a run the first has the index `noise.first`.
+    Noise is drawn per image: of the images of a run the first has the index `noise.first`, the one after 2^32 - 1 is 0.
     Source of the isomorphism: Kirtas et al., "Non-negative isomorphic neural networks for photonic neuromorphic
     accelerators", 2023 (arXiv 2310.01084).
     """
@@ -71,10 +71,12 @@ class PhotonicMac(Operation):
         if offset.size != 1 and offset.shape != (self.tiles, len(plus)):
             raise BittrueError(f"photonic_mac: offset {offset.shape}, expected ({self.tiles}, {len(plus)})")
         object.__setattr__(self, "offset", freeze(np.broadcast_to(offset, (self.tiles, len(plus)))))
+        check_bits(self._rough_bound(), "photonic_mac")  # in floats, which do not wrap as the exact ranges would
         check_bits(float(self.light.high) + float(np.abs(self.offset).max()) + 2.0**self.shift, "photonic_mac")
         if self.noise is not None:
             bound = self.noise.bound(self.light.high)
             check_bits(float(bound.high) + 2.0**self.noise.shift, "photonic_mac: noise")
+            check_bits(float(max(self.accumulator.high, -self.accumulator.low)), "photonic_mac: light with its noise")
             if self.input.tokens * self.tiles * (len(plus) + 1) >= 1 << 32:
                 raise BittrueError("photonic_mac: more than 2^32 sites of noise an image")
 
@@ -120,6 +122,12 @@ class PhotonicMac(Operation):
         ]
         return Range(0, int(max(top)))
 
+    def _rough_bound(self) -> float:
+        """The largest of what one tile's cells let through, of the offsets and of the converter's step, in floats."""
+        cells = np.maximum(self.plus, self.minus).astype(np.float64)
+        most = max(float(cells[:, part].sum(1).max()) for _, part in self.parts())
+        return max(most * self.input.format.high, float(np.abs(self.offset.astype(np.float64)).max()), 2.0**self.shift)
+
     @property
     def accumulator(self) -> Range:
         light = self.light
@@ -148,7 +156,7 @@ class PhotonicMac(Operation):
             return self
         _ = self.kernels  # do not depend on the index: made once, shared by the copies
         moved = copy(self)
-        object.__setattr__(moved, "noise", replace(self.noise, first=self.noise.first + first))
+        object.__setattr__(moved, "noise", replace(self.noise, first=(self.noise.first + first) % INDICES))
         return moved
 
     @property
@@ -184,7 +192,7 @@ class PhotonicMac(Operation):
         if self.noise is None:
             return u
         n, outputs = len(x), len(self.plus)
-        flat = u.reshape(n, -1, outputs)  # token by token, tile by tile
+        flat = u.reshape(n, self.input.tokens * self.tiles, outputs)  # token by token, tile by tile
         image = np.arange(n)[:, None, None]
         common = np.arange(flat.shape[1])[:, None] * (outputs + 1) + outputs
         return self.noise.added(flat, image, common, common - outputs + np.arange(outputs)).reshape(u.shape)

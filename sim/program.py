@@ -166,12 +166,19 @@ class Program:
             raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in checked)}")
         return checked
 
+    def check_first(self, first: int) -> int:
+        """The index of a first sample, refused where the counters of a program that counts its samples lack it."""
+        if self.counts_frames and not 0 <= first < 1 << 32:
+            raise BittrueError(f"program: the index of the first image, {first}, must lie in 0..2^32-1")
+        return int(first)
+
     def __call__(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
         """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out.
 
         `first` is the index of the batch's first sample in the run it is a part of; only programs that count their
-        samples (`counts_frames`) read it.
+        samples (`counts_frames`) read it, from 0 to 2^32 - 1; the sample after the last of these is number 0 again.
         """
+        first = self.check_first(first)
         checked = self.check(*x)
         result = np.empty((len(checked[0]), *self.output.shape), self.output.format.dtype)
         for start in range(0, len(result), BLOCK):
@@ -222,6 +229,7 @@ class Program:
 
         `first` as in a plain run.
         """
+        first = self.check_first(first)
         tensors = dict(zip(self.inputs, self.check(*x), strict=True))
         saturation = {}
         for node in self.nodes:
@@ -231,6 +239,7 @@ class Program:
 
     def reference(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
         """The slow, obvious execution of the whole program; `first` as in a plain run."""
+        first = self.check_first(first)
         live = dict(zip(self.inputs, self.check(*x), strict=True))
         for node in self.nodes:
             live[node.name] = node.operation.at(first).reference(*(live[name] for name in node.operands))

@@ -56,6 +56,8 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         inner = {f.name: _encode(getattr(value, f.name), arrays) for f in fields(value)}
         return {"is": type(value).__name__, "has": inner}
+    if isinstance(value, np.integer):
+        return int(value)
     if value is None or isinstance(value, bool | int | str):
         return value
     raise BittrueError(f"a program cannot hold a {type(value).__name__}: {value!r}")

@@ -44,9 +44,27 @@ def test_root_is_the_floor():
             assert ((r * r <= u) & ((r + 1) ** 2 > u)).all()
 
 
-@pytest.mark.parametrize("wrong", [{"seed": -1}, {"layer": 1 << 32}, {"shot": -1}, {"shift": 41}, {"first": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"seed": -1}, {"layer": 1 << 32}, {"shot": -1}, {"shift": 41}, {"first": -1}, {"relative": 1 << 70}],
+)
 def test_bad_input(wrong):
     with pytest.raises(BittrueError, match="noise: "):
         Noise(**({"seed": 0, "layer": 0} | wrong))
     with pytest.raises(BittrueError, match="photons"):
         Noise.from_physics(0, 0, photons=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"photons": float("nan")}, "photons per count above 0"),
+        ({"photons": 1e-300}, "photons makes a factor of more than 48 bits"),
+        ({"relative": 1e308, "shift": 40}, "relative makes a factor of more than 48 bits"),
+        ({"thermal": 1e308}, "thermal makes a factor of more than 48 bits"),
+        ({"shift": -1}, "a shift of -1"),
+    ],
+)
+def test_bad_physics(wrong, words):
+    with pytest.raises(BittrueError, match=words):
+        Noise.from_physics(0, 0, **wrong)

@@ -1,11 +1,14 @@
 """All tiles of a photonic array in one pass: every back end, alone and with the sum of the tiles, on any geometry."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sim import kernels
 from sim.contract import Format
 from sim.kernels_photonic import TileKernel
+from sim.noise import Noise
 from sim.operation import TensorType
 from sim.photonic_mac import PhotonicMac
 from sim.program import Builder, Program
@@ -92,3 +95,26 @@ def test_a_changed_offset_is_caught(backend, monkeypatch):
     made["mac"].kernels[1].epilogue.vectors[2][2] += 1 << made["mac"].shift
     with pytest.raises(AssertionError):
         check(made)
+
+
+@pytest.mark.parametrize("backend", kernels.backends())
+def test_formats_wider_than_what_they_hold(backend, monkeypatch):
+    """Of counts, where the last tile has few rows; of results, where sums are small: int32 does not hold their ends."""
+    monkeypatch.setenv(kernels.VARIABLE, backend)
+    noise = Noise.from_physics(1, 2, photons=1.0)
+    kind, cell = TensorType((33,), Format(16, signed=False)), Format(14, signed=False)
+    plus = np.full((5, 33), 2000)
+    plus[:, 32] = 3
+    mac = PhotonicMac(kind, plus, np.zeros_like(plus), 32, 8, 24, np.zeros(1), cell, noise)
+    assert mac.light.high >= 1 << 31
+    x = np.random.default_rng(1).integers(0, 1 << 16, (20, 33)).astype(np.uint16)
+    np.testing.assert_array_equal(mac.run(x)[0], mac.reference(x))
+    plain = program(*GEOMETRIES[0])
+    mac, total = plain["mac"], plain["sum"]
+    for fmt in (Format(33), Format(32), Format(32, signed=False), Format(48, signed=False)):
+        wide = replace(total, requantize=replace(total.requantize, format=fmt))
+        build = Builder(x=mac.input)
+        made = build.program(build.add("sum", wide, build.add("mac", mac, "x")))
+        x = np.random.default_rng(1).integers(0, 256, (20, *mac.input.shape)).astype(np.uint8)
+        np.testing.assert_array_equal(made(x), made.reference(x))
+        np.testing.assert_array_equal(made.trace(x).tensors["sum"], made.reference(x))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range
+from sim.contract import Format, Range, check_bits
 from sim.errors import BittrueError
 from sim.kernels import MeanKernel
 from sim.operation import Constant, Operation, TensorType
@@ -35,6 +35,8 @@ class TileSum(Operation):
             raise BittrueError(f"tile_sum: shift {self.shift} is not within 0 to 40")
         if self.requantize.channels != self.input.channels:
             raise BittrueError(f"tile_sum: {self.input.channels} outputs, requantiser has {self.requantize.channels}")
+        largest = max(-self.input.format.low, self.input.format.high)
+        check_bits(2.0**self.shift * self.tiles * largest, "tile_sum")  # in floats, which do not wrap
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
 
     @property

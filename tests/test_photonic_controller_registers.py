@@ -7,6 +7,7 @@ import pytest
 from photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
 from photonic_programs import images, photonic_network
 
+from rtl.photonic_jobs import Geometry
 from rtl.photonic_registers import OKAY, SLVERR, Errors, Map, Register
 from rtl.photonic_system import PhotonicSystem
 
@@ -92,6 +93,21 @@ def test_illegal_accesses_are_answered():
         assert await bench.read(place.offset(0, 0)) == (0, SLVERR)
         await flagged(bench, Errors.BUSY)
         assert np.array_equal(await bench.receive(2), program(x))
+
+    Bench(system).run(script)
+
+
+def test_offsets_of_32_bits_without_a_sign():
+    program = photonic_network((2, 2), 1, codes=16, cells=16)
+    system = PhotonicSystem(program, Geometry(1, 2, 1))
+    fmt, place = system.jobs.offset, Map(len(system.jobs.work), 2)
+    assert str(fmt) == "u32"
+
+    async def script(bench):
+        for value in (fmt.high, 1 << 31, (1 << 31) - 1, 0):
+            assert await bench.write(place.offset(0, 1), value) == OKAY
+            assert await bench.read(place.offset(0, 1)) == (value, OKAY)
+        assert await bench.read(Register.ERRORS) == (0, OKAY)
 
     Bench(system).run(script)
 

@@ -56,6 +56,7 @@ ARRAYS = {
     "full window": ("sinusoid", Array(window="full", rows=8)),
     "tiles": ("sinusoid", Array(rows=7, columns=5)),
     "a row": ("sinusoid", Array(rows=1, adc_bits=10)),
+    "24 bits": ("sinusoid", Array(rows=4, adc_bits=24)),
     "4 bits": ("sinusoid", Array(input_bits=4, weight_bits=4, adc_bits=4, sum_bits=5)),
     "1 bit": ("sinusoid", Array(input_bits=1, weight_bits=1, adc_bits=1)),
     "wide": ("sigmoid", Array(weight_bits=10, adc_bits=20, sum_bits=12, rows=9)),

@@ -208,8 +208,9 @@ def test_there_are_words_for_so_many_images(data, twin):
             network(codes, first)
     with pytest.raises(BittrueError, match="of a training; the generator has words for 2,147,483,646"):
         network.train()(codes, DRIFT - TRAINING - 59)
-    with pytest.raises(BittrueError, match="more than 63 bits"):
-        convert(twin, data, Array(noise=ArrayNoise(thermal=1e8)))
+    for noise, words in (({"photons": 1e-12}, "more than 63 bits"), ({"thermal": 1e8}, "factor of more than 48 bits")):
+        with pytest.raises(BittrueError, match=words):
+            convert(twin, data, Array(noise=ArrayNoise(**noise)))
 
 
 def test_noise_changes_nothing_that_is_calibrated(data, twin):

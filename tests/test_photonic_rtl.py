@@ -18,10 +18,13 @@ from rtl.noise import NoisePipe, Sites
 from rtl.photonic_mac import PhotonicMacStage
 from rtl.plan import Plan, fold_all, plan
 from rtl.verilog import emit
+from sim.contract import Format
 from sim.errors import BittrueError
 from sim.linear import Linear
+from sim.operation import TensorType
 from sim.photonic_mac import PhotonicMac
 from sim.program import BLOCK, Builder, Program
+from sim.requantize import Requantize
 from sim.tile_sum import TileSum
 
 NOISE = pytest.mark.parametrize("noisy", [False, True], ids=["clean", "noisy"])
@@ -88,6 +91,34 @@ class TestGolden:
             np.testing.assert_array_equal(program.trace(*part, first=start).tensors["classifier"], expected[start:])
             np.testing.assert_array_equal(program.reference(*part, first=start), expected[start:])
             assert np.array_equal(program(*part), expected[start:]) != noisy
+
+    def test_the_index_wraps_wherever_a_run_is_cut(self):
+        """As the counters of RTL and HLS do: in a run of several blocks, and in one cut after the last index."""
+        program = photonic(noisy=True)
+        x, first = stimulus(program, BLOCK + 50, 2), (1 << 32) - 30
+        expected = program.reference(*x, first=first)
+        np.testing.assert_array_equal(expected[30:], program.reference(*(v[30:] for v in x)))
+        np.testing.assert_array_equal(program(*x, first=first), expected)
+        np.testing.assert_array_equal(program.trace(*x, first=first).tensors["classifier"], expected)
+        array = program["hidden.array"]
+        late = one(replace(array, noise=replace(array.noise, first=first)))
+        np.testing.assert_array_equal(late(*(v[40:] for v in x), first=40), late(*x)[40:])
+
+    def test_indices_and_numbers_of_numpy(self, tmp_path):
+        """As a loop over an array gives them: they do not overflow, and a file holds them."""
+        program = photonic(noisy=True)
+        x, first = stimulus(program, BLOCK + 9, 2), (1 << 32) - 5
+        np.testing.assert_array_equal(program(*x, first=np.uint32(first)), program(*x, first=first))
+        np.testing.assert_array_equal(program.reference(*x, first=np.uint32(first)), program(*x, first=first))
+        array = program["hidden.array"]
+        made = replace(array, rows=np.int64(array.rows), noise=replace(array.noise, seed=np.uint64(array.noise.seed)))
+        assert one(made).sha256 == one(array).sha256
+        np.testing.assert_array_equal(Program.load(one(made).save(tmp_path / "made.npz"))(*x), one(array)(*x))
+
+    def test_no_image_at_all(self):
+        program = photonic(noisy=True)
+        x = stimulus(program, 0, 0)
+        assert program(*x).shape == program.reference(*x).shape == (0, *program.output.shape)
 
     @pytest.mark.parametrize("seed", range(20))
     def test_a_wide_converter_makes_it_the_matrix_product(self, seed):
@@ -264,7 +295,27 @@ class TestErrors:
         with pytest.raises(BittrueError, match=r"photonic_mac: (simd|pe) = \d does not divide"):
             plan(photonic(noisy=False), folding={"hidden.array": Folding(simd, pe)})
 
-    def test_an_index_beyond_the_counter(self):
+    @pytest.mark.parametrize("first", [-1, 1 << 32])
+    def test_an_index_beyond_the_counter(self, first):
         program = photonic(noisy=True)
-        with pytest.raises(BittrueError, match="the first image"):
-            program(*stimulus(program, 2, 0), first=1 << 32)
+        for execute in (program, program.trace, program.reference):
+            with pytest.raises(BittrueError, match="the first image"):
+                execute(*stimulus(program, 2, 0), first=first)
+
+    @pytest.mark.parametrize(("codes", "cells", "cell"), [(40, 30, (1 << 30) - 1), (48, 48, (1 << 48) - (1 << 16) + 1)])
+    def test_light_that_wraps_64_bits(self, codes, cells, cell):
+        """Modulo 2^64 it would be negative, or 65,535."""
+        kind, cells = TensorType((1,), Format(codes, signed=False)), Format(cells, signed=False)
+        with pytest.raises(BittrueError, match=r"photonic_mac: the result needs \d+ bits"):
+            PhotonicMac(kind, np.full((2, 1), cell), np.zeros((2, 1)), 1, 8, 0, np.zeros(1), cells)
+
+    def test_an_offset_whose_magnitude_wraps(self):
+        array = photonic(noisy=False)["hidden.array"]
+        with pytest.raises(BittrueError, match="photonic_mac: the result needs 64 bits"):
+            replace(array, offset=np.array([-(1 << 63)]))
+
+    @pytest.mark.parametrize(("tiles", "bits", "shift"), [(1, 24, 40), (1 << 23, 1, 40), (1 << 24, 1, 40)])
+    def test_a_sum_that_wraps_64_bits(self, tiles, bits, shift):
+        codes = TensorType((tiles, 1), Format(bits, signed=False))
+        with pytest.raises(BittrueError, match=r"tile_sum: the result needs \d+ bits"):
+            TileSum(codes, shift, Requantize(1, np.array(0)))

@@ -14,6 +14,7 @@ from rtl.photonic_jobs import Geometry, Job, Jobs
 from rtl.photonic_noise import TwinNoise
 from rtl.photonic_twin import PhotonicTwin
 from sim.errors import BittrueError
+from sim.noise import Noise
 from sim.photonic_mac import PhotonicMac
 from sim.program import Program
 
@@ -221,6 +222,42 @@ def test_sources_of_noise(kinds):
         x = np.random.default_rng(0).integers(0, 16, (20, layer.mac.input.channels))
         assert np.array_equal(layer.mac.reference(x), other.mac.reference(x)) == (not kind)
     exact(program, ARRAY, images=3)
+
+
+def dim_behind_bright() -> Program:
+    """A bright layer without relative noise, and a dim one with noise in fine steps: their product has no meaning."""
+    program = network(ARRAY, ("shot", "relative"), codes=8, cells=8)
+    nodes = list(program.nodes)
+    (k,) = (k for k, node in enumerate(nodes) if node.name == "mac1")
+    mac = nodes[k].operation
+    noise = Noise.from_physics(5, 1, relative=0.01, photons=20.0, thermal=3.0, shift=40)
+    mac = replace(mac, plus=np.minimum(mac.plus, 1), minus=np.minimum(mac.minus, 1), noise=noise, shift=4, offset=[0])
+    nodes[k] = replace(nodes[k], operation=mac)
+    assert mac.light.high * 100 < nodes[0].operation.light.high
+    return replace(program, nodes=tuple(nodes))
+
+
+def test_every_layer_has_the_light_and_the_noise_of_its_own():
+    """No width of the hardware that they share is the product of the one's light with the other's factor."""
+    program = dim_behind_bright()
+    sums = PhotonicTwin(Jobs.of(program, ARRAY)).noise.sums
+    mac = program["mac1"]
+    assert sums.relative_bounds[1].high == 510 * mac.noise.relative * mac.light.high
+    exact(program, ARRAY, images=3)
+
+
+def test_light_that_no_converter_of_48_bits_takes():
+    mac = network(ARRAY, ("thermal",) * 2)["mac0"]
+    with pytest.raises(BittrueError, match="light with its noise: the result needs 49 bits"):
+        replace(mac, offset=np.full_like(mac.offset, -(1 << 46)), noise=Noise(0, 0, thermal=(1 << 46) // 510, shift=0))
+    nodes = list(network(ARRAY, ("thermal",) * 2).nodes)
+    for k, (name, change) in enumerate(
+        [("mac0", {"noise": Noise(0, 0, thermal=(1 << 46) // 510, shift=0)}), ("mac1", {"offset": [-(1 << 46)]})]
+    ):
+        assert nodes[3 * k].name == name
+        nodes[3 * k] = replace(nodes[3 * k], operation=replace(nodes[3 * k].operation, **change))
+    with pytest.raises(BittrueError, match="photonic twin: light and offsets of all layers: the result needs 49 bits"):
+        PhotonicTwin(Jobs.of(replace(network(ARRAY), nodes=tuple(nodes)), ARRAY))
 
 
 @pytest.mark.parametrize("noise", [False, True], ids=["clean", "noisy"])
