@@ -29,7 +29,7 @@ from models.exact import POWERS, round_through
 from models.integer import EXACT, IntegerLayer, Step
 from models.photonic_settings import Array
 from sim.errors import BittrueError
-from sim.kernels_photonic import add_noise
+from sim.kernels_noise import add_noise
 from sim.noise import DEVIATION, Noise, encrypt, gaussian
 
 #: Largest shift that scales the weights of an output.

@@ -12,7 +12,8 @@ import numpy as np
 from sim.contract import Format, Range, check_bits, round_shift
 from sim.errors import BittrueError
 from sim.kernels import MatrixKernel
-from sim.kernels_photonic import TileKernel, add_noise, convert
+from sim.kernels_noise import noisy_codes
+from sim.kernels_photonic import TileKernel
 from sim.noise import INDICES, MEAN, Noise
 from sim.operation import Constant, Operation, TensorType, freeze
 from sim.requantize import Requantize
@@ -235,9 +236,9 @@ class PhotonicMac(Operation):
             inputs = np.ascontiguousarray(rows[:, part])
             y, saturated = kernel(inputs)
             if self.noise is not None:
-                y = y.astype(np.int64)
-                add_noise(y, self.noise, k, self.input.tokens, self.tiles)
-                saturated = convert(y, self.offset[k], self.shift, self.output.format)
+                drawn = self.noise, k, self.input.tokens
+                clipped += noisy_codes(y, *drawn, self.offset[k], self.shift, self.output.format.high, codes)
+                continue
             codes[:, k] = y
             clipped += saturated
         return codes.reshape(len(x[0]), *self.output.shape), clipped
