@@ -1,4 +1,4 @@
-"""Fit the LUT prices of `rtl.estimate` to synthesised stages, and print estimate against synthesis.
+"""Fit the LUT prices of `rtl.dataflow.estimate` to synthesised stages, and print estimate against synthesis.
 
     python bench/area.py             synthesise the sample (some minutes), fit, print prices and errors
 
@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
-from rtl.estimate import PRICES
-from rtl.folding import Folding
-from rtl.plan import Plan, size_fifos
-from rtl.stage import Structure
-from rtl.verilog import emit
-from sim.add import Add
-from sim.affine import Affine
-from sim.contract import INT8
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import TensorType
-from sim.program import Builder
-from sim.requantize import Requantize
-from sim.transpose import Transpose
+from bittrue.rtl.dataflow.estimate import PRICES
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plan import Plan, size_fifos
+from bittrue.rtl.dataflow.stage import Structure
+from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import INT8
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
 
 
 def linear(

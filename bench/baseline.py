@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.add import Add
-from sim.affine import Affine
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import Operation
-from sim.program import Program
-from sim.requantize import Requantize
-from sim.transpose import Transpose
+from bittrue.sim.operation import Operation
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.program import Program
+from bittrue.sim.requantize import Requantize
 
 
 def requantize(acc: np.ndarray, r: Requantize) -> np.ndarray:

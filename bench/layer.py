@@ -13,13 +13,13 @@ import numpy as np
 
 from bench.baseline import lerp, requantize, table
 from bench.timing import Row, interleaved
-from sim.contract import INT8
-from sim.kernels import VARIABLE, backends
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
+from bittrue.sim.contract import INT8
+from bittrue.sim.kernels.matrix import VARIABLE, backends
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 TOKENS, IMAGES, INPUTS, OUTPUTS = 64, 1024, 96, 96
 TARGETS = {"vnni": 50.0, "sgemm": 25.0}

@@ -16,18 +16,18 @@ import numpy as np
 from bench.baseline import Numpy
 from bench.layer import with_backend
 from bench.timing import Row, interleaved
-from flow.headers import PARAMETERS, read
-from sim.add import Add
-from sim.affine import Affine
-from sim.contract import INT8
-from sim.kernels import backends
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
-from sim.transpose import Transpose
+from bittrue.models.formats.headers import PARAMETERS, read
+from bittrue.sim.contract import INT8
+from bittrue.sim.kernels.matrix import backends
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 ROOT = Path(__file__).parents[1]
 BATCH = 1024

@@ -9,11 +9,11 @@ from statistics import median
 import numpy as np
 
 from bench.timing import Row, taking_turns
-from sim.contract import INT8, Format
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 SAMPLES, CALLS = 10_000, 50
 UINT8 = Format(8, signed=False)

@@ -13,12 +13,12 @@ import numpy as np
 
 from bench.network import mixer
 from bench.timing import Row
-from flow import cosim
-from flow.compiled import CompiledRtl
-from flow.rtl_run import RtlRun
-from rtl.plan import plan
-from rtl.verilog import emit
-from sim.errors import BittrueError
+from bittrue.flow.run import cosim
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.result import RtlRun
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.errors import BittrueError
 
 FRAMES = {"compiled": 2000, "verilator": 16, "icarus": 2}
 

@@ -20,14 +20,14 @@ from statistics import median
 import numpy as np
 
 from bench.timing import Row, taking_turns
-from models.fs_sets import PUBLISHED
-from sim.contract import Format
-from sim.fs_neuron import FsNeuron
-from sim.kernels_spikes import decode_steps, decode_words, take
-from sim.operation import TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
-from sim.spiking_linear import SpikingLinear
+from bittrue.models.fs.sets import PUBLISHED
+from bittrue.sim.contract import Format
+from bittrue.sim.kernels.spikes import decode_steps, decode_words, take
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 ROWS, CHANNELS, OUTPUTS = 4096, 256, 256
 FRACTION_BITS = 10

@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from flow import arrays, backends, systems
-from flow.backends import SIMULATORS, Design, Stalls
-from flow.recipe import Recipe
-from flow.steps import Step, Work
-from flow.training import read_lowered
-from sim.errors import BittrueError
-from sim.program import Program
-from sim.storage import write_whole
+from bittrue.flow.engine import registry as systems
+from bittrue.flow.engine.recipe import Recipe
+from bittrue.flow.engine.steps import Step, Work
+from bittrue.flow.engine.training import read_lowered
+from bittrue.flow.run import arrays
+from bittrue.flow.verify import backends
+from bittrue.flow.verify.backends import SIMULATORS, Design, Stalls
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
+from bittrue.sim.storage import write_whole
 
 #: Samples traced together; every tensor of them is in memory.
 TRACED = 256
@@ -32,20 +34,19 @@ VECTORS = 8
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe, in order."""
     system = systems.find(recipe.system)
-    floating_code, torch = (*system.CODE, f"flow/{system.__name__.rpartition('.')[2]}.py"), ("torch", "numpy")
+    floating_code, torch = (*system.CODE, steps.source(system)), ("torch", "numpy")
     own = ("sim", *floating_code)  # float training takes nothing from `sim` but its errors
     checks = (
         "sim",
         "rtl",
         "hls",
         "flow/stages.py",
-        "flow/verify.py",
-        "flow/diverge.py",
-        "flow/probe.py",
+        "flow/verify/verify.py",
+        "flow/verify/diverge.py",
+        "flow/run/probe.py",
         *SIMULATORS,
     )
-    synthesis = ("flow/stages.py", "flow/synthesis.py", "flow/synth_result.py", "flow/harness.py", "flow/targets.py")
-    synthesis += ("flow/absorb.py", "flow/memory_files.py", "rtl/estimate.py")
+    synthesis = ("flow/stages.py", "flow/synth", "rtl/dataflow/estimate.py")
     extra = system.steps(recipe) if hasattr(system, "steps") else []
     known = set(type(recipe).model_fields)
     floating = ("system", "dataset", *system.SECTIONS["train"])
@@ -81,12 +82,12 @@ def steps(recipe: Recipe) -> list[Step]:
             ("train", "quantize", "lower", "simulate", "rtl", "verify", *(step.name for step in extra), "synth"),
             tuple(sorted(known)),
             (
-                "flow/report.py",
-                "flow/figures.py",
-                "flow/spike_figures.py",
-                "flow/photonic_figures.py",
-                "flow/raster.py",
-                "flow/templates",
+                "flow/report/report.py",
+                "flow/report/figures.py",
+                "flow/systems/fs/figures.py",
+                "flow/systems/light/figures.py",
+                "flow/systems/fs/raster.py",
+                "flow/report/templates",
             ),
         ),
     ]
@@ -129,9 +130,9 @@ def simulate(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
 
 def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
     """Plan and Verilog."""
-    from rtl import readback
-    from rtl.plan import activity
-    from rtl.verilog import emit
+    from bittrue.rtl import readback
+    from bittrue.rtl.dataflow.plan import activity
+    from bittrue.rtl.verilog import emit
 
     program, x, _ = read_lowered(work)
     work.progress("planning", 0, 1)
@@ -154,7 +155,7 @@ def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def hls(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
     """The Vitis HLS project, with vectors from the test set."""
-    from hls import project
+    from bittrue.hls import project
 
     program, x, _ = read_lowered(work)
     project.write(program, work.folder, [v[:VECTORS] for v in x])
@@ -163,8 +164,8 @@ def hls(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
 
 def verify(recipe: Recipe, work: Work) -> dict[str, Any]:
     """Every back end against the golden simulator on the test set."""
-    from flow.verify import verify as check
-    from rtl.plan import Plan
+    from bittrue.flow.verify.verify import verify as check
+    from bittrue.rtl.dataflow.plan import Plan
 
     program, x, labels = read_lowered(work)
     plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
@@ -190,8 +191,8 @@ def synth(recipe: Recipe, work: Work) -> dict[str, Any]:
 
     A row's `design` is `pipeline`, or the name of a design of the recipe's system.
     """
-    from flow.synthesis import synthesize as run
-    from rtl.plan import Plan
+    from bittrue.flow.synth.synthesis import synthesize as run
+    from bittrue.rtl.dataflow.plan import Plan
 
     program = Program.load(work.upstream["lower"] / "program.npz")
     plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
@@ -222,7 +223,7 @@ def synth(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def report(recipe: Recipe, work: Work) -> dict[str, Any]:
     """`report.json` and `report.html`."""
-    from flow import report as reports
+    from bittrue.flow.report import report as reports
 
     program = Program.load(work.upstream["lower"] / "program.npz")
     content = reports.collect(recipe, program, work.results, work.seconds)
@@ -254,7 +255,7 @@ def synthesize(
     plan, verilog: str, target: str, folder: Path, frequency: float, tell: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
     """One target's row of the report: figures, and the plan's estimates beside them where they apply (ECP5)."""
-    from flow.synthesis import synthesize as run
+    from bittrue.flow.synth.synthesis import synthesize as run
 
     result = run(verilog, target, folder, frequency, progress=tell, remedy=lambda name, over: remedy(plan, name, over))
     estimated: dict[str, int | None] = dict.fromkeys(("lut", "dsp", "bram"))
@@ -265,8 +266,8 @@ def synthesize(
 
 def remedy(plan, target: str, over: Any) -> str:  # noqa: ARG001
     """What to do about a design that does not fit: the smallest interval whose estimate does."""
-    from rtl.estimate import DEVICES
-    from rtl.plan import fit
+    from bittrue.rtl.dataflow.estimate import DEVICES
+    from bittrue.rtl.dataflow.plan import fit
 
     if target not in DEVICES:
         return f"choose a larger target, or an interval above {plan.estimated_interval} cycles"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hls.host import build
-from sim.errors import BittrueError
+from bittrue.hls.host import build
+from bittrue.sim.errors import BittrueError
 
 
 @dataclass(frozen=True)

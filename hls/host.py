@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.operation import TensorType
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
 
 #: Of -O1, -O2 and -O3 the last runs fastest (1.4 times -O1 on a full-size network) for a fifth more compile time.
 #: -fwrapv: the sums of contract.hpp wrap modulo a power of two.

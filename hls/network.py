@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sim.contract import Format
-from sim.naming import identifier, slave_prefixes
-from sim.operation import TensorType
-from sim.program import Program
+from bittrue.sim.contract import Format
+from bittrue.sim.naming import identifier, slave_prefixes
+from bittrue.sim.operation import TensorType
+from bittrue.sim.program import Program
 
 #: Depth of a stream between two kernels that run in step.
 SHALLOW = 2

@@ -2,7 +2,7 @@
 
 The text is a function of the program alone: the same program gives the same bytes. Parameter structs are made from
 `operation.constants`, `inputs`, `output` and `accumulator` without knowing the operation, so that a new operation
-needs nothing but its kernel `hls/<stem>.hpp`.
+needs nothing but its kernel `hls/kernels/<stem>.hpp`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from hls.network import Network, beat_bits, code_type
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.operation import Operation
-from sim.program import Node, Program
-from sim.storage import write_whole
+from bittrue.hls.network import Network, beat_bits, code_type
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation
+from bittrue.sim.program import Node, Program
+from bittrue.sim.storage import write_whole
 
 HERE = Path(__file__).parent
 #: Sources that every project contains: name in this folder -> name in the project.
 COMMON = {
-    "contract.hpp": "contract.hpp",
-    "axis.hpp": "axis.hpp",
-    "frames.hpp": "frames.hpp",
+    "kernels/contract.hpp": "contract.hpp",
+    "kernels/axis.hpp": "axis.hpp",
+    "kernels/frames.hpp": "frames.hpp",
     "hls_stream.h": "host/hls_stream.h",
-    "probe.hpp": "host/probe.hpp",
+    "kernels/probe.hpp": "host/probe.hpp",
 }
 #: Frames of the test bench when the caller gives none; the first two are all low and all high.
 FRAMES = 8
@@ -47,7 +47,7 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
     interval = max(interval, *(kind.size for kind in program.types.values()))
     frames = program.check(*(random_frames(program) if x is None else x))
     files = {target: (HERE / source).read_text() for source, target in COMMON.items()}
-    files |= {f"{kernel}.hpp": (HERE / f"{kernel}.hpp").read_text() for kernel in kernels}
+    files |= {f"{kernel}.hpp": (HERE / "kernels" / f"{kernel}.hpp").read_text() for kernel in kernels}
     files["parameters.h"] = parameters(program, network, interval)
     files["top.hpp"], files["top.cpp"] = top_header(network), top(program, network, kernels)
     files["tb.cpp"], files["host/batch.cpp"] = test_bench(network), batch(network)
@@ -65,10 +65,10 @@ def kernel_of(node: Node) -> str:
     """The stem of the operation's module, which names its kernel and the file that holds it."""
     kind = type(node.operation)
     stem = kind.__module__.rsplit(".", 1)[-1]
-    if not (HERE / f"{stem}.hpp").is_file():
+    if not (HERE / "kernels" / f"{stem}.hpp").is_file():
         raise BittrueError(
             f"operation {node.name!r} ({kind.__name__}, {kind.__module__.replace('.', '/')}.py) has no HLS kernel; "
-            f"write template <class P> void {stem}(...) in hls/{stem}.hpp"
+            f"write template <class P> void {stem}(...) in hls/kernels/{stem}.hpp"
         )
     return stem
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Nonlinearity = Literal["lerp_psa", "psa", "relu", "swish"]
-#: Fixed functions, in every network; see `models.activations`.
+#: Fixed functions, in every network; see `models.layers.activations`.
 Activation = Literal["relu", "swish", "sigmoid", "gelu"]
 
 

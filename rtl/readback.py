@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from rtl.plan import Plan
-from rtl.verilog import TOP
-from sim.errors import BittrueError
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.rtl.verilog import TOP
+from bittrue.sim.errors import BittrueError
 
 #: Attributes, and the places where `(*` would not begin one: comments, strings and escaped names.
 _ATTRIBUTES = re.compile(

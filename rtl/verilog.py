@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from amaranth.hdl import Elaboratable, Signal
 
-from rtl.plan import Plan
-from rtl.top import Accelerator
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.rtl.dataflow.top import Accelerator
 
 TOP = "bittrue_top"
 #: The register that yosys reads in every `always @*` to have it run at time 0, when none of its inputs changes.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 #: Widest accumulator or intermediate any operation may have: the accumulator of a DSP48 slice.
 MAX_BITS = 48

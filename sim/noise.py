@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import MAX_BITS, Range, round_shift
-from sim.errors import BittrueError
+from bittrue.sim.contract import MAX_BITS, Range, round_shift
+from bittrue.sim.errors import BittrueError
 
 ROUNDS = 27
 #: Four bytes have the sum 0..1020; less this mean they are a Gaussian number of standard deviation `DEVIATION`.

@@ -2,7 +2,7 @@
 
 A subclass is a frozen dataclass of geometry, formats and integer arrays. It says what goes in (`inputs`),
 what comes out (`output`), the equation in int64 (`wide`) and a fast batch execution (`run`). `rtl`, `hls` and
-the tests find it by its module's name: `sim/lerp.py`, `rtl/lerp.py`, `hls/lerp.hpp`, `tests/test_lerp.py`.
+the tests find it by its module's name: `sim/operations/lerp.py`, `rtl/dataflow/stages/lerp.py`, `hls/kernels/lerp.hpp`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sim.contract import Format, Range, saturate
-from sim.errors import BittrueError
+from bittrue.sim.contract import Format, Range, saturate
+from bittrue.sim.errors import BittrueError
+
+#: The package of the operations.
+OPERATIONS = "bittrue.sim.operations"
 
 #: What a realisation needs to know at compile time: integers, formats, and arrays with their format.
 Constant = int | Format | tuple[Format, np.ndarray]
@@ -202,12 +205,14 @@ def tabulate(op: Operation) -> np.ndarray:
 
 
 def discover() -> dict[str, type[Operation]]:
-    """Import every module beside this one, so that the registry knows every operation."""
-    package = importlib.import_module(__package__ or "sim")
+    """Import every operation, so that the registry knows every operation."""
+    package = importlib.import_module(OPERATIONS)
     for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("test_") and module.name != "conftest":
+        if not module.name.startswith("test_"):
             importlib.import_module(f"{package.__name__}.{module.name}")
-    return {name: cls for name, cls in sorted(Operation.registry.items()) if cls.__module__.startswith("sim.")}
+    return {
+        name: cls for name, cls in sorted(Operation.registry.items()) if cls.__module__.startswith(f"{OPERATIONS}.")
+    }
 
 
 def same(a: object, b: object) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import BittrueError
-from sim.operation import Operation, TensorType, product
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation, TensorType, product
 
 #: Samples run together: small enough for the cache, large enough to amortise Python.
 BLOCK = 256
@@ -135,7 +135,7 @@ class Program:
     @property
     def sha256(self) -> str:
         """Hash of everything that determines a result; `meta` does not."""
-        from sim.storage import digest
+        from bittrue.sim.storage import digest
 
         return digest(self)
 
@@ -248,14 +248,14 @@ class Program:
     # -- files -----------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:
         """Write the program to an `.npz` file, whole or not at all."""
-        from sim.storage import save
+        from bittrue.sim.storage import save
 
         return save(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> Program:
         """Read what `save` wrote; a damaged, newer or foreign file is refused with the reason."""
-        from sim.storage import load
+        from bittrue.sim.storage import load
 
         return load(Path(path))
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim.contract import INT8, Format, Range, check_bits, round_shift
-from sim.errors import BittrueError
-from sim.operation import Constant, freeze
+from bittrue.sim.contract import INT8, Format, Range, check_bits, round_shift
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Constant, freeze
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.noise import Noise
-from sim.operation import TensorType, discover
-from sim.program import Node, Program
-from sim.requantize import Requantize
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.noise import Noise
+from bittrue.sim.operation import TensorType, discover
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
 
 VERSION = 1
 MAGIC = "bittrue program"

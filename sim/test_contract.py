@@ -9,12 +9,21 @@ from apytypes import APyFixed, OverflowMode, QuantizationMode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim import contract, requantize
-from sim.contract import MAX_BITS, Format, Range, check_bits, product_sum_range, round_shift, saturate, wrap
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.requantize import Requantize
+from bittrue.sim import contract, requantize
+from bittrue.sim.contract import (
+    MAX_BITS,
+    Format,
+    Range,
+    check_bits,
+    product_sum_range,
+    round_shift,
+    saturate,
+    wrap,
+)
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.requantize import Requantize
 
 formats = st.builds(Format, st.integers(1, MAX_BITS), st.booleans())
 wide = st.integers(-(1 << 47), (1 << 47) - 1)

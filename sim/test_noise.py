@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sim.errors import BittrueError
-from sim.noise import DEVIATION, Noise, encrypt, gaussian, root, round_keys
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.noise import DEVIATION, Noise, encrypt, gaussian, root, round_keys
 
 
 def test_published_vector():

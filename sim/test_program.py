@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from sim.add import Add
-from sim.affine import Affine
-from sim.contract import INT8, Format
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import TensorType
-from sim.program import BLOCK, Builder, Node, Program
-from sim.requantize import Requantize
-from sim.transpose import Transpose
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.program import BLOCK, Builder, Node, Program
+from bittrue.sim.requantize import Requantize
 
 
 def mixer(rng: np.random.Generator, tokens: int, features: int, channels: int, hidden: int, classes: int) -> Program:

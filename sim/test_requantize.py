@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.mean import Mean
-from sim.operation import TensorType
-from sim.requantize import Requantize
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.requantize import Requantize
 
 
 def rational(acc: int, r: Requantize, c: int) -> int:

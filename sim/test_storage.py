@@ -10,14 +10,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from sim import storage
-from sim.contract import INT8
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.operation import TensorType, same
-from sim.program import Builder, Program
-from sim.requantize import Requantize
+from bittrue.sim import storage
+from bittrue.sim.contract import INT8
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType, same
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 
 def small(**meta) -> Program:

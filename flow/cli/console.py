@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flow.steps import Outcome
+from bittrue.flow.engine.steps import Outcome
 
 #: Tables go to stdout, everything else to stderr, so that output can be piped.
 OUT = Console()
@@ -120,7 +120,7 @@ def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
         words = number(measured)
         return words if measured == promised else f"[bold red]{words} (planned {number(promised)})[/]"
 
-    from flow.verify import problems  # not before it is needed: it loads every back end
+    from bittrue.flow.verify.verify import problems  # not before it is needed: it loads every back end
 
     body = []
     for row in rows:
@@ -136,7 +136,7 @@ def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
 
 def controller(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()) -> Table:
     """The rows of a photonic controller with the array's twin behind it."""
-    from flow.verify import problems
+    from bittrue.flow.verify.verify import problems
 
     body = []
     for row in rows:

@@ -9,9 +9,14 @@ from typing import Annotated
 
 import typer
 
-from flow import cli_fit, cli_nir, cli_program, cli_spikes, cli_sweep, console
-from flow.console import ERR, OUT
-from sim.errors import BittrueError
+from bittrue.flow.cli import console
+from bittrue.flow.cli import nir as cli_nir
+from bittrue.flow.cli import program as cli_program
+from bittrue.flow.cli.console import ERR, OUT
+from bittrue.flow.systems.fs import fit_command as cli_fit
+from bittrue.flow.systems.fs import spike_commands as cli_spikes
+from bittrue.flow.systems.light import sweep_command as cli_sweep
+from bittrue.sim.errors import BittrueError
 
 #: Exit status after Ctrl-C, as shells have it.
 INTERRUPTED = 130
@@ -124,7 +129,7 @@ def report(
 
     Example: `bittrue report build/lerp-psa-digits`
     """
-    from flow import report as reports
+    from bittrue.flow.report import report as reports
 
     reports.write_html(reports.read(folder / "report.json"), folder)
     _show_report(folder, as_json)
@@ -136,7 +141,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     Example: `bittrue doctor`
     """
-    from flow import doctor as checks
+    from bittrue.flow.cli import doctor as checks
 
     raise typer.Exit(checks.run(OUT, as_json))
 
@@ -152,7 +157,7 @@ def import_headers(
 
     Example: `bittrue import-headers psa-relu-96 --out program.npz`
     """
-    from flow import headers
+    from bittrue.models.formats import headers
 
     program = headers.read(folder)
     program.save(out)
@@ -168,7 +173,7 @@ app.command()(cli_sweep.sweep)
 # -- helpers -------------------------------------------------------------------------------------------
 def _training(recipe: str, **options: str | None) -> list[str]:
     """Options that stand for keys of the section `train`, as overrides; refused where the section has no such key."""
-    from flow import recipe as recipes
+    from bittrue.flow.engine import recipe as recipes
 
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
@@ -182,22 +187,23 @@ def _training(recipe: str, **options: str | None) -> list[str]:
 
 
 def _flow(recipe: str, overrides: list[str] | None, out: Path | None, until: str | None, start: str | None):
-    from flow import recipe as recipes
-    from flow import stages, steps
+    from bittrue.flow import stages
+    from bittrue.flow.engine import recipe as recipes
+    from bittrue.flow.engine import steps
 
     loaded = recipes.load(recipe, overrides or ())
     folder = out or Path("build") / loaded.name
     with console.Bars() as bars:
         outcomes = steps.run(stages.steps(loaded), loaded, folder, until, start, bars)
     if outcomes[-1].step == "report":
-        from flow import report as reports
+        from bittrue.flow.report import report as reports
 
         reports.publish(outcomes[-1].folder, folder)
     return folder, outcomes
 
 
 def _show_report(folder: Path, as_json: bool) -> None:
-    from flow import report as reports
+    from bittrue.flow.report import report as reports
 
     content = reports.read(folder / "report.json")
     if as_json:

@@ -9,9 +9,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flow.console import OUT, percent
-from sim.contract import Format
-from sim.program import Program
+from bittrue.flow.cli.console import OUT, percent
+from bittrue.sim.contract import Format
+from bittrue.sim.program import Program
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of sentences.")]
 
@@ -41,7 +41,8 @@ def import_nir(
 
     Example: `bittrue import-nir net.nir --steps 25 --out program.npz`
     """
-    from flow import nir_graph, nir_read
+    from bittrue.models.formats.nir import graph as nir_graph
+    from bittrue.models.formats.nir import read as nir_read
 
     graph = nir_graph.read(file)
     program = nir_read.program(
@@ -79,7 +80,7 @@ def export_nir(
 
     Example: `bittrue export-nir program.npz --out net.nir`
     """
-    from flow import nir_write
+    from bittrue.models.formats.nir import write as nir_write
 
     graph = nir_write.graph(Program.load(program), dt, round_outside)
     nir_write.save(graph, out)

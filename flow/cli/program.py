@@ -9,10 +9,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flow import console
-from flow.console import OUT
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.flow.cli import console
+from bittrue.flow.cli.console import OUT
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 ProgramArgument = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
 Interval = Annotated[int | None, typer.Option(help="Wanted cycles per frame.", min=1)]
@@ -39,7 +39,7 @@ def simulate(
 
     Example: `bittrue simulate program.npz inputs.npy --out outputs.npy --trace trace.npz`
     """
-    from flow import arrays
+    from bittrue.flow.run import arrays
 
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded)
@@ -71,10 +71,10 @@ def rtl(
 
         bittrue rtl program.npz --out top.v --device ecp5-85k
     """
-    from flow.stages import describe_plan
-    from rtl.plan import plan as make_plan
-    from rtl.verilog import emit
-    from sim.storage import write_whole
+    from bittrue.flow.stages import describe_plan
+    from bittrue.rtl.dataflow.plan import plan as make_plan
+    from bittrue.rtl.verilog import emit
+    from bittrue.sim.storage import write_whole
 
     planned = make_plan(Program.load(program), interval=interval, device=device)
     text = emit(planned)
@@ -101,8 +101,8 @@ def hls(
 
     Example: `bittrue hls program.npz --out hls_project`
     """
-    from flow import arrays
-    from hls import project
+    from bittrue.flow.run import arrays
+    from bittrue.hls import project
 
     loaded = Program.load(program)
     x = None if inputs is None else arrays.read_inputs(inputs, loaded)
@@ -142,10 +142,10 @@ def verify(
 
         bittrue verify program.npz --verilog top.v --interval 1024
     """
-    from flow import arrays
-    from flow.backends import Design, Stalls
-    from flow.verify import DEFAULT
-    from flow.verify import verify as check
+    from bittrue.flow.run import arrays
+    from bittrue.flow.verify.backends import Design, Stalls
+    from bittrue.flow.verify.verify import DEFAULT
+    from bittrue.flow.verify.verify import verify as check
 
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded) if inputs else corners(loaded, 64, seed)
@@ -187,11 +187,11 @@ def synth(
 
         bittrue synth program.npz --target ecp5-25k --target xilinx-7 --interval 2048 --json
     """
-    from flow.stages import synthesize
-    from flow.targets import target as find_target
-    from rtl.estimate import DEVICES
-    from rtl.plan import plan as make_plan
-    from rtl.verilog import emit
+    from bittrue.flow.stages import synthesize
+    from bittrue.flow.synth.targets import target as find_target
+    from bittrue.rtl.dataflow.estimate import DEVICES
+    from bittrue.rtl.dataflow.plan import plan as make_plan
+    from bittrue.rtl.verilog import emit
 
     for name in target:
         find_target(name)

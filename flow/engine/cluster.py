@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 #: Seconds to wait for a scheduler and for its first worker.
 PATIENCE = 30

@@ -1,7 +1,7 @@
 """Recipes: the YAML file that says what to train, how to build it, and how hard to check it.
 
-A recipe names its `system`; the system (see `flow.systems`) owns the sections about its network and its training,
-this module owns what every system shares: the data set, the hardware, the verification and the synthesis.
+A recipe names its `system`; the system (see `flow.engine.registry`) owns the sections about its network and its
+training, this module owns what every system shares: the data set, the hardware, the verification and the synthesis.
 
     recipe = load("lerp-psa-digits", ["train.epochs=5", "rtl.interval=512"])
 
@@ -19,10 +19,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 #: Where the shipped recipes live.
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = Path(__file__).parents[1] / "systems"
 
 
 class Part(BaseModel):
@@ -54,7 +54,7 @@ class RtlPart(Part):
     @field_validator("device")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
-        from rtl.estimate import DEVICES
+        from bittrue.rtl.dataflow.estimate import DEVICES
 
         return value if value is None else _one_of(value, DEVICES, "device to plan for")
 
@@ -89,7 +89,7 @@ class SynthPart(Part):
 
 def known_targets(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of targets as they are, or a ValueError for the first that does not exist."""
-    from flow.targets import TARGETS
+    from bittrue.flow.synth.targets import TARGETS
 
     return tuple(_one_of(name, TARGETS, "target") for name in names)
 
@@ -103,7 +103,7 @@ def _one_of(name: str, known: Iterable[str], what: str) -> str:
 
 
 class Recipe(Part):
-    """What every system's recipe holds. A system adds its own sections (see `flow.systems`)."""
+    """What every system's recipe holds. A system adds its own sections (see `flow.engine.registry`)."""
 
     name: str = Field("recipe", pattern=r"^[A-Za-z0-9._-]+$")
     description: str = ""
@@ -125,7 +125,7 @@ class Recipe(Part):
 
 def shipped() -> dict[str, Path]:
     """The recipes that come with bittrue, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(SHIPPED.glob("*/recipes/*.yaml"))}
 
 
 def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -143,12 +143,12 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     places: dict[str, str] = {}
     for override in overrides:
         _apply(content, override, places)
-    return parse(content, f"recipe {path.stem if path.parent == SHIPPED else path}", places)
+    return parse(content, f"recipe {path.stem if path.is_relative_to(SHIPPED) else path}", places)
 
 
 def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str] | None = None) -> Recipe:
     """Validate the content of a recipe. `places` says which override set which dotted key, for the errors."""
-    from flow import systems
+    from bittrue.flow.engine import registry as systems
 
     model = Recipe
     name = content.get("system")

@@ -13,7 +13,7 @@ recipes with its name under `system:`. Such a module has
     designs(recipe, program) -> dict        Verilog to be placed and routed beside the pipeline: by name, the text and
                                             the targets (may be left out)
 
-where `work` is a `flow.steps.Work`. `lower` leaves in `work.folder` the files `program.npz`, `inputs.npy` (the
+where `work` is a `flow.engine.steps.Work`. `lower` leaves in `work.folder` the files `program.npz`, `inputs.npy` (the
 encoded test set, or `inputs.npz` by input name), `labels.npy`, and `expected.npy`, the exact integer outputs of the
 quantised network in PyTorch on the same inputs (of the program, where it has noise of its own).
 """
@@ -24,9 +24,13 @@ import difflib
 import importlib
 from types import ModuleType
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
-SYSTEMS = {"lerp-psa": "flow.lerp_psa", "fs": "flow.fs", "photonic": "flow.photonic"}
+SYSTEMS = {
+    "lerp-psa": "bittrue.flow.systems.lerp_psa.recipe",
+    "fs": "bittrue.flow.systems.fs.recipe",
+    "photonic": "bittrue.flow.systems.light.recipe",
+}
 
 
 def find(name: object) -> ModuleType:

@@ -21,15 +21,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
-from flow.recipe import Recipe
-from sim.errors import BittrueError
-from sim.storage import write_whole
+from bittrue.flow.engine.recipe import Recipe
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.storage import write_whole
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STAMP = "step.json"
 _SOURCES = (".py", ".hpp", ".h", ".cpp", ".html", ".tcl", ".j2")
+
+
+def source(module: ModuleType) -> str:
+    """The file of one of our modules, as `Step.code` names it."""
+    return module.__name__.partition(".")[2].replace(".", "/") + ".py"
 
 
 class Listener(Protocol):

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow import arrays
-from flow.recipe import Recipe
-from flow.steps import Work
-from sim.program import Program
-from sim.storage import write_whole
+from bittrue.flow.engine.recipe import Recipe
+from bittrue.flow.engine.steps import Work
+from bittrue.flow.run import arrays
+from bittrue.sim.program import Program
+from bittrue.sim.storage import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.data import Data
-    from models.train import Epoch, Progress
+    from bittrue.models.data.sets import Data
+    from bittrue.models.training.loop import Epoch, Progress
 
 
 def data_of(recipe: Recipe) -> Data:
     """The recipe's data set."""
-    from models import data
+    from bittrue.models.data import sets as data
 
     return data.load(recipe.dataset.name, recipe.dataset.folder)
 
@@ -46,7 +46,8 @@ def history(epochs: Sequence[Epoch]) -> list[dict[str, float]]:
 
 def fit(recipe: Any, work: Work, model: nn.Module, data: Data) -> dict[str, Any]:
     """Float training by the recipe's section `train`; leaves `network.pt` and gives what the report shows."""
-    from models import storage, train
+    from bittrue.models.training import loop as train
+    from bittrue.models.training import storage
 
     checkpoint = work.scratch / "checkpoint.pt"
     epochs = train.fit(model, data, recipe.train, checkpoint=checkpoint, progress=watch(work))
@@ -63,8 +64,8 @@ def write_lowered(work: Work, program: Program, integer: nn.Module, data: Data) 
     """Write the program, the encoded test set, its labels, and the network's own integer logits on it."""
     import torch
 
-    from models.lower import whole
-    from models.train import predict
+    from bittrue.models.graph.lower import whole
+    from bittrue.models.training.loop import predict
 
     program.save(work.folder / "program.npz")
     logits = whole(torch.from_numpy(predict(integer, data.test.images)))

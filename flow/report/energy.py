@@ -1,10 +1,10 @@
 """The energy view: what an inference adds, multiplies and reads, and an estimate of its energy beside an INT8 twin.
 
-Work is counted per stage from the plan (`flow.work`) and, in event-driven stages, from the golden simulator's spikes
-of the given inputs: such a layer reads a row of weights for every spike and no other, while a parallel one reads and
-adds all of them in every time step. The twin has the same layers as ordinary dense ones in the same folding: 8-bit
-codes, 8x8-bit multiply-accumulates, the weights read once for every vector (in an MLP: once an inference), ReLU as a
-clamp. What is not spiking is the same in both.
+Work is counted per stage from the plan (`flow.report.work`) and, in event-driven stages, from the golden simulator's
+spikes of the given inputs: such a layer reads a row of weights for every spike and no other, while a parallel one
+reads and adds all of them in every time step. The twin has the same layers as ordinary dense ones in the same folding:
+8-bit codes, 8x8-bit multiply-accumulates, the weights read once for every vector (in an MLP: once an inference), ReLU
+as a clamp. What is not spiking is the same in both.
 
 Energies: M. Horowitz, ISSCC 2014 (see `SOURCE`): additions of 8, 16, 32 bits 0.03, 0.05, 0.1 pJ; multiplications of
 8 and 32 bits 0.2 and 3.1 pJ; 64 bits from an SRAM of 8 and 32 kB 10 and 20 pJ. Between and beyond these points:
@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from flow import spikes as spike_counts
-from flow import work as works
-from flow.work import PURPOSES, Activity, Work
-from rtl.plan import Plan
-from sim.errors import BittrueError
-from sim.spiking_linear import SpikingLinear
+from bittrue.flow.report import work as works
+from bittrue.flow.report.work import PURPOSES, Activity, Work
+from bittrue.flow.systems.fs import spikes as spike_counts
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 SOURCE = 'M. Horowitz, "Computing\'s energy problem (and what we can do about it)", ISSCC 2014; 45 nm, 0.9 V'
 #: Inputs whose toggles are counted by default.
@@ -67,7 +67,7 @@ def view(
     verilog   the plan's Verilog, where it is at hand
 
     `spikes` and `synaptic_operations` (one addition of a weight for each spike and output) are those of
-    `flow.spikes`; `additions` are what the hardware does, which in a parallel layer is all of them.
+    `flow.systems.fs.spikes`; `additions` are what the hardware does, which in a parallel layer is all of them.
     """
     if toggled < 0:
         raise BittrueError(f"energy: toggles cannot be counted for {toggled} inputs; give 0 or more")
@@ -139,8 +139,8 @@ def _toggles(
     plan: Plan, x: Sequence[np.ndarray], verilog: str | None, count: int, progress: Progress | None
 ) -> dict[str, Any]:
     """Toggles an inference, stage by stage; filling and draining the pipeline are in the mean."""
-    from flow import toggles
-    from rtl.verilog import emit
+    from bittrue.flow.run import toggles
+    from bittrue.rtl.verilog import emit
 
     count = min(count, len(x[0]))
     if progress is not None:

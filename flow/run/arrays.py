@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.errors import BittrueError
-from sim.program import Program
-from sim.storage import write_whole
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
+from bittrue.sim.storage import write_whole
 
 
 def read_inputs(path: str | Path, program: Program) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 //
 // Compiled together with what Verilator makes of the design and with batch_ports.h, which names its ports:
 //   Model, INPUTS, OUTPUT_BYTES; drive, withdraw, input_ready; set_ready, output_valid, output_last, output_data.
-// flow/compiled.py writes that header and mirrors Job and the enums.
+// flow/run/compiled.py writes that header and mirrors Job and the enums.
 //
 // A cycle: drive inputs and m ready with the clock low, settle, look at all handshakes, raise the clock.
 #include <cstdint>
@@ -79,7 +79,7 @@ struct Job {
 
 namespace {
 
-// Where the spike counters of the design that is about to end write (flow/monitors.py).
+// Where the spike counters of the design that is about to end write (flow/run/monitors.py).
 thread_local int64_t* reported = nullptr;
 
 }  // namespace

@@ -16,10 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flow import monitors as spike_monitors
-from flow.monitors import Monitor
-from flow.rtl_run import MAX_EVENTS, RtlRun, check_batch, check_limits, collect, probability
-from flow.verilate import (
+from bittrue.flow.run import monitors as spike_monitors
+from bittrue.flow.run.monitors import Monitor
+from bittrue.flow.run.result import (
+    MAX_EVENTS,
+    RtlRun,
+    check_batch,
+    check_limits,
+    collect,
+    probability,
+)
+from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
     TOP,
     cached,
@@ -33,8 +40,8 @@ from flow.verilate import (
     runtime,
     toolchain,
 )
-from rtl.ports import StreamPort
-from sim.errors import BittrueError
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.errors import BittrueError
 
 PREFIX = "Vbittrue"
 #: Cycles without any handshake that are taken for a deadlock. Longer than any latency seen; a fraction of a second
@@ -72,7 +79,7 @@ class CompiledRtl:
     cache     folder of compiled designs; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
     optimize  optimisation flag(s) of g++ for the design's code
     trace     build the slower variant that can write waveforms
-    monitors  stages whose spikes are counted (`flow.monitors`); the counts are `RtlRun.ones`
+    monitors  stages whose spikes are counted (`flow.run.monitors`); the counts are `RtlRun.ones`
 
     Attributes: `library` (the `.so`), `build_seconds` (0 when it came from the cache, within a few ms).
     """

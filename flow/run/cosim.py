@@ -1,7 +1,7 @@
 """RTL in cocotb, under Icarus Verilog or Verilator: cocotbext-axi drives the ports with seeded pauses.
 
-Slower than `flow.compiled` by orders of magnitude, but independent of it: another driver, another simulator, four
-states under Icarus, a verdict in JUnit XML, waveforms. The testbench is `flow/testbench.py`.
+Slower than `flow.run.compiled` by orders of magnitude, but independent of it: another driver, another simulator, four
+states under Icarus, a verdict in JUnit XML, waveforms. The testbench is `flow/run/testbench.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import cocotb_tools.config
 import numpy as np
 from cocotb_tools.runner import get_runner
 
-from flow.rtl_run import RtlRun, check_batch, check_limits, collect, probability
-from flow.verilate import (
+import bittrue
+from bittrue.flow.run.result import RtlRun, check_batch, check_limits, collect, probability
+from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
     TOP,
     cached,
@@ -38,9 +39,9 @@ from flow.verilate import (
     runtime,
     toolchain,
 )
-from hls.host import build as build_kernel
-from rtl.ports import StreamPort
-from sim.errors import BittrueError
+from bittrue.hls.host import build as build_kernel
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.errors import BittrueError
 
 SIMULATORS = ("icarus", "verilator")
 TIMESCALE = ("1ns", "1ps")
@@ -161,7 +162,7 @@ def _simulate(
     output: StreamPort,
     simulator: str,
     waves: bool,
-    testbench: str = "flow.testbench",
+    testbench: str = "bittrue.flow.run.testbench",
 ) -> RtlRun:
     result, refused, log = folder / "result.npz", folder / "refused.txt", folder / f"{simulator}.log"
     for old in (result, refused, folder / "results.xml"):
@@ -229,7 +230,7 @@ def _tail(log: Path, lines: int = 8) -> str:
 @contextmanager
 def _quiet_environment() -> Iterator[None]:
     """What the runner reads from the process: our modules on the path, and no sign of pytest, which it would obey."""
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(bittrue.__file__).resolve().parents[1])
     if root not in sys.path:
         sys.path.append(root)
     hidden = {name: os.environ.pop(name) for name in ("PYTEST_CURRENT_TEST", "WAVES", "GUI") if name in os.environ}

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rtl.plan import Plan
-from rtl.verilog import TOP
-from sim.encode import SPIKE
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.rtl.verilog import TOP
+from bittrue.sim.operations.encode import SPIKE
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 The stage of an operation is the instance `bittrue_top.pipeline.<name>`; its output stream is `o__payload` (codes, lane
 0 lowest, `last` in the top bit), `o__valid` and `o__ready`. A beat passes in a cycle in which valid and ready are both
-high at the rising edge of `aclk`; cycle 0 is the first with `aresetn` high, as in `flow.rtl_run`.
+high at the rising edge of `aclk`; cycle 0 is the first with `aresetn` high, as in `flow.run.result`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rtl.plan import Plan
-from sim.errors import BittrueError
-from sim.operation import TensorType
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
 
 TOP = ("TOP", "bittrue_top")
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtl.ports import StreamPort
-from sim.errors import BittrueError
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.errors import BittrueError
 
 #: How a run ended. The values are those of `State` in batch_loop.cpp.
 DONE, DEADLOCK, CYCLE_LIMIT, BROKEN = 1, 2, 3, 4
@@ -60,7 +60,7 @@ class RtlRun:
     seconds            wall time of the simulation, the build not included
     errors             protocol errors, deadlock, wrong padding; empty for a correct design
     waves              waveform file, when one was asked for
-    ones               spikes that passed the stage of each watched node (`flow.monitors`), reset excluded
+    ones               spikes that passed the stage of each watched node (`flow.run.monitors`), reset excluded
     """
 
     simulator: str

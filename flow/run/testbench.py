@@ -1,8 +1,8 @@
 """The cocotb testbench of a `bittrue_top`, run inside the simulator: sources, a sink, and a monitor of the protocol.
 
-`flow.cosim` writes a job (`job.json`, `job.npz`) into the folder that BITTRUE_JOB names, and reads `result.npz` back;
-the verdict also goes to cocotb's JUnit XML. cocotbext-axi drives the ports with seeded pauses. The monitor sees every
-cycle: it records beats and cycles as the compiled batch loop does, so that both report the same numbers.
+`flow.run.cosim` writes a job (`job.json`, `job.npz`) into the folder that BITTRUE_JOB names, and reads `result.npz`
+back; the verdict also goes to cocotb's JUnit XML. cocotbext-axi drives the ports with seeded pauses. The monitor sees
+every cycle: it records beats and cycles as the compiled batch loop does, so that both report the same numbers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
-from hls.host import build
-from rtl.ports import StreamPort
-from sim.contract import Format
-from sim.operation import TensorType
+from bittrue.hls.host import build
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.contract import Format
+from bittrue.sim.operation import TensorType
 
 RESET_CYCLES = 8
-#: As in flow/rtl_run.py and batch_loop.cpp.
+#: As in flow/run/result.py and batch_loop.cpp.
 RUNNING, DONE, DEADLOCK, CYCLE_LIMIT, BROKEN = 0, 1, 2, 3, 4
 LAST_MISSING, LAST_EARLY, DATA_CHANGED, VALID_WITHDRAWN, EXTRA_BEAT, VALID_IN_RESET = 1, 2, 3, 4, 5, 6
 UNKNOWN_BITS, UNKNOWN_READY, KERNEL_DIFFERS = 8, 9, 10
@@ -151,7 +151,7 @@ def wrong_port(dut: Any, job: dict[str, Any]) -> str | None:
 
 
 def record(monitor: Monitor) -> None:
-    """Write what was seen for `flow.cosim`."""
+    """Write what was seen for `flow.run.cosim`."""
     np.savez(
         Path(os.environ["BITTRUE_JOB"]) / "result.npz",
         words=monitor.words,

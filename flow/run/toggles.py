@@ -15,11 +15,11 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from flow.compiled import CompiledRtl
-from flow.rtl_run import RtlRun
-from flow.waves import PIPELINE, Names, Reader, number, piped
-from rtl.plan import Plan
-from sim.errors import BittrueError
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.run.waves import PIPELINE, Names, Reader, number, piped
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.sim.errors import BittrueError
 
 _MODULE = re.compile(r"^module (?:\\(\S+) |(\w+))\(.*?^endmodule", re.MULTILINE | re.DOTALL)
 _CLOCKED = re.compile(r"^  always @\(posedge clk\).*\n(?:   +.*\n)+", re.MULTILINE)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from rtl.ports import StreamPort
-from sim.errors import BittrueError
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.errors import BittrueError
 
 TOP = "bittrue_top"
 #: g++ processes at a time.

@@ -17,8 +17,8 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from flow.rtl_run import RtlRun
-from sim.errors import BittrueError
+from bittrue.flow.run.result import RtlRun
+from bittrue.sim.errors import BittrueError
 
 #: Where the stages are.
 PIPELINE = ("TOP", "bittrue_top", "pipeline")

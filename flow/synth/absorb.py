@@ -28,7 +28,7 @@ gains more (5.6 ns against 3.9 ns).
 from collections import Counter
 from dataclasses import dataclass
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 OPERAND_BITS = 18
 PRODUCT_BITS = 36

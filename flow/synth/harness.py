@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 #: The harness's module.
 NAME = "bittrue_pins"

@@ -1,8 +1,8 @@
 """Synthesis, place and route with the open tools: cell counts, Fmax, and where the critical path goes.
 
-yosys maps the Verilog to the cells of a target (`flow.targets`); for ECP5 `flow.absorb` then moves pipeline registers
-into the hard blocks; nextpnr places and routes. The YoWASP builds of the tools see only the folder they run in, so all
-files of a run have relative names inside `folder`; their output goes to log files there.
+yosys maps the Verilog to the cells of a target (`flow.synth.targets`); for ECP5 `flow.synth.absorb` then moves
+pipeline registers into the hard blocks; nextpnr places and routes. The YoWASP builds of the tools see only the folder
+they run in, so all files of a run have relative names inside `folder`; their output goes to log files there.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from flow import harness
-from flow.absorb import absorb
-from flow.memory_files import contents_to_files
-from flow.synth_result import Step, SynthResult
-from flow.targets import RESOURCES, Target
-from flow.targets import target as find_target
-from sim.errors import BittrueError
+from bittrue.flow.synth import harness
+from bittrue.flow.synth.absorb import absorb
+from bittrue.flow.synth.memory_files import contents_to_files
+from bittrue.flow.synth.result import Step, SynthResult
+from bittrue.flow.synth.targets import RESOURCES, Target
+from bittrue.flow.synth.targets import target as find_target
+from bittrue.sim.errors import BittrueError
 
 TOP = "bittrue_top"
 LOG_TAIL = 5
@@ -61,7 +61,8 @@ def synthesize(
     seed        of the placer: the same text, target, clock, seed and tools give the same figures
     progress    called with one sentence at the start of each stage
     remedy      ends the error of a design that does not fit: a sentence, or a function of (target, over) that gives one
-    registers_into_blocks  lets ECP5 multipliers and block RAMs take the registers beside them (`flow.absorb`): fewer
+    registers_into_blocks  lets ECP5 multipliers and block RAMs take the registers beside them (`flow.synth.absorb`):
+    fewer
                 flip-flops, but on the demo's accelerator a slower clock (99 against 110 MHz), so it is not the default
     limit_s     most seconds a tool may run
 

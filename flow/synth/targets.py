@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 RESOURCES = ("lut", "ff", "dsp", "bram")
 

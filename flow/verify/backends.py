@@ -21,25 +21,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flow.rtl_run import RtlRun
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.flow.run.result import RtlRun
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 if TYPE_CHECKING:
-    from hls.host import HostKernel
-    from rtl.plan import Plan
+    from bittrue.hls.host import HostKernel
+    from bittrue.rtl.dataflow.plan import Plan
 
 Progress = Callable[[str, float, float], None]
 #: Sources that decide what the RTL does in a simulator, for the steps that run it.
 SIMULATORS = (
-    "flow/backends.py",
-    "flow/compiled.py",
-    "flow/monitors.py",
-    "flow/cosim.py",
-    "flow/testbench.py",
-    "flow/rtl_run.py",
-    "flow/verilate.py",
-    "flow/batch_loop.cpp",
+    "flow/verify/backends.py",
+    "flow/run/compiled.py",
+    "flow/run/monitors.py",
+    "flow/run/cosim.py",
+    "flow/run/testbench.py",
+    "flow/run/result.py",
+    "flow/run/verilate.py",
+    "flow/run/batch_loop.cpp",
 )
 
 
@@ -71,9 +71,9 @@ class Run:
 class Design:
     """A program with what is built from it, made when first asked for.
 
-    interval, device   how to plan the RTL, when no `plan` is given; `options` are other arguments of `rtl.plan.plan`
-    verilog            text to check instead of what the plan emits, for example a file that was edited or stored
-    kernel             folder of an HLS project to check instead of a fresh one
+    interval, device   how to plan the RTL, when no `plan` is given; `options` are other arguments of
+    `rtl.dataflow.plan.plan` verilog            text to check instead of what the plan emits, for example a file that
+    was edited or stored kernel             folder of an HLS project to check instead of a fresh one
     folder             where a fresh HLS project and its build go; a temporary one by default
     """
 
@@ -96,7 +96,7 @@ class Design:
 
     @cached_property
     def plan(self) -> Plan:
-        from rtl.plan import plan
+        from bittrue.rtl.dataflow.plan import plan
 
         if self._plan is not None:
             return self._plan
@@ -104,14 +104,14 @@ class Design:
 
     @cached_property
     def verilog(self) -> str:
-        from rtl.verilog import emit
+        from bittrue.rtl.verilog import emit
 
         return self._verilog if self._verilog is not None else emit(self.plan)
 
     @cached_property
     def host(self) -> HostKernel:
         """The HLS kernels of the program, built with g++."""
-        from hls import host, project
+        from bittrue.hls import host, project
 
         folder = self._kernel
         if folder is None:
@@ -186,12 +186,12 @@ class Reference(Backend):
 
 
 class Compiled(Backend):
-    """RTL as machine code (`flow.compiled`)."""
+    """RTL as machine code (`flow.run.compiled`)."""
 
     name, kind = "compiled", "rtl"
 
     def missing(self) -> str | None:
-        from flow.verilate import toolchain
+        from bittrue.flow.run.verilate import toolchain
 
         try:
             toolchain()
@@ -200,8 +200,8 @@ class Compiled(Backend):
         return None
 
     def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
-        from flow import monitors
-        from flow.compiled import CompiledRtl
+        from bittrue.flow.run import monitors
+        from bittrue.flow.run.compiled import CompiledRtl
 
         if progress:
             progress("building the compiled RTL", 0, 1)
@@ -213,7 +213,7 @@ class Compiled(Backend):
 
 
 class Cosim(Backend):
-    """RTL in cocotb (`flow.cosim`)."""
+    """RTL in cocotb (`flow.run.cosim`)."""
 
     kind = "rtl"
 
@@ -226,7 +226,7 @@ class Cosim(Backend):
         return Compiled().missing() if self.name == "verilator" else None
 
     def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: B008
-        from flow import cosim
+        from bittrue.flow.run import cosim
 
         if progress:
             progress(f"cocotb under {self.name}", 0, 1)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from flow.backends import Design, Stalls
-from flow.compiled import CompiledRtl
-from flow.probe import Stream, streams
-from flow.rtl_run import RtlRun
-from sim.program import Program, Trace
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.probe import Stream, streams
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.verify.backends import Design, Stalls
+from bittrue.sim.program import Program, Trace
 
 
 @dataclass(frozen=True)

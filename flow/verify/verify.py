@@ -3,7 +3,7 @@
 A row of the result holds the keys of `report.json`. Stalls are seeded pauses at the input and at the output; the
 cycle counts of a row come from a second run of the same simulator without any stall, long enough for a steady state.
 A row passes when no code differs, the protocol was kept, the cycles are those that the plan promised, and every spike
-train has as many spikes as in the golden simulator (counted in the compiled RTL, see `flow.monitors`).
+train has as many spikes as in the golden simulator (counted in the compiled RTL, see `flow.run.monitors`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from flow import backends, diverge
-from flow.backends import Backend, Design, Progress, Run, Stalls
-from sim.encode import SPIKE
-from sim.errors import BittrueError
-from sim.program import BLOCK
-from sim.storage import write_whole
+from bittrue.flow.verify import backends, diverge
+from bittrue.flow.verify.backends import Backend, Design, Progress, Run, Stalls
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.program import BLOCK
+from bittrue.sim.storage import write_whole
 
 #: What is verified by default, with the number of images; None means all that were given.
 DEFAULT: dict[str, int | None] = {"reference": 16, "compiled": None, "gxx": None, "icarus": 8, "verilator": 32}

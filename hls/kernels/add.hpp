@@ -1,4 +1,4 @@
-// Saturating sum of two tensors, the residual connection: sim/add.py.
+// Saturating sum of two tensors, the residual connection: sim/operations/add.py.
 //
 //     y = saturate(left + right)
 //

@@ -1,4 +1,4 @@
-// Scale and offset of each channel, with requantisation: sim/affine.py.
+// Scale and offset of each channel, with requantisation: sim/operations/affine.py.
 //
 //     y[t, c] = requantize(weight[c] * x[t, c])
 //

@@ -1,4 +1,4 @@
-// Limit every code to a range: sim/clamp.py.
+// Limit every code to a range: sim/operations/clamp.py.
 //
 //     y = min(max(x, lowest), highest)
 //

@@ -1,4 +1,4 @@
-// A value as a spike word, the bits of its code, most significant first: sim/encode.py.
+// A value as a spike word, the bits of its code, most significant first: sim/operations/encode.py.
 //
 //     z[t, c] = bit K - 1 - t of x[c]
 //

@@ -1,4 +1,4 @@
-// The FS-neuron, a value to a spike train: sim/fs_neuron.py.
+// The FS-neuron, a value to a spike train: sim/operations/fs_neuron.py.
 //
 //     v = min(max(x, lowest), highest),   then for t = 0 .. K-1:   z[t] = v > threshold[t],   v -= reset[t] * z[t]
 //

@@ -1,4 +1,4 @@
-// A learnable 1-D function of each channel, a table of knots with linear interpolation: sim/lerp.py.
+// A learnable 1-D function of each channel, a table of knots with linear interpolation: sim/operations/lerp.py.
 //
 //     m = (x - low) >> f,   l = (x - low) mod 2^f,   y = L[m] + round_shift((L[m+1] - L[m]) * l, f)
 //

@@ -1,4 +1,4 @@
-// Integrate-and-fire neurons: sim/lif.py.
+// Integrate-and-fire neurons: sim/operations/lif.py.
 //
 //     v = round_shift(keep[c] * m[c], shift) + x[t, c] * 2^guard        m[c] = 0 before the first step
 //     z = v > threshold[c],  m[c] = z ? (subtract ? v - reset[c] : reset[c]) : v

@@ -1,4 +1,4 @@
-// Matrix product over the channels, with requantisation: sim/linear.py.
+// Matrix product over the channels, with requantisation: sim/operations/linear.py.
 //
 //     acc[t, n] = sum_k weight[n, k] * x[t, k],    y = requantize(acc)
 //

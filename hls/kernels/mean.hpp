@@ -1,4 +1,4 @@
-// Sum over the tokens, requantised, average pooling: sim/mean.py.
+// Sum over the tokens, requantised, average pooling: sim/operations/mean.py.
 //
 //     y[c] = requantize(sum_t x[t, c])
 //

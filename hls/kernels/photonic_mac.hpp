@@ -1,4 +1,4 @@
-// The photonic array with its noise and its converter: sim/photonic_mac.py, sim/noise.py.
+// The photonic array with its noise and its converter: sim/operations/photonic_mac.py, sim/noise.py.
 //
 //     u[k, n] = sum_{i in tile k} weight[n, i] * x[i] + pedestal[k, n]                      >= 0
 //     v       = max(u + round_shift(relative * u * g0 + shot * floor(sqrt(u)) * g1 + thermal * g2, noise_shift), 0)

@@ -1,4 +1,4 @@
-// Fully connected layer on spike trains, with requantisation: sim/spiking_linear.py.
+// Fully connected layer on spike trains, with requantisation: sim/operations/spiking_linear.py.
 //
 //     S[t, n] = sum_i weight[n, i] * z[t, i],    acc[n] = sum_t decode[t] * S[t, n],    y = requantize(acc)
 //

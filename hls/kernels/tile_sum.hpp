@@ -1,4 +1,4 @@
-// Sum over the tiles of a photonic array, requantised: sim/tile_sum.py.
+// Sum over the tiles of a photonic array, requantised: sim/operations/tile_sum.py.
 //
 //     acc[t, n] = sum_k code[t, k, n] << step,    y = requantize(acc)
 //

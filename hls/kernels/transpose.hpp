@@ -1,4 +1,4 @@
-// Swap tokens and channels: sim/transpose.py.
+// Swap tokens and channels: sim/operations/transpose.py.
 //
 //     y[c, t] = x[t, c]
 //

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 _IDX_UNSIGNED_BYTE = 8
 Labelled = tuple[np.ndarray, np.ndarray]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.files import cifar, debian_folder, idx
-from sim.errors import BittrueError
+from bittrue.models.data.files import cifar, debian_folder, idx
+from bittrue.sim.errors import BittrueError
 
 VALIDATION = 2000
 CODE_LOW, CODE_HIGH = -128, 127

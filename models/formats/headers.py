@@ -23,17 +23,17 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.add import Add
-from sim.affine import Affine
-from sim.contract import INT8, Format
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import Operation, TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
-from sim.transpose import Transpose
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 PARAMETERS = "quant_params.h"
 TABLES = "lerp_psa_params.h"

@@ -4,7 +4,7 @@ neurons      the published set of the function, or a named one; for ReLU and K s
 calibration  where the function is homogeneous (ReLU), each layer's neurons are scaled so that a percentile of the
              values that the float network shows them is the end of the valid range; the percentile is chosen on the
              validation split. Other sets take values as they are, in steps of 2^-F.
-the rest     of a ResMLP is that of post-training quantisation (`models.quantize`); an MLP has nothing else
+the rest     of a ResMLP is that of post-training quantisation (`models.int8.quantize`); an MLP has nothing else
 
 Values outside the valid range are clipped and counted; with `strict` they are an error.
 """
@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.activations import ACTIVATIONS, name_of
-from models.data import Data, Split
-from models.fs_integer import FsMlp, FsResMLP, IntegerFsNeuron, Neurons
-from models.fs_sets import PUBLISHED, NeuronSet, find, shipped
-from models.integer import IntegerLinear, IntegerResMLP
-from models.mlp import Mlp
-from models.quantize import SMALLEST, STRIDE, affine_of, post_training, refuse_foreign
-from models.resmlp import ResMLP
-from models.settings import Convert, Quantize, Sweep
-from models.train import EVALUATION_BATCH, accuracy
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Data, Split
+from bittrue.models.fs.integer import FsMlp, FsResMLP, IntegerFsNeuron, Neurons
+from bittrue.models.fs.sets import PUBLISHED, NeuronSet, find, shipped
+from bittrue.models.int8.quantize import SMALLEST, STRIDE, affine_of, post_training, refuse_foreign
+from bittrue.models.layers.activations import ACTIVATIONS, name_of
+from bittrue.models.layers.integer import IntegerLinear, IntegerResMLP
+from bittrue.models.networks.mlp import Mlp
+from bittrue.models.networks.resmlp import ResMLP
+from bittrue.models.settings import Convert, Quantize, Sweep
+from bittrue.models.training.loop import EVALUATION_BATCH, accuracy
+from bittrue.sim.errors import BittrueError
 
 FsNetwork = FsMlp | FsResMLP
 #: The end of the valid range of a ReLU set that is made for K steps; as in the published one.

@@ -1,7 +1,7 @@
 """Fitting a neuron set to a function: annealing from many starts, with the best d of every candidate known exactly.
 
 The error of a candidate (h, T) with its least-squares d is computed on the whole grid from its pieces
-(`models.fs_search`), some 10 microseconds whatever the number of points, so that millions of candidates are tried.
+(`models.fs.search`), some 10 microseconds whatever the number of points, so that millions of candidates are tried.
 Restarts are rows of one array; after every round only the best go on. With `bits`, h and T move on the grid of their
 fixed-point format and d is rounded in the loop: the error that decides is that of the quantised neuron.
 """
@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from models import fs_kernels, fs_search
-from models.fs_sets import MAX_STEPS, NeuronSet
-from models.fs_target import Target, importance
-from sim.errors import BittrueError
+from bittrue.models.fs import kernels as fs_kernels
+from bittrue.models.fs import search as fs_search
+from bittrue.models.fs.sets import MAX_STEPS, NeuronSet
+from bittrue.models.fs.target import Target, importance
+from bittrue.sim.errors import BittrueError
 
 #: Candidates of every restart between two reports of progress.
 CHUNK = 500
@@ -55,7 +56,7 @@ class Settings:
     steps:      K
     low, high:  the interval of the fit, and the valid range of the result
     bits:       Q, signed codes of h, d and T, each on a power-of-two grid of its own; None: float32
-    importance: (mean, sigma) of the inputs that matter, see `models.fs_target.importance`; None: uniform
+    importance: (mean, sigma) of the inputs that matter, see `models.fs.target.importance`; None: uniform
     spike_cost: what is minimised is MSE (1 + spike_cost * spikes per value); 0 fits the function alone. Spikes are what
                 the hardware spends energy on, and many sets have nearly the same error
     restarts, tries: starts, and candidates of each in the first round

@@ -10,7 +10,7 @@ neurons gives the membrane's value v in whole steps of the neuron's unit; its re
 With thresholds and resets 2^(K-1) .. 2, 1 the offset makes an unbiased quantiser of ReLU of a neuron that rounds
 down; with rounding `published` v is rounded up instead and has no offset, as that of the float neuron.
 
-Networks are made and filled by `models.fs_convert.convert`, or read by `models.storage.load`.
+Networks are made and filled by `models.fs.convert.convert`, or read by `models.training.storage.load`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.activations import activation
-from models.fs_sets import IntegerSet, NeuronSet
-from models.integer import (
+from bittrue.models.fs.sets import IntegerSet, NeuronSet
+from bittrue.models.layers.activations import activation
+from bittrue.models.layers.integer import (
     INPUT_BITS,
     IntegerAdd,
     IntegerAffine,
@@ -33,11 +33,11 @@ from models.integer import (
     IntegerResMLP,
     Step,
 )
-from models.mlp import flat_codes
-from models.settings import Convert, Network, Perceptron, Quantize
-from sim.contract import Format
-from sim.encode import Encode
-from sim.operation import TensorType
+from bittrue.models.networks.mlp import flat_codes
+from bittrue.models.settings import Convert, Network, Perceptron, Quantize
+from bittrue.sim.contract import Format
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.encode import Encode
 
 #: Width of logits.
 LOGIT_BITS = 8

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.fs_sets import NeuronSet
-from sim.kernels_jit import jit
+from bittrue.models.fs.sets import NeuronSet
+from bittrue.sim.kernels.jit import jit
 
 #: Points of the uniform grid on which the error of a set is measured.
 GRID_POINTS = 100_000

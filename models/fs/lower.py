@@ -1,13 +1,13 @@
-"""Spiking layers to `sim` operations: importing this module teaches `models.lower` about them."""
+"""Spiking layers to `sim` operations: importing this module teaches `models.graph.lower` about them."""
 
 from __future__ import annotations
 
-from models.fs_integer import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear
-from models.lower import Lowering, emit, linear_requantize, whole
-from sim.contract import Format
-from sim.encode import Encode
-from sim.fs_neuron import FsNeuron
-from sim.spiking_linear import SpikingLinear
+from bittrue.models.fs.integer import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear
+from bittrue.models.graph.lower import Lowering, emit, linear_requantize, whole
+from bittrue.sim.contract import Format
+from bittrue.sim.operations.encode import Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 
 @emit.register

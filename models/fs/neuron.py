@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.fs_sets import IntegerSet, NeuronSet
-from sim.errors import BittrueError
-from sim.fs_neuron import FsNeuron as FsNeuronOperation
-from sim.operation import TensorType
+from bittrue.models.fs.sets import IntegerSet, NeuronSet
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.fs_neuron import FsNeuron as FsNeuronOperation
 
 
 class Spike(torch.autograd.Function):
@@ -38,7 +38,7 @@ class Spike(torch.autograd.Function):
 
 
 class FsNeuron(nn.Module):
-    """`y = sum_t d[t] z[t]` over the K steps of a neuron set (`models.fs_sets`); same shape as its input, float32.
+    """`y = sum_t d[t] z[t]` over the K steps of a neuron set (`models.fs.sets`); same shape as its input, float32.
 
     Every step is a comparison and two additions in float32, in the order of the definition, so the result equals the
     integer neuron's bit for bit where the parameters and inputs are multiples of one power of two and no value leaves

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernels_jit import jit
+from bittrue.sim.kernels.jit import jit
 
 #: Most pieces of a candidate; one with more is refused (its error is infinite).
 MAX_PIECES = 2048

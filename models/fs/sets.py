@@ -5,7 +5,7 @@
 
 A set is K float32 values each of h (what a spike takes from the membrane), d (what it is worth to the reader) and T
 (the threshold), with the interval of inputs that they were made for. The dynamics have no unit of their own: a layer
-whose values are larger than the set's interval scales them (`models.fs_neuron.FsActivation`).
+whose values are larger than the set's interval scales them (`models.fs.neuron.FsActivation`).
 Source: Stoeckl and Maass, "Optimized spiking neurons can classify images with high accuracy through temporal coding
 with two spikes", 2021 (arXiv 2002.00860).
 """
@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.errors import BittrueError
-from sim.operation import freeze
-from sim.storage import write_whole
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import freeze
+from bittrue.sim.storage import write_whole
 
 FORMAT, VERSION = "bittrue neuron set", 1
 #: Most steps of a neuron: a spike word is an integer of 32 bits.
@@ -39,7 +39,8 @@ SHIPPED = Path(__file__).parent / "neurons"
 
 @dataclass(frozen=True, eq=False)
 class IntegerSet:
-    """A neuron set in fixed point: what `sim.fs_neuron.FsNeuron` and `sim.spiking_linear.SpikingLinear` take.
+    """A neuron set in fixed point: what `sim.operations.fs_neuron.FsNeuron` and
+    `sim.operations.spiking_linear.SpikingLinear` take.
 
     threshold, reset: int64 `[K]`, in units of `unit`, which is also the unit of the input codes
     decode:           int64 `[K]`, in units of `decode_unit`

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 Function = Callable[[np.ndarray], np.ndarray]
 

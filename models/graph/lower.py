@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from models.integer import (
+from bittrue.models.layers.integer import (
     IntegerAdd,
     IntegerAffine,
     IntegerInput,
@@ -30,17 +30,17 @@ from models.integer import (
     IntegerTokenLinear,
     Step,
 )
-from sim.add import Add
-from sim.affine import Affine
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import Operation, TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
-from sim.transpose import Transpose
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 INPUT = "x"
 

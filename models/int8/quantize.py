@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data import Data
-from models.integer import IntegerAffine, IntegerLinear, IntegerResMLP, Step
-from models.resmlp import ResMLP
-from models.settings import Quantize
-from models.train import accuracy
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Data
+from bittrue.models.layers.integer import IntegerAffine, IntegerLinear, IntegerResMLP, Step
+from bittrue.models.networks.resmlp import ResMLP
+from bittrue.models.settings import Quantize
+from bittrue.models.training.loop import accuracy
+from bittrue.sim.errors import BittrueError
 
 #: Of the calibration images' activations, one in so many is looked at.
 STRIDE = 7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU, "sigmoid": nn.Sigmoid, "gelu": nn.GELU}
 

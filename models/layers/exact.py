@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import fused
+from bittrue.models.layers import fused
 
 #: 2^0 .. 2^47, exact: torch's own powers may be off by a bit.
 POWERS = torch.tensor([float(1 << k) for k in range(48)])

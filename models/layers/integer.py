@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from models.data import encode
-from models.exact import POWERS, interpolate_codes, requantize, round_through
-from models.resmlp import INPUT_SCALE
-from models.settings import Network, Quantize
+from bittrue.models.data.sets import encode
+from bittrue.models.layers.exact import POWERS, interpolate_codes, requantize, round_through
+from bittrue.models.networks.resmlp import INPUT_SCALE
+from bittrue.models.settings import Network, Quantize
 
 #: Whole numbers up to this magnitude are exact in float32.
 EXACT = 1 << 24
@@ -306,8 +306,8 @@ class IntegerBlock(nn.Module):
 class IntegerResMLP(nn.Module):
     """A ResMLP whose forward is exact: codes `[B, tokens, features]` in, logit codes `[B, classes]` in float32 out.
 
-    Made and filled by `models.quantize.post_training`, or read by `models.storage.load`. Multiply a result by
-    `scale` for logits in real units.
+    Made and filled by `models.int8.quantize.post_training`, or read by `models.training.storage.load`. Multiply a
+    result by `scale` for logits in real units.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import fused
+from bittrue.models.layers import fused
 
 
 class Psa(nn.Module):

@@ -1,7 +1,7 @@
 """Activations that light can carry: transfer functions of photonic devices, and a bounded ReLU.
 
 Each is non-negative and has `bound`, the largest value it takes: the compensation of the next layer rests on it
-(`models.photonic_transform`).
+(`models.light.transform`).
 
 Sources. Sigmoid: the all-optical neuron of Mourgias-Alexandris et al., Optics Express 27 (2019), an SOA in a
 Mach-Zehnder interferometer. Sinusoid: the power transfer of a Mach-Zehnder modulator, Passalis et al., IEEE TETCI
@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 
 class PhotonicSigmoid(nn.Module):

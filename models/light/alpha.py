@@ -3,8 +3,8 @@
 A ReLU has no bound, so a non-negative network needs another upper bound for the inputs of its layers: alpha. It was
 published as a constant, 14 for small networks and up to 100 for deep ones; calibrated, it is a percentile of the
 layer's inputs on training images. Every alpha is brought to the same array, without training on it: the price of light
-and of an exact converter comes from `models.photonic_light`, the signal over what the real converter adds from
-`models.photonic_measure`, for a window from darkness to full scale and for one around the pedestal. That signal is
+and of an exact converter comes from `models.light.price`, the signal over what the real converter adds from
+`models.light.measure`, for a window from darkness to full scale and for one around the pedestal. That signal is
 the layer's own input codes; that their step grows with alpha is seen in the accuracy, and in `Price.fine_input_bits`.
 
 Source of the published alphas: the code published with Kirtas et al., arXiv 2310.01084.
@@ -15,17 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from models import photonic_lower  # noqa: F401  (teaches `models.lower` the photonic layers)
-from models.data import Data, Split
-from models.lower import lower
-from models.photonic_convert import convert
-from models.photonic_light import Price, prices
-from models.photonic_measure import Conversion, conversions
-from models.photonic_net import SimpleMLP
-from models.photonic_settings import Array, Calibrate
-from models.photonic_transform import transform
-from models.train import accuracy
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Data, Split
+from bittrue.models.graph.lower import lower
+from bittrue.models.light import lower as photonic_lower  # noqa: F401  (teaches `models.graph.lower` the photonic layers)
+from bittrue.models.light.convert import convert
+from bittrue.models.light.measure import Conversion, conversions
+from bittrue.models.light.network import SimpleMLP
+from bittrue.models.light.price import Price, prices
+from bittrue.models.light.settings import Array, Calibrate
+from bittrue.models.light.transform import transform
+from bittrue.models.training.loop import accuracy
+from bittrue.sim.errors import BittrueError
 
 #: Published alphas of ReLU networks, and what they were published for.
 PUBLISHED = {14.0: "small networks", 25.0: "AlexNet, ResNet-18", 100.0: "VGG-16, ResNet-50"}

@@ -7,7 +7,7 @@ A layer z = W x + b whose inputs are codes q of 0..Q, in steps s_x, and whose re
     u[k, n]             sum over tile k of  plus q + minus (Q - q)                                            >= 0
     code[k, n]          clamp(round_shift(max(u + noise, 0) - offset[k, n], shift), 0, 2^adc - 1)
 
-What follows the converter is in `models.photonic_integer`. Parameters stay real and each forward rounds them; gradients
+What follows the converter is in `models.light.integer`. Parameters stay real and each forward rounds them; gradients
 pass rounding and noise as if they were not there and stop where a code was clipped.
 
 Noise is that of `sim.noise`, word for word: its words belong to (seed, layer, tile, output, image). In evaluation image
@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.exact import POWERS, round_through
-from models.integer import EXACT, IntegerLayer, Step
-from models.photonic_settings import Array
-from sim.errors import BittrueError
-from sim.kernels_noise import add_noise
-from sim.noise import DEVIATION, Noise, encrypt, gaussian
+from bittrue.models.layers.exact import POWERS, round_through
+from bittrue.models.layers.integer import EXACT, IntegerLayer, Step
+from bittrue.models.light.settings import Array
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.noise import add_noise
+from bittrue.sim.noise import DEVIATION, Noise, encrypt, gaussian
 
 #: Largest shift that scales the weights of an output.
 MAX_SHIFT = 24

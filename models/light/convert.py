@@ -1,7 +1,7 @@
 """From a trained non-negative network to an integer one of photonic arrays: scales, windows of the converters.
 
 scales    inputs and activations: alpha over the highest DAC code; results: the range in which the activation changes
-          (`models.photonic_integer.operating_range`); logits: their largest magnitude on training images, and that of
+          (`models.light.integer.operating_range`); logits: their largest magnitude on training images, and that of
           their biases
 windows   layer after layer on training images that pass through the layers before it, with their windows: the centre
           is the middle between the `window_percentile` and its mirror of each tile's and output's light, the step the
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.data import Data
-from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
-from models.photonic_array import IntegerPhotonicArray
-from models.photonic_integer import IntegerPhotonicMLP
-from models.photonic_layers import NonNegativeLinear
-from models.photonic_settings import Array
-from models.photonic_transform import NonNegativeNetwork
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Data
+from bittrue.models.light.activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
+from bittrue.models.light.array import IntegerPhotonicArray
+from bittrue.models.light.integer import IntegerPhotonicMLP
+from bittrue.models.light.layers import NonNegativeLinear
+from bittrue.models.light.settings import Array
+from bittrue.models.light.transform import NonNegativeNetwork
+from bittrue.sim.errors import BittrueError
 
 _NAMES = {
     PhotonicSigmoid: "sigmoid",

@@ -1,13 +1,13 @@
 """Photonic networks in integers, in torch: arrays, sums over their tiles, activation tables; gradients through them.
 
-Behind the array of `models.photonic_array`, whose names these are, a layer ends digitally:
+Behind the array of `models.light.array`, whose names these are, a layer ends digitally:
 
     acc[n]   sum_k (code << shift) + sum_k (offset - pedestal) + round((b - z0) / s_y 2^(e + f))
     y[n]     clamp(round_shift(acc, e + f))                       stands for z = z0 + y s_y
 
 pedestal = Q sum minus is the light of dark inputs, as the controller measures it.
 
-Networks are made and filled by `models.photonic_convert.convert`, or read by `models.storage.load`.
+Networks are made and filled by `models.light.convert.convert`, or read by `models.training.storage.load`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.exact import requantize, round_through
-from models.integer import IntegerInput, IntegerLayer, Step
-from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid
-from models.photonic_array import IntegerPhotonicArray, powers
-from models.photonic_net import TOP, grey, light_codes
-from models.photonic_settings import Array, ArrayNoise
-from sim.errors import BittrueError
+from bittrue.models.layers.exact import requantize, round_through
+from bittrue.models.layers.integer import IntegerInput, IntegerLayer, Step
+from bittrue.models.light.activations import PhotonicSigmoid, PhotonicSinusoid
+from bittrue.models.light.array import IntegerPhotonicArray, powers
+from bittrue.models.light.network import TOP, grey, light_codes
+from bittrue.models.light.settings import Array, ArrayNoise
+from bittrue.sim.errors import BittrueError
 
 #: Functions between the layers; a ReLU is bounded by the next layer's alpha.
 FUNCTIONS: dict[str, type[nn.Module]] = {
@@ -145,7 +145,7 @@ class IntegerPhotonicMLP(nn.Module):
     functions   name of the activation behind each layer but the last (`FUNCTIONS`)
     alphas      upper bound of the input of each layer; the first is 1
 
-    `forward` takes the index of the batch's first image too (`models.train`), which noise depends on.
+    `forward` takes the index of the batch's first image too (`models.training.loop`), which noise depends on.
     """
 
     def __init__(

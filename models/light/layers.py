@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,17 @@
-"""Photonic layers to `sim` operations: importing this module teaches `models.lower` about them."""
+"""Photonic layers to `sim` operations: importing this module teaches `models.graph.lower` about them."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from models.lower import Lowering, emit, whole
-from models.photonic_array import IntegerPhotonicArray
-from models.photonic_integer import IntegerPhotonicTable, IntegerTileSum
-from sim.contract import Format
-from sim.lerp import Lerp
-from sim.photonic_mac import PhotonicMac
-from sim.requantize import Requantize
-from sim.tile_sum import TileSum
+from bittrue.models.graph.lower import Lowering, emit, whole
+from bittrue.models.light.array import IntegerPhotonicArray
+from bittrue.models.light.integer import IntegerPhotonicTable, IntegerTileSum
+from bittrue.sim.contract import Format
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.requantize import Requantize
 
 
 @emit.register

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.lower import INPUT
-from models.photonic_integer import IntegerPhotonicMLP
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.models.graph.lower import INPUT
+from bittrue.models.light.integer import IntegerPhotonicMLP
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 #: Images traced together.
 BLOCK = 250

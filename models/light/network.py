@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from models.network import ImageNetwork
-from models.photonic_activations import activation
-from models.photonic_settings import PhotonicPerceptron
-from sim.errors import BittrueError
+from bittrue.models.light.activations import activation
+from bittrue.models.light.settings import PhotonicPerceptron
+from bittrue.models.networks.base import ImageNetwork
+from bittrue.sim.errors import BittrueError
 
 #: The code of full light.
 TOP = 255

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 
 class NNSGD(Optimizer):

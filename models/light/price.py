@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from models.photonic_layers import NonNegative, integer_rails
-from models.photonic_net import TOP
-from models.photonic_transform import NonNegativeNetwork
-from sim.errors import BittrueError
+from bittrue.models.light.layers import NonNegative, integer_rails
+from bittrue.models.light.network import TOP
+from bittrue.models.light.transform import NonNegativeNetwork
+from bittrue.sim.errors import BittrueError
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from models.settings import Settings
-from sim.errors import BittrueError
+from bittrue.models.settings import Settings
+from bittrue.sim.errors import BittrueError
 
 PhotonicActivation = Literal["sigmoid", "sinusoid", "relu"]
 Scenario = Literal["transform", "post", "scratch"]

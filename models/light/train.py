@@ -21,14 +21,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.data import Data, Split
-from models.photonic_net import SimpleMLP
-from models.photonic_optim import CSGD, NNSGD
-from models.photonic_settings import Calibrate, PhotonicPerceptron, PhotonicTrain, architecture, check_calibration
-from models.photonic_transform import NonNegativeNetwork, transform
-from models.precision import full_precision
-from models.train import Epoch, Progress, optimize, predict
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Data, Split
+from bittrue.models.light.network import SimpleMLP
+from bittrue.models.light.optim import CSGD, NNSGD
+from bittrue.models.light.settings import (
+    Calibrate,
+    PhotonicPerceptron,
+    PhotonicTrain,
+    architecture,
+    check_calibration,
+)
+from bittrue.models.light.transform import NonNegativeNetwork, transform
+from bittrue.models.training.loop import Epoch, Progress, optimize, predict
+from bittrue.models.training.precision import full_precision
+from bittrue.sim.errors import BittrueError
 
 Report = Callable[[Progress], None]
 
@@ -170,7 +176,7 @@ def descend(
     progress: Report | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Epoch, ...]:
-    """`models.train.optimize` as published: constant rates, and the last batch of an epoch may be smaller."""
+    """`models.training.loop.optimize` as published: constant rates, and the last batch of an epoch may be smaller."""
     return optimize(
         model,
         data,

@@ -1,10 +1,10 @@
-"""From a trained network to its non-negative isomorphic: every linear layer by the rule of `models.photonic_layers`.
+"""From a trained network to its non-negative isomorphic: every linear layer by the rule of `models.light.layers`.
 
 1. The normalisation of the inputs is folded into the first layer, W' = W / sigma, b' = b - sum W mu / sigma, so that
    its inputs are pixels in [0, 1], which is light, and its alpha is 1.
 2. Batch normalisation is folded, W' = gamma / sqrt(var + eps) W, b' = beta + gamma (b - mu) / sqrt(var + eps).
 3. Each further layer takes its alpha from the activation in front of it, from a percentile of its inputs on data, or
-   from a constant (`models.photonic_settings.Calibrate`). A layer clips what exceeds its alpha and counts it, so a
+   from a constant (`models.light.settings.Calibrate`). A layer clips what exceeds its alpha and counts it, so a
    ReLU in front of a layer is, together with it, the bounded ReLU min(max(x, 0), alpha).
 
 The transformed network computes in float64 unless it is converted.
@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.mlp import Mlp
-from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
-from models.photonic_layers import NonNegative, NonNegativeConv2d, NonNegativeLinear
-from models.photonic_net import TOP, SimpleMLP, grey, light_codes
-from models.photonic_settings import Calibrate
-from sim.errors import BittrueError
+from bittrue.models.light.activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
+from bittrue.models.light.layers import NonNegative, NonNegativeConv2d, NonNegativeLinear
+from bittrue.models.light.network import TOP, SimpleMLP, grey, light_codes
+from bittrue.models.light.settings import Calibrate
+from bittrue.models.networks.mlp import Mlp
+from bittrue.sim.errors import BittrueError
 
 #: Modules without parameters that a non-negative network may have, and what describes each.
 _PLAIN: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {

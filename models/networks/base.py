@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from models.data import Data
-from models.settings import Settings
+from bittrue.models.data.sets import Data
+from bittrue.models.settings import Settings
 
 
 class ImageNetwork(nn.Module):

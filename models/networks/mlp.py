@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from models.activations import activation
-from models.data import encode
-from models.network import ImageNetwork
-from models.resmlp import INPUT_SCALE
-from models.settings import Perceptron
+from bittrue.models.data.sets import encode
+from bittrue.models.layers.activations import activation
+from bittrue.models.networks.base import ImageNetwork
+from bittrue.models.networks.resmlp import INPUT_SCALE
+from bittrue.models.settings import Perceptron
 
 
 class Mlp(ImageNetwork):
@@ -52,5 +52,5 @@ class Mlp(ImageNetwork):
 
 
 def flat_codes(images: np.ndarray, gain: int) -> np.ndarray:
-    """Images `[n, h, w, channels]` as codes int8 `[n, h * w * channels]` (`models.data.encode`)."""
+    """Images `[n, h, w, channels]` as codes int8 `[n, h * w * channels]` (`models.data.sets.encode`)."""
     return encode(images, 1, gain).reshape(len(images), -1)

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.activations import activation
-from models.data import encode
-from models.network import ImageNetwork
-from models.psa import LerpPsa, Psa
-from models.settings import Network
-from sim.errors import BittrueError
+from bittrue.models.data.sets import encode
+from bittrue.models.layers.activations import activation
+from bittrue.models.layers.psa import LerpPsa, Psa
+from bittrue.models.networks.base import ImageNetwork
+from bittrue.models.settings import Network
+from bittrue.sim.errors import BittrueError
 
 #: Real value of one step of an input code.
 INPUT_SCALE = 1 / 128

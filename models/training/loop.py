@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models import storage
-from models.data import Data, Split
-from models.precision import flushed_denormals, full_precision
-from models.settings import Settings, Train
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Data, Split
+from bittrue.models.settings import Settings, Train
+from bittrue.models.training import storage
+from bittrue.models.training.precision import flushed_denormals, full_precision
+from bittrue.sim.errors import BittrueError
 
 #: Images evaluated together.
 EVALUATION_BATCH = 500

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.data import Data
-from models.integer import Step
-from models.settings import Qat
-from models.train import Epoch, Progress, cosine, optimize
+from bittrue.models.data.sets import Data
+from bittrue.models.layers.integer import Step
+from bittrue.models.settings import Qat
+from bittrue.models.training.loop import Epoch, Progress, cosine, optimize
 
 
 def fit(
@@ -27,7 +27,7 @@ def fit(
     """Train a network of integer layers in place: cross entropy of its logits times their `scale`.
 
     Scales stay as they were set unless `settings.learn_scales`; fixed ones, as the input's, always do. See
-    `models.train.optimize`.
+    `models.training.loop.optimize`.
     """
     every = [m for m in model.modules() if isinstance(m, Step)]
     steps = [step.log for step in every if not step.fixed]

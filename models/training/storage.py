@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sim.errors import BittrueError
-from sim.storage import write_whole
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.storage import write_whole
 
 VERSION = 1
 

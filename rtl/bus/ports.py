@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.operation import TensorType
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
 
 
 @dataclass(frozen=True)

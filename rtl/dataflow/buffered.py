@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Module, Signal
 
-from rtl.stage import Outlet, Stage, Structure, advance, counting
+from bittrue.rtl.dataflow.stage import Outlet, Stage, Structure, advance, counting
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Control:
 
 
 class BufferedStage(Stage):
-    """A stage that holds `timing.blocks` blocks of input; see `rtl.stage` for the protocol."""
+    """A stage that holds `timing.blocks` blocks of input; see `rtl.dataflow.stage` for the protocol."""
 
     def structure(self) -> Structure:
         t, built = self.timing, super().structure()

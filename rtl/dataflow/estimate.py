@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rtl.pipeline import Network
-from rtl.stage import Structure
+from bittrue.rtl.dataflow.pipeline import Network
+from bittrue.rtl.dataflow.stage import Structure
 
 
 @dataclass(frozen=True)

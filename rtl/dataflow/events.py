@@ -6,10 +6,8 @@ import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from rtl.accumulate import Accumulators
-from rtl.folding import Folding, check_folding, divisors
-from rtl.requantize import RequantizePipe
-from rtl.stage import (
+from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
+from bittrue.rtl.dataflow.stage import (
     Outlet,
     Stage,
     Storage,
@@ -23,9 +21,11 @@ from rtl.stage import (
     shape_of,
     valid_chain,
 )
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.spiking_linear import SpikingLinear
+from bittrue.rtl.parts.accumulate import Accumulators
+from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 #: Most spikes of a beat that the search for the next event looks at in a cycle, for 100 MHz.
 WIDEST = 32

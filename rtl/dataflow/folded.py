@@ -6,11 +6,24 @@ import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from rtl.buffered import BufferedStage, Control
-from rtl.folding import Folding, check_folding, divisors, fold_matrix, matrix_foldings
-from rtl.stage import Storage, Structure, counting, register, shape_of, valid_chain
-from sim.contract import Format, Range
-from sim.errors import BittrueError
+from bittrue.rtl.dataflow.buffered import BufferedStage, Control
+from bittrue.rtl.dataflow.folding import (
+    Folding,
+    check_folding,
+    divisors,
+    fold_matrix,
+    matrix_foldings,
+)
+from bittrue.rtl.dataflow.stage import (
+    Storage,
+    Structure,
+    counting,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
 
 
 class Products:

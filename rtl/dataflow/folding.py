@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rtl.stage import PARALLEL
-from sim.errors import BittrueError
+from bittrue.rtl.dataflow.stage import PARALLEL
+from bittrue.sim.errors import BittrueError
 
 
 @dataclass(frozen=True)

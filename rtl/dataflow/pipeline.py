@@ -11,14 +11,14 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.folding import Folding
-from rtl.plumbing import Fifo, Fork, Narrow, Widen
-from rtl.schedule import Flow, simulate
-from rtl.stage import Stage, beat, realisation
-from sim.errors import BittrueError
-from sim.naming import identifier
-from sim.operation import Operation, TensorType
-from sim.program import BLOCK, Program
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plumbing import Fifo, Fork, Narrow, Widen
+from bittrue.rtl.dataflow.schedule import Flow, simulate
+from bittrue.rtl.dataflow.stage import Stage, beat, realisation
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.naming import identifier
+from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.program import BLOCK, Program
 
 
 @dataclass
@@ -164,8 +164,8 @@ class Network:
     ) -> Flow:
         """The cycles of `frames` frames.
 
-        `entries` tries other FIFO depths (0 takes the FIFO out); `goal` as in `rtl.schedule.simulate`; `work` is what
-        the method of that name gives, else every block takes the most cycles that it can.
+        `entries` tries other FIFO depths (0 takes the FIFO out); `goal` as in `rtl.dataflow.schedule.simulate`; `work`
+        is what the method of that name gives, else every block takes the most cycles that it can.
         """
         entries = entries or {}
         gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}

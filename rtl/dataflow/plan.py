@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from rtl.estimate import DEVICES, Area, estimate
-from rtl.folding import Folding, divisors
-from rtl.pipeline import Network
-from rtl.ports import StreamPort
-from rtl.schedule import Flow
-from rtl.stage import PARALLEL, REALISATIONS, realisation
-from sim.errors import BittrueError
-from sim.naming import slave_prefixes
-from sim.operation import TensorType
-from sim.program import Program
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
+from bittrue.rtl.dataflow.folding import Folding, divisors
+from bittrue.rtl.dataflow.pipeline import Network
+from bittrue.rtl.dataflow.schedule import Flow
+from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, realisation
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.naming import slave_prefixes
+from bittrue.sim.operation import TensorType
+from bittrue.sim.program import Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +242,7 @@ def plan(
     """Balance every stage to one interval and size the FIFOs.
 
     interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
-    device     instead: the smallest interval whose estimated area fits the device (see `rtl.estimate.DEVICES`)
+    device     instead: the smallest interval whose estimated area fits the device (see `rtl.dataflow.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
     architecture  which one, for all that have it or by node (a spiking layer: parallel or events)
     activity   by node, the share of ones in the spikes it reads (see the function `activity`): an event-driven stage

@@ -6,9 +6,19 @@ from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.buffered import BufferedStage
-from rtl.stage import Stage, Storage, Structure, Timing, beat, counting, enough_credits, register, valid_chain
-from sim.contract import Format
+from bittrue.rtl.dataflow.buffered import BufferedStage
+from bittrue.rtl.dataflow.stage import (
+    Stage,
+    Storage,
+    Structure,
+    Timing,
+    beat,
+    counting,
+    enough_credits,
+    register,
+    valid_chain,
+)
+from bittrue.sim.contract import Format
 
 
 class Fifo(BufferedStage):

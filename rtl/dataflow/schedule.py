@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from rtl.stage import Timing
+from bittrue.rtl.dataflow.stage import Timing
 
 #: Cycles after which a schedule is given up.
 LIMIT = 1 << 28

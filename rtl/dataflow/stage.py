@@ -11,7 +11,7 @@ A stage is one of two kinds, described by a `Timing`:
 
 Nothing in the pipeline ever stops: a beat is let in only when a credit says that its result will find room in the
 output FIFO. So no enable fans out, `ready` and `valid` come from registers, and both kinds are modelled to the cycle
-by `rtl.schedule`.
+by `rtl.dataflow.schedule`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.operation import Operation
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ class Storage:
 
 @dataclass
 class Structure:
-    """What a stage is built of, counted from the same numbers its hardware is made from; `rtl.estimate` prices it.
+    """What a stage is built of, counted from the same numbers its hardware is made from; `rtl.dataflow.estimate`
+    prices it.
 
     adder_bits, adders   bits and number of adders
     select_bits          bits of multiplexers and clamps
@@ -335,6 +336,9 @@ class Stage(wiring.Component):
 #: (Operation type, architecture) -> the class that makes its stage: `make(operation, lanes=..., **folding)`.
 REALISATIONS: dict[tuple[type[Operation], str], Callable[..., Stage]] = {}
 
+#: The package of the stages.
+STAGES = "bittrue.rtl.dataflow.stages"
+
 #: The architecture of an operation that has only one, and the first choice of one that has several.
 PARALLEL = "parallel"
 
@@ -355,14 +359,15 @@ def realisation(operation: Operation, architecture: str = PARALLEL) -> Callable[
     stem = kind.__module__.rpartition(".")[2]
     if (kind, PARALLEL) not in REALISATIONS:
         try:
-            importlib.import_module(f"rtl.{stem}")
+            importlib.import_module(f"{STAGES}.{stem}")
         except ModuleNotFoundError as error:
-            if error.name != f"rtl.{stem}":
+            if error.name != f"{STAGES}.{stem}":
                 raise
     known = [name for of, name in REALISATIONS if of is kind]
     if not known:
         raise BittrueError(
-            f"{kind.__name__.lower()} has no RTL component; write rtl/{stem}.py with @realises({kind.__name__})"
+            f"{kind.__name__.lower()} has no RTL component; "
+            f"write rtl/dataflow/stages/{stem}.py with @realises({kind.__name__})"
         )
     if architecture not in known:
         raise BittrueError(f"{stem} has no architecture {architecture!r}; choose one of {', '.join(known)}")

@@ -6,9 +6,19 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
-from rtl.requantize import RequantizePipe
-from rtl.stage import Stage, Structure, Timing, advance, counting, enough_credits, register, shape_of, valid_chain
-from sim.contract import Range
+from bittrue.rtl.dataflow.stage import (
+    Stage,
+    Structure,
+    Timing,
+    advance,
+    counting,
+    enough_credits,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.sim.contract import Range
 
 
 class SumStage(Stage):

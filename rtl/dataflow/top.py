@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 
-from rtl.pipeline import Pipeline
-from rtl.plan import Plan
-from rtl.ports import StreamPort
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.dataflow.pipeline import Pipeline
+from bittrue.rtl.dataflow.plan import Plan
 
 
 class AxisSignals:

@@ -8,11 +8,19 @@ from amaranth.hdl import Array, Module, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
-from rtl.buffered import BufferedStage, Control
-from rtl.folding import Folding, check_folding, divisors
-from rtl.stage import Structure, Timing, advance, counting, enough_credits, register, shape_of
-from sim.encode import SPIKE
-from sim.errors import BittrueError
+from bittrue.rtl.dataflow.buffered import BufferedStage, Control
+from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
+from bittrue.rtl.dataflow.stage import (
+    Structure,
+    Timing,
+    advance,
+    counting,
+    enough_credits,
+    register,
+    shape_of,
+)
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.encode import SPIKE
 
 
 @dataclass(frozen=True)

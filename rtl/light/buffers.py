@@ -6,8 +6,17 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.photonic_jobs import Jobs
-from rtl.stage import Outlet, Storage, beat, counting, enough_credits, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import (
+    Outlet,
+    Storage,
+    beat,
+    counting,
+    enough_credits,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.rtl.light.jobs import Jobs
 
 #: Cycles from the issue of a result to its being pushed: memory, register, choice of the lane.
 LEAVING = 3

@@ -6,30 +6,30 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from rtl.photonic_buffers import ImageBuffer, ResultBuffer
-from rtl.photonic_inputs import NEXT_JOB, SAME_JOB, Loader
-from rtl.photonic_jobs import Geometry, Jobs
-from rtl.photonic_ports import AxiLite, FrontEnd
-from rtl.photonic_registers import Errors, Registers
-from rtl.photonic_sequence import Sequence
-from rtl.photonic_sums import Sums
-from rtl.photonic_weights import OVERHEAD, Sender
-from rtl.stage import beat
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.rtl.dataflow.stage import beat
+from bittrue.rtl.light.buffers import ImageBuffer, ResultBuffer
+from bittrue.rtl.light.inputs import NEXT_JOB, SAME_JOB, Loader
+from bittrue.rtl.light.jobs import Geometry, Jobs
+from bittrue.rtl.light.ports import AxiLite, FrontEnd
+from bittrue.rtl.light.registers import Errors, Registers
+from bittrue.rtl.light.sequence import Sequence
+from bittrue.rtl.light.sums import Sums
+from bittrue.rtl.light.weights import OVERHEAD, Sender
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 
 class PhotonicController(wiring.Component):
     """Drives an array of `geometry` through the jobs of `program`, batch after batch.
 
-    program    a chain of PhotonicMac, TileSum and exact tables (`rtl.photonic_jobs`)
+    program    a chain of PhotonicMac, TileSum and exact tables (`rtl.light.jobs`)
     settling   cycles the array needs between new codes and the sample: the least value of the register SETTLING
     weights    "memory": stored in the controller; "stream": they come in over `weights_in`, once for every batch
     images     capacity of a batch
 
     images_in, results_out   streams: `lanes` codes a beat, one code a beat
-    registers                AXI4-Lite (`rtl.photonic_registers`)
-    front                    the array (`rtl.photonic_ports.FrontEnd`)
+    registers                AXI4-Lite (`rtl.light.registers`)
+    front                    the array (`rtl.light.ports.FrontEnd`)
 
     A batch: when the controller is idle, it takes all images that have arrived, as many as the register BATCH allows.
     The weights of a job are set once and used for every image of the batch; meanwhile those of the next job go out.

@@ -6,8 +6,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.photonic_jobs import Jobs
-from rtl.stage import Storage, counting, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import Storage, counting, register, shape_of, valid_chain
+from bittrue.rtl.light.jobs import Jobs
 
 #: Cycles from `apply` to `loaded`, beside one for every word of the rows: with the weights as they are, and with the
 #: next job of the same layer.
@@ -24,7 +24,7 @@ class Loader(wiring.Component):
     measuring         the job that is being measured: a layer is loaded once the one before is complete
     loaded            `input_data` holds the codes of the next measurement
     apply             strobe: they are in use from the next cycle on, in which `input_data` still holds
-    image, address    word of an image of the batch to be read (`rtl.photonic_buffers.ImageBuffer`): `word`
+    image, address    word of an image of the batch to be read (`rtl.light.buffers.ImageBuffer`): `word`
     write             a beat of activations: of image `result_image`, number `group` of its layer, into bank `bank`
     """
 

@@ -13,14 +13,14 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.operation import TensorType
-from sim.photonic_mac import PhotonicMac
-from sim.program import Node, Program
-from sim.requantize import Requantize
-from sim.tile_sum import TileSum
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.noise import GAUSSIAN, WORD, NoiseLanes, Numbers
-from rtl.photonic_jobs import Jobs
-from rtl.photonic_ports import INDEX_BITS
-from rtl.stage import counting, shape_of, valid_chain
-from sim.contract import Format
-from sim.noise import ROUNDS, Noise
+from bittrue.rtl.dataflow.stage import counting, shape_of, valid_chain
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.ports import INDEX_BITS
+from bittrue.rtl.parts.noise import GAUSSIAN, WORD, NoiseLanes, Numbers
+from bittrue.sim.contract import Format
+from bittrue.sim.noise import ROUNDS, Noise
 
 #: Adds nothing to a count.
 SILENT = Noise(0, 0, shift=0)

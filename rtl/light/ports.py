@@ -5,9 +5,9 @@ from __future__ import annotations
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.photonic_jobs import Jobs
-from rtl.stage import counting, shape_of
-from sim.contract import Format
+from bittrue.rtl.dataflow.stage import counting, shape_of
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.sim.contract import Format
 
 #: Bits of an image's index, of the settling time and of the converter's time limit, both in cycles.
 INDEX_BITS, SETTLING_BITS, TIMEOUT_BITS = 32, 16, 20

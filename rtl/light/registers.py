@@ -35,10 +35,10 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.photonic_jobs import Jobs
-from rtl.photonic_ports import INDEX_BITS, SETTLING_BITS, TIMEOUT_BITS, AxiLite
-from rtl.stage import Storage, register, shape_of
-from sim.errors import BittrueError
+from bittrue.rtl.dataflow.stage import Storage, register, shape_of
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.ports import INDEX_BITS, SETTLING_BITS, TIMEOUT_BITS, AxiLite
+from bittrue.sim.errors import BittrueError
 
 OKAY, SLVERR = 0, 2
 #: TIMEOUT after reset, in cycles: about 10 ms at 100 MHz.

@@ -8,10 +8,10 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.photonic_jobs import Jobs
-from rtl.photonic_ports import INDEX_BITS, SETTLING_BITS, TIMEOUT_BITS
-from rtl.photonic_sums import Sums
-from rtl.stage import Storage, counting, register
+from bittrue.rtl.dataflow.stage import Storage, counting, register
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.ports import INDEX_BITS, SETTLING_BITS, TIMEOUT_BITS
+from bittrue.rtl.light.sums import Sums
 
 
 class Sequence(wiring.Component):

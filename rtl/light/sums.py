@@ -9,10 +9,10 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.photonic_jobs import Jobs
-from rtl.requantize import RequantizePipe, channel_constants
-from rtl.stage import Storage, counting, register, shape_of, valid_chain
-from sim.contract import Format, Range
+from bittrue.rtl.dataflow.stage import Storage, counting, register, shape_of, valid_chain
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants
+from bittrue.sim.contract import Format, Range
 
 
 @dataclass(frozen=True)

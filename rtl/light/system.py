@@ -5,16 +5,16 @@ from __future__ import annotations
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 from amaranth.lib.wiring import connect
 
-from rtl.photonic_controller import PhotonicController
-from rtl.photonic_jobs import Geometry
-from rtl.photonic_ports import padded
-from rtl.photonic_twin import PhotonicTwin
-from rtl.photonic_weights import stream_bytes
-from rtl.ports import StreamPort
-from rtl.top import AxisSignals
-from rtl.verilog import TOP, convert
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.dataflow.top import AxisSignals
+from bittrue.rtl.light.controller import PhotonicController
+from bittrue.rtl.light.jobs import Geometry
+from bittrue.rtl.light.ports import padded
+from bittrue.rtl.light.twin import PhotonicTwin
+from bittrue.rtl.light.weights import stream_bytes
+from bittrue.rtl.verilog import TOP, convert
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 #: The module inside `bittrue_top` when its registers are tied off.
 INNER = "photonic_system"
@@ -26,9 +26,9 @@ class PhotonicSystem(Elaboratable):
     aclk, aresetn     clock, and reset (active low, synchronous)
     s_axis, m_axis    images and results: `input`, `output`
     s_axi             AXI4-Lite registers
-    s_axis_weights    with weights="stream" only: the beats of `rtl.photonic_weights.stream_words` for every batch,
+    s_axis_weights    with weights="stream" only: the beats of `rtl.light.weights.stream_words` for every batch,
                       TLAST with the last of them
-    fe_*              with twin=False: the analogue front end (`rtl.photonic_ports.FrontEnd`)
+    fe_*              with twin=False: the analogue front end (`rtl.light.ports.FrontEnd`)
     """
 
     _MustUse__silence = True  # made to be looked at, too

@@ -9,13 +9,13 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
-from rtl.noise import NoiseLanes
-from rtl.photonic_jobs import Jobs
-from rtl.photonic_noise import TwinNoise
-from rtl.photonic_ports import FrontEnd
-from rtl.stage import advance, counting, register, shape_of, valid_chain
-from sim.contract import Range, check_bits
-from sim.errors import BittrueError
+from bittrue.rtl.dataflow.stage import advance, counting, register, shape_of, valid_chain
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.noise import TwinNoise
+from bittrue.rtl.light.ports import FrontEnd
+from bittrue.rtl.parts.noise import NoiseLanes
+from bittrue.sim.contract import Range, check_bits
+from bittrue.sim.errors import BittrueError
 
 #: Cycles from the last row read to the counts: memory, products, sums.
 COUNTING = 3
@@ -43,7 +43,7 @@ class Pass:
 
 
 class PhotonicTwin(wiring.Component):
-    """Counts what the array would measure, in integers: `sim.photonic_mac.PhotonicMac`, noise included.
+    """Counts what the array would measure, in integers: `sim.operations.photonic_mac.PhotonicMac`, noise included.
 
         u[n] = sum_i plus[n, i] q[i] + minus[n, i] (Q - q[i]),  code = clip(round_shift(max(u + n, 0) - offset, shift))
 

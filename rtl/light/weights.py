@@ -7,10 +7,19 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from rtl.photonic_jobs import Jobs
-from rtl.photonic_ports import weight_beat
-from rtl.stage import Outlet, Storage, advance, counting, enough_credits, register, shape_of, valid_chain
-from sim.errors import BittrueError
+from bittrue.rtl.dataflow.stage import (
+    Outlet,
+    Storage,
+    advance,
+    counting,
+    enough_credits,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.ports import weight_beat
+from bittrue.sim.errors import BittrueError
 
 #: Where the weights come from: a memory of the controller, or its stream `s_axis_weights`.
 SOURCES = ("memory", "stream")

@@ -6,10 +6,10 @@ import numpy as np
 from amaranth.hdl import Module, Mux, Value
 from amaranth.lib import data
 
-from rtl.stage import Structure, register, shape_of
-from rtl.state import state, structure
-from sim.contract import Range
-from sim.spiking_linear import SpikingLinear
+from bittrue.rtl.dataflow.stage import Structure, register, shape_of
+from bittrue.rtl.parts.state import state, structure
+from bittrue.sim.contract import Range
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 
 def running_ranges(operation: SpikingLinear, lanes: int) -> list[Range]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 
-from rtl.stage import Structure, advance, counting, register, shape_of
-from sim.contract import Range, round_shift
-from sim.noise import MEAN, ROUNDS, Noise, root
+from bittrue.rtl.dataflow.stage import Structure, advance, counting, register, shape_of
+from bittrue.sim.contract import Range, round_shift
+from bittrue.sim.noise import MEAN, ROUNDS, Noise, root
 
 #: A sum of four bytes less its mean.
 GAUSSIAN = Range(-MEAN, MEAN)

@@ -14,9 +14,9 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
-from rtl.stage import Storage, Structure, counting, register, shape_of
-from sim.contract import Format, Range
-from sim.requantize import Requantize
+from bittrue.rtl.dataflow.stage import Storage, Structure, counting, register, shape_of
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.requantize import Requantize
 
 
 def channel_constants(

@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
-from rtl.stage import Structure, register
+from bittrue.rtl.dataflow.stage import Structure, register
 
 #: From so many groups on, a group comes round late enough for the read and the write to have a cycle of their own.
 PIPELINED = 3

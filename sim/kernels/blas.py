@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.contract import Format
-from sim.kernels_epilogue import Epilogue
+from bittrue.sim.contract import Format
+from bittrue.sim.kernels.epilogue import Epilogue
 
 BLOCK_BYTES = 256 << 10  # the codes, or the sums, of a block as floats: both stay in the second-level cache
 TERMS = 64  # a float32 product over fewer terms than this is no faster than float64

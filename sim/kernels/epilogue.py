@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from sim.contract import Range
-from sim.kernels_jit import jit
-from sim.requantize import Requantize
+from bittrue.sim.contract import Range
+from bittrue.sim.kernels.jit import jit
+from bittrue.sim.requantize import Requantize
 
 NO_TABLE = np.zeros((1, 0), np.uint8)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernels_jit import jit
+from bittrue.sim.kernels.jit import jit
 
 
 @jit
@@ -37,7 +37,7 @@ def integrate(
     subtract: bool,
     out: np.ndarray,
 ) -> None:
-    """The equation of `sim.lif.Lif` on codes `[n, T, C]`, into `out`: spikes, or membranes where threshold is None."""
+    """The equation of `Lif` on codes `[n, T, C]`, into `out`: spikes, or membranes where threshold is None."""
     fires = threshold is not None
     threshold, reset = (threshold, reset) if fires else (keep, keep)
     _integrate(x, threshold, reset, keep, np.int64(shift), np.int64(guard), subtract, fires, out)

@@ -1,7 +1,7 @@
 """Fast exact executions on counts of light without noise: conversion to ADC codes, and their sum over the tiles.
 
 A block of rows goes through all tiles. With `vnni` and ADC codes of 8 bits the counts are converted in
-the registers (`sim.kernels_photonic_vnni`), else while they are in the first-level cache (`vnni`, `numba`) or in the
+the registers (`sim.kernels.light_vnni`), else while they are in the first-level cache (`vnni`, `numba`) or in the
 second (`sgemm`). Where only the sum of the codes is wanted no code is stored.
 """
 
@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim import kernels_photonic_vnni as registers
-from sim.contract import Format
-from sim.kernels import Dot, MatrixKernel, dot
-from sim.kernels_blas import BLOCK_BYTES, Sgemm
-from sim.kernels_epilogue import NO_TABLE, Epilogue, bytes_of, finish, shift_right
-from sim.kernels_jit import jit
-from sim.kernels_vnni import TILE_ROWS, Vnni, panels
+from bittrue.sim.contract import Format
+from bittrue.sim.kernels import light_vnni as registers
+from bittrue.sim.kernels.blas import BLOCK_BYTES, Sgemm
+from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish, shift_right
+from bittrue.sim.kernels.jit import jit
+from bittrue.sim.kernels.matrix import Dot, MatrixKernel, dot
+from bittrue.sim.kernels.vnni import TILE_ROWS, Vnni, panels
 
 
 @jit

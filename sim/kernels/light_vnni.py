@@ -20,8 +20,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sim.kernels_epilogue import finish
-from sim.kernels_jit import jit
+from bittrue.sim.kernels.epilogue import finish
+from bittrue.sim.kernels.jit import jit
 
 ROWS = 8
 OUTPUTS = 32  # of a register tile: two vectors of int32, one of words

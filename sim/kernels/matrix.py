@@ -18,14 +18,14 @@ import os
 
 import numpy as np
 
-from sim import kernels_vnni
-from sim.contract import MAX_BITS, Format, Range
-from sim.errors import BittrueError
-from sim.kernels_blas import Sgemm
-from sim.kernels_epilogue import NO_TABLE, Epilogue, bytes_of, finish
-from sim.kernels_jit import jit
-from sim.kernels_vnni import Vnni
-from sim.requantize import Requantize
+from bittrue.sim.contract import MAX_BITS, Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels import vnni as kernels_vnni
+from bittrue.sim.kernels.blas import Sgemm
+from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
+from bittrue.sim.kernels.jit import jit
+from bittrue.sim.kernels.vnni import Vnni
+from bittrue.sim.requantize import Requantize
 
 BACKENDS = ("vnni", "sgemm", "numba")
 VARIABLE = "BITTRUE_BACKEND"

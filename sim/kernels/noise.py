@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sim.kernels_jit import jit
-from sim.noise import MEAN, ROUNDS, Noise
+from bittrue.sim.kernels.jit import jit
+from bittrue.sim.noise import MEAN, ROUNDS, Noise
 
 #: Sites that a block of rows has, about: two words and a count of each stay in the first-level cache.
 TOGETHER = 1024

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.contract import Range
-from sim.kernels_jit import jit
+from bittrue.sim.contract import Range
+from bittrue.sim.kernels.jit import jit
 
 #: Neurons worked on together: their membranes stay in the nearest cache, and enough spikes of a step lie side by side
 #: for the memory to stream them.

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sim import kernels
-from sim.contract import Format
-from sim.kernels_photonic import TileKernel
-from sim.noise import Noise
-from sim.operation import TensorType
-from sim.photonic_mac import PhotonicMac
-from sim.program import Builder, Program
-from sim.requantize import Requantize
-from sim.tile_sum import TileSum
+from bittrue.sim.contract import Format
+from bittrue.sim.kernels import matrix as kernels
+from bittrue.sim.kernels.light import TileKernel
+from bittrue.sim.noise import Noise
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 GEOMETRIES = [
     # inputs, outputs, rows of a tile, bits of a code, bits of the converter

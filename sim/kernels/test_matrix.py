@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 from numba import njit
 
-from sim import kernels, kernels_blas, kernels_jit
-from sim.add import Add
-from sim.affine import Affine
-from sim.contract import INT8, Format
-from sim.errors import BittrueError
-from sim.kernels import MatrixKernel
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.program import Builder
-from sim.requantize import Requantize
+import bittrue
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels import blas as kernels_blas
+from bittrue.sim.kernels import jit as kernels_jit
+from bittrue.sim.kernels import matrix as kernels
+from bittrue.sim.kernels.matrix import MatrixKernel
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
 
 GEOMETRIES = [(1, 1, 1), (1, 1, 17), (3, 2, 16), (8, 5, 48), (9, 3, 49), (41, 96, 96), (130, 7, 33), (64, 100, 64)]
 FORMATS = ["s8", "u8", "s4", "u3", "s1", "u1"]
@@ -279,11 +282,11 @@ def test_no_cache_at_all_breaks_nothing(monkeypatch):
 def test_a_first_result_needs_no_scipy_and_leaves_numba_whole():
     """The probe that is skipped for speed is back afterwards: other compiled functions still have their BLAS."""
     script = (
-        "import sys, numpy as np, sim.kernels, numba; from numba.np import linalg;"
+        "import sys, numpy as np, bittrue.sim.kernels.matrix, numba; from numba.np import linalg;"
         "assert 'scipy.linalg' not in sys.modules; assert linalg.ensure_blas.__name__ == 'ensure_blas';"
         "print(numba.njit(lambda a: np.dot(a, a))(np.eye(2)).sum())"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(bittrue.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.stdout == "2.0\n", done.stderr
 
@@ -291,13 +294,16 @@ def test_a_first_result_needs_no_scipy_and_leaves_numba_whole():
 def test_damaged_cache_files_break_nothing(tmp_path):
     """Compile into a cache, damage every file of it, and run again in a new process."""
     script = (
-        "import numpy as np; from sim.transpose import Transpose; from sim.operation import TensorType;"
-        "from sim.contract import INT8; print(Transpose(TensorType((2, 3), INT8))(np.arange(6, dtype=np.int8)"
-        ".reshape(1, 2, 3)).ravel().tolist())"
+        "import numpy as np; from bittrue.sim.operations.transpose import Transpose;"
+        "from bittrue.sim.operation import TensorType; from bittrue.sim.contract import INT8;"
+        "print(Transpose(TensorType((2, 3), INT8))(np.arange(6, dtype=np.int8).reshape(1, 2, 3)).ravel().tolist())"
     )
 
     def run():
-        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = os.environ | {
+            "NUMBA_CACHE_DIR": str(tmp_path),
+            "PYTHONPATH": str(Path(bittrue.__file__).parents[1]),
+        }
         done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout

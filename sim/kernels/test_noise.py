@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sim.contract import Format
-from sim.kernels_noise import TOGETHER, add_noise
-from sim.noise import INDICES, Noise
-from sim.operation import TensorType
-from sim.photonic_mac import PhotonicMac
+from bittrue.sim.contract import Format
+from bittrue.sim.kernels.noise import TOGETHER, add_noise
+from bittrue.sim.noise import INDICES, Noise
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.photonic_mac import PhotonicMac
 
 SOURCES = {
     "none": (0, 0, 0),

@@ -24,9 +24,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sim.contract import Format
-from sim.kernels_epilogue import Epilogue, bytes_of, finish
-from sim.kernels_jit import jit
+from bittrue.sim.contract import Format
+from bittrue.sim.kernels.epilogue import Epilogue, bytes_of, finish
+from bittrue.sim.kernels.jit import jit
 
 TILE_ROWS = 8
 LANES = 16

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.contract import INT8, Format, Range
-from sim.errors import BittrueError
-from sim.kernels import add_codes
-from sim.operation import Constant, Operation, TensorType
+from bittrue.sim.contract import INT8, Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.matrix import add_codes
+from bittrue.sim.operation import Constant, Operation, TensorType
 
 
 @dataclass(frozen=True, eq=False)

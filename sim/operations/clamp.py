@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.operation import Constant, Operation, TensorType, tabulate
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Constant, Operation, TensorType, tabulate
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range
-from sim.kernels_spikes import unpack_words
-from sim.operation import Constant, Operation, TensorType
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.kernels.spikes import unpack_words
+from bittrue.sim.operation import Constant, Operation, TensorType
 
 #: The format of a spike: 1 fires, 0 is silent.
 SPIKE = Format(1, signed=False)

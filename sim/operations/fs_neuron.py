@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range, check_bits
-from sim.encode import SPIKE
-from sim.errors import BittrueError
-from sim.kernels_spikes import fire
-from sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.contract import Format, Range, check_bits
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.spikes import fire
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.operations.encode import SPIKE
 
 
 @dataclass(frozen=True, eq=False)

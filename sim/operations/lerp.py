@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import INT8, Format, Range, round_shift
-from sim.errors import BittrueError
-from sim.kernels import table_rows
-from sim.operation import Constant, Operation, TensorType, freeze, tabulate
+from bittrue.sim.contract import INT8, Format, Range, round_shift
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.matrix import table_rows
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze, tabulate
 
 
 @dataclass(frozen=True, eq=False)

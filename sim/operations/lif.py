@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range, check_bits, round_shift
-from sim.encode import SPIKE
-from sim.errors import BittrueError
-from sim.kernels_lif import integrate
-from sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.contract import Format, Range, check_bits, round_shift
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.lif import integrate
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.operations.encode import SPIKE
 
 #: Most fraction bits of `keep`: beyond them a decay is not told from another in any number of steps that fits.
 MAX_SHIFT = 20

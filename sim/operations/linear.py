@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import INT8, Format, Range, product_sum_range
-from sim.errors import BittrueError
-from sim.kernels import MatrixKernel
-from sim.operation import Constant, Operation, TensorType, freeze
-from sim.requantize import Requantize
+from bittrue.sim.contract import INT8, Format, Range, product_sum_range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.matrix import MatrixKernel
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.kernels import MeanKernel
-from sim.operation import Constant, Operation, TensorType
-from sim.requantize import Requantize
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.matrix import MeanKernel
+from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)

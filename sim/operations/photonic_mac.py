@@ -9,14 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range, check_bits, round_shift
-from sim.errors import BittrueError
-from sim.kernels import MatrixKernel
-from sim.kernels_noise import noisy_codes
-from sim.kernels_photonic import TileKernel
-from sim.noise import INDICES, MEAN, Noise
-from sim.operation import Constant, Operation, TensorType, freeze
-from sim.requantize import Requantize
+from bittrue.sim.contract import Format, Range, check_bits, round_shift
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.light import TileKernel
+from bittrue.sim.kernels.matrix import MatrixKernel
+from bittrue.sim.kernels.noise import noisy_codes
+from bittrue.sim.noise import INDICES, MEAN, Noise
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)

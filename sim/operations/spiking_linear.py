@@ -8,13 +8,13 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import INT8, Format, Range, product_sum_range
-from sim.encode import SPIKE
-from sim.errors import BittrueError
-from sim.kernels import MatrixKernel
-from sim.kernels_spikes import decode_steps, decode_words, take
-from sim.operation import Constant, Operation, TensorType, freeze
-from sim.requantize import Requantize
+from bittrue.sim.contract import INT8, Format, Range, product_sum_range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.matrix import MatrixKernel
+from bittrue.sim.kernels.spikes import decode_steps, decode_words, take
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)

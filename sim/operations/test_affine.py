@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sim.affine import Affine
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.operation import TensorType
-from sim.requantize import Requantize
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.requantize import Requantize
 
 
 @pytest.mark.parametrize("shift", [0, 1, 4, 7, 16])

@@ -5,9 +5,9 @@ import zlib
 import numpy as np
 import pytest
 
-from sim.errors import BittrueError
-from sim.operation import Operation, discover, same
-from sim.program import Node, Program
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation, discover, same
+from bittrue.sim.program import Node, Program
 
 OPERATIONS = discover()
 SEEDS = range(25)

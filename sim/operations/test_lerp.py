@@ -6,10 +6,10 @@ from math import floor
 import numpy as np
 import pytest
 
-from sim.contract import INT8, Format
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.operation import TensorType
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lerp import Lerp
 
 
 def exact(op: Lerp, code: int, channel: int) -> int:

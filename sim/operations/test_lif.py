@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from sim.contract import INT8, Format
-from sim.errors import BittrueError
-from sim.lif import Lif
-from sim.operation import TensorType
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lif import Lif
 
 
 def kind(steps: int, channels: int = 1, fmt: Format = INT8) -> TensorType:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.requantize import Requantize
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.requantize import Requantize
 
 
 def test_by_hand():

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from sim.contract import Format
-from sim.encode import SPIKE, Encode
-from sim.errors import BittrueError
-from sim.fs_neuron import FsNeuron
-from sim.operation import TensorType
-from sim.program import Builder
-from sim.requantize import Requantize
-from sim.spiking_linear import SpikingLinear
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.encode import SPIKE, Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
 
 
 def test_encode_is_worth_its_code():

@@ -8,12 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from sim.contract import Format, Range, check_bits
-from sim.errors import BittrueError
-from sim.kernels import MeanKernel
-from sim.operation import Constant, Operation, TensorType
-from sim.photonic_mac import PhotonicMac
-from sim.requantize import Requantize
+from bittrue.sim.contract import Format, Range, check_bits
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.matrix import MeanKernel
+from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)

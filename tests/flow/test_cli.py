@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from test_flow import batch, program
 
-from flow import cli
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.flow.cli import main as cli
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 COMMANDS = [
     "flow",

@@ -24,13 +24,13 @@ from streams import (
     sum_golden,
 )
 
-from flow.compiled import CompiledRtl
-from flow.rtl_run import RtlRun
-from flow.verilate import cached
-from rtl.ports import StreamPort
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.operation import TensorType
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.run.verilate import cached
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
 
 STALLS = {"stall_seed": 3, "idle": 0.3, "backpressure": 0.4}
 

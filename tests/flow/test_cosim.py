@@ -25,13 +25,13 @@ from streams import (
 )
 from test_compiled import CAUGHT, STALL_ONLY, stimulus
 
-from flow import cosim
-from flow.compiled import CompiledRtl
-from hls.project import write
-from sim.affine import Affine
-from sim.errors import BittrueError
-from sim.program import Builder
-from sim.requantize import Requantize
+from bittrue.flow.run import cosim
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.hls.project import write
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]

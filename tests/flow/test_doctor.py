@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import flow.doctor as doctor
-from flow.doctor import Finding, check, run
+import bittrue.flow.cli.doctor as doctor
+from bittrue.flow.cli.doctor import Finding, check, run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def console() -> Console:

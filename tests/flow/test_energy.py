@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from programs import resmlp, spiking, stimulus
 
-from flow import cli, energy, spike_figures, spikes, toggles, work
-from flow.compiled import CompiledRtl
-from rtl.plan import activity, plan
-from rtl.verilog import emit
-from sim.errors import BittrueError
-from sim.fs_neuron import FsNeuron
-from sim.photonic_mac import PhotonicMac
-from sim.spiking_linear import SpikingLinear
+from bittrue.flow.cli import main as cli
+from bittrue.flow.report import energy, work
+from bittrue.flow.run import toggles
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.systems.fs import figures as spike_figures
+from bittrue.flow.systems.fs import spikes
+from bittrue.rtl.dataflow.plan import activity, plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
 X = stimulus(PROGRAM, 6, 2)

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from flow import figures
+from bittrue.flow.report import figures
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flow import diverge, recipe, stages, steps, verify
-from flow.backends import BACKENDS, Design, Stalls
-from flow.recipe import load
-from rtl.plan import plan
-from rtl.verilog import emit
-from sim.contract import INT8, Format
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.operation import TensorType, discover
-from sim.program import Builder, Node, Program
-from sim.requantize import Requantize
+from bittrue.flow import stages
+from bittrue.flow.engine import recipe, steps
+from bittrue.flow.engine.recipe import load
+from bittrue.flow.verify import diverge, verify
+from bittrue.flow.verify.backends import BACKENDS, Design, Stalls
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType, discover
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.requantize import Requantize
 
 QUICK = [
     "train.epochs=2",
@@ -110,7 +112,7 @@ class TestVerify:
         assert "<failure" in (tmp_path / "junit.xml").read_text()
 
     def test_one_flipped_weight_in_the_kernels_is_found(self, tmp_path):
-        from hls import project
+        from bittrue.hls import project
 
         right = program()
         wrong = with_weight_flipped(right, "embed")

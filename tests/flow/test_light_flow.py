@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from photonic_programs import images, photonic_network
 
-from flow import photonic_probe, recipe, report, stages, steps
-from flow.backends import BACKENDS, Stalls
-from flow.compiled import CompiledRtl
-from flow.photonic_controller import Script, designs, geometry
-from flow.photonic_cosim import Answer, SystemRun
-from rtl.photonic_jobs import Geometry, Jobs
-from rtl.photonic_registers import Register
-from rtl.photonic_system import PhotonicSystem, emit
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.flow import stages
+from bittrue.flow.engine import recipe, steps
+from bittrue.flow.report import report
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.systems.light import probe as photonic_probe
+from bittrue.flow.systems.light.controller import Script, designs, geometry
+from bittrue.flow.systems.light.cosim import Answer, SystemRun
+from bittrue.flow.verify.backends import BACKENDS, Stalls
+from bittrue.rtl.light.jobs import Geometry, Jobs
+from bittrue.rtl.light.registers import Register
+from bittrue.rtl.light.system import PhotonicSystem, emit
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 #: A network and an array so small that every simulator is through in seconds.
 QUICK = [

@@ -2,8 +2,9 @@
 
 import pytest
 
-from flow import recipe, stages, steps
-from sim.errors import BittrueError
+from bittrue.flow import stages
+from bittrue.flow.engine import recipe, steps
+from bittrue.sim.errors import BittrueError
 
 QUICK = ["network.hidden=[16,12]", "train.epochs=3", "finetune.epochs=1", "beside.full_scale=converted"]
 QUICK += ["beside.relu_epochs=1"]

@@ -9,8 +9,8 @@ from amaranth.back import verilog
 from amaranth.hdl import Elaboratable, Module, Signal
 from amaranth.lib.memory import Memory
 
-from flow.memory_files import FEWEST_WORDS, contents_to_files
-from flow.synthesis import tool
+from bittrue.flow.synth.memory_files import FEWEST_WORDS, contents_to_files
+from bittrue.flow.synth.synthesis import tool
 
 
 class Rom(Elaboratable):

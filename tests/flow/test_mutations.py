@@ -17,19 +17,20 @@ import test_rtl
 from programs import resmlp, stimulus
 from test_program_rtl import exact, exact_compiled
 
-import sim.contract
-import sim.lerp
-import sim.requantize
-from flow.compiled import CompiledRtl
-from hls import host, project
-from rtl.plan import Plan, plan
-from rtl.stage import Stage
-from rtl.verilog import emit
-from sim import kernels_epilogue, test_conformance
-from sim.affine import Affine
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.mean import Mean
+import bittrue.sim.contract
+import bittrue.sim.operations.lerp
+import bittrue.sim.requantize
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.hls import host, project
+from bittrue.rtl.dataflow.plan import Plan, plan
+from bittrue.rtl.dataflow.stage import Stage
+from bittrue.rtl.verilog import emit
+from bittrue.sim import test_conformance
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels import epilogue as kernels_epilogue
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
 
 OPERATIONS = test_conformance.OPERATIONS
 
@@ -163,7 +164,7 @@ def golden_equal(name: str) -> None:
 @pytest.mark.parametrize("name", ["Affine", "Linear", "Mean"])
 class TestRoundingConstantInTheGolden:
     def test_reference(self, monkeypatch, name):
-        monkeypatch.setattr(sim.requantize, "round_shift", half_down)
+        monkeypatch.setattr(bittrue.sim.requantize, "round_shift", half_down)
         with pytest.raises(AssertionError):
             golden_equal(name)
 
@@ -182,7 +183,7 @@ class TestRoundingConstantInTheGolden:
 
 def test_rounding_of_tables_in_the_golden(planned, monkeypatch):
     """The fast table comes from the reference, so that only another realisation can tell: here the RTL."""
-    monkeypatch.setattr(sim.lerp, "round_shift", lambda a, shift: a >> shift)
+    monkeypatch.setattr(bittrue.sim.operations.lerp, "round_shift", lambda a, shift: a >> shift)
     with pytest.raises(AssertionError):
         exact(planned, 0)
 
@@ -194,7 +195,7 @@ def test_rounding_of_the_contract(shift):
     scale = 1 << shift
     a = np.concatenate([rng.integers(-scale, scale, 100), np.arange(-9, 10) * scale // 2])
     expected = [(2 * int(v) + scale) // (2 * scale) for v in a]
-    assert sim.contract.round_shift(a, shift).tolist() == expected
+    assert bittrue.sim.contract.round_shift(a, shift).tolist() == expected
     assert (half_down(a, shift).tolist() == expected) == (shift == 0)
 
 

@@ -8,12 +8,13 @@ import pytest
 from programs import resmlp, spiking, stimulus
 from test_spikes_rtl import silent
 
-from flow import cli, raster
-from flow.figures import BAD
-from flow.raster import Raster
-from rtl.plan import plan
-from rtl.verilog import emit
-from sim.errors import BittrueError
+from bittrue.flow.cli import main as cli
+from bittrue.flow.report.figures import BAD
+from bittrue.flow.systems.fs import raster
+from bittrue.flow.systems.fs.raster import Raster
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.errors import BittrueError
 
 PROGRAM = spiking(shape=(3, 4), halving=False, steps=5, seed=11)
 X = stimulus(PROGRAM, 5, 2)

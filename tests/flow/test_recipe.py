@@ -2,8 +2,8 @@
 
 import pytest
 
-from flow import recipe as recipes
-from sim.errors import BittrueError
+from bittrue.flow.engine import recipe as recipes
+from bittrue.sim.errors import BittrueError
 
 
 @pytest.mark.parametrize("name", recipes.shipped())

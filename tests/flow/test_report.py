@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 from test_flow import batch, program
 
-from flow import figures, report, stages
-from flow.recipe import load
-from rtl.plan import plan
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.flow import stages
+from bittrue.flow.engine.recipe import load
+from bittrue.flow.report import figures, report
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 PATH = [
     {"kind": "clk-to-q", "ns": 0.5, "at": "a.Q", "cell": "TRELLIS_FF"},

@@ -8,14 +8,17 @@ import pytest
 from photonic_twins import pictures, twin_of
 from test_report import Page, content, row  # noqa: F401  (a fixture)
 
-from flow import photonic_figures, report, stages, steps
-from flow.photonic_energy import estimate
-from flow.recipe import load
-from models.lower import lower
-from models.photonic_convert import convert
-from models.photonic_light import Price
-from models.photonic_measure import Conversion
-from models.photonic_settings import Array, ArrayNoise
+from bittrue.flow import stages
+from bittrue.flow.engine import steps
+from bittrue.flow.engine.recipe import load
+from bittrue.flow.report import report
+from bittrue.flow.systems.light import figures as photonic_figures
+from bittrue.flow.systems.light.energy import estimate
+from bittrue.models.graph.lower import lower
+from bittrue.models.light.convert import convert
+from bittrue.models.light.measure import Conversion
+from bittrue.models.light.price import Price
+from bittrue.models.light.settings import Array, ArrayNoise
 
 SIZES = (64, 20, 10)
 PRICED = [("sinusoid", "bound, as published (as built)", 1.0), ("relu", "published for small networks", 14.0)]
@@ -23,7 +26,7 @@ PRICED += [("relu", "published for VGG-16, ResNet-50", 100.0)]
 
 
 def converters(window, step, used, sqnr_db):
-    """Rows of `models.photonic_measure.conversions` for two layers."""
+    """Rows of `models.light.measure.conversions` for two layers."""
     rows = [
         Conversion(f"layers_{k}_array", window, step << k, 256, used - k, 61.5, 48_230, 17 * k, sqnr_db - k, 0.43)
         for k in range(2)
@@ -38,7 +41,7 @@ def compared(network):
 
 
 def photonic(noise=True, **changes):
-    """What `flow.photonic.quantize` returns."""
+    """What `flow.systems.light.recipe.quantize` returns."""
     quiet = {"accuracy_without_noise": 0.8765} if noise else {}
     full = {"accuracy_converted": 0.6543, "accuracy": 0.7654, "history": [{"loss": 1.0, "accuracy": 0.7}]}
     base = {
@@ -217,5 +220,5 @@ def test_a_table_says_where_its_inputs_begin(page_of):
 def test_only_photonic_reports_have_the_section(content):  # noqa: F811
     assert "From light to codes" not in report.render(content)
     made = {step.name: step for step in stages.steps(load("photonic-mlp-digits"))}
-    assert "flow/photonic_figures.py" in made["report"].code
+    assert "flow/systems/light/figures.py" in made["report"].code
     assert all((steps.ROOT / path).exists() for path in made["report"].code)

@@ -9,10 +9,14 @@ import pytest
 from programs import spiking, stimulus
 from test_report import Page, content  # noqa: F401  (a fixture)
 
-from flow import energy, raster, report, spike_figures, spikes, stages, steps
-from flow.raster import Raster
-from flow.recipe import load
-from rtl.plan import plan
+from bittrue.flow import stages
+from bittrue.flow.engine import steps
+from bittrue.flow.engine.recipe import load
+from bittrue.flow.report import energy, report
+from bittrue.flow.systems.fs import figures as spike_figures
+from bittrue.flow.systems.fs import raster, spikes
+from bittrue.flow.systems.fs.raster import Raster
+from bittrue.rtl.dataflow.plan import plan
 
 PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
 X = stimulus(PROGRAM, 6, 2)

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 from programs import resmlp, spiking, stimulus
 
-from flow import monitors, verify
-from flow.backends import Design, Stalls
-from flow.compiled import CompiledRtl
-from rtl.plan import plan
-from rtl.verilog import emit
-from sim.contract import INT8
-from sim.encode import SPIKE
-from sim.fs_neuron import FsNeuron
-from sim.operation import TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
-from sim.spiking_linear import SpikingLinear
+from bittrue.flow.run import monitors
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.verify import verify
+from bittrue.flow.verify.backends import Design, Stalls
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import INT8
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 pytestmark = pytest.mark.needs("verilator", "g++")
 FRAMES = 40

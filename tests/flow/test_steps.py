@@ -5,10 +5,11 @@ import shutil
 import pytest
 from test_flow import QUICK
 
-from flow import stages, steps
-from flow.recipe import load
-from flow.steps import Step
-from sim.errors import BittrueError
+from bittrue.flow import stages
+from bittrue.flow.engine import steps
+from bittrue.flow.engine.recipe import load
+from bittrue.flow.engine.steps import Step
+from bittrue.sim.errors import BittrueError
 
 
 @pytest.fixture

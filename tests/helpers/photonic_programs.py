@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.contract import Format
-from sim.lerp import Lerp
-from sim.noise import Noise
-from sim.operation import TensorType
-from sim.photonic_mac import PhotonicMac
-from sim.program import Builder, Program
-from sim.requantize import Requantize
-from sim.tile_sum import TileSum
+from bittrue.sim.contract import Format
+from bittrue.sim.noise import Noise
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 
 def photonic_network(

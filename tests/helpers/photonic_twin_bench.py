@@ -1,4 +1,4 @@
-"""Drives the digital twin of the photonic array alone, as a controller may, and compares with `sim.photonic_mac`."""
+"""Drives the digital twin of the photonic array alone, as a controller may, and compares it with `PhotonicMac`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from amaranth.sim import Simulator
 from photonic_programs import photonic_network
 
-from rtl.photonic_jobs import Geometry, Job, Jobs
-from rtl.photonic_twin import PhotonicTwin
-from sim.photonic_mac import PhotonicMac
-from sim.program import Program
+from bittrue.rtl.light.jobs import Geometry, Job, Jobs
+from bittrue.rtl.light.twin import PhotonicTwin
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.program import Program
 
 #: Cycles in which codes have to come.
 PATIENCE = 2000

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import photonic_lower, train  # noqa: F401  (the former teaches `lower` the photonic layers)
-from models.data import Data, Split
-from models.lower import lower, record
-from models.photonic_settings import ArrayNoise, Calibrate, PhotonicPerceptron, PhotonicTrain
-from models.photonic_train import train as scenario
+from bittrue.models.data.sets import Data, Split
+from bittrue.models.graph.lower import lower, record
+from bittrue.models.light.settings import ArrayNoise, Calibrate, PhotonicPerceptron, PhotonicTrain
+from bittrue.models.light.train import train as scenario
+from bittrue.models.training import loop as train  # noqa: F401  (the former teaches `lower` the photonic layers)
 
 NOISE = ArrayNoise(relative=0.01, photons=3000.0, thermal=0.05)
 

@@ -11,22 +11,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from sim.add import Add
-from sim.affine import Affine
-from sim.contract import INT8, Format
-from sim.encode import Encode
-from sim.fs_neuron import FsNeuron
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.noise import Noise
-from sim.operation import Operation, TensorType
-from sim.photonic_mac import PhotonicMac
-from sim.program import Builder, Node, Program
-from sim.requantize import Requantize
-from sim.spiking_linear import SpikingLinear
-from sim.tile_sum import TileSum
-from sim.transpose import Transpose
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.noise import Noise
+from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.encode import Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.requantize import Requantize
 
 #: Wanted standard deviation of the codes of an 8-bit tensor: two of them reach about two thirds of the range.
 SPREAD = 40

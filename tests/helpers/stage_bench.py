@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from amaranth.sim import Simulator
 
-from rtl.pipeline import Pipeline
-from rtl.plan import Plan
+from bittrue.rtl.dataflow.pipeline import Pipeline
+from bittrue.rtl.dataflow.plan import Plan
 
 
 @dataclass(frozen=True)

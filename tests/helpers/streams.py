@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtl.ports import StreamPort
-from sim.contract import INT8, Format, saturate, wrap
-from sim.operation import TensorType
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.contract import INT8, Format, saturate, wrap
+from bittrue.sim.operation import TensorType
 
 DEPTH, GAP = 5, 3
 TENSOR = TensorType((3, 4), INT8)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from programs import awkward, resmlp, spiking, stimulus, two_inputs
 
-from hls import depth, host, project
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.operation import Operation, TensorType, discover
-from sim.program import Builder, Node, Program
-from sim.requantize import Requantize
+from bittrue.hls import depth, host, project
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation, TensorType, discover
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.requantize import Requantize
 
 OPERATIONS = discover()
 pytestmark = pytest.mark.needs("g++")
@@ -124,7 +124,7 @@ def test_operation_without_kernel_is_named(tmp_path):
     program, _ = alone("Add", 0)
     op = program["y"]
     orphan = Unknown(op.left, op.right, op.format)
-    Unknown.__module__ = "sim.unknown"
+    Unknown.__module__ = "bittrue.sim.operations.unknown"
     with pytest.raises(BittrueError, match=r"(?i)unknown"):
         project.write(Program(program.inputs, (Node("y", orphan, ("x0", "x1")),), "y"), tmp_path / "p")
     assert not shutil.os.path.exists(tmp_path / "p" / "top.cpp")

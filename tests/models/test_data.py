@@ -10,10 +10,10 @@ import struct
 import numpy as np
 import pytest
 
-from models import data as sets
-from models.data import encode, load
-from models.files import read_idx, read_plain_pickle
-from sim.errors import BittrueError
+from bittrue.models.data import sets
+from bittrue.models.data.files import read_idx, read_plain_pickle
+from bittrue.models.data.sets import encode, load
+from bittrue.sim.errors import BittrueError
 
 
 def test_digits_are_split_once_and_for_all():

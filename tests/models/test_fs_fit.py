@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from flow import cli
-from flow import fit as fits
-from models import fs_fit, fs_kernels, fs_search, fs_sets
-from models.fs_fit import Settings
-from models.fs_sets import PUBLISHED, NeuronSet
-from models.fs_target import importance, target
-from sim.errors import BittrueError
+from bittrue.flow.cli import main as cli
+from bittrue.flow.systems.fs import fit as fits
+from bittrue.models.fs import fit as fs_fit
+from bittrue.models.fs import kernels as fs_kernels
+from bittrue.models.fs import search as fs_search
+from bittrue.models.fs import sets as fs_sets
+from bittrue.models.fs.fit import Settings
+from bittrue.models.fs.sets import PUBLISHED, NeuronSet
+from bittrue.models.fs.target import importance, target
+from bittrue.sim.errors import BittrueError
 
 
 def prefix_sums(x, y, weight):

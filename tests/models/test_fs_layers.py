@@ -8,15 +8,15 @@ import torch
 from test_fs_networks import MLPS, SMALL, pictures, trained
 from torch import nn
 
-from models import qat
-from models.fs_convert import convert, relu_set
-from models.fs_integer import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons
-from models.fs_lower import emit
-from models.fs_neuron import FsNeuron
-from models.fs_sets import PUBLISHED, NeuronSet
-from models.integer import Step
-from models.mlp import Mlp
-from models.settings import Convert, Qat
+from bittrue.models.fs.convert import convert, relu_set
+from bittrue.models.fs.integer import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons
+from bittrue.models.fs.lower import emit
+from bittrue.models.fs.neuron import FsNeuron
+from bittrue.models.fs.sets import PUBLISHED, NeuronSet
+from bittrue.models.layers.integer import Step
+from bittrue.models.networks.mlp import Mlp
+from bittrue.models.settings import Convert, Qat
+from bittrue.models.training import qat
 
 
 @pytest.mark.parametrize("name", ["relu", "swish", "sigmoid"])

@@ -8,17 +8,21 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from flow import recipe, spikes, stages, steps
-from models import fs_convert, fs_lower, qat, storage, train  # noqa: F401  (fs_lower teaches `lower` the spiking layers)
-from models.data import Data, Split, load
-from models.fs_convert import convert, observe
-from models.fs_integer import FsMlp, FsResMLP
-from models.lower import lower, record
-from models.mlp import Mlp
-from models.quantize import post_training
-from models.resmlp import ResMLP
-from models.settings import Convert, Network, Perceptron, Qat, Quantize, Sweep, Train
-from sim.errors import BittrueError
+from bittrue.flow import stages
+from bittrue.flow.engine import recipe, steps
+from bittrue.flow.systems.fs import spikes
+from bittrue.models.data.sets import Data, Split, load
+from bittrue.models.fs import convert as fs_convert
+from bittrue.models.fs.convert import convert, observe
+from bittrue.models.fs.integer import FsMlp, FsResMLP
+from bittrue.models.graph.lower import lower, record
+from bittrue.models.int8.quantize import post_training
+from bittrue.models.networks.mlp import Mlp
+from bittrue.models.networks.resmlp import ResMLP
+from bittrue.models.settings import Convert, Network, Perceptron, Qat, Quantize, Sweep, Train
+from bittrue.models.training import loop as train  # noqa: F401  (fs_lower teaches `lower` the spiking layers)
+from bittrue.models.training import qat, storage
+from bittrue.sim.errors import BittrueError
 
 SMALL = Perceptron(hidden=(24, 16))
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import fs_kernels, fs_sets
-from models.fs_neuron import FsActivation, FsNeuron, Spike, operation
-from models.fs_sets import PUBLISHED, NeuronSet
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.operation import TensorType
+from bittrue.models.fs import kernels as fs_kernels
+from bittrue.models.fs import sets as fs_sets
+from bittrue.models.fs.neuron import FsActivation, FsNeuron, Spike, operation
+from bittrue.models.fs.sets import PUBLISHED, NeuronSet
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
 
 
 def sigmoid(x):

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flow.headers import PARAMETERS, SAMPLES, TABLES, read, read_samples
-from sim.errors import BittrueError
+from bittrue.models.formats.headers import PARAMETERS, SAMPLES, TABLES, read, read_samples
+from bittrue.sim.errors import BittrueError
 
 PUBLISHED = Path(
-    os.environ.get("BITTRUE_PUBLISHED", Path(__file__).parents[1] / ".." / "shared" / "data" / "psa-relu-96")
+    os.environ.get("BITTRUE_PUBLISHED", Path(__file__).parents[2] / ".." / "shared" / "data" / "psa-relu-96")
 )
 needs_published = pytest.mark.skipif(
     not (PUBLISHED / PARAMETERS).exists(),

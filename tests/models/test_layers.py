@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.exact import (
+from bittrue.models.layers.exact import (
     POWERS,
     expand,
     interpolate_codes,
@@ -15,11 +15,17 @@ from models.exact import (
     requantize_plain,
     round_through,
 )
-from models.integer import IntegerAffine, IntegerLinear, IntegerMean, IntegerTokenLinear, Step
-from models.psa import LerpPsa, Psa, interpolate, interpolate_plain
-from sim.contract import Format, round_shift, saturate
-from sim.lerp import Lerp
-from sim.operation import TensorType
+from bittrue.models.layers.integer import (
+    IntegerAffine,
+    IntegerLinear,
+    IntegerMean,
+    IntegerTokenLinear,
+    Step,
+)
+from bittrue.models.layers.psa import LerpPsa, Psa, interpolate, interpolate_plain
+from bittrue.sim.contract import Format, round_shift, saturate
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lerp import Lerp
 
 
 def gradients(function, *inputs):

@@ -10,9 +10,9 @@ import torch
 from photonic_twins import codes_of, random_images
 from torch import nn
 
-from models.photonic_layers import NonNegativeConv2d, NonNegativeLinear, integer_form
-from models.photonic_transform import transform
-from sim.errors import BittrueError
+from bittrue.models.light.layers import NonNegativeConv2d, NonNegativeLinear, integer_form
+from bittrue.models.light.transform import transform
+from bittrue.sim.errors import BittrueError
 
 F64 = torch.float64
 

@@ -11,13 +11,12 @@ from photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 from pydantic import ValidationError
 from torch import nn
 
-from flow.photonic_energy import ADC_PJ, AMPLIFIER_PJ, DAC_PJ, estimate
-from models import qat, storage, train
-from models.data import Data
-from models.integer import Step
-from models.lower import lower, whole
-from models.photonic_convert import calibrate, convert
-from models.photonic_integer import (
+from bittrue.flow.systems.light.energy import ADC_PJ, AMPLIFIER_PJ, DAC_PJ, estimate
+from bittrue.models.data.sets import Data
+from bittrue.models.graph.lower import lower, whole
+from bittrue.models.layers.integer import Step
+from bittrue.models.light.convert import calibrate, convert
+from bittrue.models.light.integer import (
     FUNCTIONS,
     IntegerPhotonicArray,
     IntegerPhotonicLinear,
@@ -25,18 +24,20 @@ from models.photonic_integer import (
     IntegerPhotonicTable,
     operating_range,
 )
-from models.photonic_lower import emit
-from models.photonic_measure import conversions
-from models.photonic_net import SimpleMLP
-from models.photonic_settings import Array, ArrayNoise, Calibrate, PhotonicPerceptron
-from models.photonic_transform import NonNegativeNetwork, transform
-from models.settings import Qat
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.linear import Linear
-from sim.program import Builder
-from sim.requantize import Requantize
+from bittrue.models.light.lower import emit
+from bittrue.models.light.measure import conversions
+from bittrue.models.light.network import SimpleMLP
+from bittrue.models.light.settings import Array, ArrayNoise, Calibrate, PhotonicPerceptron
+from bittrue.models.light.transform import NonNegativeNetwork, transform
+from bittrue.models.settings import Qat
+from bittrue.models.training import loop as train
+from bittrue.models.training import qat, storage
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
 
 
 @pytest.fixture(scope="module")

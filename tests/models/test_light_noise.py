@@ -9,17 +9,18 @@ import pytest
 import torch
 from photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 
-from models import qat, train
-from models.data import load
-from models.integer import Step
-from models.lower import lower
-from models.photonic_array import DRIFT, SETTING, TRAINING, IntegerPhotonicArray
-from models.photonic_convert import convert
-from models.photonic_settings import Array, ArrayNoise, PhotonicPerceptron, PhotonicTrain
-from models.photonic_train import train as scenario
-from models.settings import Qat
-from sim.errors import BittrueError
-from sim.noise import DEVIATION
+from bittrue.models.data.sets import load
+from bittrue.models.graph.lower import lower
+from bittrue.models.layers.integer import Step
+from bittrue.models.light.array import DRIFT, SETTING, TRAINING, IntegerPhotonicArray
+from bittrue.models.light.convert import convert
+from bittrue.models.light.settings import Array, ArrayNoise, PhotonicPerceptron, PhotonicTrain
+from bittrue.models.light.train import train as scenario
+from bittrue.models.settings import Qat
+from bittrue.models.training import loop as train
+from bittrue.models.training import qat
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.noise import DEVIATION
 
 
 @pytest.fixture(scope="module")

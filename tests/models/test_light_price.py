@@ -9,20 +9,20 @@ import pytest
 import torch
 from photonic_twins import cnn, random_images
 
-from models.data import Split, load
-from models.lower import lower
-from models.photonic_activations import PhotonicSigmoid
-from models.photonic_alpha import compare_alphas
-from models.photonic_convert import convert
-from models.photonic_layers import NonNegativeLinear
-from models.photonic_light import price, prices
-from models.photonic_measure import conversions
-from models.photonic_net import SimpleMLP
-from models.photonic_settings import Array, Calibrate, PhotonicPerceptron, PhotonicTrain
-from models.photonic_train import train
-from models.photonic_transform import transform
-from models.train import accuracy
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Split, load
+from bittrue.models.graph.lower import lower
+from bittrue.models.light.activations import PhotonicSigmoid
+from bittrue.models.light.alpha import compare_alphas
+from bittrue.models.light.convert import convert
+from bittrue.models.light.layers import NonNegativeLinear
+from bittrue.models.light.measure import conversions
+from bittrue.models.light.network import SimpleMLP
+from bittrue.models.light.price import price, prices
+from bittrue.models.light.settings import Array, Calibrate, PhotonicPerceptron, PhotonicTrain
+from bittrue.models.light.train import train
+from bittrue.models.light.transform import transform
+from bittrue.models.training.loop import accuracy
+from bittrue.sim.errors import BittrueError
 
 F64 = torch.float64
 

@@ -10,16 +10,22 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from models import train as trainer
-from models.data import Data, Split, load
-from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN, activation
-from models.photonic_net import SimpleMLP
-from models.photonic_optim import CSGD, NNSGD
-from models.photonic_settings import Calibrate, PhotonicPerceptron, PhotonicTrain, architecture, published
-from models.photonic_train import compare, regular_of, train
-from models.photonic_transform import transform
-from models.precision import full_precision
-from sim.errors import BittrueError
+from bittrue.models.data.sets import Data, Split, load
+from bittrue.models.light.activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN, activation
+from bittrue.models.light.network import SimpleMLP
+from bittrue.models.light.optim import CSGD, NNSGD
+from bittrue.models.light.settings import (
+    Calibrate,
+    PhotonicPerceptron,
+    PhotonicTrain,
+    architecture,
+    published,
+)
+from bittrue.models.light.train import compare, regular_of, train
+from bittrue.models.light.transform import transform
+from bittrue.models.training import loop as trainer
+from bittrue.models.training.precision import full_precision
+from bittrue.sim.errors import BittrueError
 
 F64 = torch.float64
 

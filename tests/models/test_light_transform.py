@@ -11,18 +11,18 @@ from photonic_twins import cnn, codes_of, random_images
 from pydantic import ValidationError
 from torch import nn
 
-from models import storage
-from models.data import load
-from models.mlp import Mlp
-from models.photonic_activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
-from models.photonic_layers import NonNegativeLinear
-from models.photonic_net import SimpleMLP, grey, light_codes
-from models.photonic_settings import Calibrate, PhotonicPerceptron, architecture
-from models.photonic_train import compare
-from models.photonic_transform import NonNegativeNetwork, transform
-from models.resmlp import ResMLP
-from models.settings import Network, Perceptron
-from sim.errors import BittrueError
+from bittrue.models.data.sets import load
+from bittrue.models.light.activations import PhotonicSigmoid, PhotonicSinusoid, ReLUN
+from bittrue.models.light.layers import NonNegativeLinear
+from bittrue.models.light.network import SimpleMLP, grey, light_codes
+from bittrue.models.light.settings import Calibrate, PhotonicPerceptron, architecture
+from bittrue.models.light.train import compare
+from bittrue.models.light.transform import NonNegativeNetwork, transform
+from bittrue.models.networks.mlp import Mlp
+from bittrue.models.networks.resmlp import ResMLP
+from bittrue.models.settings import Network, Perceptron
+from bittrue.models.training import storage
+from bittrue.sim.errors import BittrueError
 
 F64 = torch.float64
 

@@ -7,15 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from models import qat, train
-from models.data import Data, Split, load
-from models.integer import IntegerInput, IntegerLinear, IntegerMean, IntegerResMLP, Step
-from models.lower import lower, record
-from models.quantize import post_training
-from models.resmlp import ResMLP
-from models.settings import Network, Qat, Quantize, Train
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.models.data.sets import Data, Split, load
+from bittrue.models.graph.lower import lower, record
+from bittrue.models.int8.quantize import post_training
+from bittrue.models.layers.integer import (
+    IntegerInput,
+    IntegerLinear,
+    IntegerMean,
+    IntegerResMLP,
+    Step,
+)
+from bittrue.models.networks.resmlp import ResMLP
+from bittrue.models.settings import Network, Qat, Quantize, Train
+from bittrue.models.training import loop as train
+from bittrue.models.training import qat
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,15 @@ import torch
 from nir_graphs import DT, EXACT, STEPS, chain, lif, small, weights
 from programs import stimulus
 
-from flow import nir_graph, nir_read
-from flow.compiled import CompiledRtl
-from flow.nir_graph import float_reference
-from hls import host, project
-from rtl.plan import plan
-from rtl.verilog import emit
-from sim.contract import Format
-from sim.errors import BittrueError
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.hls import host, project
+from bittrue.models.formats.nir import graph as nir_graph
+from bittrue.models.formats.nir import read as nir_read
+from bittrue.models.formats.nir.graph import float_reference
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
 
 #: What snnTorch prints and warns about when it exports is not ours.
 pytestmark = pytest.mark.filterwarnings("ignore")

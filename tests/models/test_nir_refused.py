@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from nir_graphs import DT, STEPS, chain, lif, small, weights
 
-from flow import nir_graph, nir_read
-from sim.errors import BittrueError
+from bittrue.models.formats.nir import graph as nir_graph
+from bittrue.models.formats.nir import read as nir_read
+from bittrue.sim.errors import BittrueError
 
 
 # -- bad input ----------------------------------------------------------------------------------------------

@@ -8,19 +8,22 @@ import pytest
 from nir_graphs import DT, STEPS, small
 from programs import stimulus
 
-from flow import cli, nir_graph, nir_read, nir_write
-from flow.nir_graph import float_reference
-from sim.contract import INT8, Format
-from sim.encode import Encode
-from sim.errors import BittrueError
-from sim.fs_neuron import FsNeuron
-from sim.lif import Lif
-from sim.linear import Linear
-from sim.mean import Mean
-from sim.operation import TensorType, same
-from sim.program import Builder, Node, Program
-from sim.requantize import Requantize
-from sim.spiking_linear import SpikingLinear
+from bittrue.flow.cli import main as cli
+from bittrue.models.formats.nir import graph as nir_graph
+from bittrue.models.formats.nir import read as nir_read
+from bittrue.models.formats.nir import write as nir_write
+from bittrue.models.formats.nir.graph import float_reference
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType, same
+from bittrue.sim.operations.encode import Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.lif import Lif
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.requantize import Requantize
 
 
 # -- to NIR -------------------------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models import qat, storage, train
-from models.data import load
-from models.integer import IntegerResMLP
-from models.quantize import post_training
-from models.resmlp import ResMLP
-from models.settings import Network, Qat, Quantize, Train
-from sim.errors import BittrueError
+from bittrue.models.data.sets import load
+from bittrue.models.int8.quantize import post_training
+from bittrue.models.layers.integer import IntegerResMLP
+from bittrue.models.networks.resmlp import ResMLP
+from bittrue.models.settings import Network, Qat, Quantize, Train
+from bittrue.models.training import loop as train
+from bittrue.models.training import qat, storage
+from bittrue.sim.errors import BittrueError
 
 NETWORK = Network(patch=4, embed=8, blocks=1, terms=3, grid_points=9)
 TRAIN = Train(epochs=3, batch=200, lr=5e-3)

@@ -7,7 +7,7 @@ import pytest
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed; pip install nbclient ipykernel")
 nbformat = pytest.importorskip("nbformat")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 #: What every notebook must have printed: that nothing differs, and that the fault that it makes was found.
 PRINTED = {

@@ -11,9 +11,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import breaks_promise
 
-ROOT = Path(__file__).parent.parent
+from tests.conftest import breaks_promise
+
+ROOT = Path(__file__).parents[2]
 TOOLS = ("bash", "cat", "cut", "dirname", "env", "id", "mkdir", "pwd", "rm", "sha256sum", "true", "touch", "chmod")
 VENV_PYTHON = '#!/bin/bash\necho "venv $*" >>"$CALLS"\n[ "$1" != -V ] || echo Python 3.11\n'
 PYTHON = """#!/bin/bash

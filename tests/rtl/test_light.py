@@ -10,22 +10,22 @@ from programs import photonic, stimulus
 from stage_bench import run
 from test_program_rtl import exact, exact_compiled
 
-from flow.backends import Design, Stalls
-from flow.verify import verify
-from hls import host, project
-from rtl.folding import Folding
-from rtl.noise import NoisePipe, Sites
-from rtl.photonic_mac import PhotonicMacStage
-from rtl.plan import Plan, fold_all, plan
-from rtl.verilog import emit
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.photonic_mac import PhotonicMac
-from sim.program import BLOCK, Builder, Program
-from sim.requantize import Requantize
-from sim.tile_sum import TileSum
+from bittrue.flow.verify.backends import Design, Stalls
+from bittrue.flow.verify.verify import verify
+from bittrue.hls import host, project
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plan import Plan, fold_all, plan
+from bittrue.rtl.dataflow.stages.photonic_mac import PhotonicMacStage
+from bittrue.rtl.parts.noise import NoisePipe, Sites
+from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.program import BLOCK, Builder, Program
+from bittrue.sim.requantize import Requantize
 
 NOISE = pytest.mark.parametrize("noisy", [False, True], ids=["clean", "noisy"])
 ARRAYS = ("hidden.array", "classifier.array")

@@ -9,15 +9,15 @@ import pytest
 from photonic_bench import ARRAY, ArrayModel, Bench, exact
 from photonic_programs import images, photonic_network
 
-from rtl.photonic_jobs import Geometry, Jobs
-from rtl.photonic_registers import OKAY, Map, Register
-from rtl.photonic_system import PhotonicSystem, emit
-from rtl.readback import lint
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.lerp import Lerp
-from sim.operation import TensorType
-from sim.program import Builder
+from bittrue.rtl.light.jobs import Geometry, Jobs
+from bittrue.rtl.light.registers import OKAY, Map, Register
+from bittrue.rtl.light.system import PhotonicSystem, emit
+from bittrue.rtl.readback import lint
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.program import Builder
 
 
 # -- results ------------------------------------------------------------------------------------------------

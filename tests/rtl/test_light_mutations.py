@@ -9,13 +9,13 @@ from amaranth.hdl import Mux
 from photonic_bench import exact, losing_codes
 from photonic_programs import photonic_network
 
-import rtl.photonic_registers
-import rtl.photonic_sums
-import rtl.photonic_twin
-from rtl.photonic_controller import PhotonicController
-from rtl.photonic_jobs import Jobs
-from rtl.photonic_noise import TwinNoise
-from rtl.photonic_weights import Sender
+import bittrue.rtl.light.registers
+import bittrue.rtl.light.sums
+import bittrue.rtl.light.twin
+from bittrue.rtl.light.controller import PhotonicController
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.noise import TwinNoise
+from bittrue.rtl.light.weights import Sender
 
 
 def spoil_weight(monkeypatch):
@@ -34,17 +34,19 @@ def spoil_table(monkeypatch):
 
 
 def spoil_scale(monkeypatch):
-    monkeypatch.setattr(rtl.photonic_sums.Sums, "scale", lambda self, total: total << self.steps[0])
+    monkeypatch.setattr(bittrue.rtl.light.sums.Sums, "scale", lambda self, total: total << self.steps[0])
 
 
 def spoil_converter(monkeypatch):
     monkeypatch.setattr(
-        rtl.photonic_twin, "Mux", lambda c, a, b: Mux(c, a // 2, b) if isinstance(a, int) and a == 63 else Mux(c, a, b)
+        bittrue.rtl.light.twin,
+        "Mux",
+        lambda c, a, b: Mux(c, a // 2, b) if isinstance(a, int) and a == 63 else Mux(c, a, b),
     )
 
 
 def spoil_offsets(monkeypatch):
-    monkeypatch.setattr(rtl.photonic_registers.Registers, "word", lambda self, _: [0] * self.jobs.geometry.lanes)
+    monkeypatch.setattr(bittrue.rtl.light.registers.Registers, "word", lambda self, _: [0] * self.jobs.geometry.lanes)
 
 
 def spoil_noise(monkeypatch):

@@ -7,9 +7,9 @@ import pytest
 from photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
 from photonic_programs import images, photonic_network
 
-from rtl.photonic_jobs import Geometry
-from rtl.photonic_registers import OKAY, SLVERR, Errors, Map, Register
-from rtl.photonic_system import PhotonicSystem
+from bittrue.rtl.light.jobs import Geometry
+from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Map, Register
+from bittrue.rtl.light.system import PhotonicSystem
 
 
 def test_starts_when_told():

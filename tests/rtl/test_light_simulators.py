@@ -10,11 +10,11 @@ import pytest
 from photonic_bench import ARRAY
 from photonic_programs import images, photonic_network
 
-from flow.compiled import CompiledRtl
-from flow.photonic_cosim import Access, Answer, run
-from rtl.photonic_registers import OKAY, SLVERR, Errors, Map, Register
-from rtl.photonic_system import PhotonicSystem, emit
-from sim.errors import BittrueError
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.systems.light.cosim import Access, Answer, run
+from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Map, Register
+from bittrue.rtl.light.system import PhotonicSystem, emit
+from bittrue.sim.errors import BittrueError
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]

@@ -1,4 +1,4 @@
-"""The digital twin of the photonic array alone, driven as a controller may drive it, against `sim.photonic_mac`."""
+"""The digital twin of the photonic array alone, driven as a controller may drive it, against `PhotonicMac`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from photonic_twin_bench import PATIENCE, Bench, exact, network, part
 
-from rtl.noise import NoiseLanes
-from rtl.photonic_jobs import Geometry, Jobs
-from rtl.photonic_noise import TwinNoise
-from rtl.photonic_twin import PhotonicTwin
-from sim.errors import BittrueError
-from sim.noise import Noise
-from sim.program import Program
+from bittrue.rtl.light.jobs import Geometry, Jobs
+from bittrue.rtl.light.noise import TwinNoise
+from bittrue.rtl.light.twin import PhotonicTwin
+from bittrue.rtl.parts.noise import NoiseLanes
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.noise import Noise
+from bittrue.sim.program import Program
 
 # -- what the array makes of the light --------------------------------------------------------------------------
 ARRAY = Geometry(4, 4, 2)

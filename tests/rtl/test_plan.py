@@ -11,13 +11,13 @@ import pytest
 from programs import resmlp, stimulus, two_inputs
 from stage_bench import run
 
-from rtl.estimate import DEVICES, Area
-from rtl.folding import Folding, divisors
-from rtl.linear import LinearStage
-from rtl.plan import Plan, _smallest, natural_interval, plan
-from sim.errors import BittrueError
-from sim.linear import Linear
-from sim.program import Program
+from bittrue.rtl.dataflow.estimate import DEVICES, Area
+from bittrue.rtl.dataflow.folding import Folding, divisors
+from bittrue.rtl.dataflow.plan import Plan, _smallest, natural_interval, plan
+from bittrue.rtl.dataflow.stages.linear import LinearStage
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Program
 
 PROGRAMS = {
     "lerp": lambda: resmlp(tokens=4, features=6, channels=8, hidden=12, blocks=1),

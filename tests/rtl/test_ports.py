@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from streams import codes
 
-from rtl.ports import StreamPort
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.operation import TensorType
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
 
 
 def test_geometry():

@@ -14,13 +14,13 @@ import pytest
 from programs import awkward, resmlp, segment, stimulus, two_inputs
 from stage_bench import run
 
-from flow import cosim
-from flow.compiled import CompiledRtl
-from rtl.folding import Folding
-from rtl.plan import Plan, divisors, plan
-from rtl.verilog import emit
-from sim.linear import Linear
-from sim.program import Program
+from bittrue.flow.run import cosim
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plan import Plan, divisors, plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Program
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 

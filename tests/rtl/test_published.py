@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from programs import segment
 
-from flow.compiled import CompiledRtl
-from flow.headers import PARAMETERS, Samples, read, read_samples
-from hls import host, project
-from rtl.plan import fold_all, natural_interval, plan
-from rtl.verilog import emit
-from sim.program import Program
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.hls import host, project
+from bittrue.models.formats.headers import PARAMETERS, Samples, read, read_samples
+from bittrue.rtl.dataflow.plan import fold_all, natural_interval, plan
+from bittrue.rtl.verilog import emit
+from bittrue.sim.program import Program
 
 PUBLISHED = Path(
-    os.environ.get("BITTRUE_PUBLISHED", Path(__file__).parents[1] / ".." / "shared" / "data" / "psa-relu-96")
+    os.environ.get("BITTRUE_PUBLISHED", Path(__file__).parents[2] / ".." / "shared" / "data" / "psa-relu-96")
 )
 pytestmark = pytest.mark.skipif(
     not (PUBLISHED / PARAMETERS).exists(),

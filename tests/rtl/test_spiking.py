@@ -9,15 +9,15 @@ import pytest
 from programs import spiking, stimulus
 from stage_bench import run
 
-from flow.backends import Design, Stalls
-from flow.verify import mean_interval, verify
-from rtl.events import EventLinearStage
-from rtl.folding import Folding
-from rtl.plan import Plan, activity, plan
-from rtl.spiking_linear import SpikingLinearStage
-from rtl.verilog import emit
-from sim.errors import BittrueError
-from sim.spiking_linear import SpikingLinear
+from bittrue.flow.verify.backends import Design, Stalls
+from bittrue.flow.verify.verify import mean_interval, verify
+from bittrue.rtl.dataflow.events import EventLinearStage
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plan import Plan, activity, plan
+from bittrue.rtl.dataflow.stages.spiking_linear import SpikingLinearStage
+from bittrue.rtl.verilog import emit
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 ARCHITECTURES = {
     "parallel": "parallel",

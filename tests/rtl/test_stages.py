@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from stage_bench import run
 
-from rtl.folding import divisors
-from rtl.plan import Plan, size_fifos
-from rtl.stage import REALISATIONS, realisation
-from sim.affine import Affine
-from sim.contract import INT8
-from sim.operation import TensorType, discover
-from sim.program import Node, Program
-from sim.requantize import Requantize
+from bittrue.rtl.dataflow.folding import divisors
+from bittrue.rtl.dataflow.plan import Plan, size_fifos
+from bittrue.rtl.dataflow.stage import REALISATIONS, realisation
+from bittrue.sim.contract import INT8
+from bittrue.sim.operation import TensorType, discover
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
 
 OPERATIONS = discover()
 

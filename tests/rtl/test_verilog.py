@@ -15,13 +15,13 @@ from programs import resmlp, two_inputs
 from test_rtl import OPERATIONS
 from test_rtl import planned as random_plan
 
-from rtl import readback
-from rtl.folding import Folding
-from rtl.plan import Plan, plan
-from rtl.verilog import TOP, emit
-from sim.errors import BittrueError
+from bittrue.rtl import readback
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plan import Plan, plan
+from bittrue.rtl.verilog import TOP, emit
+from bittrue.sim.errors import BittrueError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "lerp": lambda: resmlp(seed=1),
     "relu": lambda: resmlp(channels=8, hidden=12, blocks=2, nonlinearity="relu"),

@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flow.figures import ACCENT, BAD, FAINT, GOOD, INK, PANEL, SOFT, WARM, line, rect, svg, text
-from flow.raster import Raster, layer
+from bittrue.flow.report.figures import (
+    ACCENT,
+    BAD,
+    FAINT,
+    GOOD,
+    INK,
+    PANEL,
+    SOFT,
+    WARM,
+    line,
+    rect,
+    svg,
+    text,
+)
+from bittrue.flow.systems.fs.raster import Raster, layer
 
 #: One colour for each width of the weights, wrapped.
 SERIES = (ACCENT, WARM, GOOD, BAD, SOFT)

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from flow import figures
-from flow.figures import ACCENT, BAD, FAINT, GOOD, INK, SOFT, WARM
-from models import fs_fit, fs_kernels, fs_target
-from models.fs_fit import Progress, Settings
-from models.fs_sets import PUBLISHED, NeuronSet
-from sim.errors import BittrueError
-from sim.storage import write_whole
+from bittrue.flow.report import figures
+from bittrue.flow.report.figures import ACCENT, BAD, FAINT, GOOD, INK, SOFT, WARM
+from bittrue.models.fs import fit as fs_fit
+from bittrue.models.fs import kernels as fs_kernels
+from bittrue.models.fs import target as fs_target
+from bittrue.models.fs.fit import Progress, Settings
+from bittrue.models.fs.sets import PUBLISHED, NeuronSet
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.storage import write_whole
 
 #: Names under which a published set is compared with a fit.
 PUBLISHED_AS = {"relu": "relu", "swish": "swish", "silu": "swish", "sigmoid": "sigmoid"}

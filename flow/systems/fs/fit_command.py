@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flow import console
-from flow.console import OUT
+from bittrue.flow.cli import console
+from bittrue.flow.cli.console import OUT
 
 
 def fit(
@@ -48,7 +48,7 @@ def fit(
 
         bittrue fit "where(x > 0, x, 0.1 * x)" --steps 10 --range -4 4 --out leaky.json
     """
-    from flow import fit as fits
+    from bittrue.flow.systems.fs import fit as fits
 
     target, settings = fits.settings(
         function, steps, interval, importance,

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from flow import figures, probe, waves
-from flow.compiled import CompiledRtl
-from rtl.plan import Plan
-from sim.encode import SPIKE
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.flow.report import figures
+from bittrue.flow.run import probe, waves
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.program import Program
 
 #: Spike trains (tokens) of a layer that are drawn, those that differ first; all are compared.
 TOKENS = 12

@@ -1,6 +1,6 @@
 """The system `fs`: a trained MLP or ResMLP whose activations become FS-neurons, spikes that few additions read.
 
-See `flow.systems` for what a system provides, `models.fs_convert` for the conversion.
+See `flow.engine.registry` for what a system provides, `models.fs.convert` for the conversion.
 """
 
 from __future__ import annotations
@@ -11,12 +11,25 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from flow import backends, spikes, stages, training
-from flow import recipe as common
-from flow.steps import Step, Work
-from models.settings import Activation, Convert, Network, Perceptron, Qat, Quantize, Settings, Sweep, Train
+from bittrue.flow import stages
+from bittrue.flow.engine import recipe as common
+from bittrue.flow.engine import training
+from bittrue.flow.engine.steps import Step, Work
+from bittrue.flow.systems.fs import spikes
+from bittrue.flow.verify import backends
+from bittrue.models.settings import (
+    Activation,
+    Convert,
+    Network,
+    Perceptron,
+    Qat,
+    Quantize,
+    Settings,
+    Sweep,
+    Train,
+)
 
-CODE = ("models", "flow/training.py", "flow/spikes.py")
+CODE = ("models", "flow/engine/training.py", "flow/systems/fs/spikes.py")
 SECTIONS = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep")}
 
 #: Test images whose mean work is the energy view's.
@@ -68,8 +81,8 @@ class Recipe(common.Recipe):
 
 def train(recipe: Recipe, work: Work) -> dict[str, Any]:
     """Float training with the ordinary activation; leaves `network.pt`."""
-    from models.mlp import Mlp
-    from models.resmlp import ResMLP
+    from bittrue.models.networks.mlp import Mlp
+    from bittrue.models.networks.resmlp import ResMLP
 
     data = training.data_of(recipe)
     kind = Mlp if recipe.network.kind == "mlp" else ResMLP
@@ -81,10 +94,11 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 
     Spikes are counted on the test set with the golden simulator; `neurons.npz` holds what belongs to each neuron.
     """
-    from models import fs_convert, qat, storage
-    from models.mlp import Mlp
-    from models.resmlp import ResMLP
-    from models.train import accuracy
+    from bittrue.models.fs import convert as fs_convert
+    from bittrue.models.networks.mlp import Mlp
+    from bittrue.models.networks.resmlp import ResMLP
+    from bittrue.models.training import qat, storage
+    from bittrue.models.training.loop import accuracy
 
     data = training.data_of(recipe)
     model = storage.load(work.upstream["train"] / "network.pt", Mlp, ResMLP)
@@ -121,8 +135,8 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own integer logits on it."""
-    from models import storage
-    from models.fs_integer import FsMlp, FsResMLP
+    from bittrue.models.fs.integer import FsMlp, FsResMLP
+    from bittrue.models.training import storage
 
     data = training.data_of(recipe)
     network = storage.load(work.upstream["quantize"] / "integer.pt", FsMlp, FsResMLP)
@@ -131,15 +145,17 @@ def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def steps(recipe: Recipe) -> list[Step]:  # noqa: ARG001
     """The step `spikes`."""
-    code = ("flow/fs.py", "flow/spikes.py", "flow/raster.py", "flow/waves.py", "flow/probe.py", "flow/energy.py")
-    code += ("flow/work.py", "flow/toggles.py", *backends.SIMULATORS)
+    code = tuple(f"flow/systems/fs/{name}.py" for name in ("recipe", "spikes", "raster"))
+    code += tuple(f"flow/run/{name}.py" for name in ("waves", "probe", "toggles"))
+    code += ("flow/report/energy.py", "flow/report/work.py", *backends.SIMULATORS)
     return [Step("spikes", hardware, ("lower", "rtl"), ("verify",), code, (), stages.tools)]
 
 
 def hardware(recipe: Recipe, work: Work) -> dict[str, Any]:
     """What the spikes do in hardware: the raster of one test image, golden and RTL, and the energy of an inference."""
-    from flow import energy, raster
-    from rtl.plan import Plan
+    from bittrue.flow.report import energy
+    from bittrue.flow.systems.fs import raster
+    from bittrue.rtl.dataflow.plan import Plan
 
     program, x, _ = training.read_lowered(work)
     plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
@@ -152,7 +168,7 @@ def hardware(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 
 def _program(network, recipe: Recipe, data):
-    from models import fs_lower  # noqa: F401  (teaches `models.lower` the spiking layers)
-    from models.lower import lower as to_program
+    from bittrue.models.fs import lower as fs_lower  # noqa: F401  (teaches `models.graph.lower` the spiking layers)
+    from bittrue.models.graph.lower import lower as to_program
 
     return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))

@@ -9,9 +9,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from flow import console
-from flow.console import OUT
-from sim.program import Program
+from bittrue.flow.cli import console
+from bittrue.flow.cli.console import OUT
+from bittrue.sim.program import Program
 
 ProgramArgument = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
 InputsArgument = Annotated[Path, typer.Argument(help="Batch of codes, `.npy`; `.npz` by name for several inputs.")]
@@ -51,9 +51,9 @@ def raster(
 
         bittrue raster program.npz inputs.npy --image 3 --out raster.svg --rtl --waves spikes.vcd
     """
-    from flow import arrays
-    from flow import raster as rasters
-    from sim.storage import write_whole
+    from bittrue.flow.run import arrays
+    from bittrue.flow.systems.fs import raster as rasters
+    from bittrue.sim.storage import write_whole
 
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded)
@@ -92,8 +92,8 @@ def energy(
 
         bittrue energy program.npz inputs.npy --toggles 0 --json
     """
-    from flow import arrays
-    from flow import energy as energies
+    from bittrue.flow.report import energy as energies
+    from bittrue.flow.run import arrays
 
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded)
@@ -111,9 +111,9 @@ def energy(
 
 def _built(program: Program, x: list[np.ndarray], interval: int | None, architecture: str, verilog: Path | None):
     """The plan, folded for the spikes of these inputs, and its Verilog."""
-    from rtl.plan import activity, plan
-    from rtl.verilog import emit
-    from sim.errors import BittrueError
+    from bittrue.rtl.dataflow.plan import activity, plan
+    from bittrue.rtl.verilog import emit
+    from bittrue.sim.errors import BittrueError
 
     seen = activity(program, *(v[:256] for v in x))
     planned = plan(program, interval=interval, architecture=architecture, activity=seen)

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from sim.encode import Encode
-from sim.errors import BittrueError
-from sim.fs_neuron import FsNeuron
-from sim.program import Program
-from sim.spiking_linear import SpikingLinear
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.encode import Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import Program
 
 #: Inputs run together; every tensor of them is in memory.
 BLOCK = 256

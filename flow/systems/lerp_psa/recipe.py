@@ -1,18 +1,18 @@
 """The system `lerp-psa`: a ResMLP with learnable 1-D functions (LERP-PSA, PSA) or ReLU, trained and quantised to INT8.
 
-See `flow.systems` for what a system provides, `models/` for what is trained.
+See `flow.engine.registry` for what a system provides, `models/` for what is trained.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from flow import recipe as common
-from flow import training
-from flow.steps import Work
-from models.settings import Network, Qat, Quantize, Train
+from bittrue.flow.engine import recipe as common
+from bittrue.flow.engine import training
+from bittrue.flow.engine.steps import Work
+from bittrue.models.settings import Network, Qat, Quantize, Train
 
-CODE = ("models", "flow/training.py")
+CODE = ("models", "flow/engine/training.py")
 SECTIONS = {"train": ("network", "train"), "quantize": ("quantize", "qat")}
 
 
@@ -28,7 +28,7 @@ class Recipe(common.Recipe):
 
 def train(recipe: Recipe, work: Work) -> dict[str, Any]:
     """Float training; leaves `network.pt`."""
-    from models.resmlp import ResMLP
+    from bittrue.models.networks.resmlp import ResMLP
 
     data = training.data_of(recipe)
     return training.fit(recipe, work, ResMLP.for_data(recipe.network, data, recipe.train.seed), data)
@@ -36,10 +36,10 @@ def train(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
     """Post-training quantisation and exact-integer training; leaves `integer.pt`."""
-    from models import qat, storage
-    from models.quantize import post_training
-    from models.resmlp import ResMLP
-    from models.train import accuracy
+    from bittrue.models.int8.quantize import post_training
+    from bittrue.models.networks.resmlp import ResMLP
+    from bittrue.models.training import qat, storage
+    from bittrue.models.training.loop import accuracy
 
     data = training.data_of(recipe)
     model = storage.load(work.upstream["train"] / "network.pt", ResMLP)
@@ -62,9 +62,9 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own integer logits on it."""
-    from models import storage
-    from models.integer import IntegerResMLP
-    from models.lower import lower as to_program
+    from bittrue.models.graph.lower import lower as to_program
+    from bittrue.models.layers.integer import IntegerResMLP
+    from bittrue.models.training import storage
 
     data = training.data_of(recipe)
     integer = storage.load(work.upstream["quantize"] / "integer.pt", IntegerResMLP)

@@ -1,7 +1,7 @@
 """The price of alpha in a photonic network, for the report: alpha as built, from data, and as published.
 
-An alpha above the data costs light, and bits of the converter (`models.photonic_light`). For activations with a bound
-the published alpha is that bound. For ReLU, which has none, `models.photonic_alpha` compares published constants with
+An alpha above the data costs light, and bits of the converter (`models.light.price`). For activations with a bound
+the published alpha is that bound. For ReLU, which has none, `models.light.alpha` compares published constants with
 alphas from data; beside a network of another activation, on a ReLU network of the same sizes, trained on the same data
 for a few epochs.
 """
@@ -12,31 +12,32 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from flow import training
-from flow.steps import Work
-from models.photonic_settings import Calibrate, published
-from sim.errors import BittrueError
+from bittrue.flow.engine import training
+from bittrue.flow.engine.steps import Work
+from bittrue.models.light.settings import Calibrate, published
+from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
-    from flow.photonic import Recipe
-    from models.data import Data
-    from models.photonic_net import SimpleMLP
-    from models.photonic_transform import NonNegativeNetwork
+    from bittrue.flow.systems.light.recipe import Recipe
+    from bittrue.models.data.sets import Data
+    from bittrue.models.light.network import SimpleMLP
+    from bittrue.models.light.transform import NonNegativeNetwork
 
 #: Test images on which the alphas of a ReLU network are compared.
 COMPARED = 1000
 
 
 def table(recipe: Recipe, work: Work, twin: NonNegativeNetwork, data: Data) -> list[dict[str, Any]]:
-    """Rows of `models.photonic_light.Price` with the activation (`network`) and where alpha is from (`alpha_from`).
+    """Rows of `models.light.price.Price` with the activation (`network`) and where alpha is from (`alpha_from`).
 
     The rows as built come first, with every layer; the others are without the first layer, whose alpha is 1. Rows of
     the comparison on a ReLU network also have `sqnr_db` and `accuracy` of the converted network, by window, without
     training on the array.
     """
-    from models import photonic_train, storage
-    from models.photonic_net import SimpleMLP
-    from models.photonic_transform import transform
+    from bittrue.models.light import train as photonic_train
+    from bittrue.models.light.network import SimpleMLP
+    from bittrue.models.light.transform import transform
+    from bittrue.models.training import storage
 
     function, method = recipe.network.activation, recipe.calibrate.method
     percentile = recipe.calibrate.model_copy(update={"method": "percentile", "alpha": None})
@@ -69,7 +70,7 @@ def _compared(
     recipe: Recipe, work: Work, regular: SimpleMLP, data: Data, percentile: Calibrate
 ) -> list[dict[str, Any]]:
     """A ReLU network at alphas from data and at the published ones."""
-    from models.photonic_alpha import PUBLISHED, compare_alphas
+    from bittrue.models.light.alpha import PUBLISHED, compare_alphas
 
     images, share = min(COMPARED, len(data.test)), percentile.percentile
     rows = []
@@ -89,7 +90,7 @@ def _rows(
     recipe: Recipe, twin: NonNegativeNetwork, data: Data, origin: str, alphas: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """Prices at these alphas; without any, as built and with the first layer."""
-    from models.photonic_light import prices
+    from bittrue.models.light.price import prices
 
     first = twin.layers[0].name
     chosen = {name: alpha for name, alpha in alphas.items() if name != first}

@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from flow import backends
-from flow.backends import SIMULATORS, Stalls
-from flow.recipe import Part, known_targets
-from flow.rtl_run import RtlRun
-from flow.steps import Step, Work
-from flow.training import read_lowered
-from sim.program import Program
-from sim.storage import write_whole
+from bittrue.flow.engine.recipe import Part, known_targets
+from bittrue.flow.engine.steps import Step, Work
+from bittrue.flow.engine.training import read_lowered
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.verify import backends
+from bittrue.flow.verify.backends import SIMULATORS, Stalls
+from bittrue.sim.program import Program
+from bittrue.sim.storage import write_whole
 
 if TYPE_CHECKING:
-    from flow.photonic import Recipe
-    from flow.photonic_cosim import Answer, SystemRun
-    from rtl.photonic_jobs import Geometry
-    from rtl.photonic_system import PhotonicSystem
+    from bittrue.flow.systems.light.cosim import Answer, SystemRun
+    from bittrue.flow.systems.light.recipe import Recipe
+    from bittrue.rtl.light.jobs import Geometry
+    from bittrue.rtl.light.system import PhotonicSystem
 
 WITH_REGISTERS, STREAMS = "controller.v", "controller_streams.v"
 #: Images of the compiled RTL's run with stalls.
@@ -76,9 +76,9 @@ class ControllerPart(Part):
 
 
 def step(recipe: Recipe) -> Step:  # noqa: ARG001
-    """The step, for `flow.systems`."""
-    here = ("photonic_controller", "photonic_probe", "photonic_cosim", "photonic_testbench", "photonic_energy")
-    code = tuple(f"flow/{name}.py" for name in (*here, "energy", "diverge", "probe"))
+    """The step, for `flow.engine.registry`."""
+    here = tuple(f"flow/systems/light/{name}.py" for name in ("controller", "probe", "cosim", "testbench", "energy"))
+    code = (*here, "flow/report/energy.py", "flow/verify/diverge.py", "flow/run/probe.py")
     return Step(
         "controller",
         run,
@@ -92,7 +92,7 @@ def step(recipe: Recipe) -> Step:  # noqa: ARG001
 
 def designs(recipe: Recipe, program: Program) -> dict[str, tuple[str, tuple[str, ...]]]:
     """What is placed and routed beside the pipeline: the controller without array, weights streamed."""
-    from rtl.photonic_system import emit
+    from bittrue.rtl.light.system import emit
 
     if not recipe.controller.synth:
         return {}
@@ -100,9 +100,10 @@ def designs(recipe: Recipe, program: Program) -> dict[str, tuple[str, tuple[str,
 
 
 def run(recipe: Recipe, work: Work) -> dict[str, Any]:
-    """Verify controller and twin; the result's rows have the keys of `flow.verify`, and `cycles_per_image` beside."""
-    from flow.photonic_energy import estimate
-    from rtl.photonic_system import emit
+    """Verify controller and twin; the result's rows have the keys of `flow.verify.verify`, and `cycles_per_image`
+    beside."""
+    from bittrue.flow.systems.light.energy import estimate
+    from bittrue.rtl.light.system import emit
 
     program, (x,), _ = read_lowered(work)
     part, array = recipe.controller, recipe.array
@@ -149,7 +150,7 @@ def run(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def geometry(recipe: Recipe, program: Program) -> Geometry:
     """The array of a recipe, with the most lanes that suit it and the images."""
-    from rtl.photonic_jobs import Geometry
+    from bittrue.rtl.light.jobs import Geometry
 
     (image,) = program.inputs.values()
     rows, columns = recipe.array.rows, recipe.array.columns
@@ -157,7 +158,7 @@ def geometry(recipe: Recipe, program: Program) -> Geometry:
 
 
 def _system(recipe: Recipe, program: Program, weights: str = "memory", **options: bool) -> PhotonicSystem:
-    from rtl.photonic_system import PhotonicSystem
+    from bittrue.rtl.light.system import PhotonicSystem
 
     part = recipe.controller
     return PhotonicSystem(program, geometry(recipe, program), part.settling, weights, part.images, **options)
@@ -179,7 +180,7 @@ class _Check:
 
     def compiled(self, images: int, stalls: Stalls) -> dict[str, Any]:
         """The compiled RTL on the first images."""
-        from flow.compiled import CompiledRtl
+        from bittrue.flow.run.compiled import CompiledRtl
 
         self.work.progress("building the compiled controller", 0, 1)
         begin = time.perf_counter()
@@ -195,7 +196,7 @@ class _Check:
 
     def cocotb(self, simulator: str, images: int, stalls: Stalls) -> dict[str, Any]:
         """Both bus kinds under a simulator."""
-        from flow import photonic_cosim
+        from bittrue.flow.systems.light import cosim as photonic_cosim
 
         self.work.progress(f"controller in cocotb under {simulator}", 0, 1)
         begin = time.perf_counter()
@@ -217,8 +218,8 @@ class _Check:
         return self.row(done.run, images, stalls, begin, script.wrong(done)) | {"registers": script.shown(done)}
 
     def row(self, run: RtlRun, images: int, stalls: Stalls, begin: float, wrong: list[str]) -> dict[str, Any]:
-        """A row as `flow.verify` has them; no interval is promised."""
-        from flow import photonic_probe
+        """A row as `flow.verify.verify` has them; no interval is promised."""
+        from bittrue.flow.systems.light import probe as photonic_probe
 
         expected = self.expected[:images]
         mismatches, place = run.mismatches(expected), None
@@ -280,7 +281,7 @@ class Script:
     @classmethod
     def of(cls, system: PhotonicSystem, images: int) -> Script:
         """The script of a run of so many images."""
-        from rtl.photonic_registers import OKAY, SLVERR, Errors, Register
+        from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Register
 
         jobs, flag = system.jobs, 1 << Errors.READ_ONLY
         array = jobs.geometry.rows | jobs.geometry.columns << 16
@@ -302,8 +303,8 @@ class Script:
         return [entry for entry in self.entries if entry.phase == name]
 
     def accesses(self) -> dict[str, list]:
-        """As `flow.photonic_cosim.run` takes them."""
-        from flow.photonic_cosim import Access
+        """As `flow.systems.light.cosim.run` takes them."""
+        from bittrue.flow.systems.light.cosim import Access
 
         return {
             name: [Access(entry.address, entry.value) for entry in self.phase(name)]

@@ -1,7 +1,7 @@
 """The photonic system in cocotb, under Icarus Verilog or Verilator: AXI4-Stream and AXI4-Lite driven by cocotbext-axi.
 
-As `flow.cosim`, with an AXI4-Lite master beside the streams, and a source of weights where they are streamed. The
-testbench is `flow/photonic_testbench.py`.
+As `flow.run.cosim`, with an AXI4-Lite master beside the streams, and a source of weights where they are streamed. The
+testbench is `flow/systems/light/testbench.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from flow.cosim import WATCHDOG, _build, _folder, _simulate, check_simulator, describe_job
-from flow.rtl_run import RtlRun, check_batch, check_limits
-from flow.verilate import default_cache
-from rtl.photonic_system import PhotonicSystem, emit
-from rtl.photonic_weights import stream_words
-from sim.errors import BittrueError
+from bittrue.flow.run.cosim import (
+    WATCHDOG,
+    _build,
+    _folder,
+    _simulate,
+    check_simulator,
+    describe_job,
+)
+from bittrue.flow.run.result import RtlRun, check_batch, check_limits
+from bittrue.flow.run.verilate import default_cache
+from bittrue.rtl.light.system import PhotonicSystem, emit
+from bittrue.rtl.light.weights import stream_words
+from bittrue.sim.errors import BittrueError
 
-TESTBENCH = "flow.photonic_testbench"
+TESTBENCH = "bittrue.flow.systems.light.testbench"
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class SignalGroup:
-    """Signals of the top beside the images' and the results', with their widths, as `flow.cosim` asks for them."""
+    """Signals of the top beside the images' and the results', with their widths, as `flow.run.cosim` asks for them."""
 
     signals: dict[str, int]
 
@@ -73,14 +80,14 @@ def run(
     during: Sequence[Access] = (),
     after: Sequence[Access] = (),
 ) -> SystemRun:
-    """Run images through controller and twin in a simulator; the parameters are those of `flow.cosim.run`.
+    """Run images through controller and twin in a simulator; the parameters are those of `flow.run.cosim.run`.
 
     Streamed weights are offered again and again, with the pauses of the images, for as many batches as there are.
 
     before, during, after   register accesses in this order: before the first image is offered, while the images go
                             through (again and again until they are through), and when all results are there
 
-    BittrueError for a system without twin, and as in `flow.cosim.run`.
+    BittrueError for a system without twin, and as in `flow.run.cosim.run`.
     """
     check_simulator(simulator, waves, folder)
     if system.twin is None:

@@ -10,7 +10,7 @@ Figures, at 8 bits; a converter's energy doubles with every bit, as in Walden's 
     ADC         14.8 mW at 10 GS/s: "A 10GS/s 8b 25fJ/c-s 2850um2 Two-Step Time-Domain ADC", 14 nm, ISSCC 2022
     DAC         50 mW at 14 GS/s, amplifier 3 mW at the rate of the ADC: component table of the simulator published
                 with Zhu et al., "Lightening-Transformer", HPCA 2024
-    digital     `flow.energy`: M. Horowitz, ISSCC 2014, 45 nm
+    digital     `flow.report.energy`: M. Horowitz, ISSCC 2014, 45 nm
 
 Light is counted where the noise says how much there is: every input lights `columns` cells with one full product,
 divided by the quantum efficiency and by a wall-plug efficiency of 0.2 (an assumption of ours). Holding and tuning the
@@ -22,8 +22,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from flow.energy import SOURCE, addition, memory, multiplication
-from models.photonic_settings import LIGHT_SPEED, PLANCK, Array
+from bittrue.flow.report.energy import SOURCE, addition, memory, multiplication
+from bittrue.models.light.settings import LIGHT_SPEED, PLANCK, Array
 
 ADC_PJ, DAC_PJ, AMPLIFIER_PJ = 14.8 / 10, 50 / 14, 3 / 10
 WALL_PLUG = 0.2

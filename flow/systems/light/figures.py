@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flow.figures import ACCENT, BAD, GOOD, INK, SOFT, WARM, rect, svg, text
+from bittrue.flow.report.figures import ACCENT, BAD, GOOD, INK, SOFT, WARM, rect, svg, text
 
-#: Purposes of `flow.photonic_energy.estimate`, of both networks, in the order in which they are drawn.
+#: Purposes of `flow.systems.light.energy.estimate`, of both networks, in the order in which they are drawn.
 PARTS = {
     "input_dacs": ("input DACs", ACCENT),
     "weight_dacs": ("weight DACs", WARM),

@@ -1,6 +1,6 @@
 """The first divergence of a photonic controller, read between controller and array.
 
-What passes the analogue front end (`rtl.photonic_ports.FrontEnd`) are tensors of the program: the codes of the rows are
+What passes the analogue front end (`rtl.light.ports.FrontEnd`) are tensors of the program: the codes of the rows are
 a layer's input, the codes of the converter its `PhotonicMac`. A waveform of the compiled RTL gives both for every
 measurement, so the layer that is wrong first is found without looking inside the controller.
 """
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flow import diverge
-from flow.backends import Stalls
-from flow.compiled import CompiledRtl
-from flow.diverge import Divergence
-from flow.probe import edges
-from flow.rtl_run import RtlRun
-from rtl.photonic_jobs import Jobs
-from rtl.photonic_system import PhotonicSystem
-from sim.contract import Format
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.probe import edges
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.verify import diverge
+from bittrue.flow.verify.backends import Stalls
+from bittrue.flow.verify.diverge import Divergence
+from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.system import PhotonicSystem
+from bittrue.sim.contract import Format
 
 #: Where the front end is in the waveform: between controller and twin.
 PLACE = ("TOP", "bittrue_top", "system")
@@ -45,7 +45,7 @@ def first(
 ) -> Divergence | None:
     """Where the compiled RTL first leaves the program: operation (a layer's), image, index; with the waveform to open.
 
-    verilog   without registers, as `rtl.photonic_system.emit` makes it, perhaps altered since
+    verilog   without registers, as `rtl.light.system.emit` makes it, perhaps altered since
     x         all images of the run, uint8 `[n, features]`; `run` and `expected` are theirs
 
     None if all results are right. Where the waveform would be too long, or none of the images that it would show comes

@@ -1,7 +1,7 @@
 """The system `photonic`: an MLP made non-negative, on a photonic array with converters, in exact integers.
 
-See `flow.systems` for what a system provides, `models.photonic_train` for the scenarios, `models.photonic_integer` for
-the array. `train.scenario` is enough to choose one: what a recipe does not give is as published.
+See `flow.engine.registry` for what a system provides, `models.light.train` for the scenarios, `models.light.integer`
+for the array. `train.scenario` is enough to choose one: what a recipe does not give is as published.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from flow import photonic_controller, training
-from flow import recipe as common
-from flow.photonic_controller import ControllerPart
-from flow.steps import Step, Work
-from models.photonic_settings import (
+from bittrue.flow.engine import recipe as common
+from bittrue.flow.engine import training
+from bittrue.flow.engine.steps import Step, Work
+from bittrue.flow.systems.light import controller as photonic_controller
+from bittrue.flow.systems.light.controller import ControllerPart
+from bittrue.models.light.settings import (
     Array,
     ArrayNoise,
     Bound,
@@ -29,11 +30,11 @@ from models.photonic_settings import (
     check_calibration,
     published,
 )
-from models.settings import Qat, Settings
-from sim.errors import BittrueError
-from sim.program import Program
+from bittrue.models.settings import Qat, Settings
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
 
-CODE = ("models", "flow/training.py", "flow/photonic_alphas.py")
+CODE = ("models", "flow/engine/training.py", "flow/systems/light/alphas.py")
 SECTIONS = {
     "train": ("network", "train", "calibrate"),
     "quantize": ("array", "finetune", "beside"),
@@ -44,7 +45,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 class TrainPart(Settings):
-    """A scenario of `models.photonic_settings.PhotonicTrain`; what is null is as published for the data set."""
+    """A scenario of `models.light.settings.PhotonicTrain`; what is null is as published for the data set."""
 
     scenario: Scenario = "transform"
     optimizer: NonNegativeOptimizer = "nnsgd"
@@ -104,7 +105,8 @@ class Recipe(common.Recipe):
 
 def train(recipe: Recipe, work: Work) -> dict[str, Any]:
     """The scenario; leaves `network.pt`, the regular network, and `twin.pt`, the non-negative one."""
-    from models import photonic_train, storage
+    from bittrue.models.light import train as photonic_train
+    from bittrue.models.training import storage
 
     data = training.data_of(recipe)
     settings = recipe.train.settings(data.name, recipe.network.activation)
@@ -136,9 +138,9 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 
     Accuracies are the golden simulator's on the test set, with the noise of the recipe where there is any.
     """
-    from flow import photonic_alphas
-    from models import storage
-    from models.photonic_transform import NonNegativeNetwork
+    from bittrue.flow.systems.light import alphas as photonic_alphas
+    from bittrue.models.light.transform import NonNegativeNetwork
+    from bittrue.models.training import storage
 
     data = training.data_of(recipe)
     twin = storage.load(work.upstream["train"] / "twin.pt", NonNegativeNetwork)
@@ -158,10 +160,10 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def _converted(twin, recipe: Recipe, array: Array, data, work: Work, trained: bool) -> tuple[Any, dict[str, Any]]:
     """An integer network with what the report shows of it."""
-    from models import qat
-    from models.photonic_convert import convert
-    from models.photonic_measure import conversions
-    from models.train import accuracy
+    from bittrue.models.light.convert import convert
+    from bittrue.models.light.measure import conversions
+    from bittrue.models.training import qat
+    from bittrue.models.training.loop import accuracy
 
     work.progress(f"calibrating {array.window} windows", 0, 1)
     network = convert(twin, data, array)
@@ -183,8 +185,8 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Work, trained: bo
 
 def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own logits, with noise where there is any."""
-    from models import storage
-    from models.photonic_integer import IntegerPhotonicMLP
+    from bittrue.models.light.integer import IntegerPhotonicMLP
+    from bittrue.models.training import storage
 
     data = training.data_of(recipe)
     network = storage.load(work.upstream["quantize"] / "integer.pt", IntegerPhotonicMLP)
@@ -203,8 +205,8 @@ def designs(recipe: Recipe, program: Program) -> dict[str, tuple[str, tuple[str,
 
 
 def _program(network, recipe: Recipe, data):
-    from models import photonic_lower  # noqa: F401  (teaches `models.lower` the photonic layers)
-    from models.lower import lower as to_program
+    from bittrue.models.graph.lower import lower as to_program
+    from bittrue.models.light import lower as photonic_lower  # noqa: F401  (teaches `models.graph.lower` the photonic layers)
 
     return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))
 

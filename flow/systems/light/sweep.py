@@ -26,21 +26,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from flow import cluster, stages, steps, sweep_figure
-from flow import recipe as recipes
-from flow.recipe import Recipe
-from flow.training import data_of
-from models.photonic_settings import Array, Calibrate
-from models.settings import Qat
-from sim.errors import BittrueError
-from sim.storage import write_whole
+from bittrue.flow import stages
+from bittrue.flow.engine import cluster, steps
+from bittrue.flow.engine import recipe as recipes
+from bittrue.flow.engine.recipe import Recipe
+from bittrue.flow.engine.training import data_of
+from bittrue.flow.systems.light import sweep_figure
+from bittrue.models.light.settings import Array, Calibrate
+from bittrue.models.settings import Qat
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.storage import write_whole
 
 if TYPE_CHECKING:
-    from models.data import Data
+    from bittrue.models.data.sets import Data
 
 JSON, PICTURE = "sweep.json", "sweep.svg"
 #: What decides a point besides its settings.
-CODE, PACKAGES = ("sim", "models", "flow/sweep.py"), ("numpy", "numba", "torch")
+CODE, PACKAGES = ("sim", "models", "flow/systems/light/sweep.py"), ("numpy", "numba", "torch")
 SECTIONS = ("array", "calibrate")
 Tell = Callable[[str, float, float], None]
 
@@ -130,7 +132,7 @@ def run(
     flow, out           folders of the flow, `build/<recipe>` by default, and of the sweep, `sweep` in it
     trained             train every point in exact integers, by the recipe's `finetune`
     scheduler           address of a Dask scheduler; None: processes of this machine, `workers` or one a core
-    listener            told of steps and progress, see `flow.steps.Listener`
+    listener            told of steps and progress, see `flow.engine.steps.Listener`
     """
     listener = listener or steps.Silent()
     base = _base(source, overrides, over)
@@ -263,10 +265,10 @@ def _hash_of(data: Data) -> str:
 
 def _shared(base: Recipe, folder: Path, variants: Sequence[Recipe], images: int | None, trained: bool) -> Shared:
     """The trained networks and the images that any point needs."""
-    from models import storage
-    from models.data import Split
-    from models.photonic_net import SimpleMLP
-    from models.photonic_transform import NonNegativeNetwork
+    from bittrue.models.data.sets import Split
+    from bittrue.models.light.network import SimpleMLP
+    from bittrue.models.light.transform import NonNegativeNetwork
+    from bittrue.models.training import storage
 
     data = data_of(base)
     if images is not None and images > len(data.test):
@@ -288,10 +290,10 @@ def evaluate(task: Task, shared: Shared) -> int:
     """How many of the test images the golden simulator puts into the right class; what a worker does."""
     import torch
 
-    from models import photonic_lower, qat  # noqa: F401  (the former teaches `models.lower` the photonic layers)
-    from models.lower import lower
-    from models.photonic_convert import convert
-    from models.photonic_transform import transform
+    from bittrue.models.graph.lower import lower
+    from bittrue.models.light.convert import convert
+    from bittrue.models.light.transform import transform
+    from bittrue.models.training import qat  # noqa: F401  (the former teaches `models.graph.lower` the photonic layers)
 
     if task.sources != sources():
         raise BittrueError(
@@ -358,7 +360,7 @@ def _collect(
     trained: bool,
 ) -> dict[str, Any]:
     """The content of `sweep.json`."""
-    from models.train import accuracy
+    from bittrue.models.training.loop import accuracy
 
     images = len(shared.data.test)
     rows = []

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from flow import console
-from flow.console import OUT
+from bittrue.flow.cli import console
+from bittrue.flow.cli.console import OUT
 
 
 def sweep(
@@ -53,8 +53,8 @@ def sweep(
 
         bittrue sweep photonic-mlp-fashion-mnist --over array.window=pedestal,full --scheduler tcp://head:8786
     """
-    from flow import sweep as sweeps
-    from flow.sweep_figure import show
+    from bittrue.flow.systems.light import sweep as sweeps
+    from bittrue.flow.systems.light.sweep_figure import show
 
     with console.Bars() as bars:
         result = sweeps.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flow.figures import FAINT, INK, SERIES, SOFT, line, rect, svg, text
+from bittrue.flow.report.figures import FAINT, INK, SERIES, SOFT, line, rect, svg, text
 
 #: Strokes of the lines, behind every round of colours.
 DASHES = ("", "6 3", "2 3")

@@ -1,8 +1,8 @@
 """The cocotb testbench of a photonic system, run inside the simulator: the streams' bench, and an AXI4-Lite master.
 
-`flow.photonic_cosim` writes the job and reads the record; the monitor is that of `flow.testbench`. Streamed weights are
-offered by a source of their own. The master's channels pause at random, so that address and data of a write come in any
-order and answers wait.
+`flow.systems.light.cosim` writes the job and reads the record; the monitor is that of `flow.run.testbench`. Streamed
+weights are offered by a source of their own. The master's channels pause at random, so that address and data of a
+write come in any order and answers wait.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from cocotbext.axi import (
     AxiStreamSource,
 )
 
-from flow.testbench import DONE, RESET_CYCLES, VALID_IN_RESET, Monitor, pauses, record, wrong_port
+from bittrue.flow.run.testbench import (
+    DONE,
+    RESET_CYCLES,
+    VALID_IN_RESET,
+    Monitor,
+    pauses,
+    record,
+    wrong_port,
+)
 
 
 def lite_master(dut: Any, job: dict[str, Any]) -> AxiLiteMaster:

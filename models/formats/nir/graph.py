@@ -29,8 +29,8 @@ import h5py
 import nir
 import numpy as np
 
-from flow.nir_linear import LINEAR, LinearMap, linear_map
-from sim.errors import BittrueError
+from bittrue.models.formats.nir.linear import LINEAR, LinearMap, linear_map
+from bittrue.sim.errors import BittrueError
 
 NEURONS = (nir.LIF, nir.LI, nir.IF, nir.I, nir.CubaLIF, nir.CubaLI, nir.Threshold)
 SUPPORTED = (nir.Input, nir.Output, *LINEAR, *NEURONS)

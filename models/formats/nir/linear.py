@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import nir
 import numpy as np
 
-from sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError
 
 #: Largest matrix to which a convolution or pooling is unrolled, in entries.
 MAX_ENTRIES = 1 << 22

@@ -1,6 +1,6 @@
 """A NIR network as an integer program of `Linear`, `Affine` and `Lif` operations over T time steps.
 
-The equations are those of `flow.nir_graph`. What becomes an integer, and how:
+The equations are those of `models.formats.nir.graph`. What becomes an integer, and how:
 
 * Consecutive linear nodes, the neuron's gain and its drift become one matrix and one bias. Each output channel has a
   unit of its own, 2^-f, with the largest f for which its weights fit 8 bits: `weight = round(W 2^f)`,
@@ -22,17 +22,17 @@ from typing import Any
 import nir
 import numpy as np
 
-from flow import nir_graph
-from flow.nir_linear import LinearMap
-from sim.affine import Affine
-from sim.contract import INT8, Format, check_bits, product_sum_range
-from sim.encode import SPIKE
-from sim.errors import BittrueError
-from sim.lif import MAX_SHIFT, Lif
-from sim.linear import Linear
-from sim.operation import TensorType
-from sim.program import Builder, Program
-from sim.requantize import Requantize
+from bittrue.models.formats.nir import graph as nir_graph
+from bittrue.models.formats.nir.linear import LinearMap
+from bittrue.sim.contract import INT8, Format, check_bits, product_sum_range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.operations.lif import MAX_SHIFT, Lif
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
 
 #: The most fraction bits of a current, for channels whose weights are tiny or all zero.
 MAX_FRACTION = 24
@@ -40,7 +40,7 @@ MAX_FRACTION = 24
 SHIFT = 10
 #: Bits of the membrane below the step of its weights.
 GUARD = 4
-#: Keys of a node's metadata that `flow.nir_write` leaves, so that reading back gives the same integers.
+#: Keys of a node's metadata that `models.formats.nir.write` leaves, so that reading back gives the same integers.
 FRACTION_KEY, GUARD_KEY, SHIFT_KEY = "bittrue_fraction", "bittrue_guard", "bittrue_shift"
 
 METHOD = (
@@ -70,8 +70,8 @@ def program(
     dt      time step, in the unit of the file's time constants
     reset   "value" (as NIR has it) or "subtract" (v_threshold is subtracted)
     guard   bits of each membrane below the step of its weights
-    Raises BittrueError, naming the node, for what `flow.nir_graph.network` refuses, for nodes that add up several
-    tensors, and for membranes wider than 48 bits.
+    Raises BittrueError, naming the node, for what `models.formats.nir.graph.network` refuses, for nodes that add up
+    several tensors, and for membranes wider than 48 bits.
     """
     if steps < 1:
         raise BittrueError(f"a NIR network runs for at least one time step; {steps} were asked for")

@@ -2,7 +2,7 @@
 
 Programs over time (`Linear`, `Affine`, `Lif`). One NIR step is one of the T steps. A `Lif` becomes LIF, IF, LI, I or
 Threshold with dt as time step. NIR knows no rounding: a membrane that decays is an unrounded one there. The metadata of
-each node hold the bits after the point, from which `flow.nir_read` restores the same integers.
+each node hold the bits after the point, from which `models.formats.nir.read` restores the same integers.
 
 FS networks (`Encode`, `SpikingLinear`, `FsNeuron`). NIR has no such neuron, but its K steps can be laid out in space,
 so that one NIR step is one sample, and nothing has a state:
@@ -23,19 +23,19 @@ from pathlib import Path
 import nir
 import numpy as np
 
-from flow.nir_read import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
-from sim.affine import Affine
-from sim.contract import Range
-from sim.encode import Encode
-from sim.errors import BittrueError
-from sim.fs_neuron import FsNeuron
-from sim.lif import Lif
-from sim.linear import Linear
-from sim.operation import Operation
-from sim.program import Node, Program
-from sim.requantize import Requantize
-from sim.spiking_linear import SpikingLinear
-from sim.storage import write_whole
+from bittrue.models.formats.nir.read import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
+from bittrue.sim.contract import Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.encode import Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.lif import Lif
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
+from bittrue.sim.storage import write_whole
 
 #: Most input values of an FS-neuron that are tried to see whether its clip changes a spike.
 MAX_TRIED = 1 << 22

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Mux
 
-from rtl.stage import Stage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
-from sim.add import Add
+from bittrue.rtl.dataflow.stage import (
+    Stage,
+    Structure,
+    Timing,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.sim.operations.add import Add
 
 
 @realises(Add)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Value
 
-from rtl.requantize import RequantizePipe, channel_constants, store_constants
-from rtl.stage import Stage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
-from sim.affine import Affine
-from sim.contract import Range
+from bittrue.rtl.dataflow.stage import (
+    Stage,
+    Structure,
+    Timing,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants, store_constants
+from bittrue.sim.contract import Range
+from bittrue.sim.operations.affine import Affine
 
 
 @realises(Affine)

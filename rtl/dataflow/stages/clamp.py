@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Mux
 
-from rtl.stage import Stage, Structure, Timing, enough_credits, realises, register, shape_of, valid_chain
-from sim.clamp import Clamp
+from bittrue.rtl.dataflow.stage import (
+    Stage,
+    Structure,
+    Timing,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.sim.operations.clamp import Clamp
 
 
 @realises(Clamp)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from amaranth.hdl import Array, Module
 
-from rtl.stage import Structure, realises, register, valid_chain
-from rtl.train import SpikeTrainStage
-from sim.encode import Encode
+from bittrue.rtl.dataflow.stage import Structure, realises, register, valid_chain
+from bittrue.rtl.dataflow.train import SpikeTrainStage
+from bittrue.sim.operations.encode import Encode
 
 
 @realises(Encode)

@@ -6,11 +6,11 @@ import numpy as np
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data
 
-from rtl.stage import Structure, realises, register, shape_of, valid_chain
-from rtl.state import state, structure
-from rtl.train import SpikeTrainStage
-from sim.contract import Format
-from sim.fs_neuron import FsNeuron
+from bittrue.rtl.dataflow.stage import Structure, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.train import SpikeTrainStage
+from bittrue.rtl.parts.state import state, structure
+from bittrue.sim.contract import Format
+from bittrue.sim.operations.fs_neuron import FsNeuron
 
 
 @realises(FsNeuron)

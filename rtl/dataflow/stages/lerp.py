@@ -6,7 +6,7 @@ import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from rtl.stage import (
+from bittrue.rtl.dataflow.stage import (
     Stage,
     Storage,
     Structure,
@@ -19,8 +19,8 @@ from rtl.stage import (
     shape_of,
     valid_chain,
 )
-from sim.contract import Format, Range
-from sim.lerp import Lerp
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.operations.lerp import Lerp
 
 
 @realises(Lerp)

@@ -6,8 +6,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
-from rtl.requantize import channel_constants, store_constants
-from rtl.stage import (
+from bittrue.rtl.dataflow.stage import (
     Stage,
     Structure,
     Timing,
@@ -19,8 +18,9 @@ from rtl.stage import (
     shape_of,
     valid_chain,
 )
-from sim.contract import Format
-from sim.lif import Lif
+from bittrue.rtl.parts.requantize import channel_constants, store_constants
+from bittrue.sim.contract import Format
+from bittrue.sim.operations.lif import Lif
 
 #: Cycles of an update when the groups of channels leave that much time: add, compare and reset, multiply, round.
 #: There are three places for a register between them, so no more than four.

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal
 
-from rtl.folded import FoldedStage
-from rtl.requantize import RequantizePipe
-from rtl.stage import Structure, Timing, enough_credits, realises, register, valid_chain
-from sim.linear import Linear
+from bittrue.rtl.dataflow.folded import FoldedStage
+from bittrue.rtl.dataflow.stage import (
+    Structure,
+    Timing,
+    enough_credits,
+    realises,
+    register,
+    valid_chain,
+)
+from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.sim.operations.linear import Linear
 
 
 @realises(Linear)

@@ -7,16 +7,25 @@ from functools import cached_property
 import numpy as np
 from amaranth.hdl import Module, Mux, Signal, Value
 
-from rtl.buffered import Control
-from rtl.folded import FoldedStage, Products
-from rtl.folding import Folding, check_folding, divisors, matrix_foldings
-from rtl.noise import NoisePipe
-from rtl.requantize import RequantizePipe, channel_constants
-from rtl.stage import Structure, Timing, advance, counting, enough_credits, realises, register, valid_chain
-from sim.contract import Format
-from sim.errors import BittrueError
-from sim.photonic_mac import PhotonicMac
-from sim.requantize import Requantize
+from bittrue.rtl.dataflow.buffered import Control
+from bittrue.rtl.dataflow.folded import FoldedStage, Products
+from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors, matrix_foldings
+from bittrue.rtl.dataflow.stage import (
+    Structure,
+    Timing,
+    advance,
+    counting,
+    enough_credits,
+    realises,
+    register,
+    valid_chain,
+)
+from bittrue.rtl.parts.noise import NoisePipe
+from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.requantize import Requantize
 
 
 @realises(PhotonicMac)
@@ -25,11 +34,11 @@ class PhotonicMacStage(FoldedStage):
 
     The sums of a tile count the difference of the two rails (`weight = plus - minus`); the light of the dark inputs is
     a constant of each output. Without noise it joins the offset of the converter in one adder; with noise the light
-    itself goes through `rtl.noise` first. `simd` inputs times `pe` outputs a cycle; `simd` divides the rows of a tile.
-    The weights of the rows that the last tile lacks are 0: what the memory holds there is harmless.
+    itself goes through `rtl.parts.noise` first. `simd` inputs times `pe` outputs a cycle; `simd` divides the rows of a
+    tile. The weights of the rows that the last tile lacks are 0: what the memory holds there is harmless.
 
     Latency     K / lanes + rows / simd - 1 + depth cycles; depth = memory 1, operand register 1, product 1, log2(simd)
-                adders, accumulator (when folded) 1, pedestal and noise (`rtl.noise.NoisePipe.cycles`), converter,
+                adders, accumulator (when folded) 1, pedestal and noise (`rtl.parts.noise.NoisePipe.cycles`), converter,
                 output FIFO 1
     Throughput  one vector every max(K / lanes, tiles * (N / pe) * (rows / simd)) cycles, no bubble
     """

@@ -5,14 +5,23 @@ from __future__ import annotations
 import numpy as np
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
 
-from rtl.accumulate import Accumulators
-from rtl.buffered import Control
-from rtl.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
-from rtl.folded import FoldedStage
-from rtl.requantize import RequantizePipe
-from rtl.stage import Structure, Timing, counting, enough_credits, realises, register, shape_of, valid_chain
-from sim.contract import Format, Range
-from sim.spiking_linear import SpikingLinear
+from bittrue.rtl.dataflow.buffered import Control
+from bittrue.rtl.dataflow.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
+from bittrue.rtl.dataflow.folded import FoldedStage
+from bittrue.rtl.dataflow.stage import (
+    Structure,
+    Timing,
+    counting,
+    enough_credits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
+from bittrue.rtl.parts.accumulate import Accumulators
+from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 
 @realises(SpikingLinear)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rtl.stage import realises
-from rtl.sums import SumStage
-from sim.tile_sum import TileSum
+from bittrue.rtl.dataflow.stage import realises
+from bittrue.rtl.dataflow.sums import SumStage
+from bittrue.sim.operations.tile_sum import TileSum
 
 
 @realises(TileSum)

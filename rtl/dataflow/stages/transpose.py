@@ -6,8 +6,8 @@ import math
 
 from amaranth.hdl import Array, Module, Mux, Signal
 
-from rtl.buffered import BufferedStage
-from rtl.stage import (
+from bittrue.rtl.dataflow.buffered import BufferedStage
+from bittrue.rtl.dataflow.stage import (
     Storage,
     Structure,
     Timing,
@@ -19,8 +19,8 @@ from rtl.stage import (
     shape_of,
     valid_chain,
 )
-from sim.errors import BittrueError
-from sim.transpose import Transpose
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.transpose import Transpose
 
 
 @realises(Transpose)

@@ -1,0 +1,1 @@
+"""One integer program as golden model, RTL and HLS kernels, equal bit for bit."""

@@ -1,0 +1,1 @@
+"""The report of a flow, its pictures, and the energy view."""

@@ -1,0 +1,1 @@
+"""Runs of hardware: compiled RTL, cocotb, waveforms, probes and counters."""

@@ -1,0 +1,1 @@
+"""The systems that a recipe can name, one package each."""

@@ -1,0 +1,1 @@
+"""FS-neurons: recipes, steps, figures and commands."""

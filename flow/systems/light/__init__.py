@@ -1,0 +1,1 @@
+"""Photonic networks: recipes, steps, figures and commands."""

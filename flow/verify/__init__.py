@@ -1,0 +1,1 @@
+"""Verification of every execution against the golden simulator."""

@@ -1,0 +1,1 @@
+"""Data sets with frozen splits, and their file formats."""

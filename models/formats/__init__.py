@@ -1,0 +1,1 @@
+"""Networks from elsewhere: published headers, NIR."""

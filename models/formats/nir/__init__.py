@@ -1,0 +1,1 @@
+"""NIR files of spiking networks, read and written."""

@@ -1,0 +1,1 @@
+"""FS-neurons: neuron sets, their fit, networks of them in integers, conversion."""

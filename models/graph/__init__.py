@@ -1,0 +1,1 @@
+"""From a network of integer layers to a program."""

@@ -1,0 +1,1 @@
+"""Networks in INT8: quantisation after training."""

@@ -1,0 +1,1 @@
+"""Photonic networks: non-negative layers, arrays, training, conversion."""

@@ -1,0 +1,1 @@
+"""Training loops, checkpoints, precision, training on integers."""

@@ -1,0 +1,1 @@
+"""Ports of the outside: AXI4-Stream and its codes."""

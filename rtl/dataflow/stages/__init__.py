@@ -1,0 +1,1 @@
+"""One stage an operation, found by the stem of its module."""

@@ -1,0 +1,1 @@
+"""The controller of a photonic array, and the array's digital twin."""

@@ -1,0 +1,1 @@
+"""Blocks that stages and controllers share."""

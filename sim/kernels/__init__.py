@@ -1,0 +1,1 @@
+"""Fast exact kernels in Numba and BLAS."""

@@ -1,0 +1,1 @@
+"""One operation a module; importing all of them is `sim.operation.discover`."""
