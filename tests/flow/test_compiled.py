@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from streams import (
+
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.run.verilate import cached
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from tests.helpers.streams import (
     BUGS,
     INPUT,
     INTERVAL,
@@ -23,14 +31,6 @@ from streams import (
     pipeline_golden,
     sum_golden,
 )
-
-from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.run.result import RtlRun
-from bittrue.flow.run.verilate import cached
-from bittrue.rtl.bus.ports import StreamPort
-from bittrue.sim.contract import Format
-from bittrue.sim.errors import BittrueError
-from bittrue.sim.operation import TensorType
 
 STALLS = {"stall_seed": 3, "idle": 0.3, "backpressure": 0.4}
 

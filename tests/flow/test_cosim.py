@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from streams import (
+
+from bittrue.flow.run import cosim
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.hls.project import write
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
+from tests.flow.test_compiled import CAUGHT, STALL_ONLY, stimulus
+from tests.helpers.streams import (
     BUGS,
     INPUT,
     INTERVAL,
@@ -23,15 +32,6 @@ from streams import (
     pipeline_golden,
     sum_golden,
 )
-from test_compiled import CAUGHT, STALL_ONLY, stimulus
-
-from bittrue.flow.run import cosim
-from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.hls.project import write
-from bittrue.sim.errors import BittrueError
-from bittrue.sim.operations.affine import Affine
-from bittrue.sim.program import Builder
-from bittrue.sim.requantize import Requantize
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]

@@ -6,7 +6,6 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from programs import resmlp, spiking, stimulus
 
 from bittrue.flow.cli import main as cli
 from bittrue.flow.report import energy, work
@@ -20,6 +19,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
+from tests.helpers.programs import resmlp, spiking, stimulus
 
 PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
 X = stimulus(PROGRAM, 6, 2)

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from photonic_programs import images, photonic_network
 
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
@@ -24,6 +23,7 @@ from bittrue.rtl.light.registers import Register
 from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
+from tests.helpers.photonic_programs import images, photonic_network
 
 #: A network and an array so small that every simulator is through in seconds.
 QUICK = [

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_rtl
-from programs import resmlp, stimulus
-from test_program_rtl import exact, exact_compiled
 
 import bittrue.sim.contract
 import bittrue.sim.operations.lerp
@@ -31,6 +28,9 @@ from bittrue.sim.kernels import epilogue as kernels_epilogue
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
+from tests.helpers.programs import resmlp, stimulus
+from tests.rtl import test_stages as test_rtl
+from tests.rtl.test_program import exact, exact_compiled
 
 OPERATIONS = test_conformance.OPERATIONS
 

@@ -5,8 +5,6 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from programs import resmlp, spiking, stimulus
-from test_spikes_rtl import silent
 
 from bittrue.flow.cli import main as cli
 from bittrue.flow.report.figures import BAD
@@ -15,6 +13,8 @@ from bittrue.flow.systems.fs.raster import Raster
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
+from tests.flow.test_spikes import silent
+from tests.helpers.programs import resmlp, spiking, stimulus
 
 PROGRAM = spiking(shape=(3, 4), halving=False, steps=5, seed=11)
 X = stimulus(PROGRAM, 5, 2)

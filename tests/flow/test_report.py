@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from rich.console import Console
-from test_flow import batch, program
 
 from bittrue.flow import stages
 from bittrue.flow.engine.recipe import load
@@ -16,6 +15,7 @@ from bittrue.flow.report import figures, report
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
+from tests.flow.test_flow import batch, program
 
 PATH = [
     {"kind": "clk-to-q", "ns": 0.5, "at": "a.Q", "cell": "TRELLIS_FF"},

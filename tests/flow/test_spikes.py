@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from programs import resmlp, spiking, stimulus
 
 from bittrue.flow.run import monitors
 from bittrue.flow.run.compiled import CompiledRtl
@@ -17,6 +16,7 @@ from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.program import Builder, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.programs import resmlp, spiking, stimulus
 
 pytestmark = pytest.mark.needs("verilator", "g++")
 FRAMES = 40

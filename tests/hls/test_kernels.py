@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import awkward, resmlp, spiking, stimulus, two_inputs
 
 from bittrue.hls import depth, host, project
 from bittrue.sim.contract import Format
@@ -20,6 +19,7 @@ from bittrue.sim.operation import Operation, TensorType, discover
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.programs import awkward, resmlp, spiking, stimulus, two_inputs
 
 OPERATIONS = discover()
 pytestmark = pytest.mark.needs("g++")

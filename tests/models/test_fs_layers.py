@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_fs_networks import MLPS, SMALL, pictures, trained
 from torch import nn
 
 from bittrue.models.fs.convert import convert, relu_set
@@ -17,6 +16,7 @@ from bittrue.models.layers.integer import Step
 from bittrue.models.networks.mlp import Mlp
 from bittrue.models.settings import Convert, Qat
 from bittrue.models.training import qat
+from tests.models.test_fs_networks import MLPS, SMALL, pictures, trained
 
 
 @pytest.mark.parametrize("name", ["relu", "swish", "sigmoid"])

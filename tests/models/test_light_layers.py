@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from photonic_twins import codes_of, random_images
 from torch import nn
 
 from bittrue.models.light.layers import NonNegativeConv2d, NonNegativeLinear, integer_form
 from bittrue.models.light.transform import transform
 from bittrue.sim.errors import BittrueError
+from tests.helpers.photonic_twins import codes_of, random_images
 
 F64 = torch.float64
 

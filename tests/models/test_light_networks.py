@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 from pydantic import ValidationError
 from torch import nn
 
@@ -38,6 +37,7 @@ from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
+from tests.helpers.photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 
 
 @pytest.fixture(scope="module")

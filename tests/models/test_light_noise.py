@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 
 from bittrue.models.data.sets import load
 from bittrue.models.graph.lower import lower
@@ -21,6 +20,7 @@ from bittrue.models.training import loop as train
 from bittrue.models.training import qat
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.noise import DEVIATION
+from tests.helpers.photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from photonic_twins import cnn, random_images
 
 from bittrue.models.data.sets import Split, load
 from bittrue.models.graph.lower import lower
@@ -23,6 +22,7 @@ from bittrue.models.light.train import train
 from bittrue.models.light.transform import transform
 from bittrue.models.training.loop import accuracy
 from bittrue.sim.errors import BittrueError
+from tests.helpers.photonic_twins import cnn, random_images
 
 F64 = torch.float64
 

@@ -7,7 +7,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from photonic_twins import cnn, codes_of, random_images
 from pydantic import ValidationError
 from torch import nn
 
@@ -23,6 +22,7 @@ from bittrue.models.networks.resmlp import ResMLP
 from bittrue.models.settings import Network, Perceptron
 from bittrue.models.training import storage
 from bittrue.sim.errors import BittrueError
+from tests.helpers.photonic_twins import cnn, codes_of, random_images
 
 F64 = torch.float64
 

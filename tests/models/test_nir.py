@@ -4,8 +4,6 @@ import nir
 import numpy as np
 import pytest
 import torch
-from nir_graphs import DT, EXACT, STEPS, chain, lif, small, weights
-from programs import stimulus
 
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.hls import host, project
@@ -16,6 +14,8 @@ from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from tests.helpers.nir_graphs import DT, EXACT, STEPS, chain, lif, small, weights
+from tests.helpers.programs import stimulus
 
 #: What snnTorch prints and warns about when it exports is not ours.
 pytestmark = pytest.mark.filterwarnings("ignore")

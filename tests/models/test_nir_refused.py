@@ -6,11 +6,11 @@ import h5py
 import nir
 import numpy as np
 import pytest
-from nir_graphs import DT, STEPS, chain, lif, small, weights
 
 from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir import read as nir_read
 from bittrue.sim.errors import BittrueError
+from tests.helpers.nir_graphs import DT, STEPS, chain, lif, small, weights
 
 
 # -- bad input ----------------------------------------------------------------------------------------------

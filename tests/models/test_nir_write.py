@@ -5,8 +5,6 @@ from dataclasses import replace
 import nir
 import numpy as np
 import pytest
-from nir_graphs import DT, STEPS, small
-from programs import stimulus
 
 from bittrue.flow.cli import main as cli
 from bittrue.models.formats.nir import graph as nir_graph
@@ -24,6 +22,8 @@ from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.nir_graphs import DT, STEPS, small
+from tests.helpers.programs import stimulus
 
 
 # -- to NIR -------------------------------------------------------------------------------------------------

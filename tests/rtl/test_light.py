@@ -6,9 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import photonic, stimulus
-from stage_bench import run
-from test_program_rtl import exact, exact_compiled
 
 from bittrue.flow.verify.backends import Design, Stalls
 from bittrue.flow.verify.verify import verify
@@ -26,6 +23,9 @@ from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.program import BLOCK, Builder, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.programs import photonic, stimulus
+from tests.helpers.stage_bench import run
+from tests.rtl.test_program import exact, exact_compiled
 
 NOISE = pytest.mark.parametrize("noisy", [False, True], ids=["clean", "noisy"])
 ARRAYS = ("hidden.array", "classifier.array")

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from photonic_bench import ARRAY, ArrayModel, Bench, exact
-from photonic_programs import images, photonic_network
 
 from bittrue.rtl.light.jobs import Geometry, Jobs
 from bittrue.rtl.light.registers import OKAY, Map, Register
@@ -18,6 +16,8 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.program import Builder
+from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, exact
+from tests.helpers.photonic_programs import images, photonic_network
 
 
 # -- results ------------------------------------------------------------------------------------------------

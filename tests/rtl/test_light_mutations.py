@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Mux
-from photonic_bench import exact, losing_codes
-from photonic_programs import photonic_network
 
 import bittrue.rtl.light.registers
 import bittrue.rtl.light.sums
@@ -16,6 +14,8 @@ from bittrue.rtl.light.controller import PhotonicController
 from bittrue.rtl.light.jobs import Jobs
 from bittrue.rtl.light.noise import TwinNoise
 from bittrue.rtl.light.weights import Sender
+from tests.helpers.photonic_bench import exact, losing_codes
+from tests.helpers.photonic_programs import photonic_network
 
 
 def spoil_weight(monkeypatch):

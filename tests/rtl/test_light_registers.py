@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
-from photonic_programs import images, photonic_network
 
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Map, Register
 from bittrue.rtl.light.system import PhotonicSystem
+from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
+from tests.helpers.photonic_programs import images, photonic_network
 
 
 def test_starts_when_told():

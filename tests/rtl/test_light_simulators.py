@@ -7,14 +7,14 @@ import shutil
 
 import numpy as np
 import pytest
-from photonic_bench import ARRAY
-from photonic_programs import images, photonic_network
 
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.systems.light.cosim import Access, Answer, run
 from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Map, Register
 from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.sim.errors import BittrueError
+from tests.helpers.photonic_bench import ARRAY
+from tests.helpers.photonic_programs import images, photonic_network
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from photonic_twin_bench import PATIENCE, Bench, exact, network, part
 
 from bittrue.rtl.light.jobs import Geometry, Jobs
 from bittrue.rtl.light.noise import TwinNoise
@@ -15,6 +14,7 @@ from bittrue.rtl.parts.noise import NoiseLanes
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.noise import Noise
 from bittrue.sim.program import Program
+from tests.helpers.photonic_twin_bench import PATIENCE, Bench, exact, network, part
 
 # -- what the array makes of the light --------------------------------------------------------------------------
 ARRAY = Geometry(4, 4, 2)

@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import resmlp, stimulus, two_inputs
-from stage_bench import run
 
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.folding import Folding, divisors
@@ -18,6 +16,8 @@ from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Program
+from tests.helpers.programs import resmlp, stimulus, two_inputs
+from tests.helpers.stage_bench import run
 
 PROGRAMS = {
     "lerp": lambda: resmlp(tokens=4, features=6, channels=8, hidden=12, blocks=1),

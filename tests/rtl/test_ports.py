@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from streams import codes
 
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
+from tests.helpers.streams import codes
 
 
 def test_geometry():

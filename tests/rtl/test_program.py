@@ -11,8 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from programs import awkward, resmlp, segment, stimulus, two_inputs
-from stage_bench import run
 
 from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
@@ -21,6 +19,8 @@ from bittrue.rtl.dataflow.plan import Plan, divisors, plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Program
+from tests.helpers.programs import awkward, resmlp, segment, stimulus, two_inputs
+from tests.helpers.stage_bench import run
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import segment
 
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.hls import host, project
@@ -21,6 +20,7 @@ from bittrue.models.formats.headers import PARAMETERS, Samples, read, read_sampl
 from bittrue.rtl.dataflow.plan import fold_all, natural_interval, plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.program import Program
+from tests.helpers.programs import segment
 
 PUBLISHED = Path(
     os.environ.get("BITTRUE_PUBLISHED", Path(__file__).parents[2] / ".." / "shared" / "data" / "psa-relu-96")

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import spiking, stimulus
-from stage_bench import run
 
 from bittrue.flow.verify.backends import Design, Stalls
 from bittrue.flow.verify.verify import mean_interval, verify
@@ -18,6 +16,8 @@ from bittrue.rtl.dataflow.stages.spiking_linear import SpikingLinearStage
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.spiking_linear import SpikingLinear
+from tests.helpers.programs import spiking, stimulus
+from tests.helpers.stage_bench import run
 
 ARCHITECTURES = {
     "parallel": "parallel",

@@ -4,7 +4,6 @@ import zlib
 
 import numpy as np
 import pytest
-from stage_bench import run
 
 from bittrue.rtl.dataflow.folding import divisors
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
@@ -14,6 +13,7 @@ from bittrue.sim.operation import TensorType, discover
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.stage_bench import run
 
 OPERATIONS = discover()
 

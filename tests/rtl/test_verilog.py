@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from programs import resmlp, two_inputs
-from test_rtl import OPERATIONS
-from test_rtl import planned as random_plan
 
 from bittrue.rtl import readback
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.verilog import TOP, emit
 from bittrue.sim.errors import BittrueError
+from tests.helpers.programs import resmlp, two_inputs
+from tests.rtl.test_stages import OPERATIONS
+from tests.rtl.test_stages import planned as random_plan
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {
@@ -51,9 +51,9 @@ class TestDeterminism:
     SCRIPT = """
 import sys
 sys.path[:0] = sys.argv[1:]
-from programs import resmlp
-from rtl.plan import plan
-from rtl.verilog import emit
+from tests.helpers.programs import resmlp
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
 sys.stdout.write(emit(plan(resmlp(tokens=3, channels=5, segments=4, seed=3))))
 """
 
