@@ -1,30 +1,45 @@
-# Every target sets up first: a virtual environment in .venv, tools, warm caches. Seconds when up to date.
-# PYTHON chooses the interpreter that makes the environment, WORKERS the test processes.
+# What there is to do here: `make` prints it. Every target but `clean` sets up first: a virtual environment in .venv with
+# the versions of constraints.txt, the tools, warm caches. That takes seconds when it is up to date.
+#
+#   PYTHON    the interpreter that makes the environment     make setup PYTHON=python3.12
+#   WORKERS   processes that run the tests                   make test WORKERS=8
+#   ARGS      more words for pytest, or for the benchmarks   make test ARGS='-k lerp'    make bench ARGS=layer
 PYTHON ?= python3
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist loadscope
+ARGS ?=
+BIN = .venv/bin
+# One thread a process: the tests are many processes, and the benchmarks give figures for one thread.
+ONE_THREAD = OMP_NUM_THREADS=1
+PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --durations=10 $(ARGS)
 
-.PHONY: setup demo test test-sim bench lint clean
+.PHONY: help setup demo test test-sim bench lint wheel clean
 
-setup:
-	@PYTHON="$(PYTHON)" bash flow/setup.sh
+help:  ## print this list
+	@echo 'make TARGET, one of:'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s%s\n", $$1, $$2 }' Makefile
 
-demo: setup
-	.venv/bin/bittrue flow lerp-psa-digits
+setup:  ## make .venv with everything that the other targets use
+	@PYTHON="$(PYTHON)" bash tools/setup.sh
 
-test: setup
+demo: setup  ## the main job: LERP-PSA on handwritten digits, from training to a placed FPGA design and its report
+	$(BIN)/bittrue flow lerp-psa-digits
+
+test: setup  ## run all tests, and name the ten that took longest
 	$(PYTEST)
 
-test-sim: setup
+test-sim: setup  ## run the tests of the golden models alone
 	$(PYTEST) sim
 
-bench: setup
-	OMP_NUM_THREADS=1 .venv/bin/python -m bench
+bench: setup  ## measure speed against honest baselines
+	$(ONE_THREAD) $(BIN)/python -m bench $(ARGS)
 
-lint: setup
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+lint: setup  ## check style and form of the Python sources
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
-clean:
-	rm -rf .venv build out .cache .pytest_cache .ruff_cache .hypothesis
+wheel: setup  ## build the wheel and the source distribution in dist/
+	$(BIN)/python -m hatchling build
+
+clean:  ## remove .venv, caches and everything that was built
+	rm -rf .venv build dist out .cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

