@@ -146,17 +146,21 @@ def wrap(a: np.ndarray | int, fmt: Format) -> np.ndarray:
     return low_bits.astype(fmt.dtype)
 
 
-def product_sum_range(weight: np.ndarray, fmt: Format, axis: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Exact low and high of `sum(weight * x, axis)` over every x in the format, int64 arrays.
+def product_sum_range(
+    weight: np.ndarray | tuple[np.ndarray, np.ndarray], fmt: Format | Range, axis: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact low and high of `sum(weight * x, axis)` over every x in the format (which holds 0), int64 arrays.
 
+    `weight` is an array, or the lowest and the highest that each weight can be.
     Raises when the range needs more than `MAX_BITS` bits, naming the operation.
     """
-    weight = np.asarray(weight)
-    rough = np.abs(weight.astype(np.float64)).sum(axis) * max(abs(fmt.low), fmt.high)
+    least, most = (np.asarray(v) for v in (weight if isinstance(weight, tuple) else (weight, weight)))
+    largest = np.maximum(np.abs(least.astype(np.float64)), np.abs(most.astype(np.float64)))
+    rough = largest.sum(axis) * max(abs(fmt.low), fmt.high)
     check_bits(float(rough.max(initial=0.0)), name)
-    weight = weight.astype(np.int64)
-    up, down = np.maximum(weight, 0).sum(axis), np.minimum(weight, 0).sum(axis)
-    return up * fmt.low + down * fmt.high, up * fmt.high + down * fmt.low
+    up, down = np.maximum(most.astype(np.int64), 0), np.minimum(least.astype(np.int64), 0)
+    low, high = np.minimum(up * fmt.low, down * fmt.high), np.maximum(up * fmt.high, down * fmt.low)
+    return low.sum(axis), high.sum(axis)
 
 
 def check_bits(magnitude: float, name: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from bittrue.sim.contract import MAX_BITS, Range, round_shift
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held
 
 ROUNDS = 27
 #: Four bytes have the sum 0..1020; less this mean they are a Gaussian number of standard deviation `DEVIATION`.
@@ -22,6 +23,8 @@ MEAN = 510
 DEVIATION = float(np.sqrt(4 * (256**2 - 1) / 12))
 #: Of images: the one after the last is 0 again.
 INDICES = 1 << 32
+#: The index of the image, by which noise is drawn: hardware counts it from its reset.
+IMAGE = Held("image", (), 0, INDICES - 1, counts=True)
 _MASK = 0xFFFFFFFF
 
 

@@ -12,18 +12,20 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from bittrue.sim.contract import Format, Range, saturate
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held, Parameter, Set, find, put
 
 #: The package of the operations.
 OPERATIONS = "bittrue.sim.operations"
 
-#: What a realisation needs to know at compile time: integers, formats, and arrays with their format.
-Constant = int | Format | tuple[Format, np.ndarray]
+#: What a realisation needs to know at compile time: integers, formats, and arrays or held inputs with their format.
+Constant = int | Format | tuple[Format, Parameter]
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ class TensorType:
         return np.ascontiguousarray(codes, dtype=self.format.dtype)
 
 
-def freeze(array: np.ndarray, dtype: np.dtype | type = np.int64) -> np.ndarray:
-    """A read-only integer copy of an array of whole numbers."""
+def freeze(array: Parameter, dtype: np.dtype | type = np.int64) -> Any:
+    """A read-only integer copy of an array of whole numbers; a held input as it is."""
+    if isinstance(array, Held):
+        return array
     array = np.asarray(array)
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.array_equal(array, np.floor(array))):
         raise BittrueError(f"parameters are integers, but an array of {array.dtype} holds others")
@@ -125,14 +129,17 @@ class Operation(ABC):
         """Bits of look-up table."""
         return 0
 
-    @property
-    def counts_frames(self) -> bool:
-        """Whether results depend on the index of the sample in the run, which starts at 0 (deterministic noise)."""
-        return False
+    @cached_property
+    def held(self) -> dict[str, Held]:
+        """The held inputs that it reads, by name; what they hold must be bound before it can run."""
+        return find(self)
 
-    def at(self, first: int) -> Operation:  # noqa: ARG002
-        """The operation as a batch sees it whose first sample has this index in the run."""
-        return self
+    def bind(self, values: Set) -> Operation:
+        """The operation with constants in place of the held inputs that are named in `values`, which are checked.
+
+        A counter is bound to the index of the first sample of the batch that is to run.
+        """
+        return put(self, values)
 
     # -- what it does ----------------------------------------------------------------------------------
     @abstractmethod
@@ -155,6 +162,8 @@ class Operation(ABC):
     def __call__(self, *x: np.ndarray) -> np.ndarray:
         """Check the operands, then run fast."""
         name = type(self).__name__
+        if any(not held.counts for held in self.held.values()):
+            raise BittrueError(f"{name} reads held inputs ({', '.join(self.held)}); bind values to them before it runs")
         if len(x) != len(self.inputs):
             raise BittrueError(f"{name} takes {len(self.inputs)} operands, got {len(x)}")
         checked = (t.check(v, f"operand {k} of {name}") for k, (t, v) in enumerate(zip(self.inputs, x, strict=True)))

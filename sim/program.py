@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held, Set, Sets, merge
 from bittrue.sim.operation import Operation, TensorType, product
 
 #: Samples run together: small enough for the cache, large enough to amortise Python.
@@ -62,10 +63,12 @@ def _plain(operation: Operation) -> Callable[..., np.ndarray]:
 class Program:
     """Operations in single-assignment form.
 
-    inputs    name -> type of every input tensor
+    inputs    name -> type of every streamed input: a new one with every sample
     nodes     in an order in which each operand exists; names are unique
     result    name of the tensor that is the program's output
     meta      JSON values for people and plots (scales, recipe, labels); never read when running
+
+    Its held inputs (`held`) are those that its operations name: weights that are written, counters of samples.
     """
 
     inputs: Mapping[str, TensorType]
@@ -93,6 +96,7 @@ class Program:
             types[node.name] = node.operation.output
         if self.result not in types or self.result in self.inputs:
             raise BittrueError(f"program: its result {self.result!r} is not made by any of its operations")
+        _ = self.held  # refuses two of one name that differ
 
     # -- what it is ------------------------------------------------------------------------------------
     @cached_property
@@ -128,9 +132,30 @@ class Program:
         return table
 
     @cached_property
+    def held(self) -> dict[str, Held]:
+        """Every held input by name, in the order in which the operations name them."""
+        found: dict[str, Held] = {}
+        for node in self.nodes:
+            try:
+                merge(found, node.operation.held)
+            except BittrueError as error:
+                raise BittrueError(f"program: {node.name!r}: {error}") from error
+        return found
+
+    @property
+    def written(self) -> dict[str, Held]:
+        """The held inputs that are written from outside: all but the counters."""
+        return {name: held for name, held in self.held.items() if not held.counts}
+
+    @property
+    def initial(self) -> dict[str, np.ndarray]:
+        """What the written inputs hold at first."""
+        return {name: held.initial for name, held in self.written.items()}  # type: ignore[misc]
+
+    @property
     def counts_frames(self) -> bool:
-        """Whether a sample's result depends on its index in the run (`Operation.counts_frames`)."""
-        return any(node.operation.counts_frames for node in self.nodes)
+        """Whether a sample's result depends on its index in the run: whether a held input is a counter."""
+        return any(held.counts for held in self.held.values())
 
     @property
     def sha256(self) -> str:
@@ -166,24 +191,79 @@ class Program:
             raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in checked)}")
         return checked
 
+    def check_set(self, values: Set) -> dict[str, np.ndarray]:
+        """A whole set of values of the written inputs, checked against their shapes and bounds."""
+        written = self.written
+        if unknown := sorted(set(values) - set(written)):
+            raise BittrueError(
+                f"program: no held input {unknown[0]!r} can be written; those are {', '.join(written) or 'none'}"
+            )
+        if missing := [name for name in written if name not in values]:
+            raise BittrueError(
+                f"program: the set lacks {', '.join(map(repr, missing))}; a set has a value for every held input"
+            )
+        return {name: held.check(values[name]) for name, held in written.items()}
+
+    def bind(self, values: Set) -> Program:
+        """The program with constants in place of its written inputs: what it is while it holds this set."""
+        values = self.check_set(values)
+        nodes = tuple(replace(node, operation=node.operation.bind(values)) for node in self.nodes)
+        return Program(self.inputs, nodes, self.result, self.meta)
+
+    @cached_property
+    def _initially(self) -> Program:
+        return self.bind(self.initial)
+
+    def parts(self, count: int, first: int = 0, held: Sets | None = None) -> Iterator[tuple[slice, Program]]:
+        """The parts of a run of `count` samples in which its written inputs do not change: the samples, the program.
+
+        `first` is the index of the run's first sample; `held` is one set for all, or sets and the index of the sample
+        that each is for and those after it, ascending. Before the first set there is the initial one.
+        """
+        if held is None:
+            changes: list[tuple[int, Set]] = []
+        elif isinstance(held, Mapping):
+            changes = [(first, held)]
+        else:
+            changes = list(held)
+        starts = [at for at, _ in changes]
+        if starts != sorted(set(starts)):
+            raise BittrueError(f"program: sets are given for the samples {starts}; these must ascend")
+        if not self.written:
+            if changes:
+                raise BittrueError("program: it has no held input that is written, so it takes no set")
+            yield slice(0, count), self
+            return
+        begin, current = 0, self._initially
+        for at, values in changes:
+            end = min(max(at - first, 0), count)
+            bound = self.bind(values)
+            if end > begin:
+                yield slice(begin, end), current
+            begin, current = end, bound
+        if count > begin or not count:
+            yield slice(begin, count), current
+
     def check_first(self, first: int) -> int:
         """The index of a first sample, refused where the counters of a program that counts its samples lack it."""
         if self.counts_frames and not 0 <= first < 1 << 32:
             raise BittrueError(f"program: the index of the first image, {first}, must lie in 0..2^32-1")
         return int(first)
 
-    def __call__(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
+    def __call__(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> np.ndarray:
         """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out.
 
         `first` is the index of the batch's first sample in the run it is a part of; only programs that count their
         samples (`counts_frames`) read it, from 0 to 2^32 - 1; the sample after the last of these is number 0 again.
+        `held` is what the written inputs hold, see `parts`; without it they hold what they do at first.
         """
         first = self.check_first(first)
         checked = self.check(*x)
         result = np.empty((len(checked[0]), *self.output.shape), self.output.format.dtype)
-        for start in range(0, len(result), BLOCK):
-            part = slice(start, start + BLOCK)
-            self._run([v[part] for v in checked], result[part], first + start)
+        for part, program in self.parts(len(result), first, held):
+            for start in range(part.start, part.stop, BLOCK):
+                block = slice(start, min(start + BLOCK, part.stop))
+                program._run([v[block] for v in checked], result[block], first + start)
         return result
 
     def _run(self, x: list[np.ndarray], result: np.ndarray, first: int) -> None:
@@ -191,10 +271,14 @@ class Program:
         live = dict(zip(self.inputs, x, strict=True))
         for step in self._steps:
             out = result if step.result == self.result else None
-            run = step.run if step.counting is None else _plain(step.counting.at(first))
+            run = step.run if step.counting is None else _plain(step.counting.bind(self._counted(first)))
             live[step.result] = run(*(live[name] for name in step.operands), out=out)
             for name in step.dead:
                 del live[name]
+
+    def _counted(self, first: int) -> dict[str, np.ndarray]:
+        """What the counters hold at the sample of this index."""
+        return {name: np.int64(first) for name, held in self.held.items() if held.counts}
 
     @cached_property
     def _steps(self) -> list[_Step]:
@@ -205,7 +289,7 @@ class Program:
             reader = self.readers[node.name][0] if len(self.readers[node.name]) == 1 else None
             if node.name in taken or reader is None or node.name == self.result or len(reader.operands) != 1:
                 continue
-            if node.operation.counts_frames or reader.operation.counts_frames:
+            if node.operation.held or reader.operation.held:
                 continue  # made anew for every block
             run = reader.operation.fuse(node.operation)
             if run is not None:
@@ -217,33 +301,43 @@ class Program:
                 reader, run = fused[node.name]
                 steps.append(_Step(reader.name, node.operands, run))
             elif node.name not in taken:
-                counting = node.operation if node.operation.counts_frames else None
+                counting = node.operation if node.operation.held else None
                 steps.append(_Step(node.name, node.operands, _plain(node.operation), counting))
         last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
         last[self.result] = len(steps)
         dead = [tuple(name for name, at in last.items() if at == index) for index in range(len(steps))]
         return [replace(step, dead=names) for step, names in zip(steps, dead, strict=True)]
 
-    def trace(self, *x: np.ndarray, first: int = 0) -> Trace:
+    def trace(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Trace:
         """Run a batch and keep every tensor, with the number of saturated codes of every operation.
 
-        `first` as in a plain run.
+        `first` and `held` as in a plain run.
         """
-        first = self.check_first(first)
-        tensors = dict(zip(self.inputs, self.check(*x), strict=True))
-        saturation = {}
-        for node in self.nodes:
-            y, count = node.operation.at(first).run(*(tensors[name] for name in node.operands))
-            tensors[node.name], saturation[node.name] = y, int(count)
-        return Trace(tensors, saturation)
+        first, checked = self.check_first(first), self.check(*x)
+        tensors: dict[str, list[np.ndarray]] = {name: [] for name in self.types}
+        saturation = dict.fromkeys((node.name for node in self.nodes), 0)
+        for part, program in self.parts(len(checked[0]), first, held):
+            live = dict(zip(self.inputs, (v[part] for v in checked), strict=True))
+            counted = self._counted(first + part.start)
+            for node in program.nodes:
+                y, count = node.operation.bind(counted).run(*(live[name] for name in node.operands))
+                live[node.name] = y
+                saturation[node.name] += int(count)
+            for name, codes in live.items():
+                tensors[name].append(codes)
+        return Trace({name: v[0] if len(v) == 1 else np.concatenate(v) for name, v in tensors.items()}, saturation)
 
-    def reference(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
-        """The slow, obvious execution of the whole program; `first` as in a plain run."""
-        first = self.check_first(first)
-        live = dict(zip(self.inputs, self.check(*x), strict=True))
-        for node in self.nodes:
-            live[node.name] = node.operation.at(first).reference(*(live[name] for name in node.operands))
-        return live[self.result]
+    def reference(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> np.ndarray:
+        """The slow, obvious execution of the whole program; `first` and `held` as in a plain run."""
+        first, checked = self.check_first(first), self.check(*x)
+        results = []
+        for part, program in self.parts(len(checked[0]), first, held):
+            live = dict(zip(self.inputs, (v[part] for v in checked), strict=True))
+            counted = self._counted(first + part.start)
+            for node in program.nodes:
+                live[node.name] = node.operation.bind(counted).reference(*(live[name] for name in node.operands))
+            results.append(live[self.result])
+        return results[0] if len(results) == 1 else np.concatenate(results)
 
     # -- files -----------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, check_bits, round_shift
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held, Parameter, bounds, constant
 from bittrue.sim.operation import Constant, freeze
 
 
@@ -15,30 +16,38 @@ from bittrue.sim.operation import Constant, freeze
 class Requantize:
     """`y = saturate(max(round_shift((acc + bias_acc) * multiplier, shift) + bias, floor))`.
 
-    All of `shift`, `bias`, `bias_acc`, `multiplier` are int64 `[channels]`; a scalar is repeated.
+    All of `shift`, `bias`, `bias_acc`, `multiplier` are int64 `[channels]`, where a scalar is repeated, or held inputs.
     `shift` 0..47; `multiplier` >= 1, where 1 (a pure shift) is the hardware default. `floor` is a lower
     clamp that belongs to the function (0 makes it a ReLU), so values below it do not count as saturated;
     None means the format's own low. `bias` is added after the shift, as published INT8 models do.
     """
 
     channels: int
-    shift: np.ndarray
-    bias: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
-    bias_acc: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
-    multiplier: np.ndarray = field(default_factory=lambda: np.ones(1, np.int64))
+    shift: Parameter
+    bias: Parameter = field(default_factory=lambda: np.zeros(1, np.int64))
+    bias_acc: Parameter = field(default_factory=lambda: np.zeros(1, np.int64))
+    multiplier: Parameter = field(default_factory=lambda: np.ones(1, np.int64))
     format: Format = INT8
     floor: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("shift", "bias", "bias_acc", "multiplier"):
-            values = np.asarray(getattr(self, name))
+            values = getattr(self, name)
+            if isinstance(values, Held):
+                if values.shape != (self.channels,):
+                    raise BittrueError(
+                        f"requantise: held input {values.name!r} has shape {values.shape}, expected ({self.channels},)"
+                    )
+                continue
+            values = np.asarray(values)
             if values.size not in (1, self.channels) or values.ndim > 1:
                 raise BittrueError(f"requantise: {name} has shape {values.shape}, expected ({self.channels},)")
             object.__setattr__(self, name, freeze(np.broadcast_to(values.reshape(-1), (self.channels,))))
-        if self.shift.min() < 0 or self.shift.max() > 47:
-            raise BittrueError(f"requantise: shifts are 0 to 47, got {self.shift.min()}..{self.shift.max()}")
-        if self.multiplier.min() < 1:
-            raise BittrueError(f"requantise: multipliers are at least 1, got {self.multiplier.min()}")
+        low, high = bounds(self.shift)
+        if low.min() < 0 or high.max() > 47:
+            raise BittrueError(f"requantise: shifts are 0 to 47, got {low.min()}..{high.max()}")
+        if (least := bounds(self.multiplier)[0].min()) < 1:
+            raise BittrueError(f"requantise: multipliers are at least 1, got {least}")
         if self.floor is not None and not self.format.low <= self.floor <= self.format.high:
             raise BittrueError(f"requantise: floor {self.floor} lies outside {self.format}")
 
@@ -49,7 +58,7 @@ class Requantize:
 
     @property
     def pure_shift(self) -> bool:
-        return bool((self.multiplier == 1).all())
+        return constant(self.multiplier, 1)
 
     def wide(self, acc: np.ndarray) -> np.ndarray:
         """The equation up to the final saturation; `acc` is int64 with channels innermost."""
@@ -61,18 +70,22 @@ class Requantize:
 
         `low` and `high` are the accumulator's, per channel. Refuses by name what exceeds the supported width.
         """
-        magnitude = np.maximum(np.abs(low.astype(float)), np.abs(high.astype(float))) + np.abs(self.bias_acc)
-        check_bits(float(np.max(magnitude * self.multiplier + 2.0**self.shift)), name)
-        low, high = ((v + self.bias_acc) * self.multiplier for v in (low, high))
-        half = (np.int64(1) << self.shift) >> np.int64(1)
-        out_low, out_high = (((v + half) >> self.shift) + self.bias for v in (low, high))
+        before, factors, shifts, after = (bounds(v) for v in (self.bias_acc, self.multiplier, self.shift, self.bias))
+        magnitude = np.maximum(np.abs(low.astype(float)), np.abs(high.astype(float))) + np.abs(before).max(0)
+        check_bits(float(np.max(magnitude * factors[1] + 2.0 ** shifts[1])), name)
+        low, high = low + before[0], high + before[1]
+        low, high = np.minimum(low * factors[0], low * factors[1]), np.maximum(high * factors[0], high * factors[1])
+        half = [(np.int64(1) << shift) >> np.int64(1) for shift in shifts]
+        # for one sum the result rises or falls with the shift, so that its ends are those of the bounds
+        out_low = np.minimum(*(round_shift(low, shift) for shift in shifts)) + after[0]
+        out_high = np.maximum(*(round_shift(high, shift) for shift in shifts)) + after[1]
         check_bits(float(max(np.abs(out_low).max(), np.abs(out_high).max())), name)
-        return Range.of(low, high), Range.of(low + half, high + half), Range.of(out_low, out_high)
+        return Range.of(low, high), Range.of(low + half[0], high + half[1]), Range.of(out_low, out_high)
 
     @property
     def constants(self) -> dict[str, Constant]:
         named = {"shift": self.shift, "bias": self.bias, "bias_acc": self.bias_acc, "multiplier": self.multiplier}
-        arrays: dict[str, Constant] = {name: (Format.covering(values), values) for name, values in named.items()}
+        arrays: dict[str, Constant] = {name: (Format.covering(*bounds(v)), v) for name, v in named.items()}
         return arrays | {"floor": self.low}
 
     @classmethod

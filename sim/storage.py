@@ -20,6 +20,7 @@ import numpy as np
 
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType, discover
 from bittrue.sim.program import Node, Program
@@ -28,7 +29,7 @@ from bittrue.sim.requantize import Requantize
 VERSION = 1
 MAGIC = "bittrue program"
 _SEAL = b"sha256:"
-_PARTS: dict[str, type] = {cls.__name__: cls for cls in (Format, TensorType, Requantize, Noise)}
+_PARTS: dict[str, type] = {cls.__name__: cls for cls in (Format, TensorType, Requantize, Noise, Held)}
 
 
 def write_whole(path: Path, content: bytes) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, product_sum_range
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.matrix import AffineKernel
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze, tabulate
 from bittrue.sim.requantize import Requantize
@@ -18,26 +19,25 @@ from bittrue.sim.requantize import Requantize
 class Affine(Operation):
     """`y[t, c] = requantize(weight[c] * x[t, c])`.
 
-    Input `[..., C]`, weight int `[C]` in `weight_format`, output `[..., C]` in the requantiser's format.
+    Input `[..., C]`, weight int `[C]` (held or not) in `weight_format`, output `[..., C]` in the requantiser's format.
     """
 
     input: TensorType
-    weight: np.ndarray
+    weight: Parameter
     requantize: Requantize
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight = np.asarray(self.weight)
+        weight = freeze(self.weight)
         if weight.shape != (self.input.channels,) or self.requantize.channels != self.input.channels:
             raise BittrueError(
                 f"affine: weight {weight.shape} and requantiser ({self.requantize.channels},) "
                 f"do not fit input {self.input}; both have one entry a channel"
             )
-        object.__setattr__(self, "weight", freeze(weight))
-        if not self.weight_format.holds(self.weight):
-            raise BittrueError(
-                f"affine: weights {self.weight.min()}..{self.weight.max()} do not fit {self.weight_format}"
-            )
+        object.__setattr__(self, "weight", weight)
+        low, high = bounds(weight)
+        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
+            raise BittrueError(f"affine: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
 
     @property
@@ -51,7 +51,8 @@ class Affine(Operation):
     @cached_property
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of the product, per channel, int64 `[C]`."""
-        return product_sum_range(self.weight[:, None], self.input.format, 1, "affine")
+        low, high = bounds(self.weight)
+        return product_sum_range((low[:, None], high[:, None]), self.input.format, 1, "affine")
 
     @cached_property
     def ranges(self) -> tuple[Range, Range, Range]:
@@ -90,7 +91,7 @@ class Affine(Operation):
         return y.reshape(x[0].shape), saturated
 
     def table(self) -> np.ndarray | None:
-        return tabulate(self) if self.input.format.bits <= 8 else None
+        return tabulate(self) if self.input.format.bits <= 8 and not self.held else None
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Affine:

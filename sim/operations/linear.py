@@ -9,6 +9,7 @@ import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, product_sum_range
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze
 from bittrue.sim.requantize import Requantize
@@ -18,24 +19,23 @@ from bittrue.sim.requantize import Requantize
 class Linear(Operation):
     """`acc[t, n] = sum_k weight[n, k] * x[t, k]`,  `y = requantize(acc)`.
 
-    Input `[..., K]`, weight int `[N, K]` in `weight_format`, output `[..., N]` in the requantiser's format.
+    Input `[..., K]`, weight int `[N, K]` in `weight_format`, output `[..., N]` in the requantiser's format. The weights may be held.
     The accumulator never wraps: its exact range follows from the weights and sets the hardware's width.
     """
 
     input: TensorType
-    weight: np.ndarray
+    weight: Parameter
     requantize: Requantize
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight = np.asarray(self.weight)
+        weight = freeze(self.weight)
         if weight.ndim != 2 or weight.shape[1] != self.input.channels:
             raise BittrueError(f"linear: weight {weight.shape} does not fit input {self.input}; expected [N, K]")
-        object.__setattr__(self, "weight", freeze(weight))
-        if not self.weight_format.holds(self.weight):
-            raise BittrueError(
-                f"linear: weights {self.weight.min()}..{self.weight.max()} do not fit {self.weight_format}"
-            )
+        object.__setattr__(self, "weight", weight)
+        low, high = bounds(weight)
+        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
+            raise BittrueError(f"linear: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
         if self.requantize.channels != weight.shape[0]:
             raise BittrueError(f"linear: {weight.shape[0]} outputs, but the requantiser has {self.requantize.channels}")
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
@@ -51,7 +51,7 @@ class Linear(Operation):
     @cached_property
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of the bare sum, per output channel, int64 `[N]`."""
-        return product_sum_range(self.weight, self.input.format, 1, "linear")
+        return product_sum_range(bounds(self.weight), self.input.format, 1, "linear")
 
     @cached_property
     def ranges(self) -> tuple[Range, Range, Range]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from bittrue.sim.contract import Format, Range, check_bits, round_shift
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held, Set
 from bittrue.sim.kernels.light import TileKernel
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.noise import noisy_codes
-from bittrue.sim.noise import INDICES, MEAN, Noise
+from bittrue.sim.noise import IMAGE, INDICES, MEAN, Noise
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze
 from bittrue.sim.requantize import Requantize
 
@@ -147,12 +148,13 @@ class PhotonicMac(Operation):
         return 2 * self.plus.size
 
     @property
-    def counts_frames(self) -> bool:
-        """Whether its results depend on the index of the image."""
-        return self.noise is not None
+    def held(self) -> dict[str, Held]:
+        """With noise, the index of the image."""
+        return {} if self.noise is None else {IMAGE.name: IMAGE}
 
-    def at(self, first: int) -> PhotonicMac:
+    def bind(self, values: Set) -> PhotonicMac:
         """The operation as a run sees it whose first image has this index."""
+        first = int(values.get(IMAGE.name, 0))
         if self.noise is None or not first:
             return self
         _ = self.kernels  # do not depend on the index: made once, shared by the copies

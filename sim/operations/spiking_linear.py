@@ -10,6 +10,7 @@ import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, product_sum_range
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.spikes import decode_steps, decode_words, take
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze
@@ -30,13 +31,13 @@ class SpikingLinear(Operation):
     """
 
     input: TensorType
-    weight: np.ndarray
+    weight: Parameter
     decode: np.ndarray
     requantize: Requantize
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight, decode = freeze(np.asarray(self.weight)), freeze(np.asarray(self.decode))
+        weight, decode = freeze(self.weight), freeze(self.decode)
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "decode", decode)
         if self.input.format != SPIKE or len(self.input.shape) < 2:
@@ -51,10 +52,9 @@ class SpikingLinear(Operation):
             raise BittrueError(
                 f"spiking_linear: decode {decode.shape} does not fit the {self.steps} steps of the input"
             )
-        if not self.weight_format.holds(weight):
-            raise BittrueError(
-                f"spiking_linear: weights {weight.min()}..{weight.max()} do not fit {self.weight_format}"
-            )
+        low, high = bounds(weight)
+        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
+            raise BittrueError(f"spiking_linear: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
         if self.requantize.channels != len(weight):
             raise BittrueError(
                 f"spiking_linear: {len(weight)} outputs, but the requantiser has {self.requantize.channels}"
@@ -92,12 +92,12 @@ class SpikingLinear(Operation):
     @cached_property
     def step_sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of the sum of one step, per output, int64 `[N]`."""
-        return product_sum_range(self.weight, SPIKE, 1, "spiking_linear")
+        return product_sum_range(bounds(self.weight), SPIKE, 1, "spiking_linear")
 
     @cached_property
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of `acc` over every spike train, per output, int64 `[N]`."""
-        return product_sum_range(self.weight, self.values, 1, "spiking_linear")
+        return product_sum_range(bounds(self.weight), self.values, 1, "spiking_linear")
 
     @cached_property
     def ranges(self) -> tuple[Range, Range, Range]:
