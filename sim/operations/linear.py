@@ -19,7 +19,7 @@ from bittrue.sim.requantize import Requantize
 class Linear(Operation):
     """`acc[t, n] = sum_k weight[n, k] * x[t, k]`,  `y = requantize(acc)`.
 
-    Input `[..., K]`, weight int `[N, K]` in `weight_format`, output `[..., N]` in the requantiser's format. The weights may be held.
+    Input `[..., K]`, weight int `[N, K]` (held or not) in `weight_format`, output `[..., N]` in the requantiser's one.
     The accumulator never wraps: its exact range follows from the weights and sets the hardware's width.
     """
 

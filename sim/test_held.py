@@ -1,0 +1,313 @@
+"""Held inputs: bounds and ranges, sets in the course of a run, counters, written weights, files, linked programs."""
+
+import numpy as np
+import pytest
+
+from bittrue.sim.contract import INT8, Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held
+from bittrue.sim.operation import TensorType, same
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import BLOCK, Builder, Node, Program
+from bittrue.sim.requantize import Requantize
+from bittrue.sim.system import Link, System
+from bittrue.sim.written import set_of, written
+
+SEEDS = range(12)
+
+
+def network(seed: int, fmt: Format = INT8) -> Program:
+    """A matrix product, an affine, and a second matrix product, with requantisers of every kind."""
+    rng = np.random.default_rng(seed)
+    tokens, k, n, m = (int(rng.integers(1, high)) for high in (4, 9, 8, 6))
+    build = Builder(x=TensorType((tokens, k), fmt))
+
+    def requantize(channels: int, magnitude: int) -> Requantize:
+        return Requantize.example(rng, channels, magnitude)
+
+    build.add("first", Linear(build.types["x"], rng.integers(-128, 128, (n, k)), requantize(n, 9000 * k)), "x")
+    build.add("scale", Affine(build.types["first"], rng.integers(-128, 128, n), requantize(n, 9000)), "first")
+    build.add("last", Linear(build.types["scale"], rng.integers(-128, 128, (m, n)), requantize(m, 9000 * n)), "scale")
+    return build.program("last", note="random")
+
+
+def drawn(program: Program, rng: np.random.Generator, corner: str = "") -> dict[str, np.ndarray]:
+    """A set within the bounds, at random, or every value at its lowest or highest."""
+    return {
+        name: np.full(held.shape, getattr(held, corner))
+        if corner
+        else rng.integers(held.low, held.high + 1, held.shape)
+        for name, held in program.written.items()
+    }
+
+
+def codes(program: Program, count: int, rng: np.random.Generator) -> np.ndarray:
+    (kind,) = program.inputs.values()
+    return rng.integers(kind.format.low, kind.format.high + 1, (count, *kind.shape)).astype(kind.format.dtype)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+class TestRandomPrograms:
+    def test_without_a_set_it_is_what_it_was(self, seed):
+        program = network(seed)
+        x = codes(program, 20, np.random.default_rng(seed))
+        held = written(program)
+        np.testing.assert_array_equal(held(x), program(x))
+        assert all(same(held.bind(held.initial)[node.name], node.operation) for node in program.nodes)
+
+    def test_several_sets_in_one_run(self, seed):
+        """Fast run, trace and reference change sets at the sample, also within a block of samples."""
+        rng = np.random.default_rng(seed)
+        program = written(network(seed))
+        x = codes(program, BLOCK + 20, rng)
+        sets = [(3, drawn(program, rng)), (7, drawn(program, rng)), (BLOCK + 1, drawn(program, rng))]
+        expected = program.bind(program.initial)(x)
+        for at, values in sets:
+            expected[at:] = program.bind(values)(x[at:])
+        np.testing.assert_array_equal(program(x, held=sets), expected)
+        np.testing.assert_array_equal(program.reference(x, held=sets), expected)
+        trace = program.trace(x, held=sets)
+        np.testing.assert_array_equal(trace.tensors["last"], expected)
+        np.testing.assert_array_equal(program(x[5:], first=5, held=sets), expected[5:])
+        np.testing.assert_array_equal(program(x[:4], held=sets), expected[:4])
+        np.testing.assert_array_equal(program(x, held=sets[0][1]), program.bind(sets[0][1])(x))
+
+    def test_saved_and_loaded(self, seed, tmp_path):
+        program = written(network(seed))
+        again = Program.load(program.save(tmp_path / "p.npz"))
+        assert again.sha256 == program.sha256
+        assert all(a.same_as(b) for a, b in zip(again.held.values(), program.held.values(), strict=True))
+        assert list(again.held) == list(program.held)
+
+    @pytest.mark.parametrize("corner", ["low", "high"])
+    def test_a_set_at_the_bounds(self, seed, corner):
+        rng = np.random.default_rng(seed)
+        program = written(network(seed))
+        values, x = drawn(program, rng, corner), codes(program, 12, rng)
+        np.testing.assert_array_equal(program(x, held=values), program.reference(x, held=values))
+
+
+def extremes(op) -> tuple[Range, ...]:
+    """What an operation's sums reach over its bounds, tried corner by corner: the sum, scaled, rounded, shifted."""
+    r, fmt = op.requantize, op.inputs[0].format
+    seen: list[list[int]] = [[], [], [], []]
+    for weight in (op.weight.low, op.weight.high):
+        for x in (fmt.low, fmt.high, 0):
+            terms = op.inputs[0].channels if isinstance(op, Linear) else 1
+            total = weight * x * terms
+            seen[0].append(total)
+            for bias_acc in (r.bias_acc.low, r.bias_acc.high):
+                for multiplier in (r.multiplier.low, r.multiplier.high):
+                    scaled = (total + bias_acc) * multiplier
+                    seen[1].append(scaled)
+                    for shift in range(r.shift.low, r.shift.high + 1):
+                        rounded = scaled + ((1 << shift) >> 1)
+                        seen[2].append(rounded)
+                        seen[3] += [(rounded >> shift) + bias for bias in (r.bias.low, r.bias.high)]
+    return tuple(Range(min(values), max(values)) for values in seen)
+
+
+@pytest.mark.parametrize("kind", [Linear, Affine])
+@pytest.mark.parametrize("shift", [(0, 3), (4, 4), (7, 12)])
+def test_the_range_of_the_bounds_is_reached_and_not_left(kind, shift):
+    """Every bound of every width is attained by some set and some input: widths are as narrow as they can be."""
+    fmt = Format(5)
+    for signed in (True, False):
+        source = TensorType((2, 3), Format(6, signed))
+        n = 4 if kind is Linear else 3
+        requantize = Requantize(
+            n,
+            Held("shift", (n,), *shift),
+            Held("bias", (n,), -9, 20),
+            Held("bias_acc", (n,), -1000, 77),
+            Held("multiplier", (n,), 1, 9),
+        )
+        shape = (n, 3) if kind is Linear else (3,)
+        op = kind(source, Held("w", shape, -3, 15), requantize, fmt)
+        sums, scaled, rounded, shifted = extremes(op)
+        assert Range.of(*op.sums) == sums
+        assert op.ranges[0] == scaled
+        assert op.ranges[1].low >= rounded.low - (1 << shift[1])
+        assert (op.ranges[1].high, op.ranges[2]) == (rounded.high, shifted)
+
+
+def test_the_bounds_of_a_constant_are_itself():
+    """Ranges of held inputs whose bounds hold one value are those of that constant."""
+    rng = np.random.default_rng(1)
+    for low, high in ((-7, -7), (0, 0), (90, 90)):
+        source = TensorType((2, 5), INT8)
+        requantize = Requantize(3, np.array(4), np.array(5))
+        constant = Linear(source, np.full((3, 5), low), requantize)
+        held = Linear(source, Held("w", (3, 5), low, high), requantize)
+        assert (held.ranges, held.accumulator) == (constant.ranges, constant.accumulator)
+    spikes = SpikingLinear.example(rng)
+    n, c = spikes.weight.shape
+    wide = SpikingLinear(spikes.input, Held("w", (n, c), -8, 7), spikes.decode, Requantize(n, np.array(3)))
+    total = max(-spikes.values.low, spikes.values.high) * c * 8
+    assert wide.accumulator.high <= total + 4
+    assert wide.bind({"w": np.full((n, c), -8)}).sums[0].min() == wide.sums[0].min()
+
+
+class TestRefused:
+    def test_sets(self):
+        program = written(network(3))
+        whole = program.initial
+        with pytest.raises(BittrueError, match=r"lacks 'first\.weight'.*a value for every"):
+            program.bind({name: v for name, v in whole.items() if name != "first.weight"})
+        with pytest.raises(BittrueError, match=r"no held input 'first\.wait' can be written; those are first\.weight"):
+            program.bind(whole | {"first.wait": whole["first.weight"]})
+        with pytest.raises(BittrueError, match=r"'first\.weight': values .*128 lie outside its bounds -128\.\.127"):
+            program.bind(whole | {"first.weight": np.full_like(whole["first.weight"], 128)})
+        with pytest.raises(BittrueError, match=r"'first\.weight': expected shape"):
+            program.bind(whole | {"first.weight": whole["first.weight"][1:]})
+        with pytest.raises(BittrueError, match="integers, but the array is float64"):
+            program.bind(whole | {"first.weight": whole["first.weight"] * 1.0})
+        with pytest.raises(BittrueError, match=r"samples \[4, 2\]; these must ascend"):
+            program(codes(program, 9, np.random.default_rng(0)), held=[(4, whole), (2, whole)])
+        constant = network(3)
+        with pytest.raises(BittrueError, match="no held input that is written"):
+            constant(codes(constant, 2, np.random.default_rng(0)), held=[(0, {})])
+
+    def test_an_operation_alone_does_not_know_what_it_holds(self):
+        program = written(network(3))
+        with pytest.raises(BittrueError, match=r"Linear reads held inputs \(first\.weight"):
+            program["first"](codes(program, 1, np.random.default_rng(0)))
+
+    def test_bounds(self):
+        source, requantize = TensorType((3,), INT8), Requantize(2, np.array(3))
+        with pytest.raises(BittrueError, match=r"weights -128\.\.128 do not fit s8"):
+            Linear(source, Held("w", (2, 3), -128, 128), requantize)
+        with pytest.raises(BittrueError, match=r"shifts are 0 to 47, got 0\.\.48"):
+            Requantize(2, Held("s", (2,), 0, 48))
+        with pytest.raises(BittrueError, match=r"multipliers are at least 1, got 0"):
+            Requantize(2, np.array(1), multiplier=Held("m", (2,), 0, 4))
+        with pytest.raises(BittrueError, match=r"'s' has shape \(3,\), expected \(2,\)"):
+            Requantize(2, Held("s", (3,), 0, 4))
+        with pytest.raises(BittrueError, match=r"linear: the result needs \d+ bits"):
+            Linear(source, Held("w", (2, 3), -8, 7), Requantize(2, np.array(0), bias_acc=Held("b", (2,), 0, 1 << 47)))
+        with pytest.raises(BittrueError, match=r"bounds 4\.\.3 hold no value"):
+            Held("w", (1,), 4, 3)
+
+    def test_two_of_one_name(self):
+        source, requantize = TensorType((3,), INT8), Requantize(3, np.array(3))
+        nodes = [
+            Node("a", Linear(source, Held("w", (3, 3), -8, 7), requantize), ("x",)),
+            Node("b", Linear(source, Held("w", (3, 3), -8, 6), requantize), ("a",)),
+        ]
+        with pytest.raises(BittrueError, match=r"'b': two held inputs are named 'w'"):
+            Program({"x": source}, nodes, "b")
+
+    def test_programs_that_are_written(self):
+        program, other = network(3), network(3)
+        with pytest.raises(
+            BittrueError, match=r"weights of 'third' cannot be written; those of first, scale, last can"
+        ):
+            written(program, ["third"])
+        changed = program["last"].requantize
+        floor = 1 if changed.floor is None else None
+        r = Requantize(changed.channels, changed.shift, changed.bias, format=changed.format, floor=floor)
+        nodes = [*other.nodes[:2], Node("last", Linear(program["last"].input, program["last"].weight, r), ("scale",))]
+        with pytest.raises(BittrueError, match=r"last\.requantize\.floor differs"):
+            set_of(written(program), Program(other.inputs, nodes, "last"))
+        with pytest.raises(BittrueError, match="other inputs or another result"):
+            set_of(written(program), network(4))
+
+
+def test_one_of_two_programs_becomes_the_other():
+    """Bounds that hold both; only what was asked for is written."""
+    a = network(5)
+    rng = np.random.default_rng(9)
+    nodes = []
+    for node in a.nodes:
+        op, r = node.operation, node.operation.requantize
+        moved = Requantize(
+            r.channels,
+            np.clip(r.shift + 2, 0, 47),
+            r.bias * 3 + 1,
+            r.bias_acc * 5,
+            r.multiplier,
+            r.format,
+            r.floor,
+        )
+        kept = node.name == "scale"
+        weight = rng.integers(-128, 128, op.weight.shape)
+        nodes.append(node if kept else Node(node.name, type(op)(op.input, weight, moved), node.operands))
+    b = Program(a.inputs, nodes, a.result)
+    program = written(a, ["first", "last"], others=[b])
+    assert not any(name.startswith("scale") for name in program.held)
+    x = codes(a, 30, rng)
+    np.testing.assert_array_equal(program(x, held=[(11, set_of(program, b))]), np.concatenate([a(x[:11]), b(x[11:])]))
+    assert same(program.initial["first.weight"], a["first"].weight)
+    with pytest.raises(BittrueError, match="lie outside its bounds"):
+        set_of(written(a, ["first", "last"]), b)
+
+
+class TestCounter:
+    def test_the_index_of_the_image_is_a_held_input(self):
+        """Noise is a counter: nobody writes it, and binding it to an index gives what the image of that index gets."""
+        for seed in range(40):
+            op = PhotonicMac.example(np.random.default_rng(seed))
+            program = Program({"x": op.input}, (Node("y", op, ("x",)),), "y")
+            assert program.counts_frames == (op.noise is not None) == bool(program.held)
+            assert not program.written
+            if op.noise is None:
+                continue
+            x = codes(program, 9, np.random.default_rng(seed))
+            np.testing.assert_array_equal(program(x)[4:], program(x[4:], first=4))
+            bound = op.bind({"image": np.int64(4)})
+            np.testing.assert_array_equal(bound.run(x[4:])[0], op.run(x)[0][4:])
+            np.testing.assert_array_equal(bound.reference(x[4:]), op.reference(x)[4:])
+            return
+        raise AssertionError("no example had noise")
+
+
+class TestSystem:
+    """A generator of weights, and what it writes to."""
+
+    def programs(self) -> dict[str, Program]:
+        rng = np.random.default_rng(2)
+        seed, kind = TensorType((4, 6), Format(3, signed=False)), TensorType((2, 3), INT8)
+        make = Linear(seed, rng.integers(-8, 8, (3, 6)), Requantize(3, np.array(1), format=Format(5)))
+        use = Linear(kind, Held("w", (4, 3), -16, 15, rng.integers(-16, 16, (4, 3))), Requantize(4, np.array(5)))
+        return {
+            "generator": Program({"z": seed}, (Node("w", make, ("z",)),), "w"),
+            "network": Program({"x": kind}, (Node("y", use, ("x",)),), "y"),
+        }
+
+    def test_what_one_makes_the_other_holds(self):
+        programs, rng = self.programs(), np.random.default_rng(0)
+        system = System(programs, [Link("generator", "network", "w")])
+        z, x = codes(programs["generator"], 2, rng), codes(programs["network"], 10, rng)
+        made = programs["generator"](z)
+        expected = programs["network"](x, held=[(3, {"w": made[0]}), (8, {"w": made[1]})])
+        results = system({"generator": [z], "network": [x]}, at={"generator": (3, 8)})
+        np.testing.assert_array_equal(results["network"], expected)
+        np.testing.assert_array_equal(results["generator"], made)
+        booted = system({"generator": [z[:1]], "network": [x]})["network"]
+        np.testing.assert_array_equal(booted, programs["network"](x, held={"w": made[0]}))
+        assert not np.array_equal(booted[:3], expected[:3])
+
+    def test_links_that_do_not_fit_are_refused(self):
+        programs = self.programs()
+        for link, message in (
+            (Link("generator", "network", "v"), "no held input 'v' to be written; it has w"),
+            (Link("network", "generator", "w"), "must stand before it"),
+            (Link("writer", "network", "w"), "no program is named 'writer'"),
+        ):
+            with pytest.raises(BittrueError, match=message):
+                System(programs, [link])
+        with pytest.raises(BittrueError, match="written by two programs"):
+            System(programs, [Link("generator", "network", "w")] * 2)
+        narrow = programs["network"]["y"]
+        op = Linear(narrow.input, Held("w", (4, 3), -16, 14), narrow.requantize)
+        small = Program(programs["network"].inputs, (Node("y", op, ("x",)),), "y")
+        with pytest.raises(BittrueError, match=r"makes codes -16\.\.15, but 'w' of 'network' takes -16\.\.14"):
+            System(programs | {"network": small}, [Link("generator", "network", "w")])
+        system = System(programs, [Link("generator", "network", "w")])
+        rng = np.random.default_rng(0)
+        batches = {name: [codes(program, 2, rng)] for name, program in programs.items()}
+        with pytest.raises(BittrueError, match="made 2 results for 1 places"):
+            system(batches)
