@@ -64,7 +64,7 @@ def write_lowered(work: Work, program: Program, integer: nn.Module, data: Data) 
     """Write the program, the encoded test set, its labels, and the network's own integer logits on it."""
     import torch
 
-    from bittrue.models.graph.lower import whole
+    from bittrue.models.layers.lowering import whole
     from bittrue.models.training.loop import predict
 
     program.save(work.folder / "program.npz")

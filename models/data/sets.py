@@ -22,6 +22,8 @@ from bittrue.sim.errors import BittrueError
 
 VALIDATION = 2000
 CODE_LOW, CODE_HIGH = -128, 127
+#: Real value of one step of a code, and its width.
+INPUT_SCALE, INPUT_BITS = 1 / 128, 8
 
 
 @dataclass(frozen=True, eq=False)

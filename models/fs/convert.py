@@ -4,7 +4,7 @@ neurons      the published set of the function, or a named one; for ReLU and K s
 calibration  where the function is homogeneous (ReLU), each layer's neurons are scaled so that a percentile of the
              values that the float network shows them is the end of the valid range; the percentile is chosen on the
              validation split. Other sets take values as they are, in steps of 2^-F.
-the rest     of a ResMLP is that of post-training quantisation (`models.int8.quantize`); an MLP has nothing else
+the rest     of a ResMLP is that of its INT8 network (`models.int8.quantize.post_training`); an MLP has nothing else
 
 Values outside the valid range are clipped and counted; with `strict` they are an error.
 """
@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import Data, Split
-from bittrue.models.fs.integer import FsMlp, FsResMLP, IntegerFsNeuron, Neurons
+from bittrue.models.fs.layers import IntegerFsNeuron, Neurons
+from bittrue.models.fs.networks import FsMlp, FsResMLP
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet, find, shipped
-from bittrue.models.int8.quantize import SMALLEST, STRIDE, affine_of, post_training, refuse_foreign
+from bittrue.models.fs.settings import Convert, Sweep
+from bittrue.models.graph.calibration import SMALLEST, STRIDE, affine_of, samples
 from bittrue.models.layers.activations import ACTIVATIONS, name_of
-from bittrue.models.layers.integer import IntegerLinear, IntegerResMLP
+from bittrue.models.layers.integer import IntegerLinear
+from bittrue.models.networks.integer import IntegerResMLP
 from bittrue.models.networks.mlp import Mlp
-from bittrue.models.networks.resmlp import ResMLP
-from bittrue.models.settings import Convert, Quantize, Sweep
+from bittrue.models.networks.resmlp import ResMLP, refuse_foreign
 from bittrue.models.training.loop import EVALUATION_BATCH, accuracy
 from bittrue.sim.errors import BittrueError
 
@@ -36,14 +38,14 @@ FsNetwork = FsMlp | FsResMLP
 RELU_RANGE = 25.0
 
 
-def convert(model: Mlp | ResMLP, data: Data, settings: Convert, quantize: Quantize | None = None) -> FsNetwork:
+def convert(model: Mlp | ResMLP, data: Data, settings: Convert, quantized: IntegerResMLP | None = None) -> FsNetwork:
     """The network of FS-neurons of a trained one. Leaves `model` as it is, in evaluation mode.
 
     `calibration` of the result maps each percentile to its accuracy on the validation split, `percentile` is the one
     used, and `clipped` maps each layer of neurons to the number of its inputs outside the valid range and of all its
-    inputs, over the calibration images. `quantize` is for what is not spiking in a ResMLP.
+    inputs, over the calibration images. `quantized` is the INT8 network of a ResMLP, for what is not spiking in it.
     """
-    return build(observe(model, data, settings, quantize), data, settings)
+    return build(observe(model, data, settings, quantized), data, settings)
 
 
 # -- neuron sets ---------------------------------------------------------------------------------------
@@ -139,13 +141,12 @@ class Observed:
     images: np.ndarray
 
 
-def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantize: Quantize | None = None) -> Observed:
-    """Fold the normalisations and run the calibration images."""
+def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantized: IntegerResMLP | None = None) -> Observed:
+    """Fold the normalisations and run the calibration images; `quantized` as in `convert`."""
     neurons_of(model, settings)  # refuses what cannot be converted before anything is computed
     replaced = activations(model)
     model.eval()
     images = data.train.images[: settings.images]
-    quantized = None
     with torch.no_grad():
         if isinstance(model, Mlp):
             linears = [_folded(linear, norm) for linear, norm in zip(model.hidden, model.norms, strict=True)] + [
@@ -153,7 +154,7 @@ def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantize: Quanti
             ]
         else:
             refuse_foreign(model)
-            quantized = post_training(model, data, quantize or Quantize())
+            refuse_unquantized(model, quantized)
             linears = [
                 (layer.weight.detach().clone(), layer.bias.detach().clone())
                 for block in quantized.blocks
@@ -170,23 +171,28 @@ def _folded(linear: nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
     return linear.weight * gain[:, None], linear.bias * gain + offset
 
 
+def refuse_unquantized(model: ResMLP, quantized: IntegerResMLP | None) -> None:
+    """Raise unless there is an INT8 network of this ResMLP's geometry."""
+    if type(quantized) is not IntegerResMLP:
+        what = "no INT8 network" if quantized is None else f"a {type(quantized).__name__}"
+        raise BittrueError(
+            f"what is not spiking in a ResMLP is that of its INT8 network, and {what} was given as `quantized`; give "
+            "models.int8.quantize.post_training(model, data, Quantize())"
+        )
+    for name in ("network", "shape", "classes", "gain"):
+        its, mine = getattr(quantized, name), getattr(model, name)
+        if its != mine:
+            raise BittrueError(
+                f"`quantized` is the INT8 network of another ResMLP: its {name} is {its!r}, not {mine!r}; give that of "
+                "this one"
+            )
+
+
 def _values(model: nn.Module, modules: Sequence[nn.Module], images: np.ndarray) -> tuple[list[np.ndarray], float]:
     """Samples of what enters each module, with the largest, sorted; and the largest magnitude of a logit."""
-    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
-
-    def keep(module: nn.Module, operands: tuple[Tensor, ...]) -> None:
-        x = operands[0].detach().flatten()
-        seen[module] += [x[::STRIDE].clone(), x.max()[None]]
-
-    hooks = [module.register_forward_pre_hook(keep) for module in modules]
-    largest = 0.0
-    try:
-        for part in torch.from_numpy(model.encode(images)).split(250):
-            largest = max(largest, float(model(part).abs().max()))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [np.sort(torch.cat(seen[module]).numpy()) for module in modules], largest
+    keep = {module: lambda x, _: torch.cat([x.flatten()[::STRIDE], x.max()[None]]) for module in modules}
+    seen = samples(model, images, keep | {model: lambda _, y: y.abs().max()})
+    return [seen[module] for module in modules], float(seen[model][-1])
 
 
 # -- building ------------------------------------------------------------------------------------------

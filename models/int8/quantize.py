@@ -15,15 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import Data
-from bittrue.models.layers.integer import IntegerAffine, IntegerLinear, IntegerResMLP, Step
-from bittrue.models.networks.resmlp import ResMLP
-from bittrue.models.settings import Quantize
+from bittrue.models.graph.calibration import SMALLEST, STRIDE, affine_of, samples
+from bittrue.models.layers.integer import CodeStep, IntegerAffine, IntegerLinear
+from bittrue.models.networks.integer import IntegerResMLP
+from bittrue.models.networks.resmlp import ResMLP, refuse_foreign
+from bittrue.models.networks.settings import Quantize
 from bittrue.models.training.loop import accuracy
-from bittrue.sim.errors import BittrueError
-
-#: Of the calibration images' activations, one in so many is looked at.
-STRIDE = 7
-SMALLEST = 1e-6
 
 
 def post_training(model: ResMLP, data: Data, settings: Quantize) -> IntegerResMLP:
@@ -48,28 +45,7 @@ def post_training(model: ResMLP, data: Data, settings: Quantize) -> IntegerResML
     return integer
 
 
-def refuse_foreign(model: ResMLP) -> None:
-    """Raise, naming the first layer that a ResMLP of these settings does not have at that place."""
-    if not isinstance(model, ResMLP):
-        raise BittrueError(f"cannot quantise a {type(model).__name__}; known is ResMLP")
-    own = ResMLP(model.network, model.shape, model.classes, model.gain)
-    expected = {path: type(module) for path, module in own.named_modules()}
-    for path, module in model.named_modules():
-        if expected.get(path) is not type(module):
-            here = f"has a {expected[path].__name__} there" if path in expected else "has no layer there"
-            raise BittrueError(
-                f"cannot quantise the layer {path or '(the network itself)'} ({type(module).__name__}): "
-                f"a ResMLP of these settings {here}; remove it"
-            )
-
-
 # -- folding -------------------------------------------------------------------------------------------
-def affine_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Gain and offset of each channel of a batch normalisation in evaluation mode."""
-    gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return gain, norm.bias - norm.running_mean * gain
-
-
 def fold(model: ResMLP, integer: IntegerResMLP) -> None:
     """Copy the real parameters, affines folded; tables are filled when their input's scale is known."""
     _copy(integer.embed, model.embed.weight, model.embed.bias)
@@ -109,9 +85,9 @@ def fill_tables(model: ResMLP, integer: IntegerResMLP) -> None:
 
 
 # -- calibration ---------------------------------------------------------------------------------------
-def groups(model: ResMLP, integer: IntegerResMLP) -> dict[Step, list[nn.Module]]:
+def groups(model: ResMLP, integer: IntegerResMLP) -> dict[CodeStep, list[nn.Module]]:
     """The modules of the float network whose results share each scale."""
-    members: dict[Step, list[nn.Module]] = {integer.embed.target: [model.embed]}
+    members: dict[CodeStep, list[nn.Module]] = {integer.embed.target: [model.embed]}
     for block, into in zip(model.blocks, integer.blocks, strict=True):
         members[into.token.norm.target] = [block.token.norm]
         members[into.token.mix.target] = [block.token.mix]
@@ -126,27 +102,17 @@ def groups(model: ResMLP, integer: IntegerResMLP) -> dict[Step, list[nn.Module]]
     return members
 
 
-def observe(model: ResMLP, integer: IntegerResMLP, images: np.ndarray) -> dict[Step, list[np.ndarray]]:
+def observe(model: ResMLP, integer: IntegerResMLP, images: np.ndarray) -> dict[CodeStep, list[np.ndarray]]:
     """Magnitudes of the float network's tensors, sampled, sorted, by the scale that they share."""
     members = groups(model, integer)
-    seen: dict[nn.Module, list[Tensor]] = {module: [] for modules in members.values() for module in modules}
-
-    def keep(module: nn.Module, _: object, result: Tensor) -> None:
-        stride = 1 if module is model.classifier else STRIDE
-        seen[module].append(result.detach().abs().flatten()[::stride].clone())
-
-    hooks = [module.register_forward_hook(keep) for module in seen]
-    try:
-        for part in torch.from_numpy(model.encode(images)).split(250):
-            model(part)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {step: [np.sort(torch.cat(seen[m]).numpy()) for m in modules] for step, modules in members.items()}
+    keep = {module: lambda _, y: y.abs().flatten()[::STRIDE] for modules in members.values() for module in modules}
+    keep[model.classifier] = lambda _, y: y.abs()
+    seen = samples(model, images, keep)
+    return {step: [seen[module] for module in modules] for step, modules in members.items()}
 
 
 def calibrate(
-    model: ResMLP, integer: IntegerResMLP, magnitudes: dict[Step, list[np.ndarray]], percentile: float
+    model: ResMLP, integer: IntegerResMLP, magnitudes: dict[CodeStep, list[np.ndarray]], percentile: float
 ) -> None:
     """Set every scale from a percentile, guard the biases, fill the tables."""
     for step, members in magnitudes.items():

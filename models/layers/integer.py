@@ -1,4 +1,4 @@
-"""ResMLP in integers, in torch: its forward is the hardware's arithmetic, its backward trains it.
+"""Integer layers in torch: the forward is the hardware's arithmetic, the backward trains it.
 
 Every activation is a tensor of whole numbers in float32. Parameters stay real; each forward rounds them:
 
@@ -15,25 +15,32 @@ Source of the scheme: symmetric INT8 with power-of-two requantisation of PSA-Com
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from bittrue.models.data.sets import encode
+from bittrue.models.data.sets import INPUT_BITS, INPUT_SCALE
 from bittrue.models.layers.exact import POWERS, interpolate_codes, requantize, round_through
-from bittrue.models.networks.resmlp import INPUT_SCALE
-from bittrue.models.settings import Network, Quantize
+from bittrue.models.layers.lowering import Lowering, whole
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.requantize import Requantize
 
 #: Whole numbers up to this magnitude are exact in float32.
 EXACT = 1 << 24
 MAX_SHIFT = 16
-INPUT_BITS = 8
 
 
-class Step(nn.Module):
+class CodeStep(nn.Module):
     """The real value of one code step of a group of tensors, shared by the layers around them: `exp(log)`.
 
     A `fixed` one is given by the format of what enters, and is never learned.
@@ -54,9 +61,12 @@ class Step(nn.Module):
 
 
 class IntegerLayer(nn.Module):
-    """Base of the layers that lowering knows. `target` is the step of the result, `bits` its width."""
+    """Base of the layers of a network that can be lowered. `target` is the step of the result, `bits` its width.
 
-    def __init__(self, target: Step, bits: int) -> None:
+    A layer lowers itself: `emit` says which operations it is.
+    """
+
+    def __init__(self, target: CodeStep, bits: int) -> None:
         super().__init__()
         self.target = target
         self.bits = bits
@@ -67,12 +77,16 @@ class IntegerLayer(nn.Module):
         """Real value of one step of the result."""
         return float(self.target.value)
 
+    def emit(self, lowering: Lowering, name: str, *operands: str) -> str:  # noqa: ARG002
+        """Add the operations of the layer, which reads the tensors `operands`, and give the name of its result."""
+        raise BittrueError(f"no operation is known for it (result {name!r})")
+
 
 class IntegerInput(IntegerLayer):
     """The network's input: codes `[B, T, F]` as whole numbers `[T, B, F]`, or `[B, F]` as they are without tokens."""
 
     def __init__(self, tokens: int | None, features: int) -> None:
-        super().__init__(Step(INPUT_SCALE, fixed=True), INPUT_BITS)
+        super().__init__(CodeStep(INPUT_SCALE, fixed=True), INPUT_BITS)
         self.tokens, self.features = tokens, features
 
     @property
@@ -83,6 +97,11 @@ class IntegerInput(IntegerLayer):
     def forward(self, codes: Tensor) -> Tensor:
         codes = codes if self.tokens is None else codes.transpose(0, 1)
         return codes.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+
+    @property
+    def tensor_type(self) -> TensorType:
+        """The type of a sample's codes."""
+        return TensorType(self.shape, Format(self.bits, signed=self.low < 0))
 
 
 class IntegerLinear(IntegerLayer):
@@ -100,8 +119,8 @@ class IntegerLinear(IntegerLayer):
         self,
         inputs: int,
         outputs: int,
-        source: Step,
-        target: Step,
+        source: CodeStep,
+        target: CodeStep,
         bits: int,
         *,
         input_bits: int | None = None,
@@ -138,6 +157,19 @@ class IntegerLinear(IntegerLayer):
             acc = acc + self.rounding(shift).to(self.kind)
         return requantize(acc, shift, bias, 0 if self.relu else self.low, self.high)
 
+    def requantizer(self) -> Requantize:
+        """From the sums of the layer to its results."""
+        _, shift, bias = self.integers()
+        bias_acc, floor = whole(self.rounding(shift)), 0 if self.relu else None
+        return Requantize(len(bias), whole(shift), whole(bias), bias_acc, format=Format(self.bits), floor=floor)
+
+    def operation(self, source: TensorType) -> Linear:
+        """The matrix product over the channels of `source`."""
+        return Linear(source, whole(self.integers()[0]), self.requantizer(), Format(self.weight_bits))
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        return lowering.add(name, self.operation(lowering.type(source)), source, scale=self.scale)
+
 
 class IntegerTokenLinear(IntegerLinear):
     """As `IntegerLinear`, over the tokens of `[T, B, C]`."""
@@ -148,13 +180,19 @@ class IntegerTokenLinear(IntegerLinear):
         y = requantize(acc, shift, bias, 0 if self.relu else self.low, self.high, channels_first=True)
         return y.view(-1, *x.shape[1:])
 
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        turn = Transpose(lowering.type(source))
+        turned = lowering.add(f"{name}_transpose", turn, source, scale=lowering.scales[source])
+        mixed = lowering.add(name, self.operation(turn.output), turned, scale=self.scale)
+        return lowering.add(f"{name}_back", Transpose(lowering.type(mixed)), mixed, scale=self.scale)
+
 
 class IntegerAffine(IntegerLayer):
     """`[..., C]`: product with a weight of each channel, shift, bias, clamp."""
 
     max_shift, offset = MAX_SHIFT, 0
 
-    def __init__(self, channels: int, source: Step, target: Step, bits: int) -> None:
+    def __init__(self, channels: int, source: CodeStep, target: CodeStep, bits: int) -> None:
         super().__init__(target, bits)
         self.source, self.weight_bits = source, bits
         self.weight = nn.Parameter(torch.ones(channels))
@@ -168,6 +206,12 @@ class IntegerAffine(IntegerLayer):
     def forward(self, x: Tensor) -> Tensor:
         weight, shift, bias = self.integers()
         return requantize(x, shift, bias, self.low, self.high, weight=weight)
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        weight, shift, bias = map(whole, self.integers())
+        fmt = Format(self.bits)
+        operation = Affine(lowering.type(source), weight, Requantize(len(bias), shift, bias, format=fmt), fmt)
+        return lowering.add(name, operation, source, scale=self.scale)
 
 
 def integer_parameters(
@@ -193,7 +237,7 @@ class IntegerTable(IntegerLayer):
     where f = input bits - log2(segments).
     """
 
-    def __init__(self, channels: int, segments: int, source: Step, target: Step, bits: int) -> None:
+    def __init__(self, channels: int, segments: int, source: CodeStep, target: CodeStep, bits: int) -> None:
         super().__init__(target, bits)
         self.source = source
         self.segments = segments
@@ -212,12 +256,21 @@ class IntegerTable(IntegerLayer):
     def forward(self, x: Tensor) -> Tensor:
         return interpolate_codes(x, self.integers(), self.low, self.fraction_bits)
 
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        operation = Lerp(lowering.type(source), whole(self.integers()), Format(self.bits))
+        lowering.functions[name] = {"x_scale": lowering.scales[source], "y_scale": self.scale}
+        return lowering.add(name, operation, source, scale=self.scale)
+
 
 class IntegerAdd(IntegerLayer):
     """Saturating sum of two tensors of one step."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return (x + y).clamp(self.low, self.high)
+
+    def emit(self, lowering: Lowering, name: str, x: str, y: str) -> str:
+        operation = Add(lowering.type(x), lowering.type(y), Format(self.bits))
+        return lowering.add(name, operation, x, y, scale=self.scale)
 
 
 class IntegerMean(IntegerLayer):
@@ -226,7 +279,7 @@ class IntegerMean(IntegerLayer):
     The result is the mean times `T / 2^shift`; `gain` is the inverse, by which the reader's source step grows.
     """
 
-    def __init__(self, tokens: int, target: Step, bits: int) -> None:
+    def __init__(self, tokens: int, target: CodeStep, bits: int) -> None:
         super().__init__(target, bits)
         self.tokens = tokens
         self.shift = (tokens - 1).bit_length()
@@ -242,118 +295,7 @@ class IntegerMean(IntegerLayer):
     def forward(self, x: Tensor) -> Tensor:
         return round_through(x.sum(0) * 2.0**-self.shift)
 
-
-class IntegerCrossToken(nn.Module):
-    """`residual(x) + scale(mix(norm(x)))`."""
-
-    def __init__(self, tokens: int, embed: int, source: Step, target: Step, bits: int) -> None:
-        super().__init__()
-        normed, mixed = Step(), Step()
-        self.residual = IntegerAffine(embed, source, target, bits)
-        self.norm = IntegerAffine(embed, source, normed, bits)
-        self.mix = IntegerTokenLinear(tokens, tokens, normed, mixed, bits)
-        self.scale = IntegerAffine(embed, mixed, target, bits)
-        self.add = IntegerAdd(target, bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.add(self.scale(self.mix(self.norm(x))), self.residual(x))
-
-
-class IntegerCrossChannel(nn.Module):
-    """`residual(x) + MLP(x)`; normalisation and scale are folded into the MLP, a ReLU is a clamp of `first`.
-
-    Learnable functions are tables in front of both linears, a swish is one in front of the second.
-    """
-
-    def __init__(self, network: Network, segments: int, source: Step, target: Step, bits: int) -> None:
-        super().__init__()
-        embed, hidden = network.embed, network.hidden
-        self.learnable, self.relu = network.learnable, network.nonlinearity == "relu"
-        self.residual = IntegerAffine(embed, source, target, bits)
-        last = Step()
-        if self.learnable:
-            before = Step()
-            self.before = IntegerTable(embed, segments, source, before, bits)
-            source = before
-        if self.relu:
-            self.first = IntegerLinear(embed, hidden, source, last, bits, relu=True)
-        else:
-            between = Step()
-            self.first = IntegerLinear(embed, hidden, source, between, bits)
-            self.between = IntegerTable(hidden, segments, between, last, bits)
-        self.second = IntegerLinear(hidden, embed, last, target, bits)
-        self.add = IntegerAdd(target, bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.first(self.before(x) if self.learnable else x)
-        y = y if self.relu else self.between(y)
-        return self.add(self.second(y), self.residual(x))
-
-
-class IntegerBlock(nn.Module):
-    """A cross-token and a cross-channel layer."""
-
-    def __init__(self, network: Network, tokens: int, segments: int, source: Step, target: Step, bits: int) -> None:
-        super().__init__()
-        middle = Step()
-        self.token = IntegerCrossToken(tokens, network.embed, source, middle, bits)
-        self.mlp = IntegerCrossChannel(network, segments, middle, target, bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mlp(self.token(x))
-
-
-class IntegerResMLP(nn.Module):
-    """A ResMLP whose forward is exact: codes `[B, tokens, features]` in, logit codes `[B, classes]` in float32 out.
-
-    Made and filled by `models.int8.quantize.post_training`, or read by `models.training.storage.load`. Multiply a
-    result by `scale` for logits in real units.
-    """
-
-    def __init__(
-        self, network: Network, quantize: Quantize, shape: tuple[int, int, int], classes: int, gain: int = 1
-    ) -> None:
-        super().__init__()
-        self.network, self.quantize = network, quantize
-        self.shape, self.classes, self.gain = tuple(shape), classes, gain
-        bits, (height, width, colours) = quantize.bits, shape
-        tokens, features = (height // network.patch) * (width // network.patch), network.patch**2 * colours
-        segments = min(quantize.segments, 1 << bits)
-        steps = [Step() for _ in range(network.blocks + 1)]
-        self.calibration: dict[float, float] = {}  # filled by post_training
-        self.percentile: float | None = None
-        self.input = IntegerInput(tokens, features)
-        self.embed = IntegerLinear(
-            features, network.embed, self.input.target, steps[0], bits, input_bits=self.input.bits
-        )
-        self.blocks = nn.ModuleList(
-            IntegerBlock(network, tokens, segments, *steps[k : k + 2], bits) for k in range(network.blocks)
-        )
-        self.pool = IntegerMean(tokens, steps[-1], bits)
-        self.classifier = IntegerLinear(network.embed, classes, steps[-1], Step(), bits, source_gain=self.pool.gain)
-
-    @property
-    def scale(self) -> Tensor:
-        """Real value of one step of the logits."""
-        return self.classifier.target.value
-
-    def describe(self) -> dict[str, Any]:
-        """JSON values from which `from_description` builds the network, without its parameters."""
-        network, quantize = self.network.model_dump(), self.quantize.model_dump()
-        geometry = {"shape": list(self.shape), "classes": self.classes, "gain": self.gain}
-        return {"network": network, "quantize": quantize} | geometry
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> IntegerResMLP:
-        network, quantize = Network(**values["network"]), Quantize(**values["quantize"])
-        return cls(network, quantize, tuple(values["shape"]), values["classes"], values["gain"])
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, tokens, features]`."""
-        return encode(images, self.network.patch, self.gain)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        x = self.embed(self.input(codes))
-        for block in self.blocks:
-            x = block(x)
-        return self.classifier(self.pool(x))
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        kind = lowering.type(source)
+        requantize = Requantize(kind.channels, np.array(self.shift), format=Format(self.bits))
+        return lowering.add(name, Mean(kind, requantize), source, scale=self.scale)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from bittrue.models.data.sets import Data, Split
 from bittrue.models.graph.lower import lower
-from bittrue.models.light import lower as photonic_lower  # noqa: F401  (teaches `models.graph.lower` the photonic layers)
 from bittrue.models.light.convert import convert
 from bittrue.models.light.measure import Conversion, conversions
 from bittrue.models.light.network import SimpleMLP

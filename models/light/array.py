@@ -26,11 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.layers.exact import POWERS, round_through
-from bittrue.models.layers.integer import EXACT, IntegerLayer, Step
+from bittrue.models.layers.integer import EXACT, CodeStep, IntegerLayer
+from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.models.light.settings import Array
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.noise import add_noise
 from bittrue.sim.noise import DEVIATION, Noise, encrypt, gaussian
+from bittrue.sim.operations.photonic_mac import PhotonicMac
 
 #: Largest shift that scales the weights of an output.
 MAX_SHIFT = 24
@@ -64,7 +67,7 @@ class IntegerPhotonicArray(IntegerLayer):
     step     buffer: the converter's shift with a pedestal window
     """
 
-    def __init__(self, inputs: int, outputs: int, source: Step, target: Step, array: Array, layer: int) -> None:
+    def __init__(self, inputs: int, outputs: int, source: CodeStep, target: CodeStep, array: Array, layer: int) -> None:
         super().__init__(target, array.adc_bits)
         self.low, self.high = 0, (1 << array.adc_bits) - 1
         self.source, self.array, self.layer = source, array, layer
@@ -255,3 +258,20 @@ class IntegerPhotonicArray(IntegerLayer):
             thermal=given.thermal * full,
             shift=shift,
         )
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        cells = self.cells(*self.codes())
+        low, shift = self.window(cells)
+        plus, minus = whole(cells.plus), whole(cells.minus)
+        array = PhotonicMac(
+            lowering.type(source),
+            plus,
+            minus,
+            self.array.rows,
+            self.bits,
+            shift,
+            whole(cells.calibrated + low),
+            Format.covering(np.maximum(plus, minus), signed=False),
+            self.noise(),
+        )
+        return lowering.add(name, array, source, scale=self.scale)

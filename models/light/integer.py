@@ -19,12 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.layers.exact import requantize, round_through
-from bittrue.models.layers.integer import IntegerInput, IntegerLayer, Step
+from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLayer
+from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.models.light.activations import PhotonicSigmoid, PhotonicSinusoid
 from bittrue.models.light.array import IntegerPhotonicArray, powers
 from bittrue.models.light.network import TOP, grey, light_codes
 from bittrue.models.light.settings import Array, ArrayNoise
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.requantize import Requantize
 
 #: Functions between the layers; a ReLU is bounded by the next layer's alpha.
 FUNCTIONS: dict[str, type[nn.Module]] = {
@@ -51,7 +56,7 @@ class IntegerTileSum(IntegerLayer):
             the function behind is constant below z0.
     """
 
-    def __init__(self, array: IntegerPhotonicArray, target: Step, bits: int, start: float, *, signed: bool) -> None:
+    def __init__(self, array: IntegerPhotonicArray, target: CodeStep, bits: int, start: float, *, signed: bool) -> None:
         super().__init__(target, bits)
         self.signed, self.start = signed, start
         if not signed:
@@ -75,12 +80,25 @@ class IntegerTileSum(IntegerLayer):
         acc = codes.double().sum(-2) * float(1 << step) + constant
         return requantize(acc, shift, torch.zeros_like(self.bias), self.low, self.high)
 
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        shift, constant, step = self.integers()
+        fmt, floor = Format(self.bits, signed=self.signed), None if self.signed else 0
+        requantizer = Requantize(len(shift), whole(shift), bias_acc=whole(constant), format=fmt, floor=floor)
+        return lowering.add(name, TileSum(lowering.type(source), step, requantizer), source, scale=self.scale)
+
 
 class IntegerPhotonicLinear(nn.Module):
     """An array and the sum over its tiles: codes `[B, C]` to codes `[B, N]`; `first` as in the array's noise."""
 
     def __init__(
-        self, inputs: int, outputs: int, source: Step, target: Step, array: Array, layer: int, start: float | None
+        self,
+        inputs: int,
+        outputs: int,
+        source: CodeStep,
+        target: CodeStep,
+        array: Array,
+        layer: int,
+        start: float | None,
     ) -> None:
         super().__init__()
         self.array = IntegerPhotonicArray(inputs, outputs, source, target, array, layer)
@@ -96,8 +114,10 @@ class IntegerPhotonicTable(IntegerLayer):
     `min(f(z), alpha)` in steps alpha / (2^bits - 1). The gradient is that of f.
     """
 
-    def __init__(self, function: str, alpha: float, source: Step, source_bits: int, start: float, bits: int) -> None:
-        super().__init__(Step(alpha / ((1 << bits) - 1), fixed=True), bits)
+    def __init__(
+        self, function: str, alpha: float, source: CodeStep, source_bits: int, start: float, bits: int
+    ) -> None:
+        super().__init__(CodeStep(alpha / ((1 << bits) - 1), fixed=True), bits)
         self.low, self.high = 0, (1 << bits) - 1
         self.function, self.alpha, self.source, self.start = function, alpha, source, start
         self.source_bits = source_bits
@@ -117,6 +137,11 @@ class IntegerPhotonicTable(IntegerLayer):
         exact = self.integers().to(x.device)[x.detach().long()]
         real = self.real(x)
         return exact + (real - real.detach())  # adds 0, and the gradient
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        operation = Lerp(lowering.type(source), whole(self.integers())[None], Format(self.bits, signed=False))
+        lowering.functions[name] = {"x_scale": lowering.scales[source], "y_scale": self.scale, "x_start": self.start}
+        return lowering.add(name, operation, source, scale=self.scale)
 
 
 def operating_range(function: str, alpha: float, levels: int) -> tuple[float, float]:
@@ -165,10 +190,10 @@ class IntegerPhotonicMLP(nn.Module):
         self.layers, self.tables = nn.ModuleList(), nn.ModuleList()
         source = self.input.target
         for k, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-            start, target = None, Step()
+            start, target = None, CodeStep()
             if k < len(functions):
                 start, end = operating_range(functions[k], alphas[k + 1], self.input.high)
-                target = Step((end - start) / ((1 << array.sum_bits) - 1), fixed=True)
+                target = CodeStep((end - start) / ((1 << array.sum_bits) - 1), fixed=True)
             self.layers.append(IntegerPhotonicLinear(inputs, outputs, source, target, array, k, start))
             if start is not None:
                 table = IntegerPhotonicTable(

@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from bittrue.models.data.sets import encode
+from bittrue.models.data.sets import INPUT_SCALE, encode
 from bittrue.models.layers.activations import activation
 from bittrue.models.networks.base import ImageNetwork
-from bittrue.models.networks.resmlp import INPUT_SCALE
-from bittrue.models.settings import Perceptron
+from bittrue.models.networks.settings import MlpSettings
 
 
 class Mlp(ImageNetwork):
@@ -29,9 +28,9 @@ class Mlp(ImageNetwork):
     `[B, classes]`; one code step is worth 1/128.
     """
 
-    settings = Perceptron
+    settings = MlpSettings
 
-    def __init__(self, network: Perceptron, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
+    def __init__(self, network: MlpSettings, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
         super().__init__(network, shape, classes, gain)
         self.features = int(np.prod(shape))
         sizes = (self.features, *network.hidden)

@@ -19,15 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bittrue.models.data.sets import encode
+from bittrue.models.data.sets import INPUT_SCALE, encode
 from bittrue.models.layers.activations import activation
 from bittrue.models.layers.psa import LerpPsa, Psa
 from bittrue.models.networks.base import ImageNetwork
-from bittrue.models.settings import Network
+from bittrue.models.networks.settings import ResMLPSettings
 from bittrue.sim.errors import BittrueError
-
-#: Real value of one step of an input code.
-INPUT_SCALE = 1 / 128
 
 
 class Norm(nn.BatchNorm1d):
@@ -74,7 +71,7 @@ class CrossToken(nn.Module):
 class CrossChannel(nn.Module):
     """`x + scale(MLP(norm(x)))`; `before` and `between` are the functions in front of the two linears."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: ResMLPSettings) -> None:
         super().__init__()
         embed, hidden = network.embed, network.hidden
         self.norm = Norm(embed)
@@ -92,7 +89,7 @@ class CrossChannel(nn.Module):
 class Block(nn.Module):
     """A cross-token and a cross-channel layer."""
 
-    def __init__(self, network: Network, tokens: int) -> None:
+    def __init__(self, network: ResMLPSettings, tokens: int) -> None:
         super().__init__()
         self.token = CrossToken(tokens, network.embed)
         self.mlp = CrossChannel(network)
@@ -113,9 +110,9 @@ class ResMLP(ImageNetwork):
     `[B, classes]`; one code step is worth 1/128.
     """
 
-    settings = Network
+    settings = ResMLPSettings
 
-    def __init__(self, network: Network, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
+    def __init__(self, network: ResMLPSettings, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
         super().__init__(network, shape, classes, gain)
         height, width, colours = shape
         if height % network.patch or width % network.patch:
@@ -142,8 +139,23 @@ class ResMLP(ImageNetwork):
         return self.classifier(self.norm(x).mean(0))
 
 
-def function(network: Network, channels: int) -> nn.Module:
+def function(network: ResMLPSettings, channels: int) -> nn.Module:
     """The learnable 1-D functions that the settings ask for."""
     if network.nonlinearity == "psa":
         return Psa(channels, network.terms)
     return LerpPsa(channels, network.terms, network.grid_points, network.grid_range)
+
+
+def refuse_foreign(model: ResMLP) -> None:
+    """Raise, naming the first layer that a ResMLP of these settings does not have at that place."""
+    if not isinstance(model, ResMLP):
+        raise BittrueError(f"cannot quantise a {type(model).__name__}; known is ResMLP")
+    own = ResMLP(model.network, model.shape, model.classes, model.gain)
+    expected = {path: type(module) for path, module in own.named_modules()}
+    for path, module in model.named_modules():
+        if expected.get(path) is not type(module):
+            here = f"has a {expected[path].__name__} there" if path in expected else "has no layer there"
+            raise BittrueError(
+                f"cannot quantise the layer {path or '(the network itself)'} ({type(module).__name__}): "
+                f"a ResMLP of these settings {here}; remove it"
+            )

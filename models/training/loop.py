@@ -30,9 +30,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bittrue.models.data.sets import Data, Split
-from bittrue.models.settings import Settings, Train
+from bittrue.models.settings import Settings
 from bittrue.models.training import storage
 from bittrue.models.training.precision import flushed_denormals, full_precision
+from bittrue.models.training.settings import Train
 from bittrue.sim.errors import BittrueError
 
 #: Images evaluated together.

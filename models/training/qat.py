@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bittrue.models.data.sets import Data
-from bittrue.models.layers.integer import Step
-from bittrue.models.settings import Qat
+from bittrue.models.layers.integer import CodeStep
 from bittrue.models.training.loop import Epoch, Progress, cosine, optimize
+from bittrue.models.training.settings import Qat
 
 
 def fit(
@@ -29,7 +29,7 @@ def fit(
     Scales stay as they were set unless `settings.learn_scales`; fixed ones, as the input's, always do. See
     `models.training.loop.optimize`.
     """
-    every = [m for m in model.modules() if isinstance(m, Step)]
+    every = [m for m in model.modules() if isinstance(m, CodeStep)]
     steps = [step.log for step in every if not step.fixed]
     scales = {id(step.log) for step in every}
     for log in steps:

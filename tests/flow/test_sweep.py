@@ -19,7 +19,7 @@ from bittrue.models.graph.lower import lower
 from bittrue.models.light.convert import convert
 from bittrue.models.light.network import SimpleMLP
 from bittrue.models.light.transform import NonNegativeNetwork, transform
-from bittrue.models.training import storage  # noqa: F401  (the former teaches `models.graph.lower` the photonic layers)
+from bittrue.models.training import storage
 from bittrue.sim.errors import BittrueError
 
 SMALL = ["network.hidden=[8]", "train.epochs=1", "array.images=60", "array.noise.thermal=0.3"]

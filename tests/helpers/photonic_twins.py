@@ -8,7 +8,7 @@ from bittrue.models.data.sets import Data, Split
 from bittrue.models.graph.lower import lower, record
 from bittrue.models.light.settings import ArrayNoise, Calibrate, PhotonicPerceptron, PhotonicTrain
 from bittrue.models.light.train import train as scenario
-from bittrue.models.training import loop as train  # noqa: F401  (the former teaches `lower` the photonic layers)
+from bittrue.models.training import loop as train
 
 NOISE = ArrayNoise(relative=0.01, photons=3000.0, thermal=0.05)
 

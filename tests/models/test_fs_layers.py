@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from bittrue.models.fs.convert import convert, relu_set
-from bittrue.models.fs.integer import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons
-from bittrue.models.fs.lower import emit
+from bittrue.models.fs.layers import IntegerEncode, IntegerSpikingLinear, Neurons
 from bittrue.models.fs.neuron import FsNeuron
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet
-from bittrue.models.layers.integer import Step
+from bittrue.models.fs.settings import Convert
+from bittrue.models.layers.integer import CodeStep
 from bittrue.models.networks.mlp import Mlp
-from bittrue.models.settings import Convert, Qat
 from bittrue.models.training import qat
+from bittrue.models.training.settings import Qat
 from tests.models.test_fs_networks import MLPS, SMALL, pictures, trained
 
 
@@ -56,7 +56,9 @@ def test_values_for_neurons_in_their_own_unit_are_rounded_plus_one():
 
 def test_sums_are_rounded_up_exactly():
     rng = np.random.default_rng(2)
-    layer = IntegerSpikingLinear(7, 5, Step(1.0), Step(3.0), 14, np.array([4, 2, 1]), weight_bits=6, round_up=True)
+    layer = IntegerSpikingLinear(
+        7, 5, CodeStep(1.0), CodeStep(3.0), 14, np.array([4, 2, 1]), weight_bits=6, round_up=True
+    )
     with torch.no_grad():
         layer.weight.copy_(torch.tensor(rng.normal(size=(5, 7))))
         layer.bias.copy_(torch.tensor(rng.normal(size=5) * 9))
@@ -68,7 +70,7 @@ def test_sums_are_rounded_up_exactly():
 
 
 def test_codes_become_their_bits():
-    layer = IntegerEncode(Step(), 8)
+    layer = IntegerEncode(CodeStep(), 8)
     codes = torch.arange(-128, 128, dtype=torch.float32)[:, None]
     spikes = layer(codes)
     assert spikes.shape == (256, 8, 1)
@@ -121,7 +123,3 @@ def test_a_set_with_a_narrow_range_clips_on_both_sides():
     low, high = layer.format.low, layer.format.high
     assert (layer.lowest, layer.highest) == (-16, 16)
     assert layer.outside(torch.tensor([[low, -17.0, -16.0, 16.0, 17.0, high]])) == 4
-
-
-def test_neurons_have_an_operation():
-    assert emit.dispatch(IntegerFsNeuron) is not emit.dispatch(object)

@@ -14,17 +14,19 @@ from bittrue.flow.systems.fs import spikes
 from bittrue.models.data.sets import Data, Split, load
 from bittrue.models.fs import convert as fs_convert
 from bittrue.models.fs.convert import convert, observe
-from bittrue.models.fs.integer import FsMlp, FsResMLP
+from bittrue.models.fs.networks import FsMlp, FsResMLP
+from bittrue.models.fs.settings import Convert, Sweep
 from bittrue.models.graph.lower import lower, record
 from bittrue.models.int8.quantize import post_training
 from bittrue.models.networks.mlp import Mlp
 from bittrue.models.networks.resmlp import ResMLP
-from bittrue.models.settings import Convert, Network, Perceptron, Qat, Quantize, Sweep, Train
-from bittrue.models.training import loop as train  # noqa: F401  (fs_lower teaches `lower` the spiking layers)
+from bittrue.models.networks.settings import MlpSettings, Quantize, ResMLPSettings
+from bittrue.models.training import loop as train
 from bittrue.models.training import qat, storage
+from bittrue.models.training.settings import Qat, Train
 from bittrue.sim.errors import BittrueError
 
-SMALL = Perceptron(hidden=(24, 16))
+SMALL = MlpSettings(hidden=(24, 16))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def mlp(digits):
-    model = Mlp.for_data(Perceptron(), digits, 1)
+    model = Mlp.for_data(MlpSettings(), digits, 1)
     train.fit(model, digits, Train(epochs=25, batch=64, lr=2e-3, weight_decay=0.05))
     return model
 
@@ -72,12 +74,12 @@ def assert_equal_everywhere(network, images):
 # -- every tensor --------------------------------------------------------------------------------------
 MLPS = {
     "relu": (SMALL, Convert()),
-    "4 steps of 5 bits": (Perceptron(hidden=(9,), norm=False), Convert(steps=4, bits=5)),
+    "4 steps of 5 bits": (MlpSettings(hidden=(9,), norm=False), Convert(steps=4, bits=5)),
     "1 step": (SMALL, Convert(steps=1, percentiles=(90.0,))),
     "rounded up": (SMALL, Convert(rounding="published", steps=7)),
     "integer pixels": (SMALL, Convert(first="integer")),
-    "swish": (Perceptron(hidden=(24, 16), nonlinearity="swish"), Convert(fraction_bits=8)),
-    "sigmoid": (Perceptron(hidden=(12, 12, 12), nonlinearity="sigmoid"), Convert(fraction_bits=12, bits=7)),
+    "swish": (MlpSettings(hidden=(24, 16), nonlinearity="swish"), Convert(fraction_bits=8)),
+    "sigmoid": (MlpSettings(hidden=(12, 12, 12), nonlinearity="sigmoid"), Convert(fraction_bits=12, bits=7)),
 }
 
 
@@ -98,9 +100,18 @@ def test_every_tensor_of_an_mlp_before_and_after_training_through_spikes(case, g
 
 
 RESMLPS = {
-    "relu": (Network(patch=2, embed=8, blocks=2, nonlinearity="relu", hidden_factor=2), Convert(first="integer")),
-    "swish": (Network(patch=2, embed=8, blocks=1, nonlinearity="swish"), Convert(first="integer", fraction_bits=7)),
-    "spikes from the pixels on": (Network(patch=4, embed=12, blocks=1, nonlinearity="relu"), Convert(steps=6, bits=6)),
+    "relu": (
+        ResMLPSettings(patch=2, embed=8, blocks=2, nonlinearity="relu", hidden_factor=2),
+        Convert(first="integer"),
+    ),
+    "swish": (
+        ResMLPSettings(patch=2, embed=8, blocks=1, nonlinearity="swish"),
+        Convert(first="integer", fraction_bits=7),
+    ),
+    "spikes from the pixels on": (
+        ResMLPSettings(patch=4, embed=12, blocks=1, nonlinearity="relu"),
+        Convert(steps=6, bits=6),
+    ),
 }
 
 
@@ -109,7 +120,7 @@ def test_every_tensor_of_a_resmlp_before_and_after_training_through_spikes(case)
     settings, conversion = RESMLPS[case]
     data = pictures(8, 4, 1)
     model = trained(ResMLP, settings, data)
-    network = convert(model, data, conversion)
+    network = convert(model, data, conversion, post_training(model, data, Quantize()))
     program, _ = assert_equal_everywhere(network, data.test.images)
     kinds = [type(node.operation).__name__ for node in program.nodes]
     assert kinds.count("FsNeuron") == settings.blocks
@@ -122,7 +133,8 @@ def test_every_tensor_of_a_resmlp_before_and_after_training_through_spikes(case)
 def test_the_rest_of_a_resmlp_is_that_of_post_training_quantisation():
     data = pictures(8, 4, 1)
     model = trained(ResMLP, RESMLPS["relu"][0], data)
-    twin, network = post_training(model, data, Quantize()), convert(model, data, Convert(first="integer"))
+    twin = post_training(model, data, Quantize())
+    network = convert(model, data, Convert(first="integer"), twin)
     codes = network.encode(data.test.images)
     mine, its = record(network, codes), record(twin, codes)
     upstream = [
@@ -134,7 +146,7 @@ def test_the_rest_of_a_resmlp_is_that_of_post_training_quantisation():
 
 
 def test_swish_in_a_resmlp_of_int8_is_a_table_in_front_of_the_second_linear(digits):
-    network = Network(patch=4, embed=8, blocks=2, nonlinearity="swish")
+    network = ResMLPSettings(patch=4, embed=8, blocks=2, nonlinearity="swish")
     integer = post_training(trained(ResMLP, network, digits), digits, Quantize())
     program, _ = assert_equal_everywhere(integer, digits.test.images[:100])
     tables = [node.name for node in program.nodes if type(node.operation).__name__ == "Lerp"]
@@ -145,7 +157,8 @@ def test_swish_in_a_resmlp_of_int8_is_a_table_in_front_of_the_second_linear(digi
 def test_a_file_holds_the_whole_network(kind, tmp_path):
     data = pictures(8, 4, 1)
     settings, conversion = (SMALL, MLPS["rounded up"][1]) if kind == "mlp" else RESMLPS["swish"]
-    network = convert(trained(Mlp if kind == "mlp" else ResMLP, settings, data), data, conversion)
+    model = trained(Mlp if kind == "mlp" else ResMLP, settings, data)
+    network = convert(model, data, conversion, post_training(model, data, Quantize()) if kind == "resmlp" else None)
     back = storage.load(storage.save(network, tmp_path / "network.pt"), FsMlp, FsResMLP)
     assert type(back) is type(network)
     assert lower(back).sha256 == lower(network).sha256
@@ -201,7 +214,7 @@ def test_values_outside_the_valid_range_are_counted_as_the_golden_simulator_coun
 
 
 def test_an_activation_without_a_neuron_set_is_named_with_its_place(digits):
-    model = Mlp.for_data(Perceptron(hidden=(8, 8), nonlinearity="gelu"), digits, 1)
+    model = Mlp.for_data(MlpSettings(hidden=(8, 8), nonlinearity="gelu"), digits, 1)
     with pytest.raises(BittrueError, match=r"functions.0 \(GELU\): no neuron set is published for gelu; .*bittrue fit"):
         convert(model, digits, Convert())
     model = Mlp.for_data(SMALL, digits, 1)
@@ -211,11 +224,23 @@ def test_an_activation_without_a_neuron_set_is_named_with_its_place(digits):
     model.functions[1] = nn.SiLU()
     with pytest.raises(BittrueError, match=r"functions.1 \(SiLU\) is another than functions.0 \(ReLU\)"):
         convert(model, digits, Convert())
-    model = ResMLP.for_data(Network(patch=4, embed=8, blocks=1), digits, 1)
+    model = ResMLP.for_data(ResMLPSettings(patch=4, embed=8, blocks=1), digits, 1)
     with pytest.raises(BittrueError, match=r"blocks.0.mlp.before \(LerpPsa\): it is learned"):
         convert(model, digits, Convert())
     with pytest.raises(BittrueError, match="cannot convert a Linear"):
         convert(nn.Linear(2, 2), digits, Convert())
+
+
+def test_a_resmlp_without_its_int8_network_is_refused(digits):
+    settings = ResMLPSettings(patch=4, embed=8, blocks=1, nonlinearity="relu")
+    model = ResMLP.for_data(settings, digits, 1)
+    with pytest.raises(BittrueError, match="no INT8 network was given as `quantized`; give .*post_training"):
+        convert(model, digits, Convert())
+    with pytest.raises(BittrueError, match="a ResMLP was given as `quantized`"):
+        convert(model, digits, Convert(), model)
+    other = ResMLP.for_data(settings.model_copy(update={"embed": 9}), digits, 1)
+    with pytest.raises(BittrueError, match="of another ResMLP: its network is"):
+        convert(model, digits, Convert(), post_training(other, digits, Quantize()))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +252,7 @@ def test_an_activation_without_a_neuron_set_is_named_with_its_place(digits):
     ],
 )
 def test_a_neuron_set_that_does_not_fit_is_refused(digits, nonlinearity, settings, says):
-    model = Mlp.for_data(Perceptron(hidden=(8,), nonlinearity=nonlinearity), digits, 1)
+    model = Mlp.for_data(MlpSettings(hidden=(8,), nonlinearity=nonlinearity), digits, 1)
     with pytest.raises(BittrueError, match=says):
         convert(model, digits, Convert(**settings))
 
@@ -240,9 +265,9 @@ def test_a_neuron_set_that_does_not_fit_is_refused(digits, nonlinearity, setting
         (Convert, {"fraction_bits": 17}, "fraction_bits"),
         (Convert, {"bits": 1}, "bits"),
         (Convert, {"percentiles": ()}, "at least one"),
-        (Perceptron, {"hidden": ()}, "at least one hidden layer"),
-        (Perceptron, {"hidden": (8, 0)}, "hidden"),
-        (Perceptron, {"nonlinearity": "lerp_psa"}, "gelu"),
+        (MlpSettings, {"hidden": ()}, "at least one hidden layer"),
+        (MlpSettings, {"hidden": (8, 0)}, "hidden"),
+        (MlpSettings, {"nonlinearity": "lerp_psa"}, "gelu"),
     ],
 )
 def test_settings_name_what_is_wrong(kind, values, says):
@@ -253,7 +278,8 @@ def test_settings_name_what_is_wrong(kind, values, says):
 # -- counting ------------------------------------------------------------------------------------------
 def test_spikes_and_synaptic_operations_are_counted_one_by_one():
     data = pictures(8, 4, 1)
-    network = convert(trained(ResMLP, RESMLPS["spikes from the pixels on"][0], data), data, Convert(steps=5))
+    model = trained(ResMLP, RESMLPS["spikes from the pixels on"][0], data)
+    network = convert(model, data, Convert(steps=5), post_training(model, data, Quantize()))
     program, codes = lower(network), network.encode(data.train.images)  # more than one block of inputs
     assert len(codes) > spikes.BLOCK
     found, traced = spikes.count(program, [codes]), program.trace(codes)

@@ -16,11 +16,11 @@ from bittrue.models.layers.exact import (
     round_through,
 )
 from bittrue.models.layers.integer import (
+    CodeStep,
     IntegerAffine,
     IntegerLinear,
     IntegerMean,
     IntegerTokenLinear,
-    Step,
 )
 from bittrue.models.layers.psa import LerpPsa, Psa, interpolate, interpolate_plain
 from bittrue.sim.contract import Format, round_shift, saturate
@@ -172,7 +172,7 @@ def test_table_is_the_operation_and_its_gradient_that_of_the_interpolation(bits,
 @pytest.mark.parametrize("inputs", [9, 1021, 1022, 1500])
 def test_linear_layers_are_exact_even_where_float32_is_not(cls, inputs):
     torch.manual_seed(7)
-    layer = cls(inputs, 5, Step(0.5), Step(0.02 * inputs), 8)
+    layer = cls(inputs, 5, CodeStep(0.5), CodeStep(0.02 * inputs), 8)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(5, inputs))
         layer.bias.copy_(torch.randn(5) * inputs)
@@ -191,7 +191,7 @@ def test_linear_layers_are_exact_even_where_float32_is_not(cls, inputs):
 
 
 def test_parameters_follow_the_scales_by_powers_of_two():
-    layer = IntegerAffine(4, Step(1 / 64), Step(1 / 32), 8)
+    layer = IntegerAffine(4, CodeStep(1 / 64), CodeStep(1 / 32), 8)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, -0.3, 0.0, 1e-9]))
         layer.bias.copy_(torch.tensor([0.5, -9.0, 0.0, 1 / 64]))
@@ -202,7 +202,7 @@ def test_parameters_follow_the_scales_by_powers_of_two():
 
 
 def test_scale_gradient_is_that_of_a_learned_step_size():
-    layer = IntegerAffine(1, Step(1.0), Step(0.5), 8)
+    layer = IntegerAffine(1, CodeStep(1.0), CodeStep(0.5), 8)
     layer.target.log.requires_grad_()
     with torch.no_grad():
         layer.weight.fill_(0.0)
@@ -215,7 +215,7 @@ def test_scale_gradient_is_that_of_a_learned_step_size():
 
 @pytest.mark.parametrize("tokens", [1, 2, 16, 49, 50])
 def test_mean_never_saturates_and_its_gain_gives_the_mean_back(tokens):
-    layer = IntegerMean(tokens, Step(1.0), 8)
+    layer = IntegerMean(tokens, CodeStep(1.0), 8)
     full = layer(torch.full((tokens, 1, 2), -128.0))
     assert full.min() >= -128
     assert float(full[0, 0]) * layer.gain == pytest.approx(-128, rel=0.02)

@@ -12,25 +12,24 @@ from torch import nn
 
 from bittrue.flow.systems.light.energy import ADC_PJ, AMPLIFIER_PJ, DAC_PJ, estimate
 from bittrue.models.data.sets import Data
-from bittrue.models.graph.lower import lower, whole
-from bittrue.models.layers.integer import Step
+from bittrue.models.graph.lower import lower
+from bittrue.models.layers.integer import CodeStep
+from bittrue.models.layers.lowering import whole
 from bittrue.models.light.convert import calibrate, convert
 from bittrue.models.light.integer import (
     FUNCTIONS,
-    IntegerPhotonicArray,
     IntegerPhotonicLinear,
     IntegerPhotonicMLP,
     IntegerPhotonicTable,
     operating_range,
 )
-from bittrue.models.light.lower import emit
 from bittrue.models.light.measure import conversions
 from bittrue.models.light.network import SimpleMLP
 from bittrue.models.light.settings import Array, ArrayNoise, Calibrate, PhotonicPerceptron
 from bittrue.models.light.transform import NonNegativeNetwork, transform
-from bittrue.models.settings import Qat
 from bittrue.models.training import loop as train
 from bittrue.models.training import qat, storage
+from bittrue.models.training.settings import Qat
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.lerp import Lerp
@@ -165,7 +164,7 @@ def test_a_pedestal_window_clips_its_percentile(data, twin):
 @pytest.mark.parametrize("array", [Array(rows=3), Array(rows=3, extinction_db=15, crosstalk_db=-25), Array(rows=16)])
 def test_gradients_go_straight_through_and_stop_where_the_converter_clips(array):
     torch.manual_seed(3)
-    layer = IntegerPhotonicLinear(8, 6, Step(1 / 255), Step(1 / 127), array, 0, None)
+    layer = IntegerPhotonicLinear(8, 6, CodeStep(1 / 255), CodeStep(1 / 127), array, 0, None)
     with torch.no_grad():
         layer.array.weight.copy_(torch.randn(6, 8) * 0.2)
     layer.array.step.fill_(16)  # a window so wide that nothing is clipped
@@ -189,7 +188,7 @@ def test_gradients_go_straight_through_and_stop_where_the_converter_clips(array)
 def test_tables_are_the_function_and_so_are_their_gradients(function):
     alpha = 1.5 if function == "relu" else getattr(FUNCTIONS[function], "bound", 1.0)
     start, end = operating_range(function, alpha, 255)
-    source = Step((end - start) / 255)
+    source = CodeStep((end - start) / 255)
     table = IntegerPhotonicTable(function, alpha, source, 8, start, 8)
     codes = torch.arange(256.0, requires_grad=True)
     y = table(codes)
@@ -322,10 +321,6 @@ def test_what_is_no_photonic_mlp_is_refused_with_its_place(data, twin):
 def test_settings_name_what_is_wrong(values, says):
     with pytest.raises(ValidationError, match=says):
         Array(**values)
-
-
-def test_the_array_has_an_operation():
-    assert emit.dispatch(IntegerPhotonicArray) is not emit.dispatch(object)
 
 
 def test_rows_without_an_input_cost_nothing(data, twin):

@@ -10,14 +10,14 @@ import torch
 
 from bittrue.models.data.sets import load
 from bittrue.models.graph.lower import lower
-from bittrue.models.layers.integer import Step
+from bittrue.models.layers.integer import CodeStep
 from bittrue.models.light.array import DRIFT, SETTING, TRAINING, IntegerPhotonicArray
 from bittrue.models.light.convert import convert
 from bittrue.models.light.settings import Array, ArrayNoise, PhotonicPerceptron, PhotonicTrain
 from bittrue.models.light.train import train as scenario
-from bittrue.models.settings import Qat
 from bittrue.models.training import loop as train
 from bittrue.models.training import qat
+from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.noise import DEVIATION
 from tests.helpers.photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
@@ -43,7 +43,7 @@ def same(a, b):
 
 # -- cells ---------------------------------------------------------------------------------------------
 def array_of(settings, weight=None, layer=0):
-    made = IntegerPhotonicArray(12, 10, Step(1.0), Step(1.0), settings, layer)
+    made = IntegerPhotonicArray(12, 10, CodeStep(1.0), CodeStep(1.0), settings, layer)
     rng = np.random.default_rng(5)
     with torch.no_grad():
         made.weight.copy_(torch.tensor(rng.normal(size=(10, 12)) if weight is None else weight))

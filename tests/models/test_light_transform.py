@@ -19,7 +19,7 @@ from bittrue.models.light.train import compare
 from bittrue.models.light.transform import NonNegativeNetwork, transform
 from bittrue.models.networks.mlp import Mlp
 from bittrue.models.networks.resmlp import ResMLP
-from bittrue.models.settings import Network, Perceptron
+from bittrue.models.networks.settings import MlpSettings, ResMLPSettings
 from bittrue.models.training import storage
 from bittrue.sim.errors import BittrueError
 from tests.helpers.photonic_twins import cnn, codes_of, random_images
@@ -70,7 +70,7 @@ class TestNetworks:
     @pytest.mark.parametrize("norm", [True, False])
     @pytest.mark.parametrize("name", ["relu", "sigmoid"])
     def test_an_int8_mlp_with_its_signed_inputs(self, data, norm, name):
-        settings = Perceptron(hidden=(12, 9), nonlinearity=name, norm=norm)
+        settings = MlpSettings(hidden=(12, 9), nonlinearity=name, norm=norm)
         network = Mlp.for_data(settings, data, 1).double()
         codes = torch.from_numpy(network.encode(data.train.images))
         if norm:
@@ -276,7 +276,7 @@ class TestRefused:
             transform(nn.Sequential(*modules), shape=(2, 2, 1))
 
     def test_a_network_with_signed_residuals(self):
-        network = ResMLP.for_data(Network(patch=4, embed=8, blocks=1, terms=3, grid_points=9), load("digits"), 1)
+        network = ResMLP.for_data(ResMLPSettings(patch=4, embed=8, blocks=1, terms=3, grid_points=9), load("digits"), 1)
         with pytest.raises(BittrueError, match="a ResMLP cannot be made non-negative"):
             transform(network)
 

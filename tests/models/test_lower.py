@@ -11,16 +11,17 @@ from bittrue.models.data.sets import Data, Split, load
 from bittrue.models.graph.lower import lower, record
 from bittrue.models.int8.quantize import post_training
 from bittrue.models.layers.integer import (
+    CodeStep,
     IntegerInput,
     IntegerLinear,
     IntegerMean,
-    IntegerResMLP,
-    Step,
 )
+from bittrue.models.networks.integer import IntegerResMLP
 from bittrue.models.networks.resmlp import ResMLP
-from bittrue.models.settings import Network, Qat, Quantize, Train
+from bittrue.models.networks.settings import Quantize, ResMLPSettings
 from bittrue.models.training import loop as train
 from bittrue.models.training import qat
+from bittrue.models.training.settings import Qat, Train
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
@@ -60,11 +61,11 @@ def assert_equal_everywhere(integer: IntegerResMLP, program: Program, images: np
 
 
 CASES = {
-    "lerp_psa": (Network(patch=2, embed=16, blocks=2), Quantize()),
-    "psa": (Network(patch=4, embed=8, blocks=1, nonlinearity="psa", hidden_factor=0.5), Quantize(segments=256)),
-    "relu": (Network(patch=2, embed=16, blocks=2, nonlinearity="relu", hidden_factor=2), Quantize()),
-    "6 bits": (Network(patch=2, embed=16, blocks=1), Quantize(bits=6, segments=16)),
-    "one token": (Network(patch=8, embed=12, blocks=1, hidden_factor=1.3), Quantize(segments=2)),
+    "lerp_psa": (ResMLPSettings(patch=2, embed=16, blocks=2), Quantize()),
+    "psa": (ResMLPSettings(patch=4, embed=8, blocks=1, nonlinearity="psa", hidden_factor=0.5), Quantize(segments=256)),
+    "relu": (ResMLPSettings(patch=2, embed=16, blocks=2, nonlinearity="relu", hidden_factor=2), Quantize()),
+    "6 bits": (ResMLPSettings(patch=2, embed=16, blocks=1), Quantize(bits=6, segments=16)),
+    "one token": (ResMLPSettings(patch=8, embed=12, blocks=1, hidden_factor=1.3), Quantize(segments=2)),
 }
 
 
@@ -84,8 +85,8 @@ def test_every_tensor_of_the_program_is_that_of_the_network(digits, case):
 @pytest.mark.parametrize(
     ("shape", "network"),
     [
-        ((12, 20, 3), Network(patch=4, embed=10, blocks=1)),  # 15 tokens: not a power of two
-        ((32, 32, 1), Network(patch=32, embed=4, blocks=1, nonlinearity="relu")),  # 1024 inputs: beyond float32
+        ((12, 20, 3), ResMLPSettings(patch=4, embed=10, blocks=1)),  # 15 tokens: not a power of two
+        ((32, 32, 1), ResMLPSettings(patch=32, embed=4, blocks=1, nonlinearity="relu")),  # 1024 inputs: beyond float32
     ],
 )
 def test_other_geometries_are_exact_as_well(shape, network):
@@ -100,7 +101,7 @@ def test_other_geometries_are_exact_as_well(shape, network):
 def test_digits_reach_their_accuracy_and_every_logit_is_equal(digits, nonlinearity):
     hidden = 1 if nonlinearity == "lerp_psa" else 2
     model = ResMLP.for_data(
-        Network(patch=2, embed=32, blocks=2, nonlinearity=nonlinearity, hidden_factor=hidden), digits, 1
+        ResMLPSettings(patch=2, embed=32, blocks=2, nonlinearity=nonlinearity, hidden_factor=hidden), digits, 1
     )
     train.fit(model, digits, Train(epochs=60, batch=64, lr=3e-3, weight_decay=0.05))
     integer = post_training(model, digits, Quantize())
@@ -115,7 +116,7 @@ def test_digits_reach_their_accuracy_and_every_logit_is_equal(digits, nonlineari
 
 
 def test_qat_trains_the_integers(digits):
-    integer = post_training(trained(digits, Network(patch=2, embed=16, blocks=1)), digits, Quantize())
+    integer = post_training(trained(digits, ResMLPSettings(patch=2, embed=16, blocks=1)), digits, Quantize())
     before = train.accuracy(integer, digits.train)
     history = qat.fit(integer, digits, Qat(epochs=4, batch=60, lr=2e-3))
     assert history[-1].loss < history[0].loss
@@ -126,7 +127,7 @@ def test_qat_trains_the_integers(digits):
 @pytest.mark.parametrize("tokens", [9, 16])  # with 9 the mean is shifted by 4: the classifier makes up for it
 def test_quantisation_follows_the_float_network(digits, nonlinearity, tokens):
     data = digits if tokens == 16 else pictures(6, 6, 1)
-    model = trained(data, Network(patch=2, embed=16, blocks=2, nonlinearity=nonlinearity), epochs=5)
+    model = trained(data, ResMLPSettings(patch=2, embed=16, blocks=2, nonlinearity=nonlinearity), epochs=5)
     integer = post_training(model, data, Quantize(percentiles=(99.97,)))
     assert integer.input.tokens == tokens
     real = train.predict(model, data.test.images)
@@ -136,7 +137,7 @@ def test_quantisation_follows_the_float_network(digits, nonlinearity, tokens):
 
 
 def test_a_large_bias_is_guarded(digits):
-    model = trained(digits, Network(patch=2, embed=16, blocks=2, nonlinearity="relu"), epochs=5)
+    model = trained(digits, ResMLPSettings(patch=2, embed=16, blocks=2, nonlinearity="relu"), epochs=5)
     before = train.predict(model, digits.test.images)
     with torch.no_grad():  # a channel with a large mean, which every normalisation takes away again
         model.embed.bias[3] += 40
@@ -153,7 +154,7 @@ def test_a_large_bias_is_guarded(digits):
 
 
 def test_the_percentile_is_chosen_on_the_validation_split(digits):
-    model = trained(digits, Network(patch=2, embed=16, blocks=1), epochs=5)
+    model = trained(digits, ResMLPSettings(patch=2, embed=16, blocks=1), epochs=5)
     integer = post_training(model, digits, Quantize(percentiles=(60.0, 99.9)))
     assert integer.percentile == 99.9
     assert integer.calibration[99.9] == train.accuracy(integer, digits.val) > integer.calibration[60.0]
@@ -161,7 +162,7 @@ def test_the_percentile_is_chosen_on_the_validation_split(digits):
 
 
 def test_meta_tells_what_the_integers_mean(digits):
-    model = trained(digits, Network(patch=2, embed=16, blocks=1, terms=4), epochs=3)
+    model = trained(digits, ResMLPSettings(patch=2, embed=16, blocks=1, terms=4), epochs=3)
     integer = post_training(model, digits, Quantize())
     program = lower(integer, recipe="demo")
     assert program.meta["recipe"] == "demo"
@@ -179,7 +180,7 @@ def test_meta_tells_what_the_integers_mean(digits):
 
 
 def test_programs_survive_their_file(digits, tmp_path):
-    integer = post_training(trained(digits, Network(patch=4, embed=8, blocks=1)), digits, Quantize())
+    integer = post_training(trained(digits, ResMLPSettings(patch=4, embed=8, blocks=1)), digits, Quantize())
     program = lower(integer)
     back = Program.load(program.save(tmp_path / "program.npz"))
     assert back.sha256 == program.sha256 == lower(integer).sha256
@@ -191,7 +192,7 @@ def test_programs_survive_their_file(digits, tmp_path):
 # -- what cannot be lowered ----------------------------------------------------------------------------
 @pytest.fixture
 def integer(digits):
-    network = Network(patch=4, embed=8, blocks=2, nonlinearity="relu")
+    network = ResMLPSettings(patch=4, embed=8, blocks=2, nonlinearity="relu")
     return post_training(ResMLP.for_data(network, digits, 1), digits, Quantize())
 
 
@@ -214,11 +215,11 @@ def test_a_replaced_layer_and_own_parameters_are_refused(integer):
 
 
 def test_a_layer_that_cannot_be_quantised_is_named_with_its_place(digits):
-    model = ResMLP.for_data(Network(patch=4, embed=8, blocks=2), digits, 1)
+    model = ResMLP.for_data(ResMLPSettings(patch=4, embed=8, blocks=2), digits, 1)
     model.blocks[1].mlp.extra = nn.Dropout3d()
     with pytest.raises(BittrueError, match=r"blocks.1.mlp.extra \(Dropout3d\).*has no layer there"):
         post_training(model, digits, Quantize())
-    model = ResMLP.for_data(Network(patch=4, embed=8, blocks=2), digits, 1)
+    model = ResMLP.for_data(ResMLPSettings(patch=4, embed=8, blocks=2), digits, 1)
     model.blocks[0].mlp.between = nn.ReLU()
     with pytest.raises(BittrueError, match=r"blocks.0.mlp.between \(ReLU\).*has a LerpPsa there"):
         post_training(model, digits, Quantize())
@@ -268,7 +269,7 @@ def test_a_computation_that_is_no_layer_is_refused(trick, says):
 
 def test_a_network_without_an_input_is_refused():
     with pytest.raises(BittrueError, match="its first layer is no IntegerInput"):
-        lower(nn.Sequential(IntegerLinear(3, 3, Step(), Step(), 8)))
+        lower(nn.Sequential(IntegerLinear(3, 3, CodeStep(), CodeStep(), 8)))
 
 
 def test_parameters_that_are_not_finite_are_refused(integer):

@@ -11,14 +11,15 @@ from pydantic import ValidationError
 
 from bittrue.models.data.sets import load
 from bittrue.models.int8.quantize import post_training
-from bittrue.models.layers.integer import IntegerResMLP
+from bittrue.models.networks.integer import IntegerResMLP
 from bittrue.models.networks.resmlp import ResMLP
-from bittrue.models.settings import Network, Qat, Quantize, Train
+from bittrue.models.networks.settings import Quantize, ResMLPSettings
 from bittrue.models.training import loop as train
 from bittrue.models.training import qat, storage
+from bittrue.models.training.settings import Qat, Train
 from bittrue.sim.errors import BittrueError
 
-NETWORK = Network(patch=4, embed=8, blocks=1, terms=3, grid_points=9)
+NETWORK = ResMLPSettings(patch=4, embed=8, blocks=1, terms=3, grid_points=9)
 TRAIN = Train(epochs=3, batch=200, lr=5e-3)
 
 
@@ -203,8 +204,8 @@ def test_a_gpu_gives_the_same_integers():
 @pytest.mark.parametrize(
     ("settings", "values", "says"),
     [
-        (Network, {"patches": 2}, "patches"),
-        (Network, {"nonlinearity": "gelu"}, "lerp_psa"),
+        (ResMLPSettings, {"patches": 2}, "patches"),
+        (ResMLPSettings, {"nonlinearity": "gelu"}, "lerp_psa"),
         (Train, {"epochs": 0}, "epochs"),
         (Train, {"lr": float("nan")}, "lr"),
         (Quantize, {"segments": 48}, "power of two"),

@@ -17,17 +17,10 @@ from bittrue.flow.engine import training
 from bittrue.flow.engine.steps import Step, Work
 from bittrue.flow.systems.fs import spikes
 from bittrue.flow.verify import backends
-from bittrue.models.settings import (
-    Activation,
-    Convert,
-    Network,
-    Perceptron,
-    Qat,
-    Quantize,
-    Settings,
-    Sweep,
-    Train,
-)
+from bittrue.models.fs.settings import Convert, Sweep
+from bittrue.models.networks.settings import Activation, MlpSettings, Quantize, ResMLPSettings
+from bittrue.models.settings import Settings
+from bittrue.models.training.settings import Qat, Train
 
 CODE = ("models", "flow/engine/training.py", "flow/systems/fs/spikes.py")
 SECTIONS = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep")}
@@ -39,7 +32,7 @@ _OF_MLP, _OF_RESMLP = ("hidden", "norm"), ("patch", "embed", "blocks", "hidden_f
 
 
 class NetworkPart(Settings):
-    """An MLP (`hidden`, `norm`) or a ResMLP (`patch`, `embed`, `blocks`, `hidden_factor`); see `models.settings`."""
+    """An MLP (`hidden`, `norm`) or a ResMLP (the other keys); see `models.networks.settings`."""
 
     kind: Literal["mlp", "resmlp"] = "mlp"
     nonlinearity: Activation = "relu"
@@ -58,13 +51,13 @@ class NetworkPart(Settings):
         self.settings()
         return self
 
-    def settings(self) -> Perceptron | Network:
+    def settings(self) -> MlpSettings | ResMLPSettings:
         """The settings of the network of this kind."""
         if self.kind == "mlp":
-            return Perceptron(nonlinearity=self.nonlinearity, hidden=self.hidden, norm=self.norm)
+            return MlpSettings(nonlinearity=self.nonlinearity, hidden=self.hidden, norm=self.norm)
         if self.nonlinearity not in ("relu", "swish"):
             raise ValueError(f"a resmlp has nonlinearity relu or swish, not {self.nonlinearity}")
-        return Network(nonlinearity=self.nonlinearity, **{name: getattr(self, name) for name in _OF_RESMLP})
+        return ResMLPSettings(nonlinearity=self.nonlinearity, **{name: getattr(self, name) for name in _OF_RESMLP})
 
 
 class Recipe(common.Recipe):
@@ -95,6 +88,7 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
     Spikes are counted on the test set with the golden simulator; `neurons.npz` holds what belongs to each neuron.
     """
     from bittrue.models.fs import convert as fs_convert
+    from bittrue.models.int8.quantize import post_training
     from bittrue.models.networks.mlp import Mlp
     from bittrue.models.networks.resmlp import ResMLP
     from bittrue.models.training import qat, storage
@@ -103,7 +97,8 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
     data = training.data_of(recipe)
     model = storage.load(work.upstream["train"] / "network.pt", Mlp, ResMLP)
     work.progress("calibrating", 0, 1)
-    observed = fs_convert.observe(model, data, recipe.convert, recipe.quantize)
+    quantized = post_training(model, data, recipe.quantize) if isinstance(model, ResMLP) else None
+    observed = fs_convert.observe(model, data, recipe.convert, quantized)
     network = fs_convert.build(observed, data, recipe.convert)
     made = network.neurons_made
     result: dict[str, Any] = {
@@ -117,8 +112,8 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
         "accuracy_converted": accuracy(network, data.test),
         "history": [],
     }
-    if observed.quantized is not None:
-        result["accuracy_int8"] = accuracy(observed.quantized, data.test)
+    if quantized is not None:
+        result["accuracy_int8"] = accuracy(quantized, data.test)
     result["sweep"] = fs_convert.sweep(observed, data, recipe.convert, recipe.sweep, work.progress)
     if recipe.finetune.epochs:
         checkpoint = work.scratch / "checkpoint.pt"
@@ -135,7 +130,7 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own integer logits on it."""
-    from bittrue.models.fs.integer import FsMlp, FsResMLP
+    from bittrue.models.fs.networks import FsMlp, FsResMLP
     from bittrue.models.training import storage
 
     data = training.data_of(recipe)
@@ -168,7 +163,6 @@ def hardware(recipe: Recipe, work: Work) -> dict[str, Any]:
 
 
 def _program(network, recipe: Recipe, data):
-    from bittrue.models.fs import lower as fs_lower  # noqa: F401  (teaches `models.graph.lower` the spiking layers)
     from bittrue.models.graph.lower import lower as to_program
 
     return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))

@@ -10,17 +10,18 @@ from typing import Any, Literal
 from bittrue.flow.engine import recipe as common
 from bittrue.flow.engine import training
 from bittrue.flow.engine.steps import Work
-from bittrue.models.settings import Network, Qat, Quantize, Train
+from bittrue.models.networks.settings import Quantize, ResMLPSettings
+from bittrue.models.training.settings import Qat, Train
 
 CODE = ("models", "flow/engine/training.py")
 SECTIONS = {"train": ("network", "train"), "quantize": ("quantize", "qat")}
 
 
 class Recipe(common.Recipe):
-    """A recipe of this system; the sections are those of `models.settings`."""
+    """A recipe of this system; the sections are those of `models.networks.settings` and `models.training.settings`."""
 
     system: Literal["lerp-psa"]
-    network: Network = Network()
+    network: ResMLPSettings = ResMLPSettings()
     train: Train = Train()
     quantize: Quantize = Quantize()
     qat: Qat = Qat()
@@ -63,7 +64,7 @@ def quantize(recipe: Recipe, work: Work) -> dict[str, Any]:
 def lower(recipe: Recipe, work: Work) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own integer logits on it."""
     from bittrue.models.graph.lower import lower as to_program
-    from bittrue.models.layers.integer import IntegerResMLP
+    from bittrue.models.networks.integer import IntegerResMLP
     from bittrue.models.training import storage
 
     data = training.data_of(recipe)

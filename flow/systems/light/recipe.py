@@ -30,7 +30,8 @@ from bittrue.models.light.settings import (
     check_calibration,
     published,
 )
-from bittrue.models.settings import Qat, Settings
+from bittrue.models.settings import Settings
+from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
@@ -206,7 +207,6 @@ def designs(recipe: Recipe, program: Program) -> dict[str, tuple[str, tuple[str,
 
 def _program(network, recipe: Recipe, data):
     from bittrue.models.graph.lower import lower as to_program
-    from bittrue.models.light import lower as photonic_lower  # noqa: F401  (teaches `models.graph.lower` the photonic layers)
 
     return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))
 

@@ -33,7 +33,7 @@ from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.training import data_of
 from bittrue.flow.systems.light import sweep_figure
 from bittrue.models.light.settings import Array, Calibrate
-from bittrue.models.settings import Qat
+from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.storage import write_whole
 
@@ -293,7 +293,7 @@ def evaluate(task: Task, shared: Shared) -> int:
     from bittrue.models.graph.lower import lower
     from bittrue.models.light.convert import convert
     from bittrue.models.light.transform import transform
-    from bittrue.models.training import qat  # noqa: F401  (the former teaches `models.graph.lower` the photonic layers)
+    from bittrue.models.training import qat
 
     if task.sources != sources():
         raise BittrueError(

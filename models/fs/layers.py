@@ -1,4 +1,4 @@
-"""Networks of FS-neurons in integers, in torch: spikes where the hardware has spikes, gradients through them.
+"""Spiking layers in integers, in torch: spikes where the hardware has spikes, gradients through them.
 
 A spike train is a tensor `[..., K, C]` of 0.0 and 1.0: time step before channel, as in `sim`. A layer in front of
 neurons gives the membrane's value v in whole steps of the neuron's unit; its reader adds weights where spikes arrive:
@@ -9,8 +9,6 @@ neurons gives the membrane's value v in whole steps of the neuron's unit; its re
 
 With thresholds and resets 2^(K-1) .. 2, 1 the offset makes an unbiased quantiser of ReLU of a neuron that rounds
 down; with rounding `published` v is rounded up instead and has no offset, as that of the float neuron.
-
-Networks are made and filled by `models.fs.convert.convert`, or read by `models.training.storage.load`.
 """
 
 from __future__ import annotations
@@ -19,39 +17,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from bittrue.models.data.sets import INPUT_BITS
 from bittrue.models.fs.sets import IntegerSet, NeuronSet
+from bittrue.models.fs.settings import Convert
 from bittrue.models.layers.activations import activation
-from bittrue.models.layers.integer import (
-    INPUT_BITS,
-    IntegerAdd,
-    IntegerAffine,
-    IntegerInput,
-    IntegerLayer,
-    IntegerLinear,
-    IntegerResMLP,
-    Step,
-)
-from bittrue.models.networks.mlp import flat_codes
-from bittrue.models.settings import Convert, Network, Perceptron, Quantize
+from bittrue.models.layers.integer import CodeStep, IntegerLayer, IntegerLinear
+from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.sim.contract import Format
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.encode import Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 
-#: Width of logits.
-LOGIT_BITS = 8
 
-
-# -- layers --------------------------------------------------------------------------------------------
 class IntegerEncode(IntegerLayer):
     """The bits of each code, most significant first: codes `[..., C]` to spikes `[..., K, C]`.
 
     For what enters the network: no gradient passes.
     """
 
-    def __init__(self, source: Step, bits: int) -> None:
-        super().__init__(Step(fixed=True), 1)
+    def __init__(self, source: CodeStep, bits: int) -> None:
+        super().__init__(CodeStep(fixed=True), 1)
         self.source, self.steps = source, bits
         decode = Encode(TensorType((1,), Format(bits))).decode
         self.register_buffer("decode", torch.tensor(decode, dtype=torch.float32), persistent=False)
@@ -59,6 +47,9 @@ class IntegerEncode(IntegerLayer):
     def forward(self, x: Tensor) -> Tensor:
         word = torch.remainder(x.detach(), float(1 << self.steps))[..., None, :]
         return torch.remainder(torch.floor(word / self.decode.abs()[:, None]), 2.0)
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        return lowering.add(name, Encode(lowering.type(source)), source, scale=1.0)
 
 
 class _Fire(torch.autograd.Function):
@@ -100,8 +91,8 @@ class IntegerFsNeuron(IntegerLayer):
     and zero where v was clipped.
     """
 
-    def __init__(self, parameters: IntegerSet, unit: Step, bits: int, offset: int, function: str, gradient: str):
-        super().__init__(Step(fixed=True), 1)
+    def __init__(self, parameters: IntegerSet, unit: CodeStep, bits: int, offset: int, function: str, gradient: str):
+        super().__init__(CodeStep(fixed=True), 1)
         self.parameters_of_set, self.unit, self.offset = parameters, unit, offset
         self.function, self.gradient, self.steps = function, gradient, parameters.steps
         self.format = Format(bits)
@@ -138,6 +129,11 @@ class IntegerFsNeuron(IntegerLayer):
             gradient = gradient + (dz[..., t, :] - self.reset[t] * gradient) * slope
         return gradient
 
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        threshold, reset = whole(self.threshold), whole(self.reset)
+        neuron = FsNeuron(lowering.type(source), threshold, reset, self.lowest, self.highest)
+        return lowering.add(name, neuron, source, scale=1.0)
+
 
 class IntegerSpikingLinear(IntegerLinear):
     """Spikes `[..., K, C]` to `[..., N]`: weights added where spikes arrive, each step worth `decode[t]` source steps.
@@ -147,13 +143,20 @@ class IntegerSpikingLinear(IntegerLinear):
 
     max_shift = 24
 
-    def __init__(self, inputs: int, outputs: int, source: Step, target: Step, bits: int, decode: np.ndarray, **options):
+    def __init__(
+        self, inputs: int, outputs: int, source: CodeStep, target: CodeStep, bits: int, decode: np.ndarray, **options
+    ):
         super().__init__(inputs, outputs, source, target, bits, **options)
         self.register_buffer("decode", torch.tensor(decode, dtype=torch.float32), persistent=False)
         self.kind = self.exact_kind(inputs * int(max(decode.clip(0).sum(), -decode.clip(max=0).sum())))
 
     def forward(self, z: Tensor) -> Tensor:
         return super().forward(torch.matmul(self.decode, z))
+
+    def operation(self, source: TensorType) -> SpikingLinear:
+        """The sums over the spikes of `source`."""
+        weight, decode = whole(self.integers()[0]), whole(self.decode)
+        return SpikingLinear(source, weight, decode, self.requantizer(), Format(self.weight_bits))
 
 
 # -- the neurons of a network --------------------------------------------------------------------------
@@ -183,15 +186,15 @@ class Neurons:
         highest = self.integers.highest
         return float((1 << (self.bits - 1)) - 1 if highest is None else highest)
 
-    def unit(self) -> Step:
+    def unit(self) -> CodeStep:
         """A new layer's unit: that of the set, until it is scaled."""
-        return Step(self.integers.unit, fixed=not self.homogeneous)
+        return CodeStep(self.integers.unit, fixed=not self.homogeneous)
 
     def feeding(self) -> dict[str, Any]:
         """Options of a linear layer in front of neurons."""
         return {"weight_bits": self.settings.bits, "offset": self.offset, "round_up": self.round_up}
 
-    def layer(self, unit: Step) -> IntegerFsNeuron:
+    def layer(self, unit: CodeStep) -> IntegerFsNeuron:
         gradient, function = self.settings.gradient, self.neuron_set.function
         return IntegerFsNeuron(self.integers, unit, self.bits, self.offset, function, gradient)
 
@@ -209,121 +212,8 @@ class Neurons:
         return cls(made, Convert(**values["settings"]))
 
 
-# -- networks ------------------------------------------------------------------------------------------
-class FsMlp(nn.Module):
-    """An MLP of FS-neurons whose forward is exact: codes `[B, pixels]` in, logit codes `[B, classes]` out.
-
-    The first layer reads the bits of the codes as spikes, or with `first: integer` the codes themselves.
-    """
-
-    def __init__(
-        self, network: Perceptron, neurons: Neurons, shape: tuple[int, int, int], classes: int, gain: int = 1
-    ) -> None:
-        super().__init__()
-        self.network, self.neurons_made = network, neurons
-        self.shape, self.classes, self.gain = tuple(shape), classes, gain
-        features, bits = int(np.prod(shape)), neurons.settings.bits
-        self.input = IntegerInput(None, features)
-        self.spiking_input = neurons.settings.first == "spikes"
-        source, decode = self.input.target, None
-        if self.spiking_input:
-            self.encoder = IntegerEncode(source, self.input.bits)
-            decode = self.encoder.decode.numpy().astype(np.int64)
-        self.hidden, self.neurons = nn.ModuleList(), nn.ModuleList()
-        sizes = (features, *network.hidden)
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-            unit = neurons.unit()
-            self.hidden.append(linear_layer(inputs, outputs, source, unit, neurons.bits, decode, **neurons.feeding()))
-            self.neurons.append(neurons.layer(unit))
-            source, decode = unit, neurons.integers.decode
-        self.classifier = linear_layer(sizes[-1], classes, source, Step(), LOGIT_BITS, decode, weight_bits=bits)
-
-    @property
-    def scale(self) -> Tensor:
-        """Real value of one step of the logits."""
-        return self.classifier.target.value
-
-    def describe(self) -> dict[str, Any]:
-        """JSON values from which `from_description` builds the network, without its parameters."""
-        geometry = {"shape": list(self.shape), "classes": self.classes, "gain": self.gain}
-        return {"network": self.network.model_dump(mode="json"), "neurons": self.neurons_made.describe()} | geometry
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> FsMlp:
-        network, neurons = Perceptron(**values["network"]), Neurons.from_description(values["neurons"])
-        return cls(network, neurons, tuple(values["shape"]), values["classes"], values["gain"])
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, h * w * channels]`."""
-        return flat_codes(images, self.gain)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        x = self.input(codes)
-        if self.spiking_input:
-            x = self.encoder(x)
-        for linear, neurons in zip(self.hidden, self.neurons, strict=True):
-            x = neurons(linear(x))
-        return self.classifier(x)
-
-
-class FsCrossChannel(nn.Module):
-    """`residual(x) + second(neurons(first(x)))`: that of an `IntegerResMLP` with neurons in place of its function."""
-
-    def __init__(self, network: Network, neurons: Neurons, source: Step, target: Step, bits: int) -> None:
-        super().__init__()
-        embed, hidden, unit = network.embed, network.hidden, neurons.unit()
-        self.residual = IntegerAffine(embed, source, target, bits)
-        self.first = IntegerLinear(embed, hidden, source, unit, neurons.bits, input_bits=bits, **neurons.feeding())
-        self.neurons = neurons.layer(unit)
-        decode, weight_bits = neurons.integers.decode, neurons.settings.bits
-        self.second = IntegerSpikingLinear(hidden, embed, unit, target, bits, decode, weight_bits=weight_bits)
-        self.add = IntegerAdd(target, bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.add(self.second(self.neurons(self.first(x))), self.residual(x))
-
-
-class FsResMLP(IntegerResMLP):
-    """A ResMLP whose functions over the channels are FS-neurons; everything else is that of `IntegerResMLP`.
-
-    With `first: spikes` the embedding reads the bits of the codes as spikes.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        quantize: Quantize,
-        neurons: Neurons,
-        shape: tuple[int, int, int],
-        classes: int,
-        gain: int = 1,
-    ) -> None:
-        super().__init__(network, quantize, shape, classes, gain)
-        self.neurons_made = neurons
-        if neurons.settings.first == "spikes":
-            encoder = IntegerEncode(self.input.target, INPUT_BITS)
-            decode = encoder.decode.numpy().astype(np.int64)
-            source, target = self.input.target, self.embed.target
-            features = self.embed.weight.shape[1]
-            options = {"weight_bits": neurons.settings.bits}
-            spiking = IntegerSpikingLinear(features, network.embed, source, target, quantize.bits, decode, **options)
-            self.embed = nn.Sequential(encoder, spiking)
-        for block in self.blocks:
-            source, target = block.mlp.residual.source, block.mlp.residual.target
-            block.mlp = FsCrossChannel(network, neurons, source, target, quantize.bits)
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"neurons": self.neurons_made.describe()}
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> FsResMLP:
-        network, quantize = Network(**values["network"]), Quantize(**values["quantize"])
-        neurons = Neurons.from_description(values["neurons"])
-        return cls(network, quantize, neurons, tuple(values["shape"]), values["classes"], values["gain"])
-
-
 def linear_layer(
-    inputs: int, outputs: int, source: Step, target: Step, bits: int, decode: np.ndarray | None, **options: Any
+    inputs: int, outputs: int, source: CodeStep, target: CodeStep, bits: int, decode: np.ndarray | None, **options: Any
 ) -> IntegerLinear:
     """A layer that reads spikes worth `decode`, or 8-bit codes where there are none."""
     if decode is None:
