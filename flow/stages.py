@@ -16,7 +16,7 @@ import numpy as np
 
 from bittrue.flow.engine import registry as systems
 from bittrue.flow.engine.recipe import Recipe
-from bittrue.flow.engine.steps import Step, Work
+from bittrue.flow.engine.steps import Step, Work, source
 from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run import arrays
 from bittrue.flow.verify import backends
@@ -34,7 +34,7 @@ VECTORS = 8
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe, in order."""
     system = systems.find(recipe.system)
-    floating_code, torch = (*system.CODE, steps.source(system)), ("torch", "numpy")
+    floating_code, torch = (*system.CODE, source(system)), ("torch", "numpy")
     own = ("sim", *floating_code)  # float training takes nothing from `sim` but its errors
     checks = (
         "sim",
