@@ -1,32 +1,15 @@
 """Every registered operation, on random geometries, full-range values and corners: fast run == reference."""
 
-import zlib
-
 import numpy as np
 import pytest
 
+from bittrue.sim.conformance import batches, make, run_equals_reference
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation, discover, same
 from bittrue.sim.program import Node, Program
 
 OPERATIONS = discover()
 SEEDS = range(25)
-
-
-def batches(op: Operation, rng: np.random.Generator):
-    """Full-range random values, then the corners: all low, all high, alternating."""
-    yield tuple(rng.integers(t.format.low, t.format.high + 1, (7, *t.shape)).astype(t.format.dtype) for t in op.inputs)
-    for pick in ("low", "high"):
-        yield tuple(np.full((2, *t.shape), getattr(t.format, pick), t.format.dtype) for t in op.inputs)
-    yield tuple(
-        np.where(np.indices((2, *t.shape)).sum(0) % 2, t.format.low, t.format.high).astype(t.format.dtype)
-        for t in op.inputs
-    )
-
-
-def make(name: str, seed: int) -> tuple[Operation, np.random.Generator]:
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return OPERATIONS[name].example(rng), rng
 
 
 @pytest.mark.parametrize("name", [name for name, cls in OPERATIONS.items() if cls.table is not Operation.table])
@@ -48,14 +31,7 @@ def test_table_is_the_function(name):
 @pytest.mark.parametrize("name", OPERATIONS)
 class TestOperation:
     def test_run_equals_reference(self, name, seed):
-        op, rng = make(name, seed)
-        for x in batches(op, rng):
-            y, saturated = op.run(*x)
-            np.testing.assert_array_equal(y, op.reference(*x))
-            assert y.dtype == op.output.format.dtype
-            assert y.shape == (len(x[0]), *op.output.shape)
-            assert saturated == op.saturated(*x)
-            assert op.output.format.holds(y)
+        run_equals_reference(*make(name, seed))
 
     def test_saved_and_loaded_is_the_same(self, name, seed, tmp_path):
         op, _ = make(name, seed)

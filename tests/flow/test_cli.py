@@ -8,7 +8,7 @@ import pytest
 from bittrue.flow.cli import main as cli
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
-from tests.flow.test_flow import batch, program
+from tests.helpers.flows import batch, program
 
 COMMANDS = [
     "flow",
@@ -165,7 +165,7 @@ class TestVerify:
         assert (tmp_path / "v" / "junit.xml").exists()
 
     def test_mismatch_is_status_1_with_the_place(self, saved, bittrue, tmp_path):
-        from tests.flow.test_flow import with_weight_flipped
+        from tests.helpers.flows import with_weight_flipped
 
         other = with_weight_flipped(saved[0], "embed").save(tmp_path / "other.npz")
         bittrue("rtl", other, "--out", tmp_path / "other.v")

@@ -15,13 +15,14 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
-from tests.flow.test_compiled import CAUGHT, STALL_ONLY, stimulus
 from tests.helpers.streams import (
     BUGS,
+    CAUGHT,
     INPUT,
     INTERVAL,
     LATENCY,
     OUTPUT,
+    STALL_ONLY,
     SUM2,
     SUM_INPUTS,
     SUM_OUTPUT,
@@ -30,6 +31,7 @@ from tests.helpers.streams import (
     codes,
     pipeline,
     pipeline_golden,
+    stimulus,
     sum_golden,
 )
 

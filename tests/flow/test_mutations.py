@@ -1,7 +1,7 @@
 """Proof that the tests can fail: each test breaks one thing and shows that the check of the suite sees it.
 
-The checks are those of `test_program_rtl`, `sim/test_conformance` and `flow`, not weaker copies. Each is first shown
-to pass on what is not broken.
+The checks are those of the suite (`tests.helpers.exact`, `tests.helpers.stages`, `sim.conformance`) and of `flow`, not
+weaker copies. Each is first shown to pass on what is not broken.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from bittrue.hls import host, project
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import Stage
 from bittrue.rtl.verilog import emit
-from bittrue.sim import test_conformance
+from bittrue.sim import conformance
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels import epilogue as kernels_epilogue
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
+from tests.helpers.exact import exact, exact_compiled
 from tests.helpers.programs import resmlp, stimulus
-from tests.rtl import test_stages as test_rtl
-from tests.rtl.test_program import exact, exact_compiled
-
-OPERATIONS = test_conformance.OPERATIONS
+from tests.helpers.stages import OPERATIONS, exact_to_the_cycle
+from tests.helpers.stages import planned as random_plan
 
 PROGRAM = resmlp(tokens=2, features=3, channels=4, hidden=6, seed=21)
 FRAMES = 300
@@ -157,8 +156,8 @@ def substitute(path: Path, old: str, new: str) -> None:
 
 def golden_equal(name: str) -> None:
     """The conformance test of `sim/` on one operation: fast execution and reference are equal."""
-    for seed in test_conformance.SEEDS:
-        test_conformance.TestOperation().test_run_equals_reference(name, seed)
+    for seed in range(25):
+        conformance.run_equals_reference(*conformance.make(name, seed))
 
 
 @pytest.mark.parametrize("name", ["Affine", "Linear", "Mean"])
@@ -232,9 +231,9 @@ def without_last(stage: Stage) -> Callable:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_component_that_drops_last(monkeypatch, name):
     """Seen by the test of every component, also where a later stage of a program would make a `last` of its own."""
-    realised = test_rtl.planned(name, 0)[0].network.elements
+    realised = random_plan(name, 0)[0].network.elements
     kind = type(next(element.stage for element in realised if element.node == "y"))
-    test_rtl.TestComponent().test_unstalled_is_exact_to_the_cycle(name, 0)
+    exact_to_the_cycle(name, 0)
     original = Stage.outlet
 
     def outlet(self, m):
@@ -245,7 +244,7 @@ def test_a_component_that_drops_last(monkeypatch, name):
 
     monkeypatch.setattr(Stage, "outlet", outlet)
     with pytest.raises(AssertionError):
-        test_rtl.TestComponent().test_unstalled_is_exact_to_the_cycle(name, 0)
+        exact_to_the_cycle(name, 0)
 
 
 @pytest.mark.parametrize("name", ["block0.token.affine2", "block0.channel.lerp1", "block0", "mean"])

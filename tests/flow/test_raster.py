@@ -13,8 +13,8 @@ from bittrue.flow.systems.fs.raster import Raster
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
-from tests.flow.test_spikes import silent
 from tests.helpers.programs import resmlp, spiking, stimulus
+from tests.helpers.spiking import silent
 
 PROGRAM = spiking(shape=(3, 4), halving=False, steps=5, seed=11)
 X = stimulus(PROGRAM, 5, 2)

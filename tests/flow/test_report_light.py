@@ -17,8 +17,8 @@ from bittrue.models.light.convert import convert
 from bittrue.models.light.measure import Conversion
 from bittrue.models.light.price import Price
 from bittrue.models.light.settings import Array, ArrayNoise
-from tests.flow.test_report import Page, content, row  # noqa: F401  (a fixture)
 from tests.helpers.photonic_twins import pictures, twin_of
+from tests.helpers.reports import Page, row
 
 SIZES = (64, 20, 10)
 PRICED = [("sinusoid", "bound, as published (as built)", 1.0), ("relu", "published for small networks", 14.0)]

@@ -15,8 +15,8 @@ from bittrue.flow.systems.fs import figures as spike_figures
 from bittrue.flow.systems.fs import raster, spikes
 from bittrue.flow.systems.fs.raster import Raster
 from bittrue.rtl.dataflow.plan import plan
-from tests.flow.test_report import Page, content  # noqa: F401  (a fixture)
 from tests.helpers.programs import spiking, stimulus
+from tests.helpers.reports import Page
 
 PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
 X = stimulus(PROGRAM, 6, 2)

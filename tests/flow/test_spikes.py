@@ -9,14 +9,10 @@ from bittrue.flow.verify import verify
 from bittrue.flow.verify.backends import Design, Stalls
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
-from bittrue.sim.contract import INT8
-from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.encode import SPIKE
-from bittrue.sim.operations.fs_neuron import FsNeuron
-from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.program import Builder, Program
-from bittrue.sim.requantize import Requantize
+from bittrue.sim.program import Program
 from tests.helpers.programs import resmlp, spiking, stimulus
+from tests.helpers.spiking import silent
 
 pytestmark = pytest.mark.needs("verilator", "g++")
 FRAMES = 40
@@ -29,17 +25,6 @@ def golden_ones(program: Program, x: list[np.ndarray]) -> dict[str, int]:
         for node in program.nodes
         if program.types[node.name].format == SPIKE
     }
-
-
-def silent(threshold: int) -> Program:
-    """Neurons whose reader has no weight but 0: whatever they do, the output is the same."""
-    kind = TensorType((2, 6), INT8)
-    build = Builder(x=kind)
-    powers = np.array([64, 32, 16])
-    spikes = build.add("fire", FsNeuron(kind, np.array([threshold, 32, 16]), powers), "x")
-    weight = np.zeros((4, 6), np.int64)
-    reader = SpikingLinear(build.types[spikes], weight, powers, Requantize(4, 2, np.arange(4)))
-    return build.program(build.add("reader", reader, spikes))
 
 
 @pytest.mark.parametrize("architecture", ["parallel", "events"])

@@ -9,7 +9,7 @@ from bittrue.flow.engine import steps
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.engine.steps import Step
 from bittrue.sim.errors import BittrueError
-from tests.flow.test_flow import QUICK
+from tests.helpers.flows import QUICK
 
 
 @pytest.fixture

@@ -148,3 +148,33 @@ def codes(tensor: TensorType, frames: int, seed: int) -> np.ndarray:
     fmt = tensor.format
     values = np.random.default_rng(seed).integers(fmt.low, fmt.high + 1, (frames, *tensor.shape))
     return values.astype(fmt.dtype)
+
+
+# -- planted errors --------------------------------------------------------------------------------------
+CAUGHT = {
+    "drops_last": r"the last beat of frame 2 came without TLAST in cycle",
+    "early_last": r"TLAST on beat 0 of frame 0, which has 6",
+    "duplicates": r"codes differ",
+    "changes": r"TDATA or TLAST changed while TVALID was high and TREADY low",
+    "withdraws": r"TVALID was withdrawn before TREADY",
+    "waits": r"depends on TREADY in the same cycle",
+    "off_by_one": r"^RTL \(\w+\): 1 of 480 codes differ, the first at frame 7, output\[1, 2\]: "
+    r"expected 101, got 102 in cycle \d+$",
+    "deadlock": r"deadlock, no handshake for 2000 cycles: s_axis accepted 6 of 240 beats, "
+    r"m_axis produced 6 of 240; 468 of 480 codes differ, the first at frame 1, output\[0, 0\]: "
+    r"expected -?\d+, never produced",
+    "extra": r"m_axis: a beat more than the 6 of each of the 2 frames",
+    "resets_high": r"TVALID is not low in reset",
+}
+
+
+#: Errors that nothing but back-pressure brings out.
+STALL_ONLY = ("duplicates", "changes", "withdraws", "waits")
+
+
+def stimulus(bug: str) -> np.ndarray:
+    """Frames in which exactly one code is 100; two of them for the surplus beat, which follows the second."""
+    x = codes(TENSOR, 40, seed=5)
+    x[x == 100] = 99
+    x[7, 1, 2] = 100
+    return x[:2] if bug == "extra" else x

@@ -16,7 +16,7 @@ from bittrue.models.layers.integer import CodeStep
 from bittrue.models.networks.mlp import Mlp
 from bittrue.models.training import qat
 from bittrue.models.training.settings import Qat
-from tests.models.test_fs_networks import MLPS, SMALL, pictures, trained
+from tests.helpers.fs_networks import MLPS, SMALL, pictures, trained
 
 
 @pytest.mark.parametrize("name", ["relu", "swish", "sigmoid"])

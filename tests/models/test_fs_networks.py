@@ -25,8 +25,7 @@ from bittrue.models.training import loop as train
 from bittrue.models.training import qat, storage
 from bittrue.models.training.settings import Qat, Train
 from bittrue.sim.errors import BittrueError
-
-SMALL = MlpSettings(hidden=(24, 16))
+from tests.helpers.fs_networks import MLPS, SMALL, pictures, trained
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +40,6 @@ def mlp(digits):
     return model
 
 
-def pictures(height, width, channels, classes=4, seed=1):
-    """Random images with a label that depends on them, for geometries that `digits` does not have."""
-    rng = np.random.default_rng(seed)
-
-    def split(n):
-        images = rng.integers(0, 256, (n, height, width, channels), dtype=np.uint8)
-        return Split(images, images.reshape(n, -1)[:, :8].sum(1) % classes)
-
-    return Data("pictures", tuple("abcdefgh"[:classes]), split(300), split(60), split(60))
-
-
-def trained(kind, network, data, epochs=2):
-    model = kind.for_data(network, data, 1)
-    train.fit(model, data, Train(epochs=epochs, batch=60, lr=3e-3))
-    return model
-
-
 def assert_equal_everywhere(network, images):
     """Every tensor of the forward is the program's, in the fast, the traced and the slow execution."""
     program, codes = lower(network), network.encode(images)
@@ -69,18 +51,6 @@ def assert_equal_everywhere(network, images):
     for name, codes_of in traced.tensors.items():
         assert np.array_equal(recorded[name], codes_of), name
     return program, traced
-
-
-# -- every tensor --------------------------------------------------------------------------------------
-MLPS = {
-    "relu": (SMALL, Convert()),
-    "4 steps of 5 bits": (MlpSettings(hidden=(9,), norm=False), Convert(steps=4, bits=5)),
-    "1 step": (SMALL, Convert(steps=1, percentiles=(90.0,))),
-    "rounded up": (SMALL, Convert(rounding="published", steps=7)),
-    "integer pixels": (SMALL, Convert(first="integer")),
-    "swish": (MlpSettings(hidden=(24, 16), nonlinearity="swish"), Convert(fraction_bits=8)),
-    "sigmoid": (MlpSettings(hidden=(12, 12, 12), nonlinearity="sigmoid"), Convert(fraction_bits=12, bits=7)),
-}
 
 
 @pytest.mark.parametrize("gradient", ["straight_through", "triangular"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import breaks_promise
+from tests.helpers.promises import breaks_promise
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("bash", "cat", "cut", "dirname", "env", "id", "mkdir", "pwd", "rm", "sha256sum", "true", "touch", "chmod")

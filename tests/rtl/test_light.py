@@ -23,9 +23,9 @@ from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.program import BLOCK, Builder, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.exact import exact, exact_compiled
 from tests.helpers.programs import photonic, stimulus
 from tests.helpers.stage_bench import run
-from tests.rtl.test_program import exact, exact_compiled
 
 NOISE = pytest.mark.parametrize("noisy", [False, True], ids=["clean", "noisy"])
 ARRAYS = ("hidden.array", "classifier.array")

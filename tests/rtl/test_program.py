@@ -13,21 +13,15 @@ import numpy as np
 import pytest
 
 from bittrue.flow.run import cosim
-from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, divisors, plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Program
+from tests.helpers.exact import exact, exact_compiled, settled
 from tests.helpers.programs import awkward, resmlp, segment, stimulus, two_inputs
-from tests.helpers.stage_bench import run
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
-
-
-def settled(planned: Plan) -> int:
-    """Frames after which the pipeline is full and every further frame takes the same time."""
-    return planned.estimated_latency // planned.estimated_interval + 5
 
 
 def random_foldings(program: Program, rng: np.random.Generator) -> dict[str, Folding]:
@@ -79,27 +73,6 @@ class TestTheProgramsAreAlive:
         np.testing.assert_array_equal(x, expected)
 
 
-# -- Amaranth's simulator: many geometries and foldings -----------------------------------------------------
-def exact(planned: Plan, seed: int, built: Plan | None = None) -> None:
-    """Codes, `last`, latency, interval and the end of every frame without stalls; codes and `last` with.
-
-    `built` is what is simulated, if it is not what was planned.
-    """
-    frames = settled(planned)
-    x = stimulus(planned.program, frames, seed)
-    expected = planned.program.reference(*x)
-    plain = run(built or planned, x)
-    np.testing.assert_array_equal(plain.outputs, expected)
-    assert plain.latency == planned.estimated_latency
-    assert plain.interval == planned.estimated_interval
-    assert plain.ends == planned.network.schedule(frames).ends.tolist()
-    stalled = run(built or planned, [v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
-    np.testing.assert_array_equal(stalled.outputs, expected[:4])
-    for result, count in ((plain, frames), (stalled, 4)):
-        beats = len(result.lasts) // count
-        assert np.flatnonzero(result.lasts).tolist() == list(range(beats - 1, len(result.lasts), beats))
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_random_geometry_and_folding(seed):
     program, rng = random_program(seed)
@@ -139,17 +112,6 @@ COMPILED = {
     ),
     "two-inputs": lambda: plan(two_inputs(tokens=5, channels=6, outputs=7, seed=5)),
 }
-
-
-def exact_compiled(planned: Plan, verilog: str, x: list[np.ndarray]) -> None:
-    """Codes, protocol, latency and interval of the compiled Verilog without stalls; codes and protocol with."""
-    expected = planned.program(*x)
-    rtl = CompiledRtl(verilog, planned.inputs, planned.output, optimize="-O1")
-    plain = rtl.run(*x, watchdog=20_000).check(expected)
-    assert (plain.latency, plain.interval) == (planned.estimated_latency, planned.estimated_interval)
-    for seed, (idle, backpressure) in enumerate([(0.5, 0.0), (0.0, 0.5), (0.3, 0.3), (0.05, 0.9)]):
-        stalled = rtl.run(*x, stall_seed=seed, idle=idle, backpressure=backpressure, watchdog=20_000)
-        stalled.check(expected)
 
 
 @pytest.mark.parametrize("name", COMPILED)

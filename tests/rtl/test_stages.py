@@ -1,62 +1,23 @@
 """Every operation's component, random geometry, lanes and folding: codes, `last`, latency and interval are exact."""
 
-import zlib
-
 import numpy as np
 import pytest
 
-from bittrue.rtl.dataflow.folding import divisors
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
-from bittrue.rtl.dataflow.stage import REALISATIONS, realisation
 from bittrue.sim.contract import INT8
-from bittrue.sim.operation import TensorType, discover
+from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.stage_bench import run
-
-OPERATIONS = discover()
-
-
-def planned(name: str, seed: int) -> tuple[Plan, np.random.Generator]:
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    op = OPERATIONS[name].example(rng)
-    inputs = {f"x{k}": t for k, t in enumerate(op.inputs)}
-    program = Program(inputs, (Node("y", op, tuple(inputs)),), "y")
-    pick = lambda n: int(rng.choice(divisors(n)))  # noqa: E731
-    lanes = pick(op.inputs[0].channels)
-    realisation(op)  # imports its module
-    architecture = str(rng.choice([name for kind, name in REALISATIONS if kind is type(op)]))
-    make = realisation(op, architecture)
-    folding = {"y": make.foldings(op)[int(rng.integers(len(make.foldings(op))))]} if hasattr(make, "fold") else {}
-    return size_fifos(Plan(program, folding, dict.fromkeys(inputs, lanes))), rng
-
-
-def batches(plan: Plan, rng: np.random.Generator, frames: int) -> list[np.ndarray]:
-    """Full-range random frames, the last two at the corners."""
-    result = []
-    for kind in plan.program.inputs.values():
-        codes = rng.integers(kind.format.low, kind.format.high + 1, (frames, *kind.shape))
-        codes[-2], codes[-1] = kind.format.low, kind.format.high
-        result.append(codes.astype(kind.format.dtype))
-    return result
+from tests.helpers.stages import OPERATIONS, batches, exact_to_the_cycle, planned
 
 
 @pytest.mark.parametrize("seed", range(16))
 @pytest.mark.parametrize("name", OPERATIONS)
 class TestComponent:
     def test_unstalled_is_exact_to_the_cycle(self, name, seed):
-        plan, rng = planned(name, seed)
-        x = batches(plan, rng, 6)
-        result = run(plan, x)
-        np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
-        promised = plan.expect(*x)
-        assert result.latency == promised.latency <= plan.estimated_latency
-        assert result.ends == [end - promised.latency + result.first for end in promised.ends]
-        if not plan.dynamic:
-            assert (result.latency, result.interval) == (plan.estimated_latency, plan.estimated_interval)
-        beats = len(result.lasts) // len(x[0])
-        assert [k for k, last in enumerate(result.lasts) if last] == list(range(beats - 1, len(result.lasts), beats))
+        exact_to_the_cycle(name, seed)
 
     def test_stalls_change_nothing(self, name, seed):
         plan, rng = planned(name, seed)

