@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.flow.engine import registry as systems
+from bittrue.flow.engine import registry
 from bittrue.flow.engine.recipe import Recipe
-from bittrue.flow.engine.steps import Step, Work, source
+from bittrue.flow.engine.steps import Step, Workspace
 from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run import arrays
 from bittrue.flow.verify import backends
@@ -33,9 +33,9 @@ VECTORS = 8
 
 def steps(recipe: Recipe) -> list[Step]:
     """The steps of a recipe, in order."""
-    system = systems.find(recipe.system)
-    floating_code, torch = (*system.CODE, source(system)), ("torch", "numpy")
-    own = ("sim", *floating_code)  # float training takes nothing from `sim` but its errors
+    system = registry.find(recipe.system)
+    torch = ("torch", "numpy")
+    code = ("sim", *system.code)  # float training takes nothing from `sim` but its errors
     checks = (
         "sim",
         "rtl",
@@ -47,20 +47,20 @@ def steps(recipe: Recipe) -> list[Step]:
         *SIMULATORS,
     )
     synthesis = ("flow/stages.py", "flow/synth", "rtl/dataflow/estimate.py")
-    extra = system.steps(recipe) if hasattr(system, "steps") else []
+    extra = system.steps(recipe)
     known = set(type(recipe).model_fields)
-    floating = ("system", "dataset", *system.SECTIONS["train"])
-    training = (*floating, *system.SECTIONS["quantize"])
+    floating = ("system", "dataset", *system.read_by("train"))
+    training = tuple(dict.fromkeys((*floating, *system.read_by("quantize"))))
     return [
-        Step("train", system.train, (), floating, floating_code, torch),
-        Step("quantize", system.quantize, ("train",), training, own, torch),
-        Step("lower", system.lower, ("quantize",), ("name", *training), own, torch),
+        Step("train", system.train, (), floating, system.code, torch),
+        Step("quantize", system.quantize, ("train",), training, code, torch),
+        Step("lower", system.lower, ("quantize",), ("name", *training), code, torch),
         Step("simulate", simulate, ("lower",), (), ("sim", "flow/stages.py"), ("numba", "numpy")),
         Step(
             "rtl",
             rtl,
             ("lower",),
-            ("rtl", *system.SECTIONS.get("rtl", ())),
+            ("rtl", *system.read_by("rtl")),
             ("sim", "rtl", "flow/stages.py"),
             ("amaranth", "pyverilog"),
         ),
@@ -99,7 +99,7 @@ def tools(recipe: Recipe) -> dict[str, bool]:
 
 
 # -- steps ---------------------------------------------------------------------------------------------
-def simulate(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
+def simulate(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001
     """The whole test set through the golden simulator, with the range and the saturation of every tensor."""
     program, x, labels = read_lowered(work)
     begin = time.perf_counter()
@@ -128,7 +128,7 @@ def simulate(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
     }
 
 
-def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
+def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Plan and Verilog."""
     from bittrue.rtl import readback
     from bittrue.rtl.dataflow.plan import activity
@@ -145,15 +145,14 @@ def rtl(recipe: Recipe, work: Work) -> dict[str, Any]:
     write_whole(work.folder / "bittrue_top.v", verilog.encode())
     write_whole(work.folder / "instance.v", template.encode())
     write_whole(work.folder / "plan.json", json.dumps(plan.to_json(), indent=1).encode())
-    system, beside = systems.find(recipe.system), {}
-    if hasattr(system, "designs"):
-        for name, (text, targets) in system.designs(recipe, program).items():
-            write_whole(work.folder / f"{name}.v", text.encode())
-            beside[name] = list(targets)
+    beside = {}
+    for name, (text, targets) in registry.find(recipe.system).designs(recipe, program).items():
+        write_whole(work.folder / f"{name}.v", text.encode())
+        beside[name] = list(targets)
     return describe_plan(plan) | {"verilog_lines": verilog.count("\n"), "beside": beside}
 
 
-def hls(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
+def hls(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001
     """The Vitis HLS project, with vectors from the test set."""
     from bittrue.hls import project
 
@@ -162,7 +161,7 @@ def hls(recipe: Recipe, work: Work) -> dict[str, Any]:  # noqa: ARG001
     return {"files": sum(path.is_file() for path in work.folder.rglob("*"))}
 
 
-def verify(recipe: Recipe, work: Work) -> dict[str, Any]:
+def verify(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Every back end against the golden simulator on the test set."""
     from bittrue.flow.verify.verify import verify as check
     from bittrue.rtl.dataflow.plan import Plan
@@ -186,7 +185,7 @@ def verify(recipe: Recipe, work: Work) -> dict[str, Any]:
     return json.loads(text) | {"accuracy": scores}
 
 
-def synth(recipe: Recipe, work: Work) -> dict[str, Any]:
+def synth(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Synthesis for every target, with place and route where there is an open one; of designs beside the pipeline, too.
 
     A row's `design` is `pipeline`, or the name of a design of the recipe's system.
@@ -221,7 +220,7 @@ def synth(recipe: Recipe, work: Work) -> dict[str, Any]:
     return {"targets": results}
 
 
-def report(recipe: Recipe, work: Work) -> dict[str, Any]:
+def report(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """`report.json` and `report.html`."""
     from bittrue.flow.report import report as reports
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -10,12 +11,9 @@ from typing import Annotated
 import typer
 
 from bittrue.flow.cli import console
-from bittrue.flow.cli import nir as cli_nir
 from bittrue.flow.cli import program as cli_program
+from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.cli.console import ERR, OUT
-from bittrue.flow.systems.fs import fit_command as cli_fit
-from bittrue.flow.systems.fs import spike_commands as cli_spikes
-from bittrue.flow.systems.light import sweep_command as cli_sweep
 from bittrue.sim.errors import BittrueError
 
 #: Exit status after Ctrl-C, as shells have it.
@@ -28,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     add_completion=False,
     help="From a PyTorch network to verified hardware: one integer program, many executions, equal bit for bit.",
-    epilog="Begin with `bittrue flow lerp-psa-digits`; `bittrue doctor` says what this machine lacks.",
+    epilog="`bittrue systems` lists the recipes to begin with; `bittrue doctor` says what this machine lacks.",
 )
 
 RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe by name, or a YAML file.", metavar="RECIPE")]
@@ -45,7 +43,6 @@ def options(debug: Annotated[bool, typer.Option(help="Show the traceback of an e
 
 
 # -- the flow ------------------------------------------------------------------------------------------
-@app.command()
 def flow(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -55,34 +52,26 @@ def flow(
         str | None, typer.Option("--from", help="Run this step and the ones after it in any case.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Run every step in any case.")] = False,
-    scenario: Annotated[
-        str | None, typer.Option(help="Photonic recipes: `transform`, `post` or `scratch`, as `train.scenario=...`.")
-    ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="Photonic recipes: `nnsgd` or `csgd`, as `train.optimizer=...`.")
-    ] = None,
     as_json: AsJson = False,
+    **shortcuts: str | None,
 ) -> None:
     """Run a recipe: train, quantize, lower, simulate, rtl, hls, verify, synth, report.
 
-    Some systems have a step of their own before synth: `spikes` of FS-neurons, `controller` of photonic networks.
-
+    A system may have steps of its own between verify and synth.
     A step is skipped when nothing that it depends on has changed; after an interruption the same command continues.
     The status is 0 only if every execution was equal, bit for bit.
 
     Examples:
 
-        bittrue flow lerp-psa-digits
+        bittrue flow my-recipe.yaml
 
-        bittrue flow lerp-psa-digits train.epochs=10 rtl.interval=1024 --out /tmp/quick
+        bittrue flow my-recipe.yaml train.epochs=10 rtl.interval=1024 --out /tmp/quick
 
-        bittrue flow lerp-psa-digits --until simulate
+        bittrue flow my-recipe.yaml --until simulate
 
         bittrue flow my-recipe.yaml --from verify
-
-        bittrue flow photonic-mlp-fashion-mnist --scenario scratch --optimizer csgd
     """
-    overrides = [*(overrides or ()), *_training(recipe, scenario=scenario, optimizer=optimizer)]
+    overrides = [*(overrides or ()), *cli_systems.overrides(recipe, shortcuts)]
     folder, outcomes = _flow(recipe, overrides, out, until, "train" if force else start)
     if outcomes[-1].step == "report":
         _show_report(folder, as_json)
@@ -90,11 +79,14 @@ def flow(
         print(json.dumps({outcome.step: outcome.result for outcome in outcomes}))
 
 
+app.command(help=f"{inspect.getdoc(flow)}\n\n{cli_systems.paragraph()}")(cli_systems.with_shortcuts(flow))
+
+
 @app.command()
 def train(recipe: RecipeArgument, overrides: Overrides = None, out: FlowFolder = None, as_json: AsJson = False) -> None:
     """Train the float network of a recipe (the flow up to `train`).
 
-    Example: `bittrue train lerp-psa-digits train.epochs=20`
+    Example: `bittrue train my-recipe.yaml train.epochs=20`
     """
     _, outcomes = _flow(recipe, overrides, out, "train", None)
     result = outcomes[-1].result
@@ -107,7 +99,7 @@ def quantize(
 ) -> None:
     """Quantise to integers and write the program (the flow up to `lower`).
 
-    Example: `bittrue quantize lerp-psa-digits qat.epochs=0`
+    Example: `bittrue quantize my-recipe.yaml`
     """
     folder, outcomes = _flow(recipe, overrides, out, "lower", None)
     result = next(o.result for o in outcomes if o.step == "quantize")
@@ -122,12 +114,12 @@ cli_program.register(app)
 # -- results and tools ---------------------------------------------------------------------------------
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a flow, e.g. `build/lerp-psa-digits`.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a flow, e.g. `build/my-recipe`.")],
     as_json: AsJson = False,
 ) -> None:
     """Show the report of a flow again, and write `report.html` from its `report.json`.
 
-    Example: `bittrue report build/lerp-psa-digits`
+    Example: `bittrue report build/my-recipe`
     """
     from bittrue.flow.report import report as reports
 
@@ -146,46 +138,10 @@ def doctor(as_json: AsJson = False) -> None:
     raise typer.Exit(checks.run(OUT, as_json))
 
 
-@app.command("import-headers")
-def import_headers(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder with `quant_params.h`, and `lerp_psa_params.h` if there are tables.")
-    ],
-    out: Annotated[Path, typer.Option(help="Where to write the program, `.npz`.")],
-) -> None:
-    """Read the published C header format into a program.
-
-    Example: `bittrue import-headers psa-relu-96 --out program.npz`
-    """
-    from bittrue.models.formats import headers
-
-    program = headers.read(folder)
-    program.save(out)
-    OUT.print(f"{len(program.nodes)} operations, {program.weights:,} weights, sha256 {program.sha256[:12]} in {out}")
-
-
-app.command()(cli_fit.fit)
-cli_nir.register(app)
-cli_spikes.register(app)
-app.command()(cli_sweep.sweep)
+cli_systems.mount(app)
 
 
 # -- helpers -------------------------------------------------------------------------------------------
-def _training(recipe: str, **options: str | None) -> list[str]:
-    """Options that stand for keys of the section `train`, as overrides; refused where the section has no such key."""
-    from bittrue.flow.engine import recipe as recipes
-
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        loaded = recipes.load(recipe)
-        if name not in type(loaded.train).model_fields:
-            raise BittrueError(
-                f"--{name}: recipe {loaded.name!r} is of the system {loaded.system!r}, whose training has none; "
-                "it is for photonic recipes, such as photonic-mlp-digits"
-            )
-    return [f"train.{name}={value}" for name, value in given.items()]
-
-
 def _flow(recipe: str, overrides: list[str] | None, out: Path | None, until: str | None, start: str | None):
     from bittrue.flow import stages
     from bittrue.flow.engine import recipe as recipes
@@ -217,6 +173,7 @@ def _show_report(folder: Path, as_json: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error for people ends it with one sentence and status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    cli_systems.told()
     try:
         app(args=arguments, prog_name="bittrue")
     except BittrueError as error:

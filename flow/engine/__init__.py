@@ -1,1 +1,1 @@
-"""Steps, recipes and the registry of systems: the staged flow, which knows no system by name."""
+"""Steps, recipes, what a system is and the registry that finds them: the staged flow, which knows no system by name."""

@@ -1,9 +1,9 @@
 """Recipes: the YAML file that says what to train, how to build it, and how hard to check it.
 
-A recipe names its `system`; the system (see `flow.engine.registry`) owns the sections about its network and its
+A recipe names its `system`; the system (see `flow.engine.system`) owns the sections about its network and its
 training, this module owns what every system shares: the data set, the hardware, the verification and the synthesis.
 
-    recipe = load("lerp-psa-digits", ["train.epochs=5", "rtl.interval=512"])
+    recipe = load("mine.yaml", ["train.epochs=5", "rtl.interval=512"])
 
 Every key is checked. An error names the key, the file or override it stands in, and the nearest valid key.
 """
@@ -20,9 +20,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bittrue.sim.errors import BittrueError
-
-#: Where the shipped recipes live.
-SHIPPED = Path(__file__).parents[1] / "systems"
 
 
 class Part(BaseModel):
@@ -103,7 +100,7 @@ def _one_of(name: str, known: Iterable[str], what: str) -> str:
 
 
 class Recipe(Part):
-    """What every system's recipe holds. A system adds its own sections (see `flow.engine.registry`)."""
+    """What every system's recipe holds. A system adds its own sections (see `flow.engine.system`)."""
 
     name: str = Field("recipe", pattern=r"^[A-Za-z0-9._-]+$")
     description: str = ""
@@ -124,8 +121,11 @@ class Recipe(Part):
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that come with bittrue, by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*/recipes/*.yaml"))}
+    """The recipes that come with the systems, by name."""
+    from bittrue.flow.engine import registry
+
+    found = {name: path for system in registry.systems().values() for name, path in system.recipes().items()}
+    return dict(sorted(found.items()))
 
 
 def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -143,17 +143,15 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     places: dict[str, str] = {}
     for override in overrides:
         _apply(content, override, places)
-    return parse(content, f"recipe {path.stem if path.is_relative_to(SHIPPED) else path}", places)
+    return parse(content, f"recipe {path.stem if path in shipped().values() else path}", places)
 
 
 def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str] | None = None) -> Recipe:
     """Validate the content of a recipe. `places` says which override set which dotted key, for the errors."""
-    from bittrue.flow.engine import registry as systems
+    from bittrue.flow.engine import registry
 
-    model = Recipe
-    name = content.get("system")
     try:
-        model = systems.find(name).Recipe
+        model = registry.find(content.get("system")).recipe
     except BittrueError as error:
         raise BittrueError(f"{where}: {error}") from error
     try:

@@ -1,43 +1,86 @@
-"""The systems that bittrue can train: each is a module that turns a recipe into a program.
+"""The systems there are: every package below `bittrue.flow.systems`, and every entry point of `bittrue.systems`.
 
-Everything after `lower` knows only the `sim.Program`, so a new kind of network adds one module here and
-recipes with its name under `system:`. Such a module has
+Nothing names the systems that come with bittrue: a folder below `flow/systems` whose package declares `SYSTEM` is one.
+A system of your own is a package of your own with
 
-    Recipe                                  the recipe class: flow.recipe.Recipe with its own sections
-    SECTIONS                                those that the steps `train`, `quantize` and `rtl` read, by step
-    CODE                                    folders whose sources decide its results, besides `sim`
-    train(recipe, work) -> dict             float training; returns what the report shows
-    quantize(recipe, work) -> dict          reads `work.upstream["train"]`
-    lower(recipe, work) -> dict             reads `work.upstream["quantize"]`
-    steps(recipe) -> list of Step           steps of its own, between `verify` and `synth` (may be left out)
-    designs(recipe, program) -> dict        Verilog to be placed and routed beside the pipeline: by name, the text and
-                                            the targets (may be left out)
+    [project.entry-points."bittrue.systems"]
+    mine = "my_package"
 
-where `work` is a `flow.engine.steps.Work`. `lower` leaves in `work.folder` the files `program.npz`, `inputs.npy` (the
-encoded test set, or `inputs.npz` by input name), `labels.npy`, and `expected.npy`, the exact integer outputs of the
-quantised network in PyTorch on the same inputs (of the program, where it has noise of its own).
+in its `pyproject.toml`: the module that declares `SYSTEM` (see `flow.engine.system`). Where such a package cannot be
+imported, all others work, and whoever asks for it is told why it does not.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from types import ModuleType
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
+from bittrue.flow.engine.system import System
 from bittrue.sim.errors import BittrueError
 
-SYSTEMS = {
-    "lerp-psa": "bittrue.flow.systems.lerp_psa.recipe",
-    "fs": "bittrue.flow.systems.fs.recipe",
-    "photonic": "bittrue.flow.systems.light.recipe",
-}
+#: The package of the systems that come with bittrue, and the group of entry points that name others.
+PACKAGE, GROUP = "bittrue.flow.systems", "bittrue.systems"
 
 
-def find(name: object) -> ModuleType:
-    """The module of a system, or an error that lists the systems there are."""
-    if isinstance(name, str) and name in SYSTEMS:
-        return importlib.import_module(SYSTEMS[name])
-    near = difflib.get_close_matches(str(name), SYSTEMS, 1)
+@dataclass(frozen=True)
+class Found:
+    """The systems by name, and a sentence for each entry point that gave none."""
+
+    systems: dict[str, System]
+    broken: dict[str, str]
+
+
+@cache
+def found() -> Found:
+    """All systems; looked for once a process."""
+    package = importlib.import_module(PACKAGE)
+    systems: dict[str, System] = {}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        if module.ispkg:
+            system = _declared(f"{PACKAGE}.{module.name}")
+            systems[system.name] = system
+    broken: dict[str, str] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
+        try:
+            system = _declared(entry.module)
+            if system.name in systems:
+                raise BittrueError(f"a system is named {system.name!r} already; give it another name")
+            systems[system.name] = system
+        except Exception as error:  # noqa: BLE001  (whatever a foreign package raises when it is imported)
+            broken[entry.name] = f"the system of {_origin(entry)} cannot be used: {error}"
+    return Found(systems, broken)
+
+
+def systems() -> dict[str, System]:
+    """Every system that can be used, by name."""
+    return found().systems
+
+
+def find(name: object) -> System:
+    """A system by name, or an error that lists the systems there are."""
+    known, broken = found().systems, found().broken
+    if isinstance(name, str) and name in known:
+        return known[name]
+    if isinstance(name, str) and name in broken:
+        raise BittrueError(broken[name])
+    near = difflib.get_close_matches(str(name), known, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     what = "the key 'system' is missing" if name is None else f"unknown system {name!r}"
-    raise BittrueError(f"{what}; {hint}write system: with one of {', '.join(SYSTEMS)}")
+    raise BittrueError(f"{what}; {hint}write system: with one of {', '.join(known)}")
+
+
+def _declared(module: str) -> System:
+    """The `SYSTEM` of a module."""
+    system = getattr(importlib.import_module(module), "SYSTEM", None)
+    if not isinstance(system, System):
+        raise BittrueError(f"{module} declares no SYSTEM; see bittrue.flow.engine.system for what one is")
+    return system
+
+
+def _origin(entry: EntryPoint) -> str:
+    distribution = f"{entry.dist.name} {entry.dist.version}, " if entry.dist else ""
+    return f"{distribution}entry point {entry.name!r} ({entry.value})"

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 from bittrue.flow.engine.recipe import Recipe
@@ -31,11 +30,6 @@ from bittrue.sim.storage import write_whole
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = "step.json"
 _SOURCES = (".py", ".hpp", ".h", ".cpp", ".html", ".tcl", ".j2")
-
-
-def source(module: ModuleType) -> str:
-    """The file of one of our modules, as `Step.code` names it."""
-    return module.__name__.partition(".")[2].replace(".", "/") + ".py"
 
 
 class Listener(Protocol):
@@ -62,7 +56,7 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workspace:
     """What a step is given besides the recipe.
 
     folder    where to write; becomes the step's folder when the step returns
@@ -87,13 +81,13 @@ class Step:
 
     needs     steps whose files it reads
     sections  sections of the recipe it reads
-    code      folders and files (relative to the distribution) whose sources decide its result
+    code      folders and files whose sources decide its result: relative to the distribution, or absolute
     packages  installed distributions whose version decides its result
     extra     anything else its result depends on, as JSON, for example which tools are installed
     """
 
     name: str
-    run: Callable[[Recipe, Work], dict[str, Any]]
+    run: Callable[[Recipe, Workspace], dict[str, Any]]
     needs: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
@@ -169,7 +163,7 @@ def _bring_up_to_date(
             shutil.rmtree(old, ignore_errors=True)
     partial.mkdir(parents=True)
     scratch.mkdir(exist_ok=True)
-    work = Work(
+    work = Workspace(
         folder=partial,
         upstream={name: out / name for name in done},
         results={name: outcome.result for name, outcome in done.items()},
@@ -233,7 +227,7 @@ def source_hash(code: Sequence[str]) -> str:
         paths = sorted(place.rglob("*")) if place.is_dir() else [place]
         for path in paths:
             if path.is_file() and path.suffix in _SOURCES and not path.name.startswith("test_"):
-                sha.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+                sha.update(f"{path.relative_to(place.parent)}\0".encode() + path.read_bytes())
     return sha.hexdigest()
 
 

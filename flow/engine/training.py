@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bittrue.flow.engine.recipe import Recipe
-from bittrue.flow.engine.steps import Work
+from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.run import arrays
 from bittrue.sim.program import Program
 from bittrue.sim.storage import write_whole
@@ -28,7 +28,7 @@ def data_of(recipe: Recipe) -> Data:
     return data.load(recipe.dataset.name, recipe.dataset.folder)
 
 
-def watch(work: Work) -> Callable[[Progress], None]:
+def watch(work: Workspace) -> Callable[[Progress], None]:
     """Progress of a training as the flow's progress."""
 
     def progress(p: Progress) -> None:
@@ -44,7 +44,7 @@ def history(epochs: Sequence[Epoch]) -> list[dict[str, float]]:
     return [{"loss": round(e.loss, 6), "accuracy": e.accuracy} for e in epochs]
 
 
-def fit(recipe: Any, work: Work, model: nn.Module, data: Data) -> dict[str, Any]:
+def fit(recipe: Any, work: Workspace, model: nn.Module, data: Data) -> dict[str, Any]:
     """Float training by the recipe's section `train`; leaves `network.pt` and gives what the report shows."""
     from bittrue.models.training import loop as train
     from bittrue.models.training import storage
@@ -60,7 +60,7 @@ def fit(recipe: Any, work: Work, model: nn.Module, data: Data) -> dict[str, Any]
     }
 
 
-def write_lowered(work: Work, program: Program, integer: nn.Module, data: Data) -> dict[str, Any]:
+def write_lowered(work: Workspace, program: Program, integer: nn.Module, data: Data) -> dict[str, Any]:
     """Write the program, the encoded test set, its labels, and the network's own integer logits on it."""
     import torch
 
@@ -82,7 +82,7 @@ def write_lowered(work: Work, program: Program, integer: nn.Module, data: Data) 
     }
 
 
-def read_lowered(work: Work) -> tuple[Program, list[np.ndarray], np.ndarray]:
+def read_lowered(work: Workspace) -> tuple[Program, list[np.ndarray], np.ndarray]:
     """The program, its encoded test set (one array per input) and the labels, as `lower` left them."""
     folder = work.upstream["lower"]
     program = Program.load(folder / "program.npz")

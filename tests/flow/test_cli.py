@@ -21,6 +21,7 @@ COMMANDS = [
     "synth",
     "report",
     "doctor",
+    "systems",
     "import-headers",
     "fit",
     "import-nir",

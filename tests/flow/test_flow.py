@@ -148,7 +148,7 @@ def test_divergence_in_a_trace_names_the_first_operation():
 def test_the_log_of_a_failed_synthesis_stays_where_the_error_says(tmp_path):
     planned = plan(program())
 
-    def synth(recipe_: recipe.Recipe, work: steps.Work) -> dict:
+    def synth(recipe_: recipe.Recipe, work: steps.Workspace) -> dict:
         (tmp_path / "lower").mkdir(exist_ok=True)
         (tmp_path / "rtl").mkdir(exist_ok=True)
         planned.program.save(tmp_path / "lower" / "program.npz")

@@ -1,1 +1,66 @@
-"""FS-neurons: recipes, steps, figures and commands."""
+"""The system `fs`: recipes, steps, figures and commands of networks of FS-neurons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bittrue.flow.engine.system import TRAINING, System
+
+if TYPE_CHECKING:
+    import typer
+
+    from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.systems.fs.recipe import Recipe
+
+
+class FsNeurons(System):
+    """A trained MLP or ResMLP whose activations become FS-neurons, spikes that few additions read."""
+
+    name = "fs"
+    title = "MLP or ResMLP converted to FS-neurons: spikes, whose readers only add"
+    reads = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep")}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.sources("recipe.py", "steps.py", "spikes.py"))
+
+    @property
+    def recipe(self) -> type[Recipe]:
+        from bittrue.flow.systems.fs.recipe import Recipe
+
+        return Recipe
+
+    def train(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.fs import steps
+
+        return steps.train(recipe, work)
+
+    def quantize(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.fs import steps
+
+        return steps.quantize(recipe, work)
+
+    def lower(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.fs import steps
+
+        return steps.lower(recipe, work)
+
+    def steps(self, recipe: Recipe) -> list[Step]:  # noqa: ARG002
+        """The step `spikes`: rasters and energy."""
+        from bittrue.flow import stages
+        from bittrue.flow.engine.steps import Step
+        from bittrue.flow.systems.fs import steps
+        from bittrue.flow.verify import backends
+
+        code = self.sources("steps.py", "spikes.py", "raster.py")
+        code += tuple(f"flow/run/{name}.py" for name in ("waves", "probe", "toggles"))
+        code += ("flow/report/energy.py", "flow/report/work.py", *backends.SIMULATORS)
+        return [Step("spikes", steps.hardware, ("lower", "rtl"), ("verify",), code, (), stages.tools)]
+
+    def register(self, app: typer.Typer) -> None:
+        from bittrue.flow.systems.fs import commands
+
+        commands.register(app)
+
+
+SYSTEM = FsNeurons()

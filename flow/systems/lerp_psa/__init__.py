@@ -1,1 +1,54 @@
-"""LERP-PSA: recipes and steps of the INT8 pipelines with learnable functions."""
+"""The system `lerp-psa`: recipes, steps and commands of the INT8 pipelines with learnable functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bittrue.flow.engine.system import TRAINING, System
+
+if TYPE_CHECKING:
+    import typer
+
+    from bittrue.flow.engine.steps import Workspace
+    from bittrue.flow.systems.lerp_psa.recipe import Recipe
+
+
+class LerpPsa(System):
+    """A ResMLP in INT8, with a learnable function in each channel or with ReLU."""
+
+    name = "lerp-psa"
+    title = "ResMLP with learnable functions or ReLU, trained and quantised to INT8"
+    reads = {"train": ("network", "train"), "quantize": ("quantize", "qat")}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.sources("recipe.py", "steps.py"))
+
+    @property
+    def recipe(self) -> type[Recipe]:
+        from bittrue.flow.systems.lerp_psa.recipe import Recipe
+
+        return Recipe
+
+    def train(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.lerp_psa import steps
+
+        return steps.train(recipe, work)
+
+    def quantize(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.lerp_psa import steps
+
+        return steps.quantize(recipe, work)
+
+    def lower(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.lerp_psa import steps
+
+        return steps.lower(recipe, work)
+
+    def register(self, app: typer.Typer) -> None:
+        from bittrue.flow.systems.lerp_psa import commands
+
+        commands.register(app)
+
+
+SYSTEM = LerpPsa()

@@ -1,1 +1,76 @@
-"""Photonic networks: recipes, steps, figures and commands."""
+"""The system `photonic`: recipes, steps, the controller, sweeps and figures of photonic networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bittrue.flow.engine.system import TRAINING, Shortcut, System
+
+if TYPE_CHECKING:
+    import typer
+
+    from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.systems.light.recipe import Recipe
+    from bittrue.sim.program import Program
+
+
+class Photonic(System):
+    """An MLP made non-negative, on a photonic array with converters."""
+
+    name = "photonic"
+    title = "MLP made non-negative, on a photonic array with converters, and the array's controller"
+    reads = {
+        "train": ("network", "train", "calibrate"),
+        "quantize": ("array", "finetune", "beside"),
+        "rtl": ("array", "controller"),
+    }
+    shortcuts = (
+        Shortcut("scenario", "train.scenario", "`transform`, `post` or `scratch`"),
+        Shortcut("optimizer", "train.optimizer", "`nnsgd` or `csgd`"),
+    )
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.sources("recipe.py", "steps.py", "alphas.py"))
+
+    @property
+    def recipe(self) -> type[Recipe]:
+        from bittrue.flow.systems.light.recipe import Recipe
+
+        return Recipe
+
+    def train(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.light import steps
+
+        return steps.train(recipe, work)
+
+    def quantize(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.light import steps
+
+        return steps.quantize(recipe, work)
+
+    def lower(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
+        from bittrue.flow.systems.light import steps
+
+        return steps.lower(recipe, work)
+
+    def steps(self, recipe: Recipe) -> list[Step]:
+        """The step `controller`."""
+        from bittrue.flow.systems.light import controller
+
+        return [controller.step(recipe)]
+
+    def designs(self, recipe: Recipe, program: Program) -> Mapping[str, tuple[str, tuple[str, ...]]]:
+        """The controller without the array, for the targets that the recipe names."""
+        from bittrue.flow.systems.light import controller
+
+        return controller.designs(recipe, program)
+
+    def register(self, app: typer.Typer) -> None:
+        from bittrue.flow.systems.light import commands
+
+        commands.register(app)
+
+
+SYSTEM = Photonic()

@@ -13,12 +13,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.engine import training
-from bittrue.flow.engine.steps import Work
+from bittrue.flow.engine.steps import Workspace
+from bittrue.flow.systems.light.recipe import Recipe
 from bittrue.models.light.settings import Calibrate, published
 from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
-    from bittrue.flow.systems.light.recipe import Recipe
     from bittrue.models.data.sets import Data
     from bittrue.models.light.network import SimpleMLP
     from bittrue.models.light.transform import NonNegativeNetwork
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COMPARED = 1000
 
 
-def table(recipe: Recipe, work: Work, twin: NonNegativeNetwork, data: Data) -> list[dict[str, Any]]:
+def table(recipe: Recipe, work: Workspace, twin: NonNegativeNetwork, data: Data) -> list[dict[str, Any]]:
     """Rows of `models.light.price.Price` with the activation (`network`) and where alpha is from (`alpha_from`).
 
     The rows as built come first, with every layer; the others are without the first layer, whose alpha is 1. Rows of
@@ -67,7 +67,7 @@ def table(recipe: Recipe, work: Work, twin: NonNegativeNetwork, data: Data) -> l
 
 
 def _compared(
-    recipe: Recipe, work: Work, regular: SimpleMLP, data: Data, percentile: Calibrate
+    recipe: Recipe, work: Workspace, regular: SimpleMLP, data: Data, percentile: Calibrate
 ) -> list[dict[str, Any]]:
     """A ReLU network at alphas from data and at the published ones."""
     from bittrue.models.light.alpha import PUBLISHED, compare_alphas

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, field_validator
 
-from bittrue.flow.engine.recipe import Part, known_targets
-from bittrue.flow.engine.steps import Step, Work
+from bittrue.flow.engine.steps import Step, Workspace
 from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run.result import RtlRun
+from bittrue.flow.systems.light.recipe import Recipe
 from bittrue.flow.verify import backends
 from bittrue.flow.verify.backends import SIMULATORS, Stalls
 from bittrue.sim.program import Program
@@ -29,54 +28,16 @@ from bittrue.sim.storage import write_whole
 
 if TYPE_CHECKING:
     from bittrue.flow.systems.light.cosim import Answer, SystemRun
-    from bittrue.flow.systems.light.recipe import Recipe
     from bittrue.rtl.light.jobs import Geometry
     from bittrue.rtl.light.system import PhotonicSystem
 
 WITH_REGISTERS, STREAMS = "controller.v", "controller_streams.v"
 #: Images of the compiled RTL's run with stalls.
 STALLED_IMAGES = 256
-_Count = int | None
-
-
-class ControllerPart(Part):
-    """The controller of the array, whose rows and columns are those of `array`.
-
-    lanes      codes a beat, a power of two; fewer where rows, columns or inputs of an image are no multiple
-    settling   cycles that the array needs from new codes to the sample
-    images     the batch: images for which weights stay loaded
-    compiled, icarus, verilator   test images for each simulator, null: all; stalls are those of `verify`
-    synth      targets for which the controller alone, its weights streamed, is placed and routed
-    """
-
-    lanes: int = Field(8, ge=1)
-    settling: int = Field(8, ge=1, lt=1 << 16)
-    images: int = Field(16, ge=1)
-    compiled: _Count = Field(None, ge=0)
-    icarus: _Count = Field(2, ge=0)
-    verilator: _Count = Field(8, ge=0)
-    synth: tuple[str, ...] = ()
-
-    @field_validator("lanes")
-    @classmethod
-    def _power(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("lanes are a power of two")
-        return value
-
-    @field_validator("synth")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return known_targets(value)
-
-    @property
-    def counts(self) -> dict[str, int | None]:
-        """Test images by back end."""
-        return {"compiled": self.compiled, "icarus": self.icarus, "verilator": self.verilator}
 
 
 def step(recipe: Recipe) -> Step:  # noqa: ARG001
-    """The step, for `flow.engine.registry`."""
+    """The step, for the system's `steps`."""
     here = tuple(f"flow/systems/light/{name}.py" for name in ("controller", "probe", "cosim", "testbench", "energy"))
     code = (*here, "flow/report/energy.py", "flow/verify/diverge.py", "flow/run/probe.py")
     return Step(
@@ -99,7 +60,7 @@ def designs(recipe: Recipe, program: Program) -> dict[str, tuple[str, tuple[str,
     return {"controller": (emit(_system(recipe, program, "stream", twin=False)), recipe.controller.synth)}
 
 
-def run(recipe: Recipe, work: Work) -> dict[str, Any]:
+def run(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Verify controller and twin; the result's rows have the keys of `flow.verify.verify`, and `cycles_per_image`
     beside."""
     from bittrue.flow.systems.light.energy import estimate
@@ -171,7 +132,7 @@ class _Check:
     `streams` is the Verilog without registers, `x` all images, `expected` their results.
     """
 
-    work: Work
+    work: Workspace
     system: PhotonicSystem
     streams: str
     streamed: PhotonicSystem

@@ -1,4 +1,4 @@
-"""The command `bittrue sweep`."""
+"""The command of photonic networks: `bittrue sweep`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ import typer
 
 from bittrue.flow.cli import console
 from bittrue.flow.cli.console import OUT
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command()(sweep)
 
 
 def sweep(

@@ -1,0 +1,122 @@
+"""What a system is to the flow: one declared object, with a default for everything that it may leave out.
+
+A system turns a recipe into a program. It is a package: `bittrue/flow/systems/<name>/`, or a package of your own that
+an entry point of the group `bittrue.systems` names (see `flow.engine.registry`). Its `__init__` declares
+
+    class Mine(System):
+        name, title = "mine", "what it is, in a few words"
+        ...
+
+    SYSTEM = Mine()
+
+and imports nothing heavy: the command line looks at every system before it knows which one is wanted, so that torch,
+hardware and figures are imported within the methods.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from bittrue.flow.engine.recipe import Recipe
+    from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.sim.program import Program
+
+#: What decides what is trained, besides the sources of the system itself.
+TRAINING = ("models", "flow/engine/training.py")
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """An option of `bittrue flow` that stands for a key of this system's recipes: `--name VALUE` for `key=VALUE`."""
+
+    name: str
+    key: str
+    help: str
+
+
+class System(ABC):
+    """A kind of network that recipes train, quantise and lower.
+
+    name       as recipes have it after `system:`
+    title      what it is, in a few words, for lists
+    reads      sections of the recipe that the steps `train`, `quantize` (besides those of `train`) and `rtl` read; a
+               step that is not named reads all sections which the system adds to a recipe (`rtl`: none of them)
+    code       sources that decide what the first three steps make: below the distribution, or absolute paths; by
+               default training, `models`, and the whole package of the system
+    shortcuts  options of `bittrue flow` that stand for keys of the recipe
+    """
+
+    name: str
+    title: str
+    reads: Mapping[str, tuple[str, ...]] = {}
+    shortcuts: tuple[Shortcut, ...] = ()
+
+    # -- where it is -----------------------------------------------------------------------------------
+    @property
+    def folder(self) -> Path:
+        """The folder of the package that declares it; `recipes/*.yaml` in it are known by their names."""
+        return Path(inspect.getfile(type(self))).resolve().parent
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return (*TRAINING, str(self.folder))
+
+    def sources(self, *names: str) -> tuple[str, ...]:
+        """Modules of the package by their file names, for `code` and `Step.code`."""
+        return tuple(str(self.folder / name) for name in names)
+
+    # -- what it must have -----------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def recipe(self) -> type[Recipe]:
+        """The recipe's class: `flow.engine.recipe.Recipe` with sections of its own."""
+
+    @abstractmethod
+    def train(self, recipe: Any, work: Workspace) -> dict[str, Any]:
+        """Float training. The report reads `accuracy` of what it returns, and draws `history` (loss and accuracy of
+        each epoch) where there is one."""
+
+    @abstractmethod
+    def quantize(self, recipe: Any, work: Workspace) -> dict[str, Any]:
+        """The network in integers, from what `train` left in `work.upstream["train"]`; returns as `train` does."""
+
+    @abstractmethod
+    def lower(self, recipe: Any, work: Workspace) -> dict[str, Any]:
+        """The program, from what `quantize` left.
+
+        Leaves `program.npz`, `inputs.npy` (the encoded test set, or `inputs.npz` by input name), `labels.npy`, and
+        `expected.npy`, the exact integer outputs of the quantised network in PyTorch on the same inputs (of the
+        program, where it has noise of its own): `flow.engine.training.write_lowered` does it.
+        """
+
+    # -- what it may have ------------------------------------------------------------------------------
+    def steps(self, recipe: Any) -> list[Step]:  # noqa: ARG002
+        """Steps of its own, between `verify` and `synth`."""
+        return []
+
+    def designs(self, recipe: Any, program: Program) -> Mapping[str, tuple[str, tuple[str, ...]]]:  # noqa: ARG002
+        """Designs that are placed and routed beside the pipeline: by name, the Verilog and the targets."""
+        return {}
+
+    def register(self, app: typer.Typer) -> None:  # noqa: B027  (may be left out)
+        """Add its commands to the application."""
+
+    # -- for the flow ----------------------------------------------------------------------------------
+    def recipes(self) -> dict[str, Path]:
+        """The recipes that come with it, by name."""
+        return {path.stem: path for path in sorted(self.folder.glob("recipes/*.yaml"))}
+
+    def read_by(self, step: str) -> tuple[str, ...]:
+        """The sections that a step reads, of those which the system adds."""
+        from bittrue.flow.engine.recipe import Recipe
+
+        own = () if step == "rtl" else tuple(n for n in self.recipe.model_fields if n not in Recipe.model_fields)
+        return tuple(self.reads.get(step, own))

@@ -1,0 +1,108 @@
+"""What `train`, `quantize`, `lower` and `spikes` do: an MLP or ResMLP whose activations become FS-neurons.
+
+See `models.fs.convert` for the conversion.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from bittrue.flow.engine import training
+from bittrue.flow.engine.steps import Workspace
+from bittrue.flow.systems.fs import spikes
+from bittrue.flow.systems.fs.recipe import Recipe
+from bittrue.flow.verify import backends
+
+#: Test images whose mean work is the energy view's.
+WATCHED = 1024
+
+
+def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
+    """Float training with the ordinary activation; leaves `network.pt`."""
+    from bittrue.models.networks.mlp import Mlp
+    from bittrue.models.networks.resmlp import ResMLP
+
+    data = training.data_of(recipe)
+    kind = Mlp if recipe.network.kind == "mlp" else ResMLP
+    return training.fit(recipe, work, kind.for_data(recipe.network.settings(), data, recipe.train.seed), data)
+
+
+def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
+    """Conversion to FS-neurons and training through the spikes; leaves `integer.pt` and `neurons.npz`.
+
+    Spikes are counted on the test set with the golden simulator; `neurons.npz` holds what belongs to each neuron.
+    """
+    from bittrue.models.fs import convert as fs_convert
+    from bittrue.models.int8.quantize import post_training
+    from bittrue.models.networks.mlp import Mlp
+    from bittrue.models.networks.resmlp import ResMLP
+    from bittrue.models.training import qat, storage
+    from bittrue.models.training.loop import accuracy
+
+    data = training.data_of(recipe)
+    model = storage.load(work.upstream["train"] / "network.pt", Mlp, ResMLP)
+    work.progress("calibrating", 0, 1)
+    quantized = post_training(model, data, recipe.quantize) if isinstance(model, ResMLP) else None
+    observed = fs_convert.observe(model, data, recipe.convert, quantized)
+    network = fs_convert.build(observed, data, recipe.convert)
+    made = network.neurons_made
+    result: dict[str, Any] = {
+        "neuron_set": made.neuron_set.name,
+        "steps": made.integers.steps,
+        "fraction_bits": made.integers.fraction_bits,
+        "percentile": network.percentile,
+        "calibration": {str(percentile): score for percentile, score in network.calibration.items()},
+        "clipped_in_calibration": {name: list(pair) for name, pair in network.clipped.items()},
+        "accuracy_float": accuracy(model, data.test),
+        "accuracy_converted": accuracy(network, data.test),
+        "history": [],
+    }
+    if quantized is not None:
+        result["accuracy_int8"] = accuracy(quantized, data.test)
+    result["sweep"] = fs_convert.sweep(observed, data, recipe.convert, recipe.sweep, work.progress)
+    if recipe.finetune.epochs:
+        checkpoint = work.scratch / "checkpoint.pt"
+        epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
+        result["history"] = training.history(epochs)
+    result["accuracy"] = accuracy(network, data.test)
+    if recipe.convert.strict:
+        fs_convert.refuse_clipped(network, fs_convert.outside(network, data.test.images))
+    counted = spikes.count(_program(network, recipe, data), [network.encode(data.test.images)], work.progress)
+    storage.save(network, work.folder / "integer.pt")
+    np.savez(work.folder / "neurons.npz", **counted.arrays())
+    return result | {"spikes": counted.to_json()}
+
+
+def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
+    """The program, the encoded test set, and the network's own integer logits on it."""
+    from bittrue.models.fs.networks import FsMlp, FsResMLP
+    from bittrue.models.training import storage
+
+    data = training.data_of(recipe)
+    network = storage.load(work.upstream["quantize"] / "integer.pt", FsMlp, FsResMLP)
+    return training.write_lowered(work, _program(network, recipe, data), network, data)
+
+
+def hardware(recipe: Recipe, work: Workspace) -> dict[str, Any]:
+    """What the spikes do in hardware: the raster of one test image, golden and RTL, and the energy of an inference."""
+    from bittrue.flow.report import energy
+    from bittrue.flow.systems.fs import raster
+    from bittrue.rtl.dataflow.plan import Plan
+
+    program, x, _ = training.read_lowered(work)
+    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
+    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
+    compiled = recipe.verify.compiled != 0 and backends.find("compiled").missing() is None
+    work.progress("raster", 0, 1)
+    found = raster.of_rtl(plan, verilog, x) if compiled else raster.of_program(program, x)
+    view = energy.view(plan, [v[:WATCHED] for v in x], verilog, energy.TOGGLED if compiled else 0, work.progress)
+    return {"rasters": {"image": 0, "layers": [layer.to_json() for layer in found]}, "energy": view}
+
+
+def _program(network, recipe: Recipe, data):
+    from bittrue.models.graph.lower import lower as to_program
+
+    return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))

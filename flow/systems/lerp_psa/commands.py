@@ -1,0 +1,32 @@
+"""The command of INT8 networks with learnable functions: `bittrue import-headers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bittrue.flow.cli.console import OUT
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("import-headers")(import_headers)
+
+
+def import_headers(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with `quant_params.h`, and `lerp_psa_params.h` if there are tables.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write the program, `.npz`.")],
+) -> None:
+    """Read the published C header format into a program.
+
+    Example: `bittrue import-headers psa-relu-96 --out program.npz`
+    """
+    from bittrue.models.formats import headers
+
+    program = headers.read(folder)
+    program.save(out)
+    OUT.print(f"{len(program.nodes)} operations, {program.weights:,} weights, sha256 {program.sha256[:12]} in {out}")
