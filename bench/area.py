@@ -36,7 +36,7 @@ from bittrue.sim.requantize import Requantize
 def linear(
     rng: np.random.Generator, tokens: int, inputs: int, outputs: int, simd: int, pe: int, lanes: int = 1
 ) -> Plan:
-    build = Builder(x=TensorType((tokens, inputs), INT8))
+    build = Builder({"x": TensorType((tokens, inputs), INT8)})
     weight = np.clip(np.round(rng.normal(0, 30, (outputs, inputs))), -128, 127)
     shift, bias = rng.integers(6, 10, outputs), rng.integers(-60, 60, outputs)
     build.add("y", Linear(build.types["x"], weight, Requantize(outputs, shift, bias)), "x")
@@ -55,10 +55,10 @@ def elementwise(rng: np.random.Generator, tokens: int, channels: int, lanes: int
     for op in (affine, lerp, mean, Transpose(kind)):
         if isinstance(op, Transpose) and (tokens % lanes or channels % lanes):
             continue
-        build = Builder(x=kind)
+        build = Builder({"x": kind})
         build.add("y", op, "x")
         plans.append(Plan(build.program("y"), {}, {"x": lanes}))
-    build = Builder(x=kind)
+    build = Builder({"x": kind})
     build.add("a", plain, "x")
     build.add("b", affine, "x")
     build.add("y", Add(kind, kind), "a", "b")

@@ -27,7 +27,7 @@ TARGETS = {"vnni": 50.0, "sgemm": 25.0}
 
 def layer() -> tuple[Program, Linear, Lerp]:
     rng = np.random.default_rng(0)
-    build = Builder(x=TensorType((TOKENS, INPUTS), INT8))
+    build = Builder({"x": TensorType((TOKENS, INPUTS), INT8)})
     weight = rng.integers(-128, 128, (OUTPUTS, INPUTS))
     linear = Linear(
         build.types["x"], weight, Requantize(OUTPUTS, rng.integers(9, 12, OUTPUTS), rng.integers(-9, 10, OUTPUTS))

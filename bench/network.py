@@ -36,7 +36,7 @@ BATCH = 1024
 def mixer(tokens: int, features: int, channels: int, hidden: int, blocks: int, classes: int, tables: bool) -> Program:
     """A ResMLP with random weights."""
     rng = np.random.default_rng(0)
-    build = Builder(x=TensorType((tokens, features), INT8))
+    build = Builder({"x": TensorType((tokens, features), INT8)})
 
     def linear(kind: TensorType, outputs: int, floor: int | None = None) -> Linear:
         shift = rng.integers(7, 9, outputs) + kind.channels.bit_length() // 2

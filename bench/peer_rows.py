@@ -42,7 +42,7 @@ def network(widths: tuple[int, ...]) -> Mlp:
     """Random weights; biases centre the sums, shifts fit them into 8 bits."""
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 256, (SAMPLES, widths[0])).astype(UINT8.dtype)
-    build, name, h = Builder(x=TensorType(widths[:1], UINT8)), "x", codes[:1000]
+    build, name, h = Builder({"x": TensorType(widths[:1], UINT8)}), "x", codes[:1000]
     for k, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
         last = k == len(widths) - 2
         weight = np.clip(np.round(rng.normal(0, 40, (outputs, inputs))), -128, 127).astype(np.int64)

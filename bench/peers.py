@@ -262,7 +262,7 @@ def windows(mlp: Mlp) -> list[int]:
 
 def photonic(mlp: Mlp, noise: float) -> Program:
     """The network on photonic tiles; `noise` is a standard deviation in steps of the converter."""
-    build, name = Builder(**mlp.program.inputs), mlp.program.nodes[0].operands[0]
+    build, name = Builder(mlp.program.inputs), mlp.program.nodes[0].operands[0]
     for k, (layer, step) in enumerate(zip(mlp.layers, windows(mlp), strict=True)):
         kind, made = build.types[name], layer.requantize
         plus, minus = np.maximum(layer.weight, 0), np.maximum(-layer.weight, 0)

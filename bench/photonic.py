@@ -80,7 +80,7 @@ def programs(rows: int) -> tuple[Program, Program, Numpy]:
     total = TileSum(mac.output, mac.shift, Requantize(OUTPUTS, np.array(reach - 9), bias=np.full(OUTPUTS, -256)))
     made = []
     for operations in ((mac,), (mac, total)):
-        build, name = Builder(x=mac.input), "x"
+        build, name = Builder({"x": mac.input}), "x"
         for k, operation in enumerate(operations):
             name = build.add(f"y{k}", operation, name)
         made.append(build.program(name))

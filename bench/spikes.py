@@ -84,7 +84,7 @@ class Neurons:
         """Neurons and a spiking linear layer with 8-bit weights, and the weights in float32 `[C, N]`."""
         rng = np.random.default_rng(1)
         weight = rng.integers(-128, 128, (OUTPUTS, CHANNELS))
-        build = Builder(x=self.operation.inputs[0])
+        build = Builder({"x": self.operation.inputs[0]})
         spikes = build.add("fire", self.operation, "x")
         shift = 7 + int(self.decode.max()).bit_length()
         layer = SpikingLinear(build.types[spikes], weight, self.decode, Requantize(OUTPUTS, np.array(shift)))

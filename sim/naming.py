@@ -13,7 +13,7 @@ def identifier(text: str, taken: set[str]) -> str:
     >>> [identifier(name, taken) for name in ("block.0", "block_0", "o")]
     ['block_0', 'block_0_2', 'o_2']
     """
-    stem = re.sub(r"\W", "_", text, flags=re.ASCII)
+    stem = re.sub(r"\W", "_", text, flags=re.ASCII) or "_"
     found, number = stem, 1
     while found in taken:
         number += 1

@@ -355,18 +355,18 @@ class Program:
 
 
 class Builder:
-    """Adds operations one after the other and makes the program at the end.
+    """Adds operations one after the other and makes the program at the end; `inputs` are types by name.
 
-    >>> from sim.contract import INT8
-    >>> from sim.transpose import Transpose
-    >>> build = Builder(x=TensorType((4, 3), INT8))
+    >>> from bittrue.sim.contract import INT8
+    >>> from bittrue.sim.operations.transpose import Transpose
+    >>> build = Builder({"x": TensorType((4, 3), INT8)})
     >>> y = build.add("swap", Transpose(build.types["x"]), "x")
     >>> build.program(y).output.shape
     (3, 4)
     """
 
-    def __init__(self, **inputs: TensorType) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: Mapping[str, TensorType]) -> None:
+        self.inputs = dict(inputs)
         self.nodes: list[Node] = []
         self.types: dict[str, TensorType] = dict(inputs)
 
@@ -375,5 +375,5 @@ class Builder:
         self.types[name] = operation.output
         return name
 
-    def program(self, result: str, **meta: Any) -> Program:
+    def program(self, result: str, /, **meta: Any) -> Program:
         return Program(self.inputs, tuple(self.nodes), result, meta)

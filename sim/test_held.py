@@ -23,7 +23,7 @@ def network(seed: int, fmt: Format = INT8) -> Program:
     """A matrix product, an affine, and a second matrix product, with requantisers of every kind."""
     rng = np.random.default_rng(seed)
     tokens, k, n, m = (int(rng.integers(1, high)) for high in (4, 9, 8, 6))
-    build = Builder(x=TensorType((tokens, k), fmt))
+    build = Builder({"x": TensorType((tokens, k), fmt)})
 
     def requantize(channels: int, magnitude: int) -> Requantize:
         return Requantize.example(rng, channels, magnitude)

@@ -28,7 +28,7 @@ def mixer(rng: np.random.Generator, tokens: int, features: int, channels: int, h
         n = kind.channels
         return Affine(kind, rng.integers(-128, 128, n), Requantize(n, rng.integers(5, 8, n)))
 
-    build = Builder(x=TensorType((tokens, features), INT8))
+    build = Builder({"x": TensorType((tokens, features), INT8)})
     kinds = build.types
     x = build.add("embed", linear(kinds["x"], channels), "x")
     u = build.add("affine", affine(kinds[x]), x)
@@ -208,3 +208,16 @@ def test_hash_follows_every_number_and_no_note(program):
         changed = Linear(op.input, weight, op.requantize)
         nodes = (*program.nodes[:k], Node(node.name, changed, node.operands), *program.nodes[k + 1 :])
         assert Program(program.inputs, nodes, program.result).sha256 != program.sha256
+
+
+@pytest.mark.parametrize("name", ["self", "inputs", "result", "file", "class", "a b/c", "é", ""])
+def test_any_text_names_a_tensor(name, tmp_path):
+    kind = TensorType((3, 2), INT8)
+    build = Builder({name: kind})
+    program = build.program(build.add(f"{name}2", Transpose(kind), name), **{name: "said"} if name else {})
+    back = Program.load(program.save(tmp_path / "program.npz"))
+    x = np.arange(12, dtype=np.int8).reshape(2, 3, 2)
+    assert back.sha256 == program.sha256
+    assert back.meta == program.meta
+    assert np.array_equal(back(x), x.swapaxes(1, 2))
+    assert list(back.trace(x).tensors) == [name, f"{name}2"]

@@ -22,7 +22,7 @@ from bittrue.sim.requantize import Requantize
 
 def small(**meta) -> Program:
     rng = np.random.default_rng(0)
-    build = Builder(x=TensorType((2, 3), INT8))
+    build = Builder({"x": TensorType((2, 3), INT8)})
     y = build.add("linear", Linear(build.types["x"], rng.integers(-128, 128, (4, 3)), Requantize(4, [7])), "x")
     y = build.add("lerp", Lerp(build.types[y], rng.integers(-128, 128, (4, 5))), y)
     return build.program(y, **meta)

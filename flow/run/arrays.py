@@ -60,7 +60,10 @@ def write(path: str | Path, content: np.ndarray | Mapping[str, np.ndarray]) -> P
     if isinstance(content, np.ndarray):
         np.lib.format.write_array(buffer, content, allow_pickle=False)
     else:
-        np.savez_compressed(buffer, **content)
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:  # `savez` cannot take any name
+            for name, array in content.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
     try:
         return write_whole(Path(path), buffer.getvalue())
     except OSError as error:

@@ -227,7 +227,7 @@ def read(folder: str | Path) -> Program:
             f"header {mixing.file}: array {mixing.name} mixes {tokens} tokens; the pooling of this format is a shift, "
             "so their number is a power of two"
         )
-    build = Builder(x=TensorType((tokens, features), INT8))
+    build = Builder({"x": TensorType((tokens, features), INT8)})
     x = build.add("embed", reader.linear("embed_linear", build.types["x"]), "x")
     boundaries = [x]
     for i in range(blocks):

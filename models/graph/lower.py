@@ -41,7 +41,7 @@ def lower(model: nn.Module, **meta: Any) -> Program:
     model = copy.deepcopy(model).cpu().eval()
     calls, result = trace(model)
     first, *rest = calls
-    lowering = Lowering(Builder(**{INPUT: first.layer.tensor_type}), {INPUT: first.layer.scale})
+    lowering = Lowering(Builder({INPUT: first.layer.tensor_type}), {INPUT: first.layer.scale})
     made = {first.name: INPUT}
     with torch.no_grad():
         for call in rest:

@@ -40,7 +40,7 @@ def program(inputs, outputs, rows, bits, adc, *, cells=7, most=127, shift=None) 
     middle = (mac.tiles << adc + shift) // 2
     narrow = np.array(max(0, middle.bit_length() - 7))
     total = TileSum(mac.output, shift, Requantize(outputs, narrow, bias_acc=np.array(-middle // 2)))
-    build = Builder(x=kind)
+    build = Builder({"x": kind})
     return build.program(build.add("sum", total, build.add("mac", mac, "x")))
 
 
@@ -113,7 +113,7 @@ def test_formats_wider_than_what_they_hold(backend, monkeypatch):
     mac, total = plain["mac"], plain["sum"]
     for fmt in (Format(33), Format(32), Format(32, signed=False), Format(48, signed=False)):
         wide = replace(total, requantize=replace(total.requantize, format=fmt))
-        build = Builder(x=mac.input)
+        build = Builder({"x": mac.input})
         made = build.program(build.add("sum", wide, build.add("mac", mac, "x")))
         x = np.random.default_rng(1).integers(0, 256, (20, *mac.input.shape)).astype(np.uint8)
         np.testing.assert_array_equal(made(x), made.reference(x))

@@ -204,7 +204,7 @@ class TestChoice:
 # -- fusion -------------------------------------------------------------------------------------------------
 def chain(rng, follower: str, *, second_reader=False, result="y", out=INT8):
     kind = TensorType((3, 10), INT8)
-    build = Builder(x=kind)
+    build = Builder({"x": kind})
     op = linear(rng, 10, 12, out=out)
     product = build.add("product", Linear(kind, op.weight, op.requantize), "x")
     middle = build.types[product]

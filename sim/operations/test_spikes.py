@@ -42,7 +42,7 @@ def test_membrane_and_extreme_thresholds():
 
 def network(rng, steps=5, decode=None, bits=7):
     values = Format(bits)
-    build = Builder(x=TensorType((3, 8), values))
+    build = Builder({"x": TensorType((3, 8), values)})
     neuron = FsNeuron(build.types["x"], rng.integers(-20, 40, steps), rng.integers(-10, 30, steps), -50, 50)
     spikes = build.add("fire", neuron, "x")
     decode = rng.integers(-9, 60, steps) if decode is None else decode
@@ -71,7 +71,7 @@ def test_a_changed_weight_shows_in_both_executions():
     node = program.nodes[1]
     weight = node.operation.weight.copy()
     weight[0, 0] ^= 64
-    build = Builder(**program.inputs)
+    build = Builder(program.inputs)
     build.add("fire", program["fire"], "x")
     build.add(
         "layer", SpikingLinear(program.types["fire"], weight, node.operation.decode, node.operation.requantize), "fire"

@@ -150,7 +150,7 @@ def test_simulator_that_crashes(monkeypatch):
 @needs_icarus
 def test_kernel_beside_the_rtl(tmp_path):
     """The HLS kernel of the same function agrees frame by frame, and tells where a wrong RTL leaves it."""
-    build = Builder(x=TENSOR)
+    build = Builder({"x": TENSOR})
     ones = np.ones(TENSOR.channels, np.int64)
     build.add("plus", Affine(TENSOR, ones, Requantize(TENSOR.channels, 0, 1)), "x")
     write(build.program("plus"), tmp_path)

@@ -234,7 +234,7 @@ class TestWholeFlow:
 
 def test_formats_other_than_int8_are_verified(tmp_path):
     """Nothing in the flow knows INT8: 11 bits in, 5 bits out."""
-    build = Builder(x=TensorType((2, 4), Format(11)))
+    build = Builder({"x": TensorType((2, 4), Format(11))})
     rng = np.random.default_rng(0)
     narrow = Requantize(3, 9, format=Format(5))
     build.add("y", Linear(build.types["x"], rng.integers(-7, 8, (3, 4)), narrow, Format(4)), "x")

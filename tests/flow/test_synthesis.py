@@ -211,7 +211,7 @@ def test_halves_round_up():
 def test_wide_outputs_need_no_block_ram_without_a_clock(tmp_path):
     """The FIFO behind 60 lanes has more than 2,048 bits and is read in the cycle of its address."""
     kind = TensorType((2,), INT8)
-    build = Builder(x=kind)
+    build = Builder({"x": kind})
     weight = np.random.default_rng(0).integers(-128, 128, (60, 2))
     result = build.add("y", Linear(kind, weight, Requantize(60, np.array(8))), "x")
     planned = plan(build.program(result), folding={"y": Folding(simd=1, pe=60)})

@@ -24,7 +24,7 @@ def program(seed: int = 0, tokens: int = 4, channels: int = 6, classes: int = 3)
     """A small network with a residual, a transpose, a table and a mean."""
     rng = np.random.default_rng(seed)
     known = discover()
-    build = Builder(x=TensorType((tokens, channels), INT8))
+    build = Builder({"x": TensorType((tokens, channels), INT8)})
 
     def linear(name: str, source: str, outputs: int, shift: int) -> None:
         kind = build.types[source]

@@ -28,7 +28,7 @@ def photonic_network(
     """A network of layers of these sizes on tiles of `rows` rows; both rails leak, offsets are pedestals."""
     rng = np.random.default_rng(seed)
     fmt, cell = Format(codes, signed=False), Format(cells, signed=False)
-    builder = Builder(image=TensorType((sizes[0],), fmt))
+    builder = Builder({"image": TensorType((sizes[0],), fmt)})
     tensor = "image"
     for k, (channels, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
         weight = rng.integers(-cell.high, cell.high + 1, (outputs, channels))

@@ -51,9 +51,9 @@ def stimulus(program: Program, n: int, seed: int) -> list[np.ndarray]:
 class _Growing:
     """A program under construction with the codes that a random batch makes in it."""
 
-    def __init__(self, seed: int, **inputs: TensorType) -> None:
+    def __init__(self, seed: int, inputs: dict[str, TensorType]) -> None:
         self.rng = np.random.default_rng(seed)
-        self.build = Builder(**inputs)
+        self.build = Builder(inputs)
         self.codes = {
             name: self.rng.integers(kind.format.low, kind.format.high + 1, (CALIBRATION, *kind.shape))
             for name, kind in inputs.items()
@@ -190,7 +190,7 @@ def resmlp(
     `segments` of the tables is a power of two. `meta["boundaries"]` names `embed`, `block0`, `block1`, ...
     """
     assert nonlinearity in ("lerp", "relu")
-    grow = _Growing(seed, x=TensorType((tokens, features), INT8))
+    grow = _Growing(seed, {"x": TensorType((tokens, features), INT8)})
     x = grow.linear("embed", "x", channels)
     boundaries = [x]
     for k in range(blocks):
@@ -206,7 +206,7 @@ def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: in
     The codes take one and two bytes, signed and not, so that the ports' padding is exercised too.
     """
     kind = TensorType((tokens, channels), INT8)
-    grow = _Growing(seed, a=kind, b=TensorType((tokens, channels), Format(5, signed=False)))
+    grow = _Growing(seed, {"a": kind, "b": TensorType((tokens, channels), Format(5, signed=False))})
     a = grow.linear("mix", "a", channels, part=0.7)
     total = grow.sum("sum", a, grow.affine("scale", "b", part=0.7))
     weight = grow.rng.integers(-128, 128, (outputs, channels))
@@ -215,10 +215,18 @@ def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: in
     return grow.build.program(result)
 
 
-def awkward(seed: int = 0) -> Program:
-    """`two_inputs` with names that are one identifier, that its pipeline gives to parts, that its ports have."""
-    names = {"a": "o", "b": "o.", "mix": "a.b", "scale": "a_b", "sum": "o_inlet", "out": "a_b_fork"}
-    program = two_inputs(seed=seed)
+#: Names for the tensors of `two_inputs`: of one identifier, as its pipeline names parts, as its ports are named;
+#: words of Python, Verilog and C++, and what functions call their arguments; no ASCII.
+AWKWARD = {
+    "parts": {"a": "o", "b": "o.", "mix": "a.b", "scale": "a_b", "sum": "o_inlet", "out": "a_b_fork"},
+    "words": {"a": "self", "b": "class", "mix": "file", "scale": "module", "sum": "int", "out": "result"},
+    "marks": {"a": "é 1", "b": "1/x", "mix": "..", "scale": "", "sum": "λ", "out": '"'},
+}
+
+
+def awkward(names: str = "parts", seed: int = 0) -> Program:
+    """`two_inputs` with tensors named as `AWKWARD[names]` says."""
+    names, program = AWKWARD[names], two_inputs(seed=seed)
     inputs = {names[name]: kind for name, kind in program.inputs.items()}
     nodes = [Node(names[n.name], n.operation, tuple(names[name] for name in n.operands)) for n in program.nodes]
     return Program(inputs, nodes, names[program.result])
@@ -232,7 +240,7 @@ def spiking(
     Codes as spike words into a spiking layer, neurons and a second layer added to their input, then neurons whose
     spike train two layers read, and the sum of the two. `halving` takes the ReLU set, whose layers need no multiplier.
     """
-    grow = _Growing(seed, x=TensorType(shape, INT8))
+    grow = _Growing(seed, {"x": TensorType(shape, INT8)})
     x = grow.spiking("embed", *grow.encode("encode", "x"), channels)
     u = grow.spiking("block.layer", *grow.fire("block.fire", x, steps, halving), channels, part=0.7)
     x = grow.sum("block", u, x)
@@ -252,7 +260,7 @@ def photonic(*, noisy: bool, tokens: int = 2, seed: int = 0) -> Program:
         physics = {"relative": 0.02, "photons": 4.0, "thermal": 15.0, "shift": 20}
         return Noise.from_physics(0xB1770000000 + seed, layer, **physics) if noisy else None
 
-    grow = _Growing(seed, x=TensorType((tokens, 10), Format(6, signed=False)))
+    grow = _Growing(seed, {"x": TensorType((tokens, 10), Format(6, signed=False))})
     x = grow.photonic("hidden", "x", 6, 4, noise(0))
     table = np.round(31 / (1 + np.exp(-np.arange(-128, 129) / 30))).astype(np.int64)
     x = grow.add("activation", Lerp(grow.build.types[x], table[None], Format(5, signed=False)), x)

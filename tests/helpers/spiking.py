@@ -15,7 +15,7 @@ from bittrue.sim.requantize import Requantize
 def silent(threshold: int) -> Program:
     """Neurons whose reader has no weight but 0: whatever they do, the output is the same."""
     kind = TensorType((2, 6), INT8)
-    build = Builder(x=kind)
+    build = Builder({"x": kind})
     powers = np.array([64, 32, 16])
     spikes = build.add("fire", FsNeuron(kind, np.array([threshold, 32, 16]), powers), "x")
     weight = np.zeros((4, 6), np.int64)

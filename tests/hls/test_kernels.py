@@ -19,7 +19,7 @@ from bittrue.sim.operation import Operation, TensorType, discover
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
-from tests.helpers.programs import awkward, resmlp, spiking, stimulus, two_inputs
+from tests.helpers.programs import AWKWARD, awkward, resmlp, spiking, stimulus, two_inputs
 
 OPERATIONS = discover()
 pytestmark = pytest.mark.needs("g++")
@@ -66,7 +66,7 @@ LIMITS = {
 def every_kernel(tmp_path_factory):
     """Every operation with every seed in one program, each with inputs of its own, so that one compilation does."""
     cases = LIMITS | {f"{name}-{seed}": alone(name, seed)[0]["y"] for name in OPERATIONS for seed in SEEDS}
-    build = Builder(**{f"{key} {k}": kind for key, op in cases.items() for k, kind in enumerate(op.inputs)})
+    build = Builder({f"{key} {k}": kind for key, op in cases.items() for k, kind in enumerate(op.inputs)})
     for key, op in cases.items():
         build.add(key, op, *(f"{key} {k}" for k in range(len(op.inputs))))
     program = build.program(next(iter(cases)))
@@ -91,7 +91,9 @@ SPIKING = [
 ]
 
 
-@pytest.mark.parametrize("make", [resmlp, two_inputs, awkward, *SPIKING])
+@pytest.mark.parametrize(
+    "make", [resmlp, two_inputs, *SPIKING, *(pytest.param(partial(awkward, n), id=n) for n in AWKWARD)]
+)
 def test_whole_program_with_every_tensor(make, tmp_path):
     program = make()
     project.write(program, tmp_path)

@@ -86,7 +86,7 @@ def test_every_tensor_before_and_after_training(data, case):
 
 def wide_linear_program(network):
     """The same network of `sim.Linear` layers, from its real parameters and the equations alone."""
-    build = Builder(x=lower(network).inputs["x"])
+    build = Builder({"x": lower(network).inputs["x"]})
     name, array = "x", network.array
     for k, layer in enumerate(network.layers):
         s_x, s_y = layer.array.source.value.item(), layer.sum.target.value

@@ -41,7 +41,7 @@ def test_lif_program_comes_back_the_same(tmp_path):
 def test_leakless_program_equals_the_float_simulation_of_its_graph():
     """What NIR can express exactly: nothing decays, so nothing is rounded."""
     rng = np.random.default_rng(0)
-    build = Builder(x=TensorType((10, 7), Format(1, signed=False)))
+    build = Builder({"x": TensorType((10, 7), Format(1, signed=False))})
     now = "x"
     for k, (inputs, outputs) in enumerate([(7, 6), (6, 4)]):
         fmt = Format.covering(-128 * inputs, 128 * inputs, signed=True)
@@ -60,7 +60,7 @@ def test_leakless_program_equals_the_float_simulation_of_its_graph():
 def fs_network(*, steps: int = 6, fraction: int = 0, clip: tuple[int, int] | None = None) -> Program:
     """Encoded codes, two layers of FS-neurons, a read-out: successive approximation, or odd parameters."""
     rng = np.random.default_rng(3)
-    build = Builder(x=TensorType((8,), INT8))
+    build = Builder({"x": TensorType((8,), INT8)})
     train = build.add("encode", Encode(build.types["x"]), "x")
     decode = build.nodes[-1].operation.decode
     powers = np.int64(1) << np.arange(steps - 1, -1, -1)

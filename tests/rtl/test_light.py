@@ -37,7 +37,7 @@ def stage(planned: Plan, node: str) -> PhotonicMacStage:
 
 def one(array: PhotonicMac) -> Program:
     """The array alone."""
-    build = Builder(x=array.input)
+    build = Builder({"x": array.input})
     return build.program(build.add("y", array, "x"))
 
 
@@ -51,11 +51,11 @@ def pair(array: PhotonicMac, summed: TileSum) -> tuple[Program, Program]:
     lossless = wide(array)
     requantize = summed.requantize
     dark = lossless.pedestal.sum(axis=0)
-    build = Builder(x=array.input)
+    build = Builder({"x": array.input})
     codes = build.add("codes", lossless, "x")
     after = replace(requantize, bias_acc=requantize.bias_acc - dark)
     light = build.program(build.add("y", TileSum(lossless.output, 0, after), codes))
-    build = Builder(x=array.input)
+    build = Builder({"x": array.input})
     matrix = Linear(array.input, array.weight, requantize, array.weight_format)
     return light, build.program(build.add("y", matrix, "x"))
 

@@ -237,7 +237,7 @@ def test_refusals():
     with pytest.raises(BittrueError, match="'mac1' has an ADC"):
         Jobs.of(replace(program, nodes=tuple(nodes)), ARRAY)
     tensor = TensorType((4,), Format(4, signed=False))
-    build = Builder(x=tensor)
+    build = Builder({"x": tensor})
     table = Lerp(tensor, np.zeros((1, 17), np.int64))
     with pytest.raises(BittrueError, match="'table' is a Lerp where a PhotonicMac has to be"):
         Jobs.of(build.program(build.add("table", table, "x")), ARRAY)

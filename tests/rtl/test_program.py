@@ -19,7 +19,7 @@ from bittrue.rtl.verilog import emit
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Program
 from tests.helpers.exact import exact, exact_compiled, settled
-from tests.helpers.programs import awkward, resmlp, segment, stimulus, two_inputs
+from tests.helpers.programs import AWKWARD, awkward, resmlp, segment, stimulus, two_inputs
 
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
 
@@ -97,9 +97,11 @@ def test_several_inputs(seed):
     exact(plan(program, folding=folding), seed)
 
 
-def test_names_that_are_no_identifiers():
-    planned = plan(awkward(seed=2))
-    assert [port.prefix for port in planned.inputs] == ["s_axis_o", "s_axis_o_"]
+@pytest.mark.parametrize("names", AWKWARD)
+def test_names_that_are_no_identifiers(names):
+    planned = plan(awkward(names, seed=2))
+    prefixes = {"parts": ["o", "o_"], "words": ["self", "class"], "marks": ["__1", "1_x"]}[names]
+    assert [port.prefix for port in planned.inputs] == [f"s_axis_{prefix}" for prefix in prefixes]
     exact(planned, 0)
     exact_compiled(planned, emit(planned), stimulus(planned.program, 30, 1))
 

@@ -118,7 +118,7 @@ class _Growing:
 
     def __init__(self, network: nir_graph.Network, steps: int, fmt: Format, scale: float, guard: int) -> None:
         size = int(np.prod(network.input_shape))
-        self.build = Builder(**{network.input: TensorType((steps, size), fmt)})
+        self.build = Builder({network.input: TensorType((steps, size), fmt)})
         self.last, self.unit, self.guard = network.input, np.full(size, scale), guard
         self.pending: LinearMap | None = None
         self.pending_name, self.fraction = "", None
