@@ -22,6 +22,7 @@ import numpy as np
 
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.extras import absent
 from bittrue.sim.operation import TensorType
 
 #: Of -O1, -O2 and -O3 the last runs fastest (1.4 times -O1 on a full-size network) for a fifth more compile time.
@@ -80,7 +81,9 @@ def find_headers() -> Path:
         folder = Path(place) / "templates" / "vivado" / "ap_types"
         if (folder / "ap_int.h").is_file():
             return folder
-    raise BittrueError("HLS host build: ap_int.h is not found; it comes with hls4ml (pip install hls4ml==1.3.0)")
+    if spec is None:
+        raise absent("hls4ml", "HLS host build: ap_int.h is not found, which comes with hls4ml")
+    raise BittrueError("HLS host build: this hls4ml lacks templates/vivado/ap_types/ap_int.h; install version 1.3.0")
 
 
 def compile_library(compiler: str, flags: list[str], headers: Path, folder: Path, library: Path) -> None:

@@ -95,7 +95,11 @@ def digest(program: Program) -> str:
     return sha.hexdigest()
 
 
-def save(program: Program, path: Path) -> Path:
+def save(program: Program, path: str | Path) -> Path:
+    """Write a program as `.npz`, whole or not at all; returns the path. `load` gives an equal one, with its `meta`.
+
+    Raises BittrueError where `meta` holds something that is not JSON, or the place cannot be written.
+    """
     header, arrays = _content(program)
     header |= {"magic": MAGIC, "version": VERSION, "sha256": digest(program), "meta": dict(program.meta)}
     try:
@@ -113,14 +117,18 @@ def save(program: Program, path: Path) -> Path:
         archive.comment = _SEAL + b"0" * 64
     body = buffer.getvalue()[:-64]
     try:
-        return write_whole(path, body + hashlib.sha256(body).hexdigest().encode())
+        return write_whole(Path(path), body + hashlib.sha256(body).hexdigest().encode())
     except OSError as error:
         raise BittrueError(
             f"program {path}: cannot be written ({error.strerror}); nothing was changed there"
         ) from error
 
 
-def load(path: Path) -> Program:
+def load(path: str | Path) -> Program:
+    """The program that `save` wrote. Nothing in the file is run: it holds plain arrays and JSON.
+
+    Raises BittrueError for what is no such file, was altered after it was written, or comes from a newer bittrue.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:

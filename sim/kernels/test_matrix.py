@@ -281,6 +281,7 @@ def test_no_cache_at_all_breaks_nothing(monkeypatch):
 
 def test_a_first_result_needs_no_scipy_and_leaves_numba_whole():
     """The probe that is skipped for speed is back afterwards: other compiled functions still have their BLAS."""
+    pytest.importorskip("scipy", reason="numba's own BLAS comes with scipy, which is not installed")
     script = (
         "import sys, numpy as np, bittrue.sim.kernels.matrix, numba; from numba.np import linalg;"
         "assert 'scipy.linalg' not in sys.modules; assert linalg.ensure_blas.__name__ == 'ensure_blas';"

