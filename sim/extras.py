@@ -1,7 +1,7 @@
 """Packages that the base installation lacks: the extra that brings each, and the sentence that says so.
 
-`pip install bittrue` brings what golden programs and the command line need; training, RTL, HLS builds, synthesis, sweeps
-and file formats come with extras of these names. Whoever needs such a package and finds it absent raises `absent(...)`.
+`pip install bittrue` brings what golden programs and the command line need; training, RTL, HLS builds, synthesis,
+sweeps and file formats come with extras. Whoever needs such a package and finds it absent raises `absent(...)`.
 """
 
 from __future__ import annotations
