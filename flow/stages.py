@@ -83,11 +83,10 @@ def steps(recipe: Recipe) -> list[Step]:
             tuple(sorted(known)),
             (
                 "flow/report/report.py",
+                "flow/report/section.py",
                 "flow/report/figures.py",
-                "flow/systems/fs/figures.py",
-                "flow/systems/light/figures.py",
-                "flow/systems/fs/raster.py",
                 "flow/report/templates",
+                *system.section().code,
             ),
         ),
     ]

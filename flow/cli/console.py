@@ -134,23 +134,6 @@ def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
     return table("Verification against the golden simulator", heads, body, caption)
 
 
-def controller(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()) -> Table:
-    """The rows of a photonic controller with the array's twin behind it."""
-    from bittrue.flow.verify.verify import problems
-
-    body = []
-    for row in rows:
-        verdict = "[bold red]differs[/]" if problems([row], None) else "[green]equal[/]"
-        name = row["simulator"] + (" + stalls" if row["stalls"] else "")
-        name += " + AXI-Lite" if row.get("registers") else ""
-        figures = (row["images"], row["values"], row["mismatches"], row["cycles_per_image"], row["images_per_second"])
-        body.append((name, *figures, verdict))
-    body += [(s["simulator"], *([None] * 5), "[yellow]not run[/]") for s in skipped]
-    heads = ("simulator", "images", "values", "mismatches", "cycles", "images/s", "verdict")
-    caption = "; ".join(["cycles an image", *(s["reason"] for s in skipped)])
-    return table("Controller with the array's twin against the golden simulator", heads, body, caption)
-
-
 def synthesis(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The rows of a synthesis, estimates beside."""
     body = []

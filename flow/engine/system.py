@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bittrue.flow.engine.recipe import Recipe
     from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.report.section import Section
     from bittrue.sim.program import Program
 
 #: What decides what is trained, besides the sources of the system itself.
@@ -105,6 +106,12 @@ class System(ABC):
     def designs(self, recipe: Any, program: Program) -> Mapping[str, tuple[str, tuple[str, ...]]]:  # noqa: ARG002
         """Designs that are placed and routed beside the pipeline: by name, the Verilog and the targets."""
         return {}
+
+    def section(self) -> Section:
+        """Its part of the report."""
+        from bittrue.flow.report.section import Section
+
+        return Section()
 
     def register(self, app: typer.Typer) -> None:  # noqa: B027  (may be left out)
         """Add its commands to the application."""

@@ -12,16 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 
-from bittrue.flow.cli.console import controller, percent, synthesis, table, verification
+from bittrue.flow.cli.console import percent, synthesis, table, verification
+from bittrue.flow.engine import registry
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.report import figures
-from bittrue.flow.systems.fs import figures as spike_figures
-from bittrue.flow.systems.fs import raster
-from bittrue.flow.systems.light import figures as photonic_figures
+from bittrue.flow.report.section import WORDS, Section
 from bittrue.flow.verify.verify import problems as verification_problems
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
@@ -73,10 +72,12 @@ def collect(
         "pipeline": {key: results["rtl"][key] for key in results["rtl"]},
         "recipe_yaml": recipe.to_yaml(),
         "versions": versions(),
-        "rasters": results.get("spikes", {}).get("rasters"),
-        "energy": results.get("spikes", {}).get("energy"),
-        "controller": results.get("controller"),
-    }
+    } | registry.find(recipe.system).section().collect(results)
+
+
+def section_of(content: Mapping[str, Any]) -> Section:
+    """The part of the system whose recipe made this report."""
+    return registry.find(content["system"]).section()
 
 
 def operations(program: Program, simulated: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -137,15 +138,12 @@ def versions() -> dict[str, str]:
 
 def problems(content: Mapping[str, Any]) -> list[str]:
     """One sentence for everything that is not equal; empty when all is well."""
+    section = section_of(content)
     found = verification_problems(content["verify"], content["golden"])
     if content["mismatches_with_network"]:
         count = content["mismatches_with_network"]
         found.insert(0, f"golden: {count} outputs differ from the quantised network in PyTorch")
-    if controller := content.get("controller"):
-        found += verification_problems(controller["rows"], None)
-    if rasters := content.get("rasters"):
-        found += raster.problems([raster.Raster.from_json(layer) for layer in rasters["layers"]])
-    return found
+    return found + verification_problems(section.rows(content), None) + section.problems(content)
 
 
 def fewer(content: Mapping[str, Any]) -> dict[str, int]:
@@ -186,7 +184,7 @@ def read(path: str | Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise BittrueError(f"report {path}: not JSON, or cut ({error}); run `bittrue flow` again") from error
-    wanted = ("recipe", "accuracy", "verify", "synth", "operations", "functions", "pipeline")
+    wanted = ("recipe", "system", "accuracy", "verify", "synth", "operations", "functions", "pipeline")
     absent = [key for key in wanted if not isinstance(content, dict) or key not in content]
     if absent:
         raise BittrueError(f"report {path}: it has no key {absent[0]!r}, so bittrue did not write it")
@@ -196,22 +194,25 @@ def read(path: str | Path) -> dict[str, Any]:
 # -- for people ----------------------------------------------------------------------------------------
 def render(content: Mapping[str, Any]) -> str:
     """The page."""
+    section = section_of(content)
+    folders = [Path(__file__).parent / "templates", *([section.template.parent] if section.template else [])]
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=ChoiceLoader([FileSystemLoader(folder) for folder in folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.globals |= {name: _drawing(make) for name, make in _DRAWINGS.items()}
+    own = section.context(content)
+    environment.globals |= {name: _drawing(value) if callable(value) else value for name, value in own.items()}
+    environment.globals["section"] = section.template.name if section.template else None
+    environment.globals |= {"words": WORDS | section.words, "designs": section.designs}
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
     environment.globals["fewer"] = fewer(content)
-    environment.globals["photonic_parts"] = photonic_figures.PARTS
     environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
-    return environment.get_template("report.html").render(
-        {"rasters": None, "energy": None, "controller": None} | dict(content)
-    )
+    return environment.get_template("report.html").render(dict(content))
 
 
 #: Names in the template; `draw_` where a key of the report has the plain name.
@@ -224,11 +225,6 @@ _DRAWINGS = {
     "draw_pipeline": figures.pipeline,
     "draw_critical_path": figures.critical_path,
     "durations": figures.durations,
-    "raster": spike_figures.raster,
-    "per_step": spike_figures.per_step,
-    "sweep": spike_figures.sweep,
-    "draw_energy": spike_figures.energy,
-    "draw_photonic_energy": photonic_figures.energy,
 }
 
 
@@ -240,7 +236,8 @@ def _drawing(make):
 def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """The figures one looks for first: title, value, explanation."""
     rows, synth, plan = content["verify"], content["synth"], content["pipeline"]
-    compared = rows + (content.get("controller") or {"rows": []})["rows"]
+    section = section_of(content)
+    compared = [*rows, *section.rows(content)]
     values, wrong = sum(row["values"] for row in compared), sum(row["mismatches"] for row in compared)
     tiles = [
         ("accuracy", percent(content["accuracy"]["golden"]), f"in hardware, {content['images']:,} test images"),
@@ -248,9 +245,7 @@ def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("interval", f"{plan['estimated_interval']:,}", "cycles a frame"),
         ("latency", f"{plan['estimated_latency']:,}", "cycles, first beat in to first beat out"),
     ]
-    if spiking := content["training"]["quantize"].get("spikes"):
-        rate = spiking["in_all"]["spikes_per_neuron"]
-        tiles.append(("spikes", f"{rate:.2f}", f"a neuron and inference, {spiking['in_all']['neurons']:,} neurons"))
+    tiles += section.tiles(content)
     routed = next((row for row in synth if row["fmax_mhz"] and row.get("design", "pipeline") == "pipeline"), None)
     if routed:
         rate = routed["fmax_mhz"] * 1e6 / plan["estimated_interval"]
@@ -268,8 +263,8 @@ def show(content: Mapping[str, Any], console: Console) -> None:
     scores = [[percent(content["accuracy"][k]) for k in keys]]
     console.print(table(f"Accuracy of {content['recipe']}", heads, scores, words))
     console.print(verification(content["verify"], content["skipped"]))
-    if checked := content.get("controller"):
-        console.print(controller(checked["rows"], checked["skipped"]))
+    for drawn in section_of(content).tables(content):
+        console.print(drawn)
     if content["synth"]:
         console.print(synthesis(content["synth"]))
     total = sum(content["seconds"].values())

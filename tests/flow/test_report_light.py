@@ -41,7 +41,7 @@ def compared(network):
 
 
 def photonic(noise=True, **changes):
-    """What `flow.systems.light.recipe.quantize` returns."""
+    """What `flow.systems.light.steps.quantize` returns."""
     quiet = {"accuracy_without_noise": 0.8765} if noise else {}
     full = {"accuracy_converted": 0.6543, "accuracy": 0.7654, "history": [{"loss": 1.0, "accuracy": 0.7}]}
     base = {
@@ -92,6 +92,7 @@ def page_of(content):  # noqa: F811
     content["training"]["train"]["agreement"] = agreement | {"difference": 3.4e-13, "above_alpha": 1234}
     content["training"]["quantize"] = photonic()
     content["controller"] = controller()
+    content["system"] = "photonic"
     content["synth"] = [{"design": "pipeline"} | content["synth"][0], {"design": "controller"} | content["synth"][0]]
     content["synth"][1]["fmax_mhz"] = 114.5
     return json.loads(json.dumps(content))
@@ -220,5 +221,5 @@ def test_a_table_says_where_its_inputs_begin(page_of):
 def test_only_photonic_reports_have_the_section(content):  # noqa: F811
     assert "From light to codes" not in report.render(content)
     made = {step.name: step for step in stages.steps(load("photonic-mlp-digits"))}
-    assert "flow/systems/light/figures.py" in made["report"].code
+    assert any(path.endswith("flow/systems/light/figures.py") for path in made["report"].code)
     assert all((steps.ROOT / path).exists() for path in made["report"].code)

@@ -44,6 +44,7 @@ def page_of(content):  # noqa: F811
         Raster(r.name, r.kind, r.golden, r.golden.copy(), np.zeros_like(r.golden))
         for r in raster.of_program(PROGRAM, X)
     ]
+    content["system"] = "fs"
     content["rasters"] = {"image": 0, "layers": [r.to_json() for r in layers]}
     content["energy"] = energy.view(plan(PROGRAM), X, toggled=0)
     content["verify"][0]["spikes"] = {"fire": {"golden": 12345, "rtl": 12345}}

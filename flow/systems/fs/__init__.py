@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import typer
 
     from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.report.section import Section
     from bittrue.flow.systems.fs.recipe import Recipe
 
 
@@ -56,6 +57,11 @@ class FsNeurons(System):
         code += tuple(f"flow/run/{name}.py" for name in ("waves", "probe", "toggles"))
         code += ("flow/report/energy.py", "flow/report/work.py", *backends.SIMULATORS)
         return [Step("spikes", steps.hardware, ("lower", "rtl"), ("verify",), code, (), stages.tools)]
+
+    def section(self) -> Section:
+        from bittrue.flow.systems.fs.section import Spikes
+
+        return Spikes()
 
     def register(self, app: typer.Typer) -> None:
         from bittrue.flow.systems.fs import commands

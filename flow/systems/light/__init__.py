@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import typer
 
     from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.report.section import Section
     from bittrue.flow.systems.light.recipe import Recipe
     from bittrue.sim.program import Program
 
@@ -66,6 +67,11 @@ class Photonic(System):
         from bittrue.flow.systems.light import controller
 
         return controller.designs(recipe, program)
+
+    def section(self) -> Section:
+        from bittrue.flow.systems.light.section import Light
+
+        return Light()
 
     def register(self, app: typer.Typer) -> None:
         from bittrue.flow.systems.light import commands
