@@ -6,12 +6,13 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from bittrue.rtl.bus.lite import AxiLite, Slave
 from bittrue.rtl.dataflow.stage import beat
 from bittrue.rtl.light.buffers import ImageBuffer, ResultBuffer
 from bittrue.rtl.light.inputs import NEXT_JOB, SAME_JOB, Loader
 from bittrue.rtl.light.jobs import Geometry, Jobs
-from bittrue.rtl.light.ports import AxiLite, FrontEnd
-from bittrue.rtl.light.registers import Errors, Registers
+from bittrue.rtl.light.ports import FrontEnd
+from bittrue.rtl.light.registers import Offsets, register_map
 from bittrue.rtl.light.sequence import Sequence
 from bittrue.rtl.light.sums import Sums
 from bittrue.rtl.light.weights import OVERHEAD, Sender
@@ -44,7 +45,9 @@ class PhotonicController(wiring.Component):
         self, program: Program, geometry: Geometry, settling: int = 8, weights: str = "memory", images: int = 16
     ):
         self.jobs = jobs = Jobs.of(program, geometry)
-        self.table = Registers(jobs, settling, images)
+        self.map = register_map(jobs, settling, images)
+        self.slave = Slave(self.map)
+        self.offsets = Offsets(jobs, self.map.window("CALIBRATION"))
         self.sender = Sender(jobs, weights)
         self.image_buffer, self.result_buffer = ImageBuffer(jobs, images), ResultBuffer(jobs, images)
         self.loader, self.sums = Loader(jobs, images), Sums(jobs, images)
@@ -53,7 +56,7 @@ class PhotonicController(wiring.Component):
         members = {
             "images_in": In(stream.Signature(beat(jobs.codes, geometry.lanes))),
             "results_out": Out(stream.Signature(beat(jobs.output.format, 1))),
-            "registers": Out(AxiLite(self.table.map.address_bits)),
+            "registers": Out(AxiLite(self.map.address_bits)),
             "front": Out(FrontEnd(jobs)),
         }
         if weights == "stream":
@@ -62,47 +65,56 @@ class PhotonicController(wiring.Component):
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        m.submodules.registers = table = self.table
+        m.submodules.registers = slave = self.slave
+        m.submodules.offsets = offsets = self.offsets
         m.submodules.sender = sender = self.sender
         m.submodules.images = self.image_buffer
         m.submodules.results = self.result_buffer
         m.submodules.loader = self.loader
         m.submodules.sequence = self.sequence
         m.submodules.sums = self.sums
-        connect(m, flipped(self.registers), table.axi)
+        connect(m, flipped(self.registers), slave.axi)
+        connect(m, slave.calibration, offsets.bus)
         connect(m, flipped(self.images_in), self.image_buffer.i)
         connect(m, self.result_buffer.o, flipped(self.results_out))
         connect(m, sender.weight, flipped(self.front.weight))
         if sender.source == "stream":
             connect(m, flipped(self.weights_in), sender.i)
-        m.d.comb += [table.address.eq(sender.address), sender.offsets.eq(table.offsets)]
+        m.d.comb += [offsets.address.eq(sender.address), sender.offsets.eq(offsets.offsets)]
         self.batches(m)
         self.inputs(m)
         self.measurements(m)
         self.results(m)
-        fails = {
-            Errors.FRAME: self.image_buffer.failed,
-            Errors.CONVERTER: self.sequence.unexpected,
-            Errors.WEIGHTS: sender.failed,
-            Errors.TIMEOUT: self.sequence.late,
-        }
-        m.d.comb += [table.fail[bit].eq(strobe) for bit, strobe in fails.items()]
+        m.d.comb += [
+            slave.errors_frame.eq(self.image_buffer.failed),
+            slave.errors_converter.eq(self.sequence.unexpected),
+            slave.errors_weights.eq(sender.failed),
+            slave.errors_timeout.eq(self.sequence.late),
+        ]
         return m
 
     def batches(self, m: Module) -> None:
         """Batches begin, when asked to or as images arrive, and end."""
-        table, images, results = self.table, self.image_buffer, self.result_buffer
+        slave, images, results = self.slave, self.image_buffer, self.result_buffer
         busy, size, begin, finished = Signal(), Signal(range(self.capacity + 1)), Signal(), self.sequence.finished
-        m.d.comb += begin.eq(~busy & (images.arrived != 0) & results.free & (table.auto | table.start))
+        frames, started, asked = Signal(32), Signal(), slave.written[:2]
+        auto, start, batch = slave.control_auto, slave.control_start, slave.batch
+        m.d.comb += begin.eq(~busy & (images.arrived != 0) & results.free & (auto | start))
         with m.If(begin):
-            m.d.sync += [busy.eq(1), size.eq(Mux(images.arrived < table.batch, images.arrived, table.batch))]
+            m.d.sync += [busy.eq(1), size.eq(Mux(images.arrived < batch, images.arrived, batch))]
         with m.If(finished):
-            m.d.sync += busy.eq(0)
+            m.d.sync += [busy.eq(0), frames.eq(frames + size)]
         m.d.comb += [
-            table.started.eq(begin & table.start),
-            table.busy.eq(busy),
-            table.batch_done.eq(finished),
-            table.size.eq(size),
+            started.eq(begin & start),
+            slave.control_start_done.eq(started),
+            slave.control_refused.eq(asked[1] & (asked[0] | (start & ~started))),
+            slave.busy.eq(busy),
+            slave.status_busy.eq(busy),
+            slave.status_done.eq(~busy & frames.any()),
+            slave.frames.eq(frames),
+            slave.image_set.eq(finished),
+            slave.image_next.eq(slave.image + size),
+            self.offsets.busy.eq(busy),
             images.release.eq(finished),
             images.count.eq(size),
             results.finish.eq(finished),
@@ -128,11 +140,11 @@ class PhotonicController(wiring.Component):
 
     def measurements(self, m: Module) -> None:
         """Between the sequence and the array."""
-        sequence, table, front = self.sequence, self.table, self.front
+        sequence, slave, front = self.sequence, self.slave, self.front
         m.d.comb += [
-            sequence.index.eq(table.image),
-            sequence.settling.eq(table.settling),
-            sequence.timeout.eq(table.timeout),
+            sequence.index.eq(slave.image),
+            sequence.settling.eq(slave.settling),
+            sequence.timeout.eq(slave.timeout),
             sequence.filled.eq(self.sender.filled),
             sequence.loaded.eq(self.loader.loaded),
             sequence.adc_valid.eq(front.adc_valid),

@@ -1,4 +1,4 @@
-"""The ports of the photonic controller: the analogue front end, and AXI4-Lite."""
+"""The port between the photonic controller and the array: the analogue front end."""
 
 from __future__ import annotations
 
@@ -61,36 +61,6 @@ class FrontEnd(wiring.Signature):
                 "shift": Out(counting(shifts)),
                 "job": Out(counting(len(jobs.work))),
                 "image": Out(INDEX_BITS),
-            }
-        )
-
-
-class AxiLite(wiring.Signature):
-    """AXI4-Lite, as its slave sees it: 32 data bits, byte addresses."""
-
-    def __init__(self, address_bits: int):
-        self.address_bits = address_bits
-        super().__init__(
-            {
-                "awaddr": In(address_bits),
-                "awprot": In(3),
-                "awvalid": In(1),
-                "awready": Out(1),
-                "wdata": In(32),
-                "wstrb": In(4),
-                "wvalid": In(1),
-                "wready": Out(1),
-                "bresp": Out(2),
-                "bvalid": Out(1),
-                "bready": In(1),
-                "araddr": In(address_bits),
-                "arprot": In(3),
-                "arvalid": In(1),
-                "arready": Out(1),
-                "rdata": Out(32),
-                "rresp": Out(2),
-                "rvalid": Out(1),
-                "rready": In(1),
             }
         )
 

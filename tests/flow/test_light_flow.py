@@ -19,7 +19,7 @@ from bittrue.flow.systems.light.controller import Script, designs, geometry
 from bittrue.flow.systems.light.cosim import Answer, SystemRun
 from bittrue.flow.verify.backends import BACKENDS, Stalls
 from bittrue.rtl.light.jobs import Geometry, Jobs
-from bittrue.rtl.light.registers import Register
+from bittrue.rtl.light.registers import Address
 from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
@@ -207,7 +207,7 @@ def test_wrong_answers_are_told():
     ]
     shown = script.shown(SystemRun(None, **answers | {"during": answers["during"] * 5}))
     assert [row["times"] for row in shown if row["phase"] == "during"] == [5]
-    assert shown[0]["register"] == Register.GEOMETRY.name
+    assert shown[0]["register"] == Address.GEOMETRY.name
 
 
 # -- the recipe ----------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ import numpy as np
 from amaranth.lib import data
 from amaranth.sim import Simulator
 
+from bittrue.rtl.bus.registers import OKAY
 from bittrue.rtl.light.jobs import Geometry, Jobs
 from bittrue.rtl.light.ports import weight_beat
-from bittrue.rtl.light.registers import OKAY, Errors, Register
+from bittrue.rtl.light.registers import Address, Errors
 from bittrue.rtl.light.system import PhotonicSystem
 from bittrue.rtl.light.weights import stream_words
 from bittrue.sim.program import Program
@@ -33,9 +34,9 @@ def exact(program: Program, geometry: Geometry = ARRAY, count: int = 3, stalls: 
         y = await bench.receive(count)
         assert np.array_equal(y, expected)
         await bench.cycle(20)
-        assert await bench.read(Register.FRAMES) == (count, OKAY)
-        assert await bench.read(Register.ERRORS) == (0, OKAY)
-        assert await bench.read(Register.STATUS) == (0b10, OKAY)
+        assert await bench.read(Address.FRAMES) == (count, OKAY)
+        assert await bench.read(Address.ERRORS) == (0, OKAY)
+        assert await bench.read(Address.STATUS) == (0b10, OKAY)
 
     return Bench(system, idle=stalls, backpressure=stalls).run(script)
 
@@ -56,14 +57,14 @@ def losing_codes(lost: dict[int, int], late: int = 0, **options) -> Bench:
     async def script(bench):
         bench.limit = 3000
         bench.array = ArrayModel(system, 30, pace=(5, 5), lost=lost, late=late)
-        assert await bench.write(Register.TIMEOUT, 12) == OKAY
+        assert await bench.write(Address.TIMEOUT, 12) == OKAY
         for part in (0, 3):
             await bench.batch(x[part : part + 3])
             y = await bench.receive(part + 3)
             assert np.array_equal(y, expected[: part + 3])
             flags = 1 << Errors.TIMEOUT | (1 << Errors.CONVERTER if late else 0)
-            assert await bench.read(Register.ERRORS) == (flags if part == 0 else 0, OKAY)
-            assert await bench.write(Register.ERRORS, flags) == OKAY
+            assert await bench.read(Address.ERRORS) == (flags if part == 0 else 0, OKAY)
+            assert await bench.write(Address.ERRORS, flags) == OKAY
         assert bench.array.measured == [
             (n, job) for first in (0, 3) for job in range(work) for n in range(first, first + 3)
         ]
@@ -207,11 +208,11 @@ class Bench:
 
     async def batch(self, images: np.ndarray) -> None:
         """Start one batch when all these images are there, and no earlier."""
-        assert await self.write(Register.CONTROL, 0) == OKAY
+        assert await self.write(Address.CONTROL, 0) == OKAY
         self.send(images)
         while self.ctx.get(self.system.controller.image_buffer.arrived) < len(images):
             await self.cycle()
-        assert await self.write(Register.CONTROL, 2) == OKAY
+        assert await self.write(Address.CONTROL, 2) == OKAY
 
     async def receive(self, count: int) -> np.ndarray:
         """Go on until so many results are there."""

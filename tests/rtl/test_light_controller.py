@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bittrue.rtl.bus.registers import OKAY
 from bittrue.rtl.light.jobs import Geometry, Jobs
-from bittrue.rtl.light.registers import OKAY, Map, Register
+from bittrue.rtl.light.registers import Address
 from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.rtl.readback import lint
 from bittrue.sim.contract import Format
@@ -55,8 +56,8 @@ def test_any_legal_settling_time(settling):
     x = images(program, 2)
 
     async def script(bench):
-        assert await bench.write(Register.SETTLING, settling) == OKAY
-        assert await bench.read(Register.SETTLING) == (settling, OKAY)
+        assert await bench.write(Address.SETTLING, settling) == OKAY
+        assert await bench.read(Address.SETTLING) == (settling, OKAY)
         bench.send(x)
         assert np.array_equal(await bench.receive(2), program(x))
 
@@ -108,10 +109,10 @@ def test_images_have_an_index():
     assert not np.array_equal(program(x), program(x, first=0xFFFF))
 
     async def script(bench):
-        assert await bench.write(Register.IMAGE, 0xFFFF) == OKAY
+        assert await bench.write(Address.IMAGE, 0xFFFF) == OKAY
         bench.send(x)
         assert np.array_equal(await bench.receive(2), program(x, first=0xFFFF))
-        assert await bench.read(Register.IMAGE) == (0x10001, OKAY)
+        assert await bench.read(Address.IMAGE) == (0x10001, OKAY)
 
     Bench(PhotonicSystem(program, ARRAY)).run(script)
 
@@ -123,20 +124,20 @@ def test_a_batch_takes_what_is_there_and_no_more_than_it_may():
     x = images(program, 12)
 
     async def script(bench):
-        assert await bench.write(Register.CONTROL, 0) == OKAY
+        assert await bench.write(Address.CONTROL, 0) == OKAY
         done = 0
         for sent, most, batches in [(5, 2, (2, 2, 1)), (1, 3, (1,)), (6, 3, (3, 3))]:
-            assert await bench.write(Register.BATCH, most) == OKAY
+            assert await bench.write(Address.BATCH, most) == OKAY
             bench.send(x[done : done + sent])
             await bench.cycle(60)
             for batch in batches:
-                assert await bench.write(Register.CONTROL, 2) == OKAY
-                assert await bench.read(Register.STATUS) == (1, OKAY)
+                assert await bench.write(Address.CONTROL, 2) == OKAY
+                assert await bench.read(Address.STATUS) == (1, OKAY)
                 done += batch
                 assert np.array_equal(await bench.receive(done), program(x[:done]))
                 await bench.cycle(20)
                 assert len(bench.results) == done
-                assert await bench.read(Register.FRAMES) == (done, OKAY) == await bench.read(Register.IMAGE)
+                assert await bench.read(Address.FRAMES) == (done, OKAY) == await bench.read(Address.IMAGE)
         assert bench.weight_beats == 6 * system.jobs.beats, "weights come once a batch"
 
     Bench(system).run(script)
@@ -150,8 +151,8 @@ def test_results_that_nobody_takes_hold_up_the_third_batch():
         bench.backpressure = 1.0
         bench.send(x)
         await bench.cycle(1500)
-        assert await bench.read(Register.FRAMES) == (2, OKAY)
-        assert await bench.read(Register.STATUS) == (0b10, OKAY)
+        assert await bench.read(Address.FRAMES) == (2, OKAY)
+        assert await bench.read(Address.STATUS) == (0b10, OKAY)
         bench.backpressure = 0.0
         assert np.array_equal(await bench.receive(4), program(x))
 
@@ -170,7 +171,7 @@ def test_results_that_nobody_takes_hold_up_the_third_batch():
 def test_cycles_of_a_batch(sizes, geometry, settling, pace):
     program = photonic_network(sizes, geometry.rows)
     system = PhotonicSystem(program, geometry, settling, images=3, twin=False)
-    busy = system.controller.table.busy
+    busy = system.controller.slave.busy
     x = images(program, 4)
 
     async def script(bench):
@@ -202,12 +203,12 @@ def test_calibration_is_the_golden_offset(noise):
     wanted = np.clip(jobs.offsets + rng.integers(-20, 21, jobs.offsets.shape), 0, jobs.offset.high)
     golden = jobs.with_offsets(wanted)
     assert not np.array_equal(golden(x), program(x))
-    place = Map(len(jobs.work), ARRAY.columns)
+    place = system.controller.map.window("CALIBRATION")
 
     async def script(bench):
         for job in jobs.work:
             for column in range(ARRAY.columns):
-                address = place.offset(job.number, column)
+                address = place.at(job.number, column)
                 assert await bench.read(address) == (jobs.offsets[job.number, column], OKAY)
                 assert await bench.write(address, int(wanted[job.number, column]), data_first=column % 2 == 1) == OKAY
                 assert await bench.read(address) == (wanted[job.number, column], OKAY)

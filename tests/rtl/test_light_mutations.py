@@ -46,7 +46,7 @@ def spoil_converter(monkeypatch):
 
 
 def spoil_offsets(monkeypatch):
-    monkeypatch.setattr(bittrue.rtl.light.registers.Registers, "word", lambda self, _: [0] * self.jobs.geometry.lanes)
+    monkeypatch.setattr(bittrue.rtl.light.registers.Offsets, "word", lambda self, _: [0] * self.jobs.geometry.lanes)
 
 
 def spoil_noise(monkeypatch):
@@ -98,7 +98,7 @@ def rewire(monkeypatch, part: str, wrong) -> None:
     ("part", "wrong", "noise"),
     [
         ("inputs", lambda c: c.image_buffer.image.eq(0), False),  # every image is the first of its batch
-        ("measurements", lambda c: c.front.image.eq(c.table.image), True),  # or has its noise
+        ("measurements", lambda c: c.front.image.eq(c.slave.image), True),  # or has its noise
         ("measurements", lambda c: c.front.swap.eq(c.sequence.input_valid), False),  # weights change with every image
         ("results", lambda c: c.sums.image.eq(0), False),  # all images have one sum
         ("results", lambda c: c.loader.result_image.eq(0), False),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from bittrue.rtl.bus.registers import OKAY, SLVERR
 from bittrue.rtl.light.jobs import Geometry
-from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Map, Register
+from bittrue.rtl.light.registers import Address, Errors
 from bittrue.rtl.light.system import PhotonicSystem
 from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
 from tests.helpers.photonic_programs import images, photonic_network
@@ -17,17 +20,17 @@ def test_starts_when_told():
     x = images(program, 3)
 
     async def script(bench):
-        assert await bench.write(Register.CONTROL, 0) == OKAY
+        assert await bench.write(Address.CONTROL, 0) == OKAY
         bench.send(x)
         await bench.cycle(600)
         assert not bench.results
-        assert await bench.read(Register.STATUS) == (0, OKAY)
-        assert await bench.write(Register.CONTROL, 2) == OKAY
-        assert (await bench.read(Register.STATUS))[0] == 1
+        assert await bench.read(Address.STATUS) == (0, OKAY)
+        assert await bench.write(Address.CONTROL, 2) == OKAY
+        assert (await bench.read(Address.STATUS))[0] == 1
         await bench.receive(1)
         await bench.cycle(600)
         assert len(bench.results) == 1
-        assert await bench.write(Register.CONTROL, 1) == OKAY
+        assert await bench.write(Address.CONTROL, 1) == OKAY
         assert np.array_equal(await bench.receive(3), program(x))
 
     Bench(PhotonicSystem(program, ARRAY, images=1)).run(script)
@@ -36,61 +39,61 @@ def test_starts_when_told():
 def test_illegal_accesses_are_answered():
     program = photonic_network()
     system = PhotonicSystem(program, ARRAY, settling=4, images=5)
-    place = Map(len(system.jobs.work), ARRAY.columns)
+    place = system.controller.map.window("CALIBRATION")
     x = images(program, 2)
-    beyond = place.calibration + (len(system.jobs.work) << place.column_bits + 2)
-    assert beyond < 1 << place.address_bits
+    beyond = place.address + (len(system.jobs.work) << place.index_bits[1] + 2)
+    assert beyond < 1 << system.controller.map.address_bits
     writes = [
         (Errors.ADDRESS, 0x30, 0, 0xF),
-        (Errors.ADDRESS, Register.SETTLING + 1, 9, 0xF),
+        (Errors.ADDRESS, Address.SETTLING + 1, 9, 0xF),
         (Errors.ADDRESS, beyond, 0, 0xF),
-        *((Errors.READ_ONLY, r, 1, 0xF) for r in ("STATUS", "FRAMES", "GEOMETRY", "WORK", "PROGRAM", "CAPACITY")),
-        (Errors.VALUE, Register.SETTLING, 3, 0xF),
-        (Errors.VALUE, Register.SETTLING, 1 << 16, 0xF),
-        (Errors.VALUE, Register.SETTLING, 9, 0x3),
-        (Errors.VALUE, Register.BATCH, 0, 0xF),
-        (Errors.VALUE, Register.BATCH, 6, 0xF),
-        (Errors.VALUE, Register.BATCH, 1 << 16 | 1, 0xF),
-        (Errors.VALUE, Register.TIMEOUT, 1 << 20, 0xF),
-        (Errors.VALUE, Register.CONTROL, 4, 0xF),
-        (Errors.VALUE, Register.CONTROL, 3, 0xF),
-        (Errors.VALUE, Register.ERRORS, 1 << len(Errors), 0xF),
-        (Errors.VALUE, place.offset(0, 1), system.jobs.offset.high + 1, 0xF),
-        (Errors.VALUE, place.offset(0, 1), -1, 0xF),
-        (Errors.VALUE, place.offset(0, 1), 0, 0x7),
+        *((Errors.ACCESS, r, 1, 0xF) for r in ("STATUS", "FRAMES", "GEOMETRY", "WORK", "PROGRAM", "CAPACITY")),
+        (Errors.VALUE, Address.SETTLING, 3, 0xF),
+        (Errors.VALUE, Address.SETTLING, 1 << 16, 0xF),
+        (Errors.VALUE, Address.SETTLING, 9, 0x3),
+        (Errors.VALUE, Address.BATCH, 0, 0xF),
+        (Errors.VALUE, Address.BATCH, 6, 0xF),
+        (Errors.VALUE, Address.BATCH, 1 << 16 | 1, 0xF),
+        (Errors.VALUE, Address.TIMEOUT, 1 << 20, 0xF),
+        (Errors.VALUE, Address.CONTROL, 4, 0xF),
+        (Errors.VALUE, Address.CONTROL, 3, 0xF),
+        (Errors.VALUE, Address.ERRORS, 1 << len(Errors), 0xF),
+        (Errors.VALUE, place.at(0, 1), system.jobs.offset.high + 1, 0xF),
+        (Errors.VALUE, place.at(0, 1), -1, 0xF),
+        (Errors.VALUE, place.at(0, 1), 0, 0x7),
     ]
-    busy = [(Register.SETTLING, 9), (Register.IMAGE, 1), (place.offset(0, 0), 0)]
-    busy += [(Register.BATCH, 1), (Register.TIMEOUT, 1)]
+    busy = [(Address.SETTLING, 9), (Address.IMAGE, 1), (place.at(0, 0), 0)]
+    busy += [(Address.BATCH, 1), (Address.TIMEOUT, 1)]
 
     async def flagged(bench, error):
-        assert await bench.read(Register.ERRORS) == (1 << error, OKAY)
-        assert await bench.write(Register.ERRORS, 0) == OKAY  # a 0 clears nothing
-        assert await bench.read(Register.ERRORS) == (1 << error, OKAY)
-        assert await bench.write(Register.ERRORS, 1 << error) == OKAY
-        assert await bench.read(Register.ERRORS) == (0, OKAY)
+        assert await bench.read(Address.ERRORS) == (1 << error, OKAY)
+        assert await bench.write(Address.ERRORS, 0) == OKAY  # a 0 clears nothing
+        assert await bench.read(Address.ERRORS) == (1 << error, OKAY)
+        assert await bench.write(Address.ERRORS, 1 << error) == OKAY
+        assert await bench.read(Address.ERRORS) == (0, OKAY)
 
     async def script(bench):
         for error, register, value, strobe in writes:
-            address = Register[register] if isinstance(register, str) else register
+            address = Address[register] if isinstance(register, str) else register
             assert await bench.write(address, value, strobe) == SLVERR
             await flagged(bench, error)
         for address in (0x30, 2, beyond):
             assert (await bench.read(address))[1] == SLVERR
             await flagged(bench, Errors.ADDRESS)
-        assert await bench.read(Register.SETTLING) == (4, OKAY)
-        assert await bench.read(Register.CONTROL) == (1, OKAY)
-        assert await bench.read(Register.BATCH) == (5, OKAY) == await bench.read(Register.CAPACITY)
-        assert await bench.read(Register.TIMEOUT) == (0xFFFFF, OKAY)
-        assert await bench.read(Register.GEOMETRY) == (4 | 4 << 16, OKAY)
-        assert await bench.read(Register.WORK) == (len(system.jobs.work) | 2 << 16, OKAY)
-        assert await bench.read(Register.PROGRAM) == (int(program.sha256[:8], 16), OKAY)
-        assert await bench.read(place.offset(0, 1)) == (system.jobs.offsets[0, 1], OKAY)
+        assert await bench.read(Address.SETTLING) == (4, OKAY)
+        assert await bench.read(Address.CONTROL) == (1, OKAY)
+        assert await bench.read(Address.BATCH) == (5, OKAY) == await bench.read(Address.CAPACITY)
+        assert await bench.read(Address.TIMEOUT) == (0xFFFFF, OKAY)
+        assert await bench.read(Address.GEOMETRY) == (4 | 4 << 16, OKAY)
+        assert await bench.read(Address.WORK) == (len(system.jobs.work) | 2 << 16, OKAY)
+        assert await bench.read(Address.PROGRAM) == (int(program.sha256[:8], 16), OKAY)
+        assert await bench.read(place.at(0, 1)) == (system.jobs.offsets[0, 1], OKAY)
         bench.send(x)
         await bench.cycle(200)
         for address, value in busy:
             assert await bench.write(address, value) == SLVERR
             await flagged(bench, Errors.BUSY)
-        assert await bench.read(place.offset(0, 0)) == (0, SLVERR)
+        assert await bench.read(place.at(0, 0)) == (0, SLVERR)
         await flagged(bench, Errors.BUSY)
         assert np.array_equal(await bench.receive(2), program(x))
 
@@ -100,14 +103,14 @@ def test_illegal_accesses_are_answered():
 def test_offsets_of_32_bits_without_a_sign():
     program = photonic_network((2, 2), 1, codes=16, cells=16)
     system = PhotonicSystem(program, Geometry(1, 2, 1))
-    fmt, place = system.jobs.offset, Map(len(system.jobs.work), 2)
+    fmt, place = system.jobs.offset, system.controller.map.window("CALIBRATION")
     assert str(fmt) == "u32"
 
     async def script(bench):
         for value in (fmt.high, 1 << 31, (1 << 31) - 1, 0):
-            assert await bench.write(place.offset(0, 1), value) == OKAY
-            assert await bench.read(place.offset(0, 1)) == (value, OKAY)
-        assert await bench.read(Register.ERRORS) == (0, OKAY)
+            assert await bench.write(place.at(0, 1), value) == OKAY
+            assert await bench.read(place.at(0, 1)) == (value, OKAY)
+        assert await bench.read(Address.ERRORS) == (0, OKAY)
 
     Bench(system).run(script)
 
@@ -123,10 +126,10 @@ def test_reset_in_the_middle_of_a_batch(options):
             await bench.batch(x[:3])
             await bench.cycle(wait)
             await bench.reset()
-            assert await bench.read(Register.IMAGE) == (0, OKAY)
+            assert await bench.read(Address.IMAGE) == (0, OKAY)
         bench.send(x)
         assert np.array_equal(await bench.receive(4), program(x))
-        assert await bench.read(Register.ERRORS) == (0, OKAY)
+        assert await bench.read(Address.ERRORS) == (0, OKAY)
 
     Bench(system, idle=0.2, backpressure=0.2).run(script)
 
@@ -144,7 +147,7 @@ def test_images_of_a_wrong_length_are_dropped():
         bench.queue += [(3, False)] * 7 + [(3, True)]
         bench.send(x[3:])
         assert np.array_equal(await bench.receive(2), program(x[[1, 3]]))
-        assert await bench.read(Register.ERRORS) == (1 << Errors.FRAME, OKAY)
+        assert await bench.read(Address.ERRORS) == (1 << Errors.FRAME, OKAY)
 
     Bench(PhotonicSystem(program, ARRAY, images=2), idle=0.2).run(script)
 
@@ -157,7 +160,7 @@ def test_codes_that_nobody_waits_for():
         bench.ctx.set(valid, 1)
         await bench.cycle()
         bench.ctx.set(valid, 0)
-        assert await bench.read(Register.ERRORS) == (1 << Errors.CONVERTER, OKAY)
+        assert await bench.read(Address.ERRORS) == (1 << Errors.CONVERTER, OKAY)
 
     Bench(system).run(script)
 
@@ -170,7 +173,7 @@ def test_weight_stream_out_of_step():
     async def script(bench):
         bench.send(images(program, 1))
         await bench.receive(1)
-        assert await bench.read(Register.ERRORS) == (1 << Errors.WEIGHTS, OKAY)
+        assert await bench.read(Address.ERRORS) == (1 << Errors.WEIGHTS, OKAY)
 
     Bench(system, weights=words[:-1]).run(script)
 
@@ -198,11 +201,17 @@ def test_the_time_limit_is_exact():
         for pace, limit, y in [((9, 9), 9, program(x)), ((9, 1), 8, dark), ((9, 9), 0, program(x))]:
             await bench.reset()
             bench.array = ArrayModel(system, 4, pace=pace)
-            assert await bench.write(Register.TIMEOUT, limit) == OKAY
-            assert await bench.read(Register.TIMEOUT) == (limit, OKAY)
+            assert await bench.write(Address.TIMEOUT, limit) == OKAY
+            assert await bench.read(Address.TIMEOUT) == (limit, OKAY)
             bench.send(x)
             assert np.array_equal(await bench.receive(2), y)
             flags = (1 << Errors.TIMEOUT | 1 << Errors.CONVERTER) * (y is dark)
-            assert await bench.read(Register.ERRORS) == (flags, OKAY)
+            assert await bench.read(Address.ERRORS) == (flags, OKAY)
 
     Bench(system).run(script)
+
+
+# -- documents ----------------------------------------------------------------------------------------------
+def test_the_table_in_the_documents_is_that_of_the_map():
+    table = PhotonicSystem(photonic_network(), ARRAY).controller.map.markdown()
+    assert table in (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text()

@@ -10,7 +10,8 @@ import pytest
 
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.systems.light.cosim import Access, Answer, run
-from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Map, Register
+from bittrue.rtl.bus.registers import OKAY, SLVERR
+from bittrue.rtl.light.registers import Address, Errors
 from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.sim.errors import BittrueError
 from tests.helpers.photonic_bench import ARRAY
@@ -31,20 +32,20 @@ def test_cocotb_with_all_buses(simulator, weights, tmp_path):
     x = images(program, 6)
     golden = jobs.with_offsets(wanted)(x, first=40)
     assert not np.array_equal(golden, program(x))
-    address = Map(len(jobs.work), ARRAY.columns).offset(2, 1)
+    address = system.controller.map.window("CALIBRATION").at(2, 1)
     before = [
-        Access(Register.IMAGE, 40),
-        Access(Register.SETTLING, 7),
+        Access(Address.IMAGE, 40),
+        Access(Address.SETTLING, 7),
         Access(address, int(wanted[2, 1])),
         Access(address),
-        Access(Register.SETTLING, 2),
-        Access(Register.BATCH, 3),
-        Access(Register.ERRORS),
-        Access(Register.ERRORS, 1 << Errors.VALUE),
+        Access(Address.SETTLING, 2),
+        Access(Address.BATCH, 3),
+        Access(Address.ERRORS),
+        Access(Address.ERRORS, 1 << Errors.VALUE),
     ]
     # The first of these may still find an idle controller; it writes what is there already.
-    during = [Access(Register.SETTLING, 7), Access(Register.STATUS), Access(Register.PROGRAM, 1), Access(0x30)]
-    after = [Access(Register.FRAMES), Access(Register.IMAGE), Access(Register.ERRORS)]
+    during = [Access(Address.SETTLING, 7), Access(Address.STATUS), Access(Address.PROGRAM, 1), Access(0x30)]
+    after = [Access(Address.FRAMES), Access(Address.IMAGE), Access(Address.ERRORS)]
     done = run(
         system,
         x,
@@ -66,7 +67,7 @@ def test_cocotb_with_all_buses(simulator, weights, tmp_path):
     assert turns > 10
     assert [a.response for a in done.during[2::4]] == [SLVERR] * turns == [a.response for a in done.during[3::4]]
     assert SLVERR in [a.response for a in done.during[0::4]]
-    flags = 1 << Errors.ADDRESS | 1 << Errors.READ_ONLY | 1 << Errors.BUSY
+    flags = 1 << Errors.ADDRESS | 1 << Errors.ACCESS | 1 << Errors.BUSY
     assert done.after == (Answer(OKAY, 6), Answer(OKAY, 46), Answer(OKAY, flags))
 
 

@@ -242,20 +242,21 @@ class Script:
     @classmethod
     def of(cls, system: PhotonicSystem, images: int) -> Script:
         """The script of a run of so many images."""
-        from bittrue.rtl.light.registers import OKAY, SLVERR, Errors, Register
+        from bittrue.rtl.bus.registers import OKAY, SLVERR
+        from bittrue.rtl.light.registers import Address, Errors
 
-        jobs, flag = system.jobs, 1 << Errors.READ_ONLY
+        jobs, flag = system.jobs, 1 << Errors.ACCESS
         array = jobs.geometry.rows | jobs.geometry.columns << 16
-        plan: Sequence[tuple[str, Register, int | None, int, int | None]] = (
-            ("before", Register.GEOMETRY, None, OKAY, array),
-            ("before", Register.PROGRAM, None, OKAY, int(jobs.program.sha256[:8], 16)),
-            ("before", Register.PROGRAM, 1, SLVERR, None),
-            ("before", Register.ERRORS, None, OKAY, flag),
-            ("before", Register.ERRORS, flag, OKAY, None),
-            ("during", Register.STATUS, None, OKAY, None),
-            ("after", Register.FRAMES, None, OKAY, images),
-            ("after", Register.ERRORS, None, OKAY, 0),
-            ("after", Register.STATUS, None, OKAY, 0b10),
+        plan: Sequence[tuple[str, Address, int | None, int, int | None]] = (
+            ("before", Address.GEOMETRY, None, OKAY, array),
+            ("before", Address.PROGRAM, None, OKAY, int(jobs.program.sha256[:8], 16)),
+            ("before", Address.PROGRAM, 1, SLVERR, None),
+            ("before", Address.ERRORS, None, OKAY, flag),
+            ("before", Address.ERRORS, flag, OKAY, None),
+            ("during", Address.STATUS, None, OKAY, None),
+            ("after", Address.FRAMES, None, OKAY, images),
+            ("after", Address.ERRORS, None, OKAY, 0),
+            ("after", Address.STATUS, None, OKAY, 0b10),
         )
         return cls(tuple(Entry(phase, r.name, int(r), value, *wanted) for phase, r, value, *wanted in plan))
 
