@@ -1,10 +1,7 @@
-"""The energy view: what an inference adds, multiplies and reads, and an estimate of its energy beside an INT8 twin.
+"""The energy view: what an inference adds, multiplies, reads and toggles, and an estimate of its energy.
 
-Work is counted per stage from the plan (`flow.report.work`) and, in event-driven stages, from the golden simulator's
-spikes of the given inputs: such a layer reads a row of weights for every spike and no other, while a parallel one
-reads and adds all of them in every time step. The twin has the same layers as ordinary dense ones in the same folding:
-8-bit codes, 8x8-bit multiply-accumulates, the weights read once for every vector (in an MLP: once an inference), ReLU
-as a clamp. What is not spiking is the same in both.
+Every stage of the plan says what it does for a frame (`rtl.dataflow.effort`); a stage whose cycles depend on the data
+is told what the golden simulator saw of the given inputs. What a system compares it with, it adds itself.
 
 Energies: M. Horowitz, ISSCC 2014 (see `SOURCE`): additions of 8, 16, 32 bits 0.03, 0.05, 0.1 pJ; multiplications of
 8 and 32 bits 0.2 and 3.1 pJ; 64 bits from an SRAM of 8 and 32 kB 10 and 20 pJ. Between and beyond these points:
@@ -21,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.flow.report import work as works
-from bittrue.flow.report.work import PURPOSES, Activity, Work
-from bittrue.flow.systems.fs import spikes as spike_counts
+from bittrue.rtl.dataflow.effort import PURPOSES, Effort
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 SOURCE = 'M. Horowitz, "Computing\'s energy problem (and what we can do about it)", ISSCC 2014; 45 nm, 0.9 V'
+#: Inputs run together; every tensor of them is in memory.
+BLOCK = 256
 #: Inputs whose toggles are counted by default.
 TOGGLED = 4
 ADDITION = {0: 0.0, 8: 0.03, 16: 0.05, 32: 0.1}
@@ -65,49 +61,32 @@ def view(
 
     toggled   of how many inputs the toggles are counted in the compiled RTL (needs Verilator and g++); 0: of none
     verilog   the plan's Verilog, where it is at hand
-
-    `spikes` and `synaptic_operations` (one addition of a weight for each spike and output) are those of
-    `flow.systems.fs.spikes`; `additions` are what the hardware does, which in a parallel layer is all of them.
     """
     if toggled < 0:
         raise BittrueError(f"energy: toggles cannot be counted for {toggled} inputs; give 0 or more")
-    program, stages = plan.program, {e.node: e.stage for e in plan.network.elements if e.node}
-    counted = spike_counts.count(program, x, progress)
-    spikes = {train.name: train.spikes / train.inputs for train in counted.trains}
-    synapses = {layer.name: layer.operations / layer.inputs for layer in counted.synapses}
-    seen = _activity(plan, x)
-    layers, twin = [], []
-    for node in program.nodes:
-        stage, name = stages[node.name], node.name
-        kind = type(node.operation).__name__.lower()
-        if isinstance(node.operation, SpikingLinear):
-            kind = "event-driven" if name in seen else "parallel"
-        row = {"name": name, "kind": kind, "spikes": spikes.get(name), "synaptic_operations": synapses.get(name)}
-        layers.append(row | figures(works.of_stage(node.operation, stage, seen.get(name))))
-        twin.append({"name": name} | figures(works.of_twin(node.operation, stage)))
-    result = {
-        "inputs": len(x[0]),
-        "source": SOURCE,
-        "layers": layers,
-        "total": total(layers) | {"spikes": sum(spikes.values()), "synaptic_operations": sum(synapses.values())},
-        "twin": {"layers": twin, "total": total(twin)},
-        "toggles": None,
-    }
+    stages = {element.node: element.stage for element in plan.network.elements if element.node}
+    seen = _seen(plan, x)
+    layers = [
+        {"name": node.name, "kind": type(node.operation).__name__.lower()}
+        | figures(stages[node.name].effort(**seen.get(node.name, {})))
+        for node in plan.program.nodes
+    ]
+    result = {"inputs": len(x[0]), "source": SOURCE, "layers": layers, "total": total(layers), "toggles": None}
     return result | ({"toggles": _toggles(plan, x, verilog, toggled, progress)} if toggled else {})
 
 
-def figures(work: Work) -> dict[str, Any]:
-    """The work of a layer as numbers of operations and bits, and its energy in pJ."""
+def figures(effort: Effort) -> dict[str, Any]:
+    """The effort of a layer as numbers of operations and bits, and its energy in pJ."""
     pj = {
-        "additions": sum(n * addition(bits) for bits, n in work.additions.items()),
-        "multiplications": sum(n * multiplication(*bits) for bits, n in work.multiplications.items()),
-        "memory": sum(memory(access.read + access.written, access.size) for access in work.memory),
+        "additions": sum(n * addition(bits) for bits, n in effort.additions.items()),
+        "multiplications": sum(n * multiplication(*bits) for bits, n in effort.multiplications.items()),
+        "memory": sum(memory(traffic.read + traffic.written, traffic.size) for traffic in effort.memory),
     }
     return {
-        "additions": sum(work.additions.values()),
-        "multiplications": sum(work.multiplications.values()),
-        "read_bits": {p: sum(a.read for a in work.memory if a.purpose == p) for p in PURPOSES},
-        "written_bits": sum(access.written for access in work.memory),
+        "additions": sum(effort.additions.values()),
+        "multiplications": sum(effort.multiplications.values()),
+        "read_bits": {p: sum(t.read for t in effort.memory if t.purpose == p) for p in PURPOSES},
+        "written_bits": sum(traffic.written for traffic in effort.memory),
         "pj": pj | {"total": sum(pj.values())},
     }
 
@@ -122,17 +101,18 @@ def total(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _activity(plan: Plan, x: Sequence[np.ndarray]) -> dict[str, Activity]:
-    """The events and moves of every event-driven stage, an inference."""
-    program = plan.program
-    dynamic = {e.node: e.stage for e in plan.network.dynamic}
-    sums = {name: np.zeros(2, np.int64) for name in dynamic}
-    for start in range(0, len(x[0]) if dynamic else 0, spike_counts.BLOCK):
-        tensors = program.trace(*(v[start : start + spike_counts.BLOCK] for v in x)).tensors
-        for node in program.nodes:
+def _seen(plan: Plan, x: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
+    """By node, the counts that the effort of its stage depends on, a frame."""
+    dynamic = {element.node: element.stage for element in plan.network.dynamic}
+    sums: dict[str, dict[str, int]] = {name: {} for name in dynamic}
+    for start in range(0, len(x[0]) if dynamic else 0, BLOCK):
+        tensors = plan.program.trace(*(v[start : start + BLOCK] for v in x), first=start).tensors
+        for node in plan.program.nodes:
             if node.name in dynamic:
-                sums[node.name] += works.activity(node.operation, dynamic[node.name], tensors[node.operands[0]])
-    return {name: Activity(*(seen / len(x[0])).tolist()) for name, seen in sums.items()}
+                found = dynamic[node.name].counts(*(tensors[operand] for operand in node.operands))
+                for key, value in found.items():
+                    sums[node.name][key] = sums[node.name].get(key, 0) + value
+    return {name: {key: value / len(x[0]) for key, value in found.items()} for name, found in sums.items()}
 
 
 def _toggles(
@@ -156,39 +136,12 @@ def _toggles(
 
 
 # -- for people ----------------------------------------------------------------------------------------
-def rows(result: Mapping[str, Any]) -> tuple[tuple[str, ...], list[list[Any]]]:
-    """Headings and rows of the table: every layer, and the sums."""
-    heads = (
-        "layer",
-        "spikes",
-        "synaptic operations",
-        "additions",
-        "products",
-        "weights read, bits",
-        "state read, bits",
-    )
-    body = []
-    for layer, dense in zip(
-        [*result["layers"], result["total"] | {"name": "in all"}],
-        [*result["twin"]["layers"], result["twin"]["total"]],
-        strict=True,
-    ):
-        read, energies = layer["read_bits"], (layer["pj"]["total"] / 1000, dense["pj"]["total"] / 1000)
-        figures_ = (layer["spikes"], layer["synaptic_operations"], layer["additions"], layer["multiplications"])
-        body.append([layer["name"], *figures_, read["weights"], read["state"], *energies])
-    return (*heads, "nJ", "INT8 twin, nJ"), body
-
-
-def summary(result: Mapping[str, Any]) -> str:
-    """The comparison and the toggles in a sentence each."""
-    spiking, twin = result["total"]["pj"]["total"], result["twin"]["total"]["pj"]["total"]
-    words = (
-        f"about {spiking / 1000:.3g} nJ an inference, the INT8 twin {twin / 1000:.3g} nJ: {spiking / twin:.2f} times"
-    )
+def toggles_told(result: Mapping[str, Any]) -> str:
+    """The toggles in a sentence behind others."""
     seen = result["toggles"]
     if seen is None:
-        return words + "; toggles were not counted"
+        return "; toggles were not counted"
     return (
-        f"{words}\n{seen['registers']:,.0f} toggles of registers and {seen['nets']:,.0f} of all nets an inference, "
+        f"\n{seen['registers']:,.0f} toggles of registers and {seen['nets']:,.0f} of all nets an inference, "
         f"counted over {seen['inputs']} inputs in {seen['cycles']:,} cycles"
     )

@@ -6,6 +6,7 @@ import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
 from bittrue.rtl.dataflow.stage import (
     Outlet,
@@ -197,6 +198,30 @@ class EventLinearStage(Stage):
             built.multipliers += self.pe
             built.registers += self.pe * (bits + Format.covering(self.operation.decode, signed=True).bits)
         return built
+
+    def counts(self, *operands: np.ndarray) -> dict[str, int]:
+        """Events (ones) that come in, and moves: cycles in which accumulators change."""
+        (spikes,) = operands
+        beats = spikes.reshape(-1, self.operation.steps, self.parts, self.lanes_in).any(axis=3)
+        passed = ~beats  # a beat without an event takes a cycle in which nothing moves, unless outputs wait for it
+        passed[:, -1, -1] = False
+        if self.doubles:
+            passed[:, :, 0] = False
+        moves = int(self.work(spikes).sum()) - int(np.count_nonzero(passed))
+        return {"events": int(spikes.sum(dtype=np.int64)), "moves": moves}
+
+    def effort(self, *, events: float, moves: float) -> Effort:  # type: ignore[override]
+        """A row of weights is read and added for every event; accumulators also move where they double."""
+        op, effort, n = self.operation, Effort(), len(self.operation.weight)
+        held = self.accumulators.bits
+        effort.add(held // n, events * n)
+        if not op.halving:
+            effort.multiply(op.weight_format.bits, Format.covering(op.decode, signed=True).bits, events * n)
+        effort.access("weights", self.weights.bits, events * n * op.weight_format.bits)
+        moved = moves * self.pe * held / n
+        effort.access("state", held, moved, moved)
+        effort.requantize(self.requantize, op.tokens)
+        return effort
 
     # -- hardware --------------------------------------------------------------------------------------
     def elaborate(self, platform):  # noqa: ARG002

@@ -20,11 +20,13 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+import numpy as np
 from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation
@@ -307,6 +309,19 @@ class Stage(wiring.Component):
         built.store(Storage(self.o.payload.shape().size, self.timing.credits, clocked=False))
         built.count(*[self.timing.credits] * 4)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """What it does for one frame: additions, products, traffic of memories.
+
+        seen    the mean of what `counts` gives for a frame, of a stage whose cycles depend on the data
+        """
+        raise BittrueError(
+            f"{type(self).__name__}: what it adds, multiplies and reads is not counted; give it a method `effort`"
+        )
+
+    def counts(self, *operands: np.ndarray) -> dict[str, int]:  # noqa: ARG002
+        """What `effort` must be told of these frames `[n, *shape]`, summed over them; nothing by default."""
+        return {}
 
     def outlet(self, m: Module) -> Outlet:
         """The output FIFO with its credits, connected to `o`."""

@@ -6,6 +6,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
+from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Structure,
@@ -56,6 +57,15 @@ class SumStage(Stage):
             built.select_bits += bits
             built.registers += self.operation.input.format.bits
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """An addition to a running sum for each code."""
+        op, effort = self.operation, Effort()
+        bits = width(*op.sums)
+        effort.add(bits, op.input.size)
+        effort.access("state", op.input.channels * bits, op.input.size * bits, op.input.size * bits)
+        effort.requantize(self.requantize, op.output.tokens)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

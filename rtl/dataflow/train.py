@@ -9,6 +9,7 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
 from bittrue.rtl.dataflow.stage import (
     Structure,
@@ -95,6 +96,13 @@ class SpikeTrainStage(BufferedStage):
         built.registers += word
         built.count(self.groups - 1, self.operation.steps - 1)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """The values are held while their steps are given out."""
+        op, effort = self.operation, Effort()
+        bits = op.input.format.bits
+        effort.access("values", 2 * self.groups * self.lanes_in * bits, op.output.size * bits, op.input.size * bits)
+        return effort
 
     @property
     def _rows(self) -> int:

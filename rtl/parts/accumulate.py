@@ -39,6 +39,11 @@ class Accumulators:
         self.ranges = running_ranges(operation, lanes)
         self.signed_steps = operation.halving and bool((operation.decode < 0).any())
 
+    @property
+    def bits(self) -> int:
+        """Bits of the accumulators of all outputs."""
+        return self.groups * sum(r.bits for r in self.ranges)
+
     def structure(self) -> Structure:
         built = Structure()
         for r in self.ranges:

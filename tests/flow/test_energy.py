@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from bittrue.flow.cli import main as cli
-from bittrue.flow.report import energy, work
+from bittrue.flow.report import energy
 from bittrue.flow.run import toggles
 from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.systems.fs import energy as spike_energy
 from bittrue.flow.systems.fs import figures as spike_figures
 from bittrue.flow.systems.fs import spikes
 from bittrue.rtl.dataflow.plan import activity, plan
+from bittrue.rtl.dataflow.stage import Stage, realisation
+from bittrue.rtl.dataflow.stages.add import AddStage
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.fs_neuron import FsNeuron
@@ -27,7 +30,7 @@ X = stimulus(PROGRAM, 6, 2)
 
 def view(architecture: str, program=PROGRAM, x=X, **options):
     planned = plan(program, interval=1000, architecture=architecture, activity=activity(program, *x), **options)
-    return planned, energy.view(planned, x, toggled=0)
+    return planned, spike_energy.view(planned, x, toggled=0)
 
 
 class TestEnergies:
@@ -61,8 +64,8 @@ def test_event_driven_layers_read_and_add_for_every_spike_and_no_other(halving):
         assert row["read_bits"]["weights"] == pytest.approx(8 * events, rel=1e-12)
         assert row["multiplications"] == pytest.approx(0 if op.halving else events, rel=1e-12)
         stage = planned.network.elements[planned.network.made[row["name"]]].stage
-        seen = work.Activity(events / len(op.weight), 0)
-        assert work.of_stage(op, stage, seen).additions.total() == pytest.approx(row["additions"], rel=1e-12)
+        seen = stage.effort(events=events / len(op.weight), moves=0)
+        assert seen.additions.total() == pytest.approx(row["additions"], rel=1e-12)
 
 
 def test_moves_are_the_cycles_in_which_accumulators_change():
@@ -79,7 +82,7 @@ def test_moves_are_the_cycles_in_which_accumulators_change():
                 final = step == train.shape[0] - 1 and part == train.shape[1] - 1
                 waits = final or (stage.doubles and part == 0)
                 moves += stage.groups * (count if count else int(waits))
-        assert work.activity(node.operation, stage, tensors[node.operands[0]]) == (int(trains.sum()), moves)
+        assert stage.counts(tensors[node.operands[0]]) == {"events": int(trains.sum()), "moves": moves}
 
 
 def test_parallel_layers_add_and_read_everything_in_every_step():
@@ -113,7 +116,7 @@ def test_twin_multiplies_densely_and_total_is_the_sum():
 def test_not_spiking_is_the_same_in_the_twin():
     program = resmlp()
     planned = plan(program)
-    found = energy.view(planned, stimulus(program, 2, 0), toggled=0)
+    found = spike_energy.view(planned, stimulus(program, 2, 0), toggled=0)
     assert found["total"]["pj"] == found["twin"]["total"]["pj"]
     assert found["total"]["multiplications"] >= program.macs
 
@@ -121,13 +124,13 @@ def test_not_spiking_is_the_same_in_the_twin():
 def test_an_array_of_light_is_referred_to_its_report():
     photonic = PhotonicMac.example(np.random.default_rng(1))
     with pytest.raises(BittrueError, match="the report of a photonic flow estimates it"):
-        work.of_stage(photonic, None)
+        realisation(photonic)(photonic, lanes=1, simd=1, pe=1).effort()
 
 
 def test_what_is_not_counted_is_refused(monkeypatch):
-    monkeypatch.delitem(work.WORK, FsNeuron)
-    with pytest.raises(BittrueError, match="the work of fsneuron is not counted"):
-        view("parallel")
+    monkeypatch.setattr(AddStage, "effort", Stage.effort)
+    with pytest.raises(BittrueError, match="AddStage: what it adds, multiplies and reads is not counted"):
+        energy.view(plan(resmlp()), stimulus(resmlp(), 2, 0), toggled=0)
 
 
 @pytest.mark.needs("verilator", "g++")

@@ -10,9 +10,9 @@ import pytest
 from bittrue.flow import stages
 from bittrue.flow.engine import steps
 from bittrue.flow.engine.recipe import load
-from bittrue.flow.report import energy, report
+from bittrue.flow.report import report
+from bittrue.flow.systems.fs import energy, raster, spikes
 from bittrue.flow.systems.fs import figures as spike_figures
-from bittrue.flow.systems.fs import raster, spikes
 from bittrue.flow.systems.fs.raster import Raster
 from bittrue.rtl.dataflow.plan import plan
 from tests.helpers.programs import spiking, stimulus

@@ -53,9 +53,9 @@ class FsNeurons(System):
         from bittrue.flow.systems.fs import steps
         from bittrue.flow.verify import backends
 
-        code = self.sources("steps.py", "spikes.py", "raster.py")
+        code = self.sources("steps.py", "spikes.py", "raster.py", "energy.py")
         code += tuple(f"flow/run/{name}.py" for name in ("waves", "probe", "toggles"))
-        code += ("flow/report/energy.py", "flow/report/work.py", *backends.SIMULATORS)
+        code += ("flow/report/energy.py", "rtl", *backends.SIMULATORS)
         return [Step("spikes", steps.hardware, ("lower", "rtl"), ("verify",), code, (), stages.tools)]
 
     def section(self) -> Section:

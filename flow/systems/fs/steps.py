@@ -88,8 +88,7 @@ def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
 
 def hardware(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """What the spikes do in hardware: the raster of one test image, golden and RTL, and the energy of an inference."""
-    from bittrue.flow.report import energy
-    from bittrue.flow.systems.fs import raster
+    from bittrue.flow.systems.fs import energy, raster
     from bittrue.rtl.dataflow.plan import Plan
 
     program, x, _ = training.read_lowered(work)

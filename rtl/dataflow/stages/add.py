@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Mux
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Structure,
@@ -40,6 +41,12 @@ class AddStage(Stage):
             if self.saturates:
                 built.select(self.operation.format.bits)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """An addition for each code."""
+        effort = Effort()
+        effort.add(self.operation.accumulator.bits, self.operation.output.size)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

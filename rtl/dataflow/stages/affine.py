@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Value
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Structure,
@@ -42,6 +43,14 @@ class AffineStage(Stage):
         built.registers += lanes * (op.input.format.bits + op.accumulator.bits)
         store_constants(built, lanes * op.weight_format.bits, op.input.channels // lanes)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """A product for each code, by constants that are read."""
+        op, effort, bits = self.operation, Effort(), self.operation.weight_format.bits
+        effort.multiply(op.input.format.bits, bits, op.input.size)
+        effort.access("weights", op.input.channels * bits, op.input.size * bits)
+        effort.requantize(self.requantize, op.input.tokens)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

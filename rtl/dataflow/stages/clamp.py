@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Mux
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Structure,
@@ -31,6 +32,10 @@ class ClampStage(Stage):
         for _ in range(self.lanes_in):
             built.select(self.operation.input.format.bits)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """Clamps are left out everywhere."""
+        return Effort()
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

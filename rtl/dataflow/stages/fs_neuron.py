@@ -6,6 +6,7 @@ import numpy as np
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import Structure, realises, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.train import SpikeTrainStage
 from bittrue.rtl.parts.state import state, structure
@@ -39,6 +40,14 @@ class FsNeuronStage(SpikeTrainStage):
             built.add(bits, registered=False)
         built.registers += self.lanes_in + 2 * bits
         return built + structure(self.lanes_in * bits, self.groups)
+
+    def effort(self, **seen: float) -> Effort:
+        """A comparison and a reset in every step; the values are held while their steps are given out."""
+        op, effort = self.operation, super().effort(**seen)
+        effort.add(op.membrane.bits, 2 * op.output.size)
+        moved = op.output.size * op.membrane.bits
+        effort.access("state", op.input.channels * op.membrane.bits, moved, moved)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

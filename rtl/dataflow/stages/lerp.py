@@ -6,6 +6,7 @@ import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Storage,
@@ -73,6 +74,15 @@ class LerpStage(Stage):
                 built.add(self.difference.bits)
                 built.add(op.format.bits)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """A knot and the difference to the next are read; one product, and two additions with the rounding."""
+        op, effort, size = self.operation, Effort(), self.operation.input.size
+        if op.fraction_bits:
+            effort.multiply(self.difference.bits, op.fraction_bits, size)
+            effort.add(op.accumulator.bits, 2 * size)
+        effort.access("weights", self.lanes_in * self.storage.bits, size * self.storage.width)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

@@ -6,6 +6,7 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Structure,
@@ -74,6 +75,16 @@ class LifStage(Stage):
         if stored:
             store_constants(built, stored, self.groups)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """In every step: the leak, the input, and where it fires a comparison and a reset."""
+        op, effort, bits = self.operation, Effort(), self.operation.membrane.bits
+        effort.add(bits, (2 + op.subtract if op.fires else 1) * op.input.size)
+        effort.multiply(bits, Format.covering(op.keep).bits, op.macs)
+        effort.access("state", op.input.channels * bits, op.input.size * bits, op.input.size * bits)
+        constants = 2 * bits * op.input.channels if op.fires else 0
+        effort.access("weights", constants, 2 * bits * op.input.size)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

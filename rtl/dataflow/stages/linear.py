@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal
 
+from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.stage import (
     Structure,
@@ -45,6 +46,19 @@ class LinearStage(FoldedStage):
 
     def structure(self) -> Structure:
         return super().structure() + self.requantize.structure()
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """A product and an addition each; single bits choose weights, so that nothing is multiplied."""
+        op, effort = self.operation, Effort()
+        (n, c), bits, vectors = op.weight.shape, op.input.format.bits, op.input.tokens
+        if not self.choosing:
+            effort.multiply(bits, op.weight_format.bits, op.macs)
+        effort.add(width(*op.sums), op.macs)
+        if not self.wired:
+            effort.access("weights", self.weights.bits, vectors * n * c * op.weight_format.bits)
+        effort.access("values", self.vectors.bits, vectors * c * bits * (n // self.pe), vectors * c * bits)
+        effort.requantize(self.requantize, vectors)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

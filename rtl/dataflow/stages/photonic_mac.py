@@ -8,6 +8,7 @@ import numpy as np
 from amaranth.hdl import Module, Mux, Signal, Value
 
 from bittrue.rtl.dataflow.buffered import Control
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folded import FoldedStage, Products
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors, matrix_foldings
 from bittrue.rtl.dataflow.stage import (
@@ -158,6 +159,13 @@ class PhotonicMacStage(FoldedStage):
             for _ in range(self.pe):
                 built.add(self.noise.count_bits)
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """Refused: the array stands for light."""
+        raise BittrueError(
+            "energy: a program does not say what an array of light and its converters cost; "
+            "the report of a photonic flow estimates it from the recipe (see `bittrue flow --help`)"
+        )
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

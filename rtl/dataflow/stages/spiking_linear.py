@@ -6,6 +6,7 @@ import numpy as np
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
 
 from bittrue.rtl.dataflow.buffered import Control
+from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
 from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.stage import (
@@ -65,6 +66,22 @@ class SpikingLinearStage(FoldedStage):
                 built.multipliers += 1
                 built.registers += self.step_range(p).bits + self.product_range(p).bits
         return built
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """All weights are added in every step, spike or not; then the sum of the step joins the accumulator."""
+        op, effort = self.operation, Effort()
+        (n, c), steps, step_bits = op.weight.shape, op.tokens * op.steps, width(*op.step_sums)
+        held = self.accumulators.bits
+        effort.add(step_bits, steps * n * (c - 1))
+        effort.add(held // n, steps * n)
+        if not op.halving:
+            effort.multiply(step_bits, Format.covering(op.decode, signed=True).bits, steps * n)
+        if not self.wired:
+            effort.access("weights", self.weights.bits, steps * n * c * op.weight_format.bits)
+        effort.access("values", self.vectors.bits, steps * c * (n // self.pe), steps * c)
+        effort.access("state", held, steps * held, steps * held)
+        effort.requantize(self.requantize, op.tokens)
+        return effort
 
     def step_range(self, lane: int) -> Range:
         """Exact range of a lane's sum of one time step."""

@@ -7,6 +7,7 @@ import math
 from amaranth.hdl import Array, Module, Mux, Signal
 
 from bittrue.rtl.dataflow.buffered import BufferedStage
+from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Storage,
     Structure,
@@ -64,6 +65,12 @@ class TransposeStage(BufferedStage):
     def legal_lanes(operation: Transpose, offered: int) -> int:
         """The most lanes that divide both axes and what is offered."""
         return math.gcd(offered, *operation.input.shape)
+
+    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
+        """Every code is written and read once."""
+        effort, bits = Effort(), self.operation.input.size * self.operation.input.format.bits
+        effort.access("values", self.lanes_in * self.storage.bits, bits, bits)
+        return effort
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()

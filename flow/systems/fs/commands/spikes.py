@@ -92,8 +92,8 @@ def energy(
 
         bittrue energy program.npz inputs.npy --toggles 0 --json
     """
-    from bittrue.flow.report import energy as energies
     from bittrue.flow.run import arrays
+    from bittrue.flow.systems.fs import energy as energies
 
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded)
