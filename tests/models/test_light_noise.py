@@ -217,7 +217,7 @@ def test_there_are_words_for_so_many_images(data, twin):
 def test_noise_changes_nothing_that_is_calibrated(data, twin):
     quiet, noisy = (convert(twin, data, Array(noise=noise, rows=7)) for noise in (ArrayNoise(), NOISE))
     assert same(state(quiet), state(noisy))
-    assert (bool(quiet.held), bool(noisy.held)) == (False, True)
+    assert (quiet.counts_frames, noisy.counts_frames) == (False, True)
 
 
 def test_a_copy_under_other_noise(data, twin):
