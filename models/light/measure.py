@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bittrue.models.graph.lower import INPUT
+from bittrue.models.graph.trace import INPUT
 from bittrue.models.light.integer import IntegerPhotonicMLP
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
