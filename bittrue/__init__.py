@@ -105,16 +105,18 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'bittrue' has no attribute {name!r}; it has {', '.join(__all__)}")
-    from bittrue.sim.extras import explained
+if not TYPE_CHECKING:  # a type checker is to refuse what is not imported above
 
-    module, attribute = _PLACES[name]
-    with explained():
-        value = getattr(import_module(module), attribute)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _PLACES:
+            raise AttributeError(f"module 'bittrue' has no attribute {name!r}; it has {', '.join(__all__)}")
+        from bittrue.sim.extras import explained
+
+        module, attribute = _PLACES[name]
+        with explained():
+            value = getattr(import_module(module), attribute)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

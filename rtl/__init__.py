@@ -2,4 +2,4 @@
 
 from bittrue.sim.extras import need
 
-need("amaranth", "bittrue.rtl")
+need("amaranth", "RTL")

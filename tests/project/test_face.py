@@ -58,7 +58,7 @@ def saved(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def test_every_name_is_there_typed_and_explained():
-    (typed,) = (node for node in ast.parse(Path(bittrue.__file__).read_text()).body if isinstance(node, ast.If))
+    typed = next(node for node in ast.parse(Path(bittrue.__file__).read_text()).body if isinstance(node, ast.If))
     seen_by_type_checkers = {
         alias.asname or alias.name: (node.module, alias.name) for node in typed.body for alias in node.names
     }

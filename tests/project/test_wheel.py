@@ -3,12 +3,18 @@
 Built with hatchling alone, as pip would; the tests skip where the environment does not hold it.
 """
 
+import os
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import bittrue
+from tests.helpers import programs
 
 pytest.importorskip("hatchling", reason="hatchling, which pip fetches to build, is not in this environment")
 
@@ -64,3 +70,108 @@ def test_the_source_distribution_holds_the_packages_once(tmp_path):
     links = {f"bittrue/{package.rstrip('/')}" for package in PACKAGES}
     assert expected - links <= names
     assert not [name for name in names if name.startswith(PACKAGES)]
+
+
+#: What a user's folder may hold besides the script: names that bittrue's own packages have in its repository.
+OF_THE_USER = ("sim/__init__.py", "models.py", "rtl.py", "hls.py", "flow.py", "tests.py")
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import bittrue
+import models
+
+program: bittrue.Program = bittrue.load("program.npz")
+y: np.ndarray = program(np.load("x.npy"))
+np.save("y.npy", y)
+plan = bittrue.plan(program)
+Path("top.v").write_text(bittrue.emit(plan))
+print(bittrue.__file__, models.MINE, *(name for name in sys.modules if name in ("sim", "rtl", "hls", "flow")))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A folder that holds the installed wheel; what it needs is this environment's."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", folder, wheel]
+    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture
+def user(tmp_path) -> Path:
+    """A user's folder, elsewhere, with modules that have the names of bittrue's folders."""
+    for name in OF_THE_USER:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("MINE = 'mine'\n")
+    program = programs.resmlp(seed=3)
+    bittrue.save(program, tmp_path / "program.npz")
+    np.save(tmp_path / "x.npy", programs.stimulus(program, 6, seed=1)[0])
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path
+
+
+def run(installed: Path, user: Path, *arguments: str, **environment: str) -> str:
+    """Python in the user's folder, with the wheel and without the repository; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=user,
+        env=os.environ | {"PYTHONPATH": str(installed), "COLUMNS": "120"} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_beside_modules_of_the_same_names_the_library_works(installed, user):
+    printed = run(installed, user, "script.py").split()
+    assert printed == [str(installed / "bittrue" / "__init__.py"), "mine"]
+    assert np.array_equal(np.load(user / "y.npy"), bittrue.load(user / "program.npz")(np.load(user / "x.npy")))
+    assert "module bittrue_top" in (user / "top.v").read_text()
+
+
+def test_beside_modules_of_the_same_names_the_command_works(installed, user):
+    assert "Usage: bittrue" in run(installed, user, "-m", "bittrue", "--help")
+    run(installed, user, "-m", "bittrue", "simulate", "program.npz", "x.npy", "--out", "y.npy")
+    assert np.array_equal(np.load(user / "y.npy"), bittrue.load(user / "program.npz")(np.load(user / "x.npy")))
+    run(installed, user, "-m", "bittrue", "hls", "program.npz", "--out", "kernels")
+    assert (user / "kernels" / "linear.hpp").read_text() == (ROOT / "hls" / "kernels" / "linear.hpp").read_text()
+    run(installed, user, str(installed / "bin" / "bittrue"), "rtl", "program.npz", "--out", "top.v")
+    assert "module bittrue_top" in (user / "top.v").read_text()
+
+
+def test_a_type_checker_knows_the_public_face(installed, user):
+    """mypy on the user's script: right as it stands, and it finds a wrong argument and a wrong name."""
+    pytest.importorskip("mypy", reason="mypy is not installed; pip install 'bittrue[test]'")
+    (user / "mypy.ini").write_text(
+        "[mypy]\nignore_missing_imports = true\nfollow_imports = silent\n"
+        + "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numba", "amaranth", "llvmlite"))
+    )
+    check = ("-m", "mypy", "--no-error-summary", "script.py")
+    assert run(installed, user, *check, MYPYPATH=str(installed)) == ""
+    wrong = SCRIPT + "bittrue.load(3)\nbittrue.plan(program, intervall=3)\nbittrue.verfiy\nplan.program.sha256.foo\n"
+    (user / "script.py").write_text(wrong)
+    done = subprocess.run(
+        [sys.executable, *check],
+        cwd=user,
+        env=os.environ | {"MYPYPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line.partition("error: ")[2] for line in done.stdout.splitlines() if "error:" in line]
+    expected = (
+        'Argument 1 to "load"',
+        'Unexpected keyword argument "intervall"',
+        "verfiy",
+        '"str" has no attribute "foo"',
+    )
+    assert len(found) == len(expected), done.stdout
+    for text in expected:
+        assert any(text in line for line in found), (text, done.stdout)
