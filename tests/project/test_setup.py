@@ -229,12 +229,15 @@ def test_skips_that_break_a_promise(reason, breaks):
 
 @pytest.mark.parametrize(("ci", "status", "said"), [("", 0, "1 skipped"), ("true", 1, "promises this tool")])
 def test_an_absent_tool_fails_in_ci_and_skips_elsewhere(ci, status, said, tmp_path):
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
-    (tmp_path / "test_one.py").write_text(
+    for name in ("conftest.py", "helpers/promises.py"):
+        (tmp_path / "tests" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
+    (tmp_path / "tests" / "test_one.py").write_text(
         "import pytest\n@pytest.mark.needs('yowasp-nextpnr-none')\ndef test_one():\n    pass\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
+        + ["--import-mode=importlib", "-o", f"pythonpath={tmp_path}", str(tmp_path / "tests")],
         env=os.environ | {"CI": ci},
         cwd=tmp_path,
         capture_output=True,
