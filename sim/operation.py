@@ -52,6 +52,11 @@ class TensorType:
     def size(self) -> int:
         return int(np.prod(self.shape))
 
+    @property
+    def events(self) -> bool:
+        """Whether its codes are events, one unsigned bit each: their ones are counted wherever the program runs."""
+        return self.format == Format(1, signed=False)
+
     def __str__(self) -> str:
         return f"{self.format}[{'x'.join(map(str, self.shape))}]"
 

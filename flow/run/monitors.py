@@ -1,8 +1,8 @@
-"""Spike counters in the compiled RTL: how many spikes pass each stage that makes a spike train.
+"""Counters in the compiled RTL: how many events, ones of one-bit codes, leave each stage that makes any.
 
 A counter is a module bound to the stage's instance (IEEE 1800, `bind`), so the design stays as it was emitted. It adds
 the ones of every beat that passes (valid and ready at the rising edge of `clk`, out of reset) and hands its total to
-the batch loop when the simulation ends. A program without spike trains gets none and pays nothing.
+the batch loop when the simulation ends. A program without events gets none and pays nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.verilog import TOP
-from bittrue.sim.operations.encode import SPIKE
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """A stage to watch: the node whose result it makes, its instance in the pipeline, and the spikes of a beat."""
+    """A stage to watch: the node whose result it makes, its instance in the pipeline, and the codes of a beat."""
 
     node: str
     instance: str
@@ -25,10 +24,10 @@ class Monitor:
 
 
 def of_plan(plan: Plan) -> tuple[Monitor, ...]:
-    """A monitor for every node of the plan's program whose result is a spike train, in the program's order."""
+    """A monitor for every node of the plan's program whose result is events (`TensorType.events`), in its order."""
     found = []
     for node in plan.program.nodes:
-        if plan.program.types[node.name].format == SPIKE:
+        if plan.program.types[node.name].events:
             element = plan.network.elements[plan.network.made[node.name]]
             found.append(Monitor(node.name, element.name, element.stage.lanes_out))
     return tuple(found)

@@ -2,8 +2,8 @@
 
 A row of the result holds the keys of `report.json`. Stalls are seeded pauses at the input and at the output; the
 cycle counts of a row come from a second run of the same simulator without any stall, long enough for a steady state.
-A row passes when no code differs, the protocol was kept, the cycles are those that the plan promised, and every spike
-train has as many spikes as in the golden simulator (counted in the compiled RTL, see `flow.run.monitors`).
+A row passes when no code differs, the protocol was kept, the cycles are those that the plan promised, and every tensor
+of events has as many of them as in the golden simulator (counted in the compiled RTL, see `flow.run.monitors`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import numpy as np
 from bittrue.flow.verify import backends, diverge
 from bittrue.flow.verify.backends import Backend, Design, Progress, Run, Stalls
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.program import BLOCK
 from bittrue.sim.storage import write_whole
 
@@ -74,9 +73,9 @@ def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None
             found.append(f"{name}: {'; '.join(row['errors'])}{first}")
         if row.get("schedule"):
             found.append(f"{name}: {row['schedule']}")
-        for node, seen in (row.get("spikes") or {}).items():
+        for node, seen in (row.get("events") or {}).items():
             if seen["rtl"] != seen["golden"]:
-                found.append(f"{name}: {seen['rtl']} spikes left {node}, in the golden simulator {seen['golden']}")
+                found.append(f"{name}: {seen['rtl']} events left {node}, in the golden simulator {seen['golden']}")
         for figure in ("interval", "latency"):
             if row[figure] != row[f"estimated_{figure}"]:
                 found.append(
@@ -252,31 +251,31 @@ class _Session:
         wrong = run.rtl.mismatches(expected)
         row = self._row(backend, images, expected[:images], wrong, list(run.errors), run, stalls) | cycles
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
-        row["spikes"] = self._spikes(run, ran)
+        row["events"] = self._events(run, ran)
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
         if wrong or run.errors:
             self.progress("looking for the first divergence", 0, 1)
             row["divergence"] = self._rtl_divergence(x, expected, run, stalls)
         self._enter(row, begin)
 
-    def _spikes(self, run: Run, frames: int) -> dict[str, dict[str, int]]:
-        """By node, the spikes that the RTL counted and those of the golden simulator in the very frames that ran."""
+    def _events(self, run: Run, frames: int) -> dict[str, dict[str, int]]:
+        """By node, the events that the RTL counted and those of the golden simulator in the very frames that ran."""
         index = np.arange(frames) % len(self.expected)
         return {
-            node: {"golden": int(self.golden_spikes[node][index].sum()), "rtl": seen}
+            node: {"golden": int(self.golden_events[node][index].sum()), "rtl": seen}
             for node, seen in run.rtl.ones.items()
         }
 
     @cached_property
-    def golden_spikes(self) -> dict[str, np.ndarray]:
-        """The spikes of every image in the golden simulator, by node that makes a spike train."""
-        nodes = [node.name for node in self.design.program.nodes if node.operation.output.format == SPIKE]
+    def golden_events(self) -> dict[str, np.ndarray]:
+        """The events of every image in the golden simulator, by node that makes any (`TensorType.events`)."""
+        nodes = [node.name for node in self.design.program.nodes if node.operation.output.events]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
         for start in range(0, len(self.expected), BLOCK):
             tensors = self.design.program.trace(*(v[start : start + BLOCK] for v in self.x), first=start).tensors
             for name in nodes:
-                trains = tensors[name]
-                parts[name].append(trains.reshape(len(trains), -1).sum(axis=1, dtype=np.int64))
+                ones = tensors[name]
+                parts[name].append(ones.reshape(len(ones), -1).sum(axis=1, dtype=np.int64))
         return {name: np.concatenate(counts) for name, counts in parts.items()}
 
     def _row(self, backend, images, expected, wrong, errors, run: Run, stalls: Stalls) -> dict[str, Any]:

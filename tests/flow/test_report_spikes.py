@@ -47,7 +47,7 @@ def page_of(content):  # noqa: F811
     content["system"] = "fs"
     content["rasters"] = {"image": 0, "layers": [r.to_json() for r in layers]}
     content["energy"] = energy.view(plan(PROGRAM), X, toggled=0)
-    content["verify"][0]["spikes"] = {"fire": {"golden": 12345, "rtl": 12345}}
+    content["verify"][0]["events"] = {"fire": {"golden": 12345, "rtl": 12345}}
     return json.loads(json.dumps(content))
 
 
@@ -78,9 +78,9 @@ def test_a_raster_that_differs_is_a_problem(page_of):
 
 def test_a_wrong_count_is_a_problem_and_its_row_is_not_equal(page_of):
     before = report.render(page_of).count(">differs<")
-    page_of["verify"][0]["spikes"]["fire"]["rtl"] += 1
+    page_of["verify"][0]["events"]["fire"]["rtl"] += 1
     (problem,) = report.problems(page_of)
-    assert problem.endswith("12346 spikes left fire, in the golden simulator 12345")
+    assert problem.endswith("12346 events left fire, in the golden simulator 12345")
     assert report.render(page_of).count(">differs<") == before + 1 + (not page_of["verify"][0]["stalls"])
 
 

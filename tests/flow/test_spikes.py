@@ -72,14 +72,14 @@ class TestVerify:
         expected = golden_ones(program, stimulus(program, FRAMES, 9))
         assert [row["stalls"] for row in found.rows] == [False, True]
         for row in found.rows:
-            assert row["spikes"] == {"fire": {"golden": expected["fire"], "rtl": expected["fire"]}}
+            assert row["events"] == {"fire": {"golden": expected["fire"], "rtl": expected["fire"]}}
 
     def test_frames_that_ran_again_are_counted_again(self, tmp_path):
         """A few images are repeated until the cycles are settled; the counts are of all frames that ran."""
         found = self.run(Design(silent(64)), tmp_path, images=2)
         assert found.problems == []
         one = golden_ones(silent(64), stimulus(silent(64), 2, 9))["fire"]
-        assert found.rows[0]["spikes"]["fire"]["golden"] > 2 * one
+        assert found.rows[0]["events"]["fire"]["golden"] > 2 * one
 
     def test_a_spike_that_no_output_shows_is_a_problem(self, tmp_path):
         """The Verilog is of neurons with another threshold: every output is right, the spikes are not."""
@@ -89,7 +89,7 @@ class TestVerify:
         found = self.run(Design(right, verilog=emit(plan(wrong))), tmp_path)
         assert all(row["mismatches"] == 0 and not row["errors"] for row in found.rows)
         said = (
-            f"{golden_ones(wrong, x)['fire']} spikes left fire, in the golden simulator {golden_ones(right, x)['fire']}"
+            f"{golden_ones(wrong, x)['fire']} events left fire, in the golden simulator {golden_ones(right, x)['fire']}"
         )
         assert [problem.partition(": ")[2] for problem in found.problems] == [said, said]
-        assert "spikes left fire" in (tmp_path / "junit.xml").read_text()
+        assert "events left fire" in (tmp_path / "junit.xml").read_text()
