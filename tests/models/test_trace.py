@@ -1,0 +1,386 @@
+"""Any forward of integer layers is lowered: how its layers are called, what it takes, what it gives."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bittrue.models
+from bittrue.models.fs.convert import relu_set
+from bittrue.models.fs.layers import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons
+from bittrue.models.fs.settings import Convert
+from bittrue.models.graph.lower import lower, record
+from bittrue.models.layers.integer import (
+    CodeStep,
+    IntegerAdd,
+    IntegerAffine,
+    IntegerInput,
+    IntegerLayer,
+    IntegerLinear,
+    IntegerMean,
+    IntegerTable,
+    IntegerTokenLinear,
+)
+from bittrue.models.light.array import IntegerPhotonicArray
+from bittrue.models.light.integer import IntegerLightInput, IntegerPhotonicTable, IntegerTileSum
+from bittrue.models.light.settings import Array
+from bittrue.sim.contract import INT8
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operations.add import Add
+
+TOKENS, CHANNELS = 4, 3
+
+
+def step():
+    return CodeStep(1 / 128)
+
+
+def photonic():
+    array = IntegerPhotonicArray(CHANNELS, 2, CodeStep(1 / 255), CodeStep(0.01), Array(), 0)
+    return IntegerLightInput(CHANNELS, 8), array
+
+
+def neuron(parameters=None):
+    neurons = Neurons(parameters or relu_set(4), Convert())
+    return neurons.layer(neurons.unit())
+
+
+#: One layer of every kind behind an input: what the codes go through, layer after layer, the last being of that kind.
+LAYERS = {
+    IntegerLinear: lambda: [IntegerInput(None, CHANNELS), IntegerLinear(CHANNELS, 5, step(), step(), 8)],
+    IntegerTokenLinear: lambda: [
+        IntegerInput(TOKENS, CHANNELS),
+        IntegerTokenLinear(TOKENS, TOKENS, step(), step(), 8),
+    ],
+    IntegerAffine: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerAffine(CHANNELS, step(), step(), 8)],
+    IntegerTable: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerTable(CHANNELS, 8, step(), step(), 8)],
+    IntegerAdd: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerAdd(step(), 8)],
+    IntegerMean: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerMean(TOKENS, step(), 8)],
+    IntegerEncode: lambda: [IntegerInput(None, CHANNELS), IntegerEncode(step(), 8)],
+    IntegerFsNeuron: lambda: [IntegerInput(None, CHANNELS), IntegerAffine(CHANNELS, step(), step(), 6), neuron()],
+    IntegerSpikingLinear: lambda: [
+        IntegerInput(None, CHANNELS),
+        IntegerEncode(step(), 8),
+        IntegerSpikingLinear(CHANNELS, 4, step(), step(), 8, np.array([-128, 64, 32, 16, 8, 4, 2, 1])),
+    ],
+    IntegerPhotonicArray: lambda: [*photonic()],
+    IntegerTileSum: lambda: [*photonic(), IntegerTileSum(photonic()[1], CodeStep(0.01), 8, 0.0, signed=True)],
+    IntegerPhotonicTable: lambda: [
+        IntegerLightInput(CHANNELS, 8),
+        IntegerPhotonicTable("relu", 1.0, CodeStep(1 / 255), 8, 0.0, 8),
+    ],
+}
+
+INPUTS = {IntegerInput, IntegerLightInput}
+
+
+class Inner(nn.Module):
+    """A module within the network, which is given the tensors in one argument or the other."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, given=(), *, by_name=None):
+        return self.layer(**by_name) if by_name else self.layer(*given)
+
+
+def by_name(layer, xs):
+    return dict(zip(inspect.signature(layer.forward).parameters, xs, strict=False))
+
+
+FORMS = {
+    "by position": lambda net, xs: net.layer(*xs),
+    "by keyword": lambda net, xs: net.layer(**by_name(net.layer, xs)),
+    "by keyword, the last first": lambda net, xs: net.layer(**dict(reversed(by_name(net.layer, xs).items()))),
+    "the first by position": lambda net, xs: net.layer(xs[0], **dict(list(by_name(net.layer, xs).items())[1:])),
+    "a module with a list": lambda net, xs: net.inner(list(xs)),
+    "a module with a list by keyword": lambda net, xs: net.inner(given=tuple(xs)),
+    "a module with a dictionary": lambda net, xs: net.inner(by_name=by_name(net.layer, xs)),
+}
+
+
+class Network(nn.Module):
+    def __init__(self, chain, call):
+        super().__init__()
+        self.start, *before, self.layer = chain
+        self.before = nn.ModuleList(before)
+        self.inner = Inner(self.layer)
+        self.call = call
+
+    def forward(self, codes):
+        x = self.start(codes)
+        for layer in self.before:
+            x = layer(x)
+        return self.call(self, [x, self.start(codes)] if isinstance(self.layer, IntegerAdd) else [x])
+
+
+def randomised(network):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in network.modules():
+            for name in ("weight", "bias", "knots"):
+                if isinstance(getattr(layer, name, None), nn.Parameter):
+                    getattr(layer, name).copy_(torch.randn(getattr(layer, name).shape, generator=generator))
+    return network.eval()
+
+
+def assert_equal(network, program):
+    kind = next(iter(program.inputs.values()))
+    rng = np.random.default_rng(1)
+    codes = rng.integers(kind.format.low, kind.format.high + 1, (20, *kind.shape)).astype(kind.format.dtype)
+    recorded, traced = record(network, codes), program.trace(codes).tensors
+    assert recorded.keys() == traced.keys()
+    for name, values in traced.items():
+        assert np.array_equal(recorded[name], values), name
+    assert len(np.unique(traced[program.result])) > 1  # a dead tensor proves nothing
+
+
+def kinds(base=IntegerLayer):
+    for module in pkgutil.walk_packages(bittrue.models.__path__, "bittrue.models."):
+        importlib.import_module(module.name)
+    pending, found = [base], set()
+    while pending:
+        found.update(new := pending.pop().__subclasses__())
+        pending += new
+    return {kind for kind in found if kind.__module__.startswith("bittrue.")}
+
+
+def test_there_is_a_case_for_every_layer_and_every_layer_lowers_itself():
+    assert kinds() == {*LAYERS, *INPUTS}
+    assert all(kind.emit is not IntegerLayer.emit for kind in LAYERS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: kind.__name__)
+def test_every_layer_may_be_called_in_every_way(kind, form):
+    network = randomised(Network(LAYERS[kind](), FORMS[form]))
+    program = lower(network)
+    assert type(network.layer) is kind
+    assert program.sha256 == lower(randomised(Network(LAYERS[kind](), FORMS["by position"]))).sha256
+    assert_equal(network, program)
+
+
+def test_a_dialect_is_lowered_without_its_import():
+    """The layers are all that a network brings along."""
+    code = """
+import numpy as np
+from bittrue.models.graph.lower import lower
+from bittrue.models.fs.networks import FsMlp
+from bittrue.models.fs.layers import Neurons
+from bittrue.models.fs.sets import find
+from bittrue.models.fs.settings import Convert
+from bittrue.models.networks.settings import MlpSettings
+from bittrue.models.light.integer import IntegerPhotonicMLP
+from bittrue.models.light.settings import Array
+spikes = FsMlp(MlpSettings(hidden=(3,)), Neurons(find("relu"), Convert()), (2, 2, 1), 2)
+light = IntegerPhotonicMLP((4, 3, 2), ("relu",), (1.0, 1.0), Array(), (2, 2, 1))
+print(len(lower(spikes).nodes), len(lower(light).nodes))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["4", "5"], done.stderr
+
+
+# -- layers of one's own -------------------------------------------------------------------------------
+class Total(IntegerLayer):
+    """The sum of any number of tensors, given in one list or dictionary."""
+
+    def __init__(self):
+        super().__init__(CodeStep(1 / 128), 8)
+
+    def forward(self, xs, more=()):
+        values = [*(xs.values() if isinstance(xs, dict) else xs), *more]
+        total = values[0]
+        for value in values[1:]:
+            total = (total + value).clamp(self.low, self.high)
+        return total
+
+    def emit(self, lowering, name, first, *others):
+        total = first
+        for k, other in enumerate(others):
+            made = f"{name}.{k}" if k < len(others) - 1 else name
+            total = lowering.add(
+                made, Add(lowering.type(total), lowering.type(other), INT8), total, other, scale=self.scale
+            )
+        return total
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda total, a, b, c: total([a, b, c]),
+        lambda total, a, b, c: total((a, (b, c))[0:1] + (b, c)),
+        lambda total, a, b, c: total(xs=[a, b, c]),
+        lambda total, a, b, c: total({"q": a, "p": b}, [c]),
+        lambda total, a, b, c: total(more=(b, c), xs=[a]),
+    ],
+    ids=["list", "tuple", "keyword", "dictionary and list", "keywords turned"],
+)
+def test_tensors_in_lists_and_dictionaries_are_operands(call):
+    class Three(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.start, self.total = IntegerInput(None, CHANNELS), Total()
+            self.b = IntegerAffine(CHANNELS, step(), step(), 8)
+            self.c = IntegerAffine(CHANNELS, step(), step(), 8)
+
+        def forward(self, codes):
+            a = self.start(codes)
+            return call(self.total, a, self.b(a), self.c(a))
+
+    network = randomised(Three())
+    program = lower(network)
+    assert [(node.name, node.operands) for node in program.nodes[2:]] == [
+        ("total.0", ("x", "b")),
+        ("total", ("total.0", "c")),
+    ]
+    codes = np.random.default_rng(1).integers(-128, 128, (20, CHANNELS)).astype(np.int8)
+    assert np.array_equal(program(codes), network(torch.from_numpy(codes)).detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda add, x: add([x, x]), r"layer add \(IntegerAdd\): it is called with other arguments .*missing.*'y'"),
+        (lambda add, x: add(x), r"layer add \(IntegerAdd\): .*missing.*'y'"),
+        (lambda add, x: add(x, x, x), r"layer add \(IntegerAdd\): .*too many positional"),
+        (lambda add, x: add(x, z=x), r"layer add \(IntegerAdd\): .*"),
+        (lambda add, x: add(x, 3), r"layer add \(IntegerAdd\): its argument 'y' is given 3"),
+        (lambda add, x: add(x, None), r"its argument 'y' is given None"),
+        (lambda add, x: add(x, [x, x]), r"layer add \(IntegerAdd\): it cannot be lowered with 3 tensors"),
+        (lambda add, x: add(x, [x, 1.5]), r"its argument 'y' is given \[.*1.5\]"),
+        (lambda add, x: add(x, x + 1), "cannot lower 'add' in the forward of"),
+        (lambda add, x: add(x, torch.relu(x)), "cannot lower 'relu' in the forward of"),
+        (lambda add, x: add(x, x.abs()), "cannot lower 'abs' in the forward of"),
+        (lambda add, x: add(x, x.shape[0]), "cannot lower 'getattr' in the forward of"),
+        (lambda add, x: add(x, torch.ones(1)), "cannot lower .* in the forward of"),
+        (lambda add, x: (x.abs_(), add(x, x))[1], "cannot lower 'abs_' in the forward of"),  # its result is not read
+        (lambda add, x: add(*x), "its forward depends on its data"),
+        (lambda add, x: add(x, x.numpy().astype(int)), "cannot lower 'numpy'|cannot be followed"),
+        (lambda add, x: add(x, np.add(x, 1)), "cannot be followed with codes alone"),
+        (lambda add, x: add(x, int(x)), "cannot be followed with codes alone|depends on its data"),
+        (lambda add, x: add.nothing(x), "cannot be followed with codes alone .*AttributeError.*nothing"),
+        (lambda _, x: IntegerAdd(step(), 8)(x, x), "cannot be followed.*registered in it"),
+    ],
+)
+def test_other_calls_are_refused_with_a_sentence(call, says):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.start, self.add = IntegerInput(None, CHANNELS), IntegerAdd(step(), 8)
+
+        def forward(self, codes):
+            return call(self.add, self.start(codes))
+
+    with pytest.raises(BittrueError, match=says):
+        lower(Own())
+
+
+def test_arguments_that_are_no_tensors_are_those_that_a_layer_takes_anyway():
+    def network(call):
+        return Network([*photonic()], lambda net, xs: call(net.layer, *xs))
+
+    assert_equal(n := randomised(network(lambda layer, x: layer(x, 0))), lower(n))
+    assert_equal(n := randomised(network(lambda layer, x: layer(first=0, x=x))), lower(n))
+    with pytest.raises(BittrueError, match=r"layer layer \(IntegerPhotonicArray\): its argument 'first' is given 7"):
+        lower(network(lambda layer, x: layer(x, first=7)))
+
+
+# -- a network's own forward ---------------------------------------------------------------------------
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.start = IntegerInput(None, CHANNELS)
+        self.layer = IntegerAffine(CHANNELS, step(), step(), 8)
+        self.other = IntegerAffine(CHANNELS, step(), step(), 8)
+        self.again = IntegerInput(None, CHANNELS)
+        self.add = IntegerAdd(step(), 8)
+
+
+def own(forward):
+    return randomised(type("Own", (Base,), {"forward": forward})())
+
+
+@pytest.mark.parametrize(
+    ("forward", "operations"),
+    [
+        (lambda self, codes, mask=None: self.layer(self.start(codes) if mask is None else mask), 1),
+        (lambda self, codes, first=0, *, times=2: self.layer(self.start(codes)) if first == 0 < times else None, 1),
+        (lambda self, codes, **more: self.layer(self.start(codes), **more), 1),
+        (lambda self, *codes: self.layer(self.start(*codes)), 1),
+        (lambda self, codes: self.add(self.layer(self.start(codes)), self.start(codes)), 2),
+        (lambda self, codes: self.layer(self.layer(self.layer(self.start(codes)))), 3),
+        (lambda self, codes: (self.other(self.start(codes)), self.layer(self.start(codes)))[1], 1),
+    ],
+)
+def test_what_a_forward_may_be(forward, operations):
+    network = own(forward)
+    program = lower(network)
+    assert len(program.nodes) == operations
+    assert_equal(network, program)
+
+
+@pytest.mark.parametrize(
+    ("forward", "says"),
+    [
+        (
+            lambda self, codes, more: self.add(self.start(codes), self.again(more)),
+            "missing 1 required.*it takes one tensor",
+        ),
+        (lambda self: self.layer(self.start(torch.zeros(1, 3))), "cannot lower Own"),
+        (lambda self, codes: [self.layer(self.start(codes))], "its forward gives a list"),
+        (lambda self, codes: (self.layer(self.start(codes)), 1), "its forward gives a tuple"),
+        (lambda self, codes: {"logits": self.layer(self.start(codes))}, "its forward gives a dict"),
+        (lambda *_: None, "its forward gives a NoneType"),
+        (lambda _, codes: codes, "its forward gives the tensor that enters it"),
+        (lambda self, codes: self.start(codes), "its forward gives the tensor that enters it"),
+        (
+            lambda self, codes: self.layer(codes),
+            r"layer \(IntegerAffine\) reads the network's codes; .*no IntegerInput",
+        ),
+        (lambda self, codes: self.add(self.start(codes), codes), r"add \(IntegerAdd\) reads the network's codes"),
+        (lambda self, codes: self.add(self.start(codes), self.again(codes)), "one IntegerInput.*again is another"),
+        (lambda self, codes: self.layer(self.start(self.start(codes))), "one IntegerInput"),
+    ],
+)
+def test_other_forwards_are_refused_with_a_sentence(forward, says):
+    with pytest.raises(BittrueError, match=says):
+        lower(own(forward))
+
+
+def test_names_do_not_collide():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.start = IntegerInput(None, CHANNELS)
+            names = ("x", "a", "a_2", "a_3", "self", "start")
+            self.layers = nn.ModuleDict({name: IntegerAffine(CHANNELS, step(), step(), 8) for name in names})
+            self.x = IntegerAffine(CHANNELS, step(), step(), 8)
+
+        def forward(self, codes):
+            x = self.x(self.start(codes))
+            for name in ("a", "a_3", "a", "a_2", "a", "x", "self", "start"):
+                x = self.layers[name](x)
+            return self.x(x)
+
+    network = randomised(Named())
+    program = lower(network, self="said", model="also", result=3)
+    assert {"self": "said", "model": "also", "result": 3}.items() <= program.meta.items()
+    assert [node.name.removeprefix("layers_") for node in program.nodes] == [
+        *("x_2", "a", "a_3", "a_2", "a_2_2", "a_4", "x", "self", "start", "x_3")
+    ]
+    assert_equal(network, program)
+
+
+@pytest.mark.parametrize("name", ["scales", "functions"])
+def test_meta_that_lowering_finds_is_not_given(name):
+    with pytest.raises(BittrueError, match=f"lower: '{name}' of the program's meta"):
+        lower(own(lambda self, codes: self.layer(self.start(codes))), **{name: {}})
