@@ -25,6 +25,10 @@ Hardware from programs (`pip install 'bittrue[rtl]'`, and `synth` for the last):
     Design, verify          holds RTL and HLS kernels to the golden simulator, bit for bit and cycle for cycle
     synthesize              places and routes for an FPGA with open tools
 
+Everything at once (`pip install 'bittrue[all]'`):
+
+    run_recipe              what `bittrue flow` does: from the training of a shipped or own recipe to its report
+
 `BittrueError` is what every function raises for something that it was given and cannot use.
 
 Names are loaded when they are first used: `import bittrue` loads nothing else.
@@ -34,6 +38,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bittrue.flow.recipes import run_recipe
     from bittrue.flow.synth.synthesis import synthesize
     from bittrue.flow.verify.backends import Design
     from bittrue.flow.verify.verify import verify
@@ -70,6 +75,7 @@ __all__ = [
     "lower",
     "plan",
     "quantize",
+    "run_recipe",
     "save",
     "synthesize",
     "to_light",
@@ -95,6 +101,7 @@ _PLACES = {
     "lower": ("bittrue.models.graph.lower", "lower"),
     "plan": ("bittrue.rtl.dataflow.plan", "plan"),
     "quantize": ("bittrue.models.int8.quantize", "post_training"),
+    "run_recipe": ("bittrue.flow.recipes", "run_recipe"),
     "save": ("bittrue.sim.storage", "save"),
     "synthesize": ("bittrue.flow.synth.synthesis", "synthesize"),
     "to_light": ("bittrue.models.light.convert", "convert"),

@@ -144,19 +144,10 @@ cli_systems.mount(app)
 
 # -- helpers -------------------------------------------------------------------------------------------
 def _flow(recipe: str, overrides: list[str] | None, out: Path | None, until: str | None, start: str | None):
-    from bittrue.flow import stages
-    from bittrue.flow.engine import recipe as recipes
-    from bittrue.flow.engine import steps
+    from bittrue.flow.recipes import run_recipe
 
-    loaded = recipes.load(recipe, overrides or ())
-    folder = out or Path("build") / loaded.name
     with console.Bars() as bars:
-        outcomes = steps.run(stages.steps(loaded), loaded, folder, until, start, bars)
-    if outcomes[-1].step == "report":
-        from bittrue.flow.report import report as reports
-
-        reports.publish(outcomes[-1].folder, folder)
-    return folder, outcomes
+        return run_recipe(recipe, overrides or (), out, until=until, start=start, listener=bars)
 
 
 def _show_report(folder: Path, as_json: bool) -> None:

@@ -38,7 +38,12 @@ FsNetwork = FsMlp | FsResMLP
 RELU_RANGE = 25.0
 
 
-def convert(model: Mlp | ResMLP, data: Data, settings: Convert, quantized: IntegerResMLP | None = None) -> FsNetwork:
+def convert(
+    model: Mlp | ResMLP,
+    data: Data,
+    settings: Convert = Convert(),  # noqa: B008  (frozen)
+    quantized: IntegerResMLP | None = None,
+) -> FsNetwork:
     """The network of FS-neurons of a trained one. Leaves `model` as it is, in evaluation mode.
 
     `calibration` of the result maps each percentile to its accuracy on the validation split, `percentile` is the one

@@ -23,7 +23,7 @@ from bittrue.models.networks.settings import Quantize
 from bittrue.models.training.loop import accuracy
 
 
-def post_training(model: ResMLP, data: Data, settings: Quantize) -> IntegerResMLP:
+def post_training(model: ResMLP, data: Data, settings: Quantize = Quantize()) -> IntegerResMLP:  # noqa: B008  (frozen)
     """The integer network of a trained one. Leaves `model` as it is, in evaluation mode.
 
     `calibration` of the result maps each percentile to its accuracy on the validation split, and `percentile` is

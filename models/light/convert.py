@@ -33,7 +33,7 @@ _NAMES = {
 SMALLEST = 1e-6
 
 
-def convert(twin: NonNegativeNetwork, data: Data, settings: Array) -> IntegerPhotonicMLP:
+def convert(twin: NonNegativeNetwork, data: Data, settings: Array = Array()) -> IntegerPhotonicMLP:  # noqa: B008  (frozen)
     """The integer network of a non-negative one; `twin` stays as it is."""
     layers, functions = _read(twin)
     sizes = (layers[0].weight_positive.shape[1], *(len(layer.weight_positive) for layer in layers))

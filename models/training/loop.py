@@ -103,7 +103,7 @@ def accuracy(model: nn.Module, split: Split) -> float:
 def fit(
     model: nn.Module,
     data: Data,
-    settings: Train,
+    settings: Train = Train(),  # noqa: B008  (frozen)
     *,
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,

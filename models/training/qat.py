@@ -18,7 +18,7 @@ from bittrue.models.training.settings import Qat
 def fit(
     model: nn.Module,
     data: Data,
-    settings: Qat,
+    settings: Qat = Qat(),  # noqa: B008  (frozen)
     *,
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,

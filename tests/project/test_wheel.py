@@ -23,8 +23,10 @@ PACKAGES = ("sim/", "models/", "rtl/", "hls/", "flow/")
 
 
 def tracked() -> list[str]:
-    """The files of the project."""
-    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    """The files of the project: those of its history, and new ones that git does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [file for file in listed if (ROOT / file).exists()]
 
 
 def belongs_to_a_test(file: str) -> bool:
