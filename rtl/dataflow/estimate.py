@@ -53,6 +53,8 @@ def area(built: Structure) -> Area:
 def estimate(network: Network) -> Area:
     """The area of all stages of a pipeline."""
     parts = [area(element.stage.structure()) for element in network.elements]
+    if network.loader is not None:
+        parts.append(area(network.loader.structure()))
     forks = sum(element.readers > 1 for element in network.elements)
     lut, ff, dsp, bram = (sum(getattr(part, name) for part in parts) for name in ("lut", "ff", "dsp", "bram"))
     return Area(lut + 4 * forks, ff + 2 * forks, dsp, bram)

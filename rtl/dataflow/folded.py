@@ -22,24 +22,32 @@ from bittrue.rtl.dataflow.stage import (
     shape_of,
     valid_chain,
 )
+from bittrue.rtl.parts.held import Table
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held, Parameter, bounds, content
+
+
+def fold_rows(weight: np.ndarray, simd: int, pe: int) -> np.ndarray:
+    """A matrix `[N, K]` as rows of the weight memory, `[(N / pe) (K / simd), pe, simd]`."""
+    outputs, inputs = weight.shape
+    return weight.reshape(outputs // pe, pe, inputs // simd, simd).transpose(0, 2, 1, 3).reshape(-1, pe, simd)
 
 
 class Products:
     """Exact ranges of the products, of every node of the adder tree and of the running sums, per output lane.
 
-    `weight[address, pe, simd]` is the content of the weight memory; `level[0]` are the products, the last level the
-    sum of one step, `sums` the accumulator over the steps of an output.
+    `weight[address, pe, simd]` is the content of the weight memory, at first where the weights are held; `level[0]` are
+    the products, the last level the sum of one step, `sums` the accumulator over the steps of an output.
     """
 
-    def __init__(self, weight: np.ndarray, fmt: Format, simd: int, pe: int):
-        outputs, inputs = weight.shape
-        self.steps = inputs // simd
-        folded = weight.reshape(outputs // pe, pe, self.steps, simd).transpose(0, 2, 1, 3)
-        self.weight = folded.reshape(-1, pe, simd)
-        ends = np.stack([self.weight * fmt.low, self.weight * fmt.high])
-        low, high = ends.min(0), ends.max(0)
+    def __init__(self, weight: Parameter, fmt: Format, simd: int, pe: int):
+        self.weight = fold_rows(content(weight), simd, pe)
+        self.steps = weight.shape[1] // simd
+        corners = [fold_rows(end, simd, pe) * x for end in bounds(weight) for x in (fmt.low, fmt.high)]
+        if not isinstance(weight, Held):
+            corners = corners[:2]
+        low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
         self.levels: list[list[list[Range]]] = []
         while True:
             self.levels.append(
@@ -76,6 +84,10 @@ class FoldedStage(BufferedStage):
         self.operation, self.simd, self.pe = operation, simd, pe
         self.vectors = Storage(self.format.bits * simd, 2 << (self.words - 1).bit_length())
         self.weights = Storage(operation.weight_format.bits * simd * pe, len(self.products.weight), table=True)
+        self.weight_table: Table | None = None
+        if isinstance(operation.weight, Held):
+            index = fold_rows(np.arange(operation.weight.size).reshape(operation.weight.shape), simd, pe)
+            self.weight_table = Table(operation.weight, index.reshape(len(index), -1))
         super().__init__([(self.format, lanes)], output)
 
     @classmethod
@@ -140,7 +152,7 @@ class FoldedStage(BufferedStage):
     @property
     def wired(self) -> bool:
         """Whether the weights that single bits choose are the same in every cycle: then they are no memory."""
-        return self.choosing and len(self.products.weight) == 1
+        return self.choosing and len(self.products.weight) == 1 and self.weight_table is None
 
     def structure(self) -> Structure:
         built = super().structure()
@@ -163,15 +175,17 @@ class FoldedStage(BufferedStage):
         else:
             part = Storage(self.lanes_in * self.format.bits, self.vectors.depth)
             built.store(part, simd // self.lanes_in)
-        if not self.wired:
+        if self.weight_table is not None:
+            built += self.weight_table.structure()
+        elif not self.wired:
             built.store(self.weights)
         built.count(self.words - 1, simd // self.lanes_in - 1)
         return built
 
-    def sums(self, m: Module, control: Control) -> tuple[list[Value], Array]:
+    def sums(self, m: Module, control: Control, bank: Value | None = None) -> tuple[list[Value], Array]:
         """The sums of the `pe` outputs at hand, `front_depth` cycles after the step that completes them.
 
-        Also the `last` flag of the beat that completed each of the two blocks.
+        Held weights are those of the `bank`. Also the `last` flag of the beat that completed each of the two blocks.
         """
         x_shape = shape_of(self.format)
         w_shape = shape_of(self.operation.weight_format)
@@ -211,7 +225,10 @@ class FoldedStage(BufferedStage):
         m.d.comb += [read.addr.eq(address), read.en.eq(1)]
         rows = [[[int(w) for w in lane] for lane in row] for row in self.products.weight]
         x = [register(m, read.data[k], x_shape, name=f"x{k}") for k in range(simd)]
-        if self.wired:
+        if self.weight_table is not None:
+            row = self.weight_table.build(m, "weights", self.weight_table.address(control.word, bank), early=True)
+            w = [[register(m, row[p * simd + k], w_shape, name=f"w{p}_{k}") for k in range(simd)] for p in range(pe)]
+        elif self.wired:
             w = [[Const(rows[0][p][k], w_shape) for k in range(simd)] for p in range(pe)]
         else:
             m.submodules.weights = weights = self.weights.memory(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from amaranth.hdl import Module
@@ -12,9 +13,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.loader import Loader, Words, beats_begin
 from bittrue.rtl.dataflow.plumbing import Fifo, Fork, Narrow, Widen
 from bittrue.rtl.dataflow.schedule import Flow, simulate
 from bittrue.rtl.dataflow.stage import Stage, beat, realisation
+from bittrue.rtl.parts.held import Exchange
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.naming import identifier
 from bittrue.sim.operation import Operation, TensorType
@@ -81,6 +84,7 @@ class Network:
                 stage = component(operation, folded)(operation, **options)
             except BittrueError as error:
                 raise BittrueError(f"{node.name}: {error}") from error
+            _check_held(node.name, operation, stage)
             self.made[node.name] = self._enter(node.name, stage, sources, operation.output, node.name)
         self.output = self.made[program.result]
         self.output_branch = self.elements[self.output].readers
@@ -88,6 +92,13 @@ class Network:
         for element in self.elements:
             if not element.readers:
                 raise BittrueError(f"{element.name}: nothing reads its result; remove it from the program")
+        #: The order in which a set is written, or None where nothing is.
+        self.words: Words | None = None
+        if tables := [table for element in self.elements for table in element.stage.tables]:
+            self.words = Words(tables)
+            bits = self._frames_on_their_way().bit_length()
+            for element in self.elements:
+                element.stage.exchange_bits = bits
 
     # -- building --------------------------------------------------------------------------------------
     def _enter(self, name: str, stage: Stage, reads: list[int], kind: TensorType, node: str | None = None) -> int:
@@ -131,6 +142,26 @@ class Network:
         if common != lanes:
             source = self._enter(f"{name}_widen", Widen(kind.format, common, lanes, kind.size // lanes), [source], kind)
         return source
+
+    # -- sets ------------------------------------------------------------------------------------------
+    def _frames_on_their_way(self) -> int:
+        """More frames than can be between the inputs and the output, whatever stalls."""
+        most = 2
+        for element, kind in zip(self.elements, self.types, strict=True):
+            timing = element.stage.timing
+            beats = kind.size // element.stage.lanes_out
+            most += -(-timing.credits // beats) + -(-timing.blocks // timing.frame) + 2
+        return 2 * most
+
+    @cached_property
+    def loader(self) -> Loader | None:
+        """What takes the sets, where any are written, with the exchanges of the stages that hold them."""
+        if self.words is None:
+            return None
+        holding = [element.stage for element in self.elements if element.stage.tables]
+        for stage in holding:
+            stage.exchange = Exchange(stage.exchange_bits)
+        return Loader(self.words, [stage.exchange for stage in holding], len(self.program.inputs))
 
     # -- timing ----------------------------------------------------------------------------------------
     @property
@@ -187,6 +218,17 @@ class Network:
         return simulate(stages, reads, (place[self.output], self.output_branch), beats, frames, goal, told)
 
 
+def _check_held(name: str, operation: Operation, stage: Stage) -> None:
+    """Refuse a stage that has no memory for what its operation holds."""
+    stored = {table.held.name for table in stage.tables}
+    lacking = [held.name for held in operation.held.values() if not held.counts and held.name not in stored]
+    if lacking and any(held.low != held.high for held in operation.held.values() if held.name in lacking):
+        raise BittrueError(
+            f"{name}: the RTL of {type(operation).__name__} cannot be written ({', '.join(lacking)}); "
+            "leave these constant: weights of matrix products and affines can be written"
+        )
+
+
 def component(operation: Operation, folding: Folding | None):
     """The class of the stage of an operation, in the architecture that its folding names."""
     return realisation(operation) if folding is None else realisation(operation, folding.architecture)
@@ -203,6 +245,7 @@ class Pipeline(wiring.Component):
             members[self.member(name)] = In(stream.Signature(beat(network.program.inputs[name].format, inlet.lanes_in)))
         out = network.elements[network.output].stage
         members["o"] = Out(stream.Signature(beat(network.program.output.format, out.lanes_out)))
+        self.loader = network.loader
         super().__init__(members)
 
     def member(self, name: str) -> str:
@@ -228,6 +271,12 @@ class Pipeline(wiring.Component):
             outputs.append(list(fork.o))
         for name in network.program.inputs:
             connect(m, flipped(self.inlet(name)), network.elements[network.made[name]].stage.i)
+        if self.loader is not None:
+            m.submodules[identifier("loader", names)] = self.loader
+            for k, (name, kind) in enumerate(network.program.inputs.items()):
+                i = self.inlet(name)
+                begins = beats_begin(m, f"i{k}", kind.size // len(i.payload.data), i.valid & i.ready)
+                m.d.comb += self.loader.begins[k].eq(begins)
         for element in network.elements:
             for operand, source, branch in zip(element.stage.operands, element.reads, element.branches, strict=False):
                 connect(m, outputs[source][branch], operand)

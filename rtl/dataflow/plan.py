@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,9 +16,11 @@ from bittrue.rtl.dataflow.pipeline import Network
 from bittrue.rtl.dataflow.schedule import Flow
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, realisation
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.naming import slave_prefixes
+from bittrue.sim.held import Set
+from bittrue.sim.naming import identifier, slave_prefixes
 from bittrue.sim.operation import TensorType
 from bittrue.sim.program import Program
+from bittrue.sim.written import written
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,20 @@ class Plan:
     def output(self) -> StreamPort:
         """The AXI4-Stream master port."""
         return StreamPort("m_axis", self.program.output, self.network.elements[self.network.output].stage.lanes_out)
+
+    @property
+    def weights(self) -> StreamPort | None:
+        """The AXI4-Stream slave port of the weights, where any are written: a frame of it is a set."""
+        if self.network.words is None:
+            return None
+        taken = set(slave_prefixes(self.program.inputs))
+        return self.network.words.port(identifier("s_axis_weights", taken))
+
+    def pack_set(self, values: Set) -> np.ndarray:
+        """The words of a set, checked, in the order in which the port `weights` takes them: int64 `[words]`."""
+        if self.network.words is None:
+            raise BittrueError("plan: no weights of this program are written; plan it with weights='written'")
+        return self.network.words.pack(self.program.check_set(values))
 
     @cached_property
     def estimate(self) -> Area:
@@ -238,6 +254,7 @@ def plan(
     folding: Mapping[str, Folding] | None = None,
     architecture: str | Mapping[str, str] = PARALLEL,
     activity: Mapping[str, float] | None = None,
+    weights: str | Iterable[str] | None = None,
 ) -> Plan:
     """Balance every stage to one interval and size the FIFOs.
 
@@ -247,7 +264,11 @@ def plan(
     architecture  which one, for all that have it or by node (a spiking layer: parallel or events)
     activity   by node, the share of ones in the spikes it reads (see the function `activity`): an event-driven stage
                is folded for it; without, for a spike everywhere
+    weights    `"written"`, or names of matrix products and affines: their weights, biases and shifts can be written
+               while it runs (`sim.written`); the plan's program has them as held inputs
     """
+    if weights is not None:
+        program = written(program, weights)
     if interval is not None and device is not None:
         raise BittrueError("plan: give an interval or a device, not both")
     if device is not None:

@@ -17,8 +17,9 @@ by `rtl.dataflow.schedule`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
@@ -286,6 +287,11 @@ class Stage(wiring.Component):
     """
 
     timing: Timing
+    #: The memories of its held inputs, in the order in which they are written; none in most stages.
+    tables: Sequence[Any] = ()
+    #: Where it has any: when it goes over to the next set (`rtl.parts.held.Exchange`), and the bits of its frame count.
+    exchange: Any = None
+    exchange_bits: int = 8
     _MustUse__silence = True  # planning makes stages that are never elaborated
 
     def __init__(self, inputs: list[tuple[Format, int]], output: tuple[Format, int]):

@@ -15,7 +15,9 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.stage import Storage, Structure, counting, register, shape_of
+from bittrue.rtl.parts.held import Table
 from bittrue.sim.contract import Format, Range
+from bittrue.sim.held import Held, Parameter, bounds
 from bittrue.sim.requantize import Requantize
 
 
@@ -108,15 +110,24 @@ class Step:
 class RequantizePipe:
     """`saturate(max(round_shift((acc + bias_acc) * multiplier, shift) + bias, floor))`, `cycles` register stages.
 
-    `low` and `high` are the accumulator's exact range per channel. Steps that would do nothing are left out.
+    `low` and `high` are the accumulator's exact range per channel. Steps that would do nothing are left out. Of held
+    inputs (`tables`, by step) the widths follow from the bounds; half of 2^shift is made from a held shift.
     """
 
     def __init__(self, requantize: Requantize, low: np.ndarray, high: np.ndarray, lanes: int):
         self.requantize, self.lanes = requantize, lanes
         r = requantize
-        self.half = (np.int64(1) << r.shift) >> np.int64(1)
-        self.before = r.bias_acc if not r.pure_shift else r.bias_acc + self.half
-        self.after = self.half if not r.pure_shift else np.zeros_like(self.half)
+        shifts = bounds(r.shift)
+        half = [(np.int64(1) << shift) >> np.int64(1) for shift in shifts]
+        #: By step, the numbers that it works with: arrays `[channels]`, or held inputs.
+        self.numbers: dict[str, Parameter] = {"multiply": r.multiplier, "bias": r.bias}
+        joined = r.pure_shift and not isinstance(r.shift, Held) and not isinstance(r.bias_acc, Held)
+        self.numbers["before"] = r.bias_acc + half[0] if joined else r.bias_acc  # type: ignore[operator]
+        self.moving = isinstance(r.shift, Held)
+        if joined:
+            half = [np.zeros_like(end) for end in half]
+        elif not self.moving:
+            self.numbers["after"] = half[0]
         self.steps: list[Step] = []
         self.input_range = (low, high)
 
@@ -124,23 +135,36 @@ class RequantizePipe:
             self.steps.append(Step(kind, low, high, amount))
             return low, high
 
-        if self.before.any():
-            low, high = add("before", low + self.before, high + self.before)
+        least, most = bounds(self.numbers["before"])
+        if least.any() or most.any():
+            low, high = add("before", low + least, high + most)
         if not r.pure_shift:
-            low, high = add("multiply", low * r.multiplier, high * r.multiplier)
-        if self.after.any():
-            low, high = add("after", low + self.after, high + self.after)
-        self.shift_base = int(r.shift.min())
+            least, most = bounds(r.multiplier)
+            low, high = add("multiply", np.minimum(low * least, low * most), np.maximum(high * least, high * most))
+        if half[0].any() or half[1].any():
+            low, high = add("after", low + half[0], high + half[1])
+        self.shift_base = int(shifts[0].min())
         low, high = low >> self.shift_base, high >> self.shift_base
-        self.shift_rest = r.shift - self.shift_base
-        for bit in range(0, int(self.shift_rest.max()).bit_length(), 2):
-            part = self.shift_rest & (3 << bit)
-            low, high = add("shift", low >> part, high >> part, bit)
-        if r.bias.any():
-            low, high = add("bias", low + r.bias, high + r.bias)
+        rest = [shift - self.shift_base for shift in shifts]
+        if not self.moving:
+            self.numbers["shift"] = rest[0]
+        for bit in range(0, int(rest[1].max()).bit_length(), 2):
+            most = rest[1] & (3 << bit) if not self.moving else np.minimum(rest[1] >> bit, 3) << bit
+            least = np.zeros_like(most) if self.moving else most
+            ends = np.minimum(low >> least, low >> most), np.maximum(high >> least, high >> most)
+            low, high = add("shift", *ends, bit)
+        least, most = bounds(r.bias)
+        if least.any() or most.any():
+            low, high = add("bias", low + least, high + most)
         if low.min() < r.low or high.max() > r.format.high:
             clipped = np.clip(low, r.low, r.format.high), np.clip(high, r.low, r.format.high)
             low, high = add("saturate", *clipped)
+        used = {step.kind for step in self.steps}
+        index = np.arange(r.channels).reshape(-1, lanes)
+        self.tables: dict[str, Table] = {}
+        for kind, numbers in (self.numbers | {"shift": r.shift if self.moving else self.numbers["shift"]}).items():
+            if isinstance(numbers, Held) and (kind in used or kind == "shift"):
+                self.tables[kind] = Table(numbers, index, self.shift_base if kind == "shift" else 0)
 
     @property
     def cycles(self) -> int:
@@ -154,8 +178,6 @@ class RequantizePipe:
         built = Structure()
         r = self.requantize
         stored, delays = 0, 0
-        constants = {"before": self.before, "multiply": r.multiplier, "after": self.after}
-        constants |= {"shift": self.shift_rest, "bias": r.bias}
         for position, step in enumerate(self.steps):
             for lane in range(self.lanes):
                 bits = self.lane_range(step, lane).bits
@@ -166,7 +188,11 @@ class RequantizePipe:
                     built.select(bits)
                 else:
                     built.add(bits)
-                mine = constants.get(step.kind, np.zeros(r.channels))[lane :: self.lanes]
+                table = self.tables.get("shift" if step.kind == "after" and self.moving else step.kind)
+                if table is not None:
+                    delays += table.format.bits * position
+                    continue
+                mine = self.numbers.get(step.kind, np.zeros(r.channels))[lane :: self.lanes]  # type: ignore[index]
                 if not (mine == mine[0]).all():
                     width = Format.covering(mine).bits
                     delays += width * position
@@ -174,20 +200,28 @@ class RequantizePipe:
         if stored:
             store_constants(built, stored, r.channels // self.lanes)
         built.registers += delays
+        for table in self.tables.values():
+            built += table.structure()
         return built
 
-    def build(self, m: Module, acc: list[Value], early: Value, which: Value | None = None) -> list[Value]:
+    def build(
+        self, m: Module, acc: list[Value], early: Value, which: Value | None = None, held: Value | None = None
+    ) -> list[Value]:
         """The output codes per lane, `cycles` later; `early` is high one cycle before each accumulator beat.
 
-        Beats that do not come in the order of their channels come with their number `which`, two cycles before.
+        Beats that do not come in the order of their channels come with their number `which`, two cycles before; where
+        there are `tables`, two cycles before each beat comes its row in them, `held`.
         """
         r = self.requantize
-        fields = {"before": self.before, "multiply": r.multiplier, "after": self.after}
-        fields |= {"shift": self.shift_rest, "bias": r.bias}
         used = {step.kind for step in self.steps}
-        constants = channel_constants(
-            m, "requantize", {k: v for k, v in fields.items() if k in used}, self.lanes, early, which
-        )
+        fixed = {k: v for k, v in self.numbers.items() if k in used and not isinstance(v, Held)}
+        fixed = {k: fixed[k] for k in ("before", "multiply", "after", "shift", "bias") if k in fixed}
+        constants = channel_constants(m, "requantize", fixed, self.lanes, early, which) if fixed else {}
+        for kind, table in self.tables.items():
+            row = table.build(m, kind, held)
+            constants[kind] = [row[lane] for lane in range(self.lanes)]
+        if self.moving:
+            constants["after"] = constants["shift"]
         if not used & {"before", "multiply", "after"}:
             acc = [value >> self.shift_base for value in acc]
         result = list(acc)
@@ -200,6 +234,8 @@ class RequantizePipe:
                         operand = register(
                             m, Value.cast(operand), name=f"{step.kind}_{position}_{lane}", cycles=position
                         )
+                    if step.kind == "after" and self.moving:
+                        operand = self._half(operand)
                 if step.kind in ("before", "after", "bias"):
                     y = x + operand
                 elif step.kind == "multiply":
@@ -212,6 +248,12 @@ class RequantizePipe:
             if step.kind in ("before", "multiply", "after") and self._last_of_scaling(position):
                 result = [value >> self.shift_base for value in result]
         return result
+
+    def _half(self, rest: Value) -> Value:
+        """Half of 2^shift for a held shift, of which the constant part is taken off."""
+        most = self.tables["shift"].held.high - self.shift_base
+        one = (Const(1) << rest)[: most + 1]
+        return one << (self.shift_base - 1) if self.shift_base else one >> 1
 
     def _last_of_scaling(self, position: int) -> bool:
         """Whether the constant part of the shift comes right after this step."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Value
+import numpy as np
+from amaranth.hdl import Cat, Module, Signal, Value
 
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Structure,
     Timing,
+    advance,
+    counting,
     enough_credits,
     realises,
     register,
     shape_of,
     valid_chain,
 )
+from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants, store_constants
 from bittrue.sim.contract import Range
+from bittrue.sim.held import Held
 from bittrue.sim.operations.affine import Affine
 
 
@@ -24,14 +29,20 @@ from bittrue.sim.operations.affine import Affine
 class AffineStage(Stage):
     """`y[c] = requantize(weight[c] x[c])`.
 
-    Latency     3 cycles and the requantiser's
+    Latency     3 cycles and the requantiser's; one more where the weights are held
     Throughput  one beat a cycle
     """
 
     def __init__(self, operation: Affine, *, lanes: int):
         self.operation = operation
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, lanes)
-        depth = 2 + self.requantize.cycles + 1
+        self.tables = [*self.requantize.tables.values()]
+        self.weight_table = None
+        if isinstance(operation.weight, Held):
+            self.weight_table = Table(operation.weight, np.arange(operation.weight.size).reshape(-1, lanes))
+            self.tables.insert(0, self.weight_table)
+        self.arrival = 2 if self.weight_table is None else 3
+        depth = self.arrival + self.requantize.cycles + 1
         beats = operation.input.size // lanes
         self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=beats)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
@@ -41,7 +52,14 @@ class AffineStage(Stage):
         op, lanes = self.operation, self.lanes_in
         built.multipliers += lanes
         built.registers += lanes * (op.input.format.bits + op.accumulator.bits)
-        store_constants(built, lanes * op.weight_format.bits, op.input.channels // lanes)
+        if self.weight_table is None:
+            store_constants(built, lanes * op.weight_format.bits, op.input.channels // lanes)
+        else:
+            built += self.weight_table.structure()
+            built.registers += lanes * op.input.format.bits
+        if self.tables:
+            built += Exchange.structure(self.exchange_bits, self.arrival)
+            built.count(self.timing.frame - 1, op.input.channels // lanes - 1)
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
@@ -52,19 +70,34 @@ class AffineStage(Stage):
         effort.requantize(self.requantize, op.input.tokens)
         return effort
 
+    def follow(self, m: Module, go: Value) -> list[Value]:
+        """The row of the beat that is taken in this cycle, and of the one that was a cycle ago, in the tables."""
+        beats, groups = self.timing.frame, self.operation.input.channels // self.lanes_in
+        at, group = Signal(counting(beats), name="frame_beat"), Signal(counting(groups), name="row_group")
+        banks = self.exchange.follow(m, go & advance(m, at, beats - 1, go), self.arrival)
+        advance(m, group, groups - 1, go)
+        before = register(m, group, name="row_group_before")
+        bits = (groups - 1).bit_length()
+        return [Cat(group[:bits], banks[0]), Cat(before[:bits], banks[1])]
+
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         outlet = self.outlet(m)
         go = self.accept(m, outlet)
         valid = valid_chain(m, go, self.timing.depth - 1)
-        weights = channel_constants(m, "weight", {"weight": self.operation.weight}, self.lanes_in, go)["weight"]
+        rows = self.follow(m, go) if self.tables else [None] * 2
+        if self.weight_table is not None:
+            weights = self.weight_table.build(m, "weight", rows[0])
+        else:
+            weights = channel_constants(m, "weight", {"weight": self.operation.weight}, self.lanes_in, go)["weight"]
         low, high = self.operation.sums
         products = []
         for lane in range(self.lanes_in):
-            x = register(m, self.i.payload.data[lane], shape_of(self.operation.input.format), name=f"x{lane}")
+            code = self.i.payload.data[lane]
+            x = register(m, code, shape_of(self.operation.input.format), name=f"x{lane}", cycles=self.arrival - 1)
             exact = Range.of(low[lane :: self.lanes_in], high[lane :: self.lanes_in])
             products.append(register(m, x * Value.cast(weights[lane]), shape_of(exact), name=f"product{lane}"))
-        result = self.requantize.build(m, products, valid[1])
+        result = self.requantize.build(m, products, valid[self.arrival - 1], held=rows[self.arrival - 2])
         m.d.comb += [
             outlet.issue.eq(go),
             outlet.push.eq(valid[-1]),

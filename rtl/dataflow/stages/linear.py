@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 
+from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.stage import (
     Structure,
     Timing,
+    advance,
+    counting,
     enough_credits,
     realises,
     register,
     valid_chain,
 )
+from bittrue.rtl.parts.held import Exchange
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.operations.linear import Linear
 
@@ -43,9 +47,27 @@ class LinearStage(FoldedStage):
             frame=operation.input.tokens,
         )
         super().__init__(operation, lanes=lanes, simd=simd, pe=pe, output=(operation.output.format, pe))
+        weights = [] if self.weight_table is None else [self.weight_table]
+        self.tables = [*weights, *self.requantize.tables.values()]
 
     def structure(self) -> Structure:
-        return super().structure() + self.requantize.structure()
+        built = super().structure() + self.requantize.structure()
+        if self.tables:
+            built += Exchange.structure(self.exchange_bits, self.front_depth)
+            built.count(self.timing.frame - 1, self.timing.beats_out - 1)
+            built.registers += (self.front_depth - 2) * (self.timing.beats_out - 1).bit_length()
+        return built
+
+    def follow(self, m: Module, control: Control) -> tuple[Signal, Value]:
+        """The bank of the step at hand, and the row of the requantiser's tables two cycles before each sum."""
+        block, group = Signal(counting(self.timing.frame)), Signal(counting(self.timing.beats_out))
+        ends = control.release & advance(m, block, self.timing.frame - 1, control.release)
+        advance(m, group, self.timing.beats_out - 1, control.issue)
+        banks = self.exchange.follow(m, ends, self.front_depth)
+        ahead = self.front_depth - 2
+        late = register(m, group, name="group_late", cycles=ahead)
+        bits = (self.timing.beats_out - 1).bit_length()
+        return banks[0], Cat(late[:bits], banks[ahead])
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
         """A product and an addition each; single bits choose weights, so that nothing is multiplied."""
@@ -64,9 +86,10 @@ class LinearStage(FoldedStage):
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        sums, ends = self.sums(m, control)
+        bank, row = self.follow(m, control) if self.tables else (None, None)
+        sums, ends = self.sums(m, control, bank)
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
-        result = self.requantize.build(m, sums, issued[self.front_depth - 1])
+        result = self.requantize.build(m, sums, issued[self.front_depth - 1], held=row)
         ending = Signal()
         m.d.comb += ending.eq(control.release & ends[control.read_block])
         m.d.comb += [

@@ -1,0 +1,137 @@
+"""Held inputs in hardware: memories of two banks, and the exchange of one set for the other between two frames.
+
+A `Table` is a memory that holds every value of a held input twice. The stage reads one bank while the next set is
+written to the other. An `Exchange` tells a stage from which frame on it reads the other bank; the stage counts the
+frames that it is through with, so that each frame meets one set in every stage, wherever it is in the pipeline.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from amaranth.hdl import Cat, Module, ResetSignal, Signal, Value
+from amaranth.lib import data
+
+from bittrue.rtl.dataflow.stage import Storage, Structure, register, shape_of
+from bittrue.sim.contract import Format
+from bittrue.sim.held import Held
+
+
+class Table:
+    """The memory of a held input: in each of two banks `rows` rows of `slots` values, one row a cycle.
+
+    held    the input
+    index   int64 `[rows, slots]`: which of its entries (flat) lies in a slot; row after row this is also the order in
+            which the values of a set come
+    base    what a stored value is less than the held one
+
+    Values are written one after the other: `shift` takes the `value` into a register of a row, then `write` stores that
+    row at `row` of the `bank`.
+    """
+
+    def __init__(self, held: Held, index: np.ndarray, base: int = 0):
+        self.held, self.index, self.base = held, index, base
+        self.format = Format.covering(held.low - base, held.high - base)
+        rows, slots = index.shape
+        self.row_bits = (rows - 1).bit_length()
+        self.storage = Storage(self.format.bits * slots, (1 << self.row_bits) + rows)
+
+    @property
+    def rows(self) -> int:
+        return self.index.shape[0]
+
+    @property
+    def slots(self) -> int:
+        return self.index.shape[1]
+
+    @cached_property
+    def port(self) -> TablePort:
+        """Its write port."""
+        return TablePort(self)
+
+    def structure(self) -> Structure:
+        built = Structure(registers=self.format.bits * self.slots)
+        built.store(self.storage)
+        if self.base:
+            built.add(self.format.bits, registered=False)
+        return built
+
+    def build(self, m: Module, name: str, address: Value, early: bool = False) -> data.View:
+        """The values of a row, two cycles after its `address`; one cycle where a register follows (`early`)."""
+        port, bits = self.port, self.format.bits
+        layout = data.ArrayLayout(shape_of(self.format), self.slots)
+        content = self.held.initial.reshape(-1)[self.index] - self.base  # type: ignore[union-attr]
+        m.submodules[f"{name}_table"] = memory = self.storage.memory(layout, content.tolist())
+        write, read = memory.write_port(), memory.read_port(domain="sync")
+        row = Signal(bits * self.slots, name=f"{name}_written", reset_less=True)
+        with m.If(port.shift):
+            m.d.sync += row.eq(Cat(row, (port.value - self.base)[:bits])[bits:])
+        block = self.storage.style == "block"
+        m.d.comb += [
+            write.addr.eq(self.address(port.row, port.bank)),
+            Value.cast(write.data).eq(row),
+            write.en.eq(port.write),
+            read.addr.eq(address if block or early else register(m, address, name=f"{name}_address")),
+            read.en.eq(1),
+        ]
+        return register(m, read.data, layout, name=f"{name}_row") if block and not early else read.data
+
+    def address(self, row: Value, bank: Value) -> Value:
+        """Where a row of a bank lies."""
+        return Cat(row[: self.row_bits], bank)
+
+
+class TablePort:
+    """What a table is written through."""
+
+    def __init__(self, table: Table):
+        shape = shape_of(Format.covering(table.held.low, table.held.high, signed=True))
+        self.value = Signal(shape, name="written_value")
+        self.shift = Signal(name="written_shift")
+        self.write = Signal(name="written_write")
+        self.row = Signal(max(1, table.row_bits), name="written_row")
+        self.bank = Signal(name="written_bank")
+
+
+class Exchange:
+    """When a stage goes over to the other bank.
+
+    bank     the one that holds for frame `turn` and those after it
+    turn     number of that frame, modulo 2^bits; more frames than that are never on their way
+    armed    an exchange is under way
+    settled  (from the stage) nothing of the stage reads the other bank any more
+    """
+
+    def __init__(self, bits: int):
+        self.bits = bits
+        self.bank = Signal(name="exchange_bank")
+        self.turn = Signal(bits, name="exchange_turn")
+        self.armed = Signal(name="exchange_armed")
+        self.settled = Signal(name="exchange_settled")
+
+    @staticmethod
+    def structure(bits: int, reads: int) -> Structure:
+        built = Structure(registers=1 + reads)
+        built.count((1 << bits) - 1)
+        built.select_bits += bits // 2 + 2
+        return built
+
+    def follow(self, m: Module, frame_ends: Value, reads: int) -> list[Signal]:
+        """The bank of the frame at hand, and what it was 1, 2, ... `reads` cycles ago.
+
+        `frame_ends` is high in the cycle in which the stage reads for a frame for the last time; `reads` cycles after
+        that nothing is read for it any more. A reset ends every frame on its way: then the newest set holds.
+        """
+        frame = Signal(self.bits, name="exchange_frame")
+        after = Signal(self.bits, name="exchange_after")
+        m.d.comb += after.eq(frame + frame_ends)
+        m.d.sync += frame.eq(after)
+        bank = Signal(name="bank", reset_less=True)
+        with m.If(ResetSignal() | (self.armed & (after == self.turn))):
+            m.d.sync += bank.eq(self.bank)
+        chain = [bank]
+        for k in range(reads):
+            chain.append(register(m, chain[-1], name=f"bank_{k + 1}"))
+        m.d.comb += self.settled.eq((bank == self.bank) & (chain[-1] == self.bank))
+        return chain

@@ -1,0 +1,188 @@
+"""Weights written at run time in RTL: sets exchanged between frames, under stalls; sets that are refused; area."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from bittrue.rtl.dataflow.loader import Loader, Words
+from bittrue.rtl.dataflow.plan import Plan, plan
+from bittrue.rtl.parts.held import Exchange, Table
+from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import INT8
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
+from tests.helpers.sets import codes, drawn, golden, network
+from tests.helpers.stage_bench import Written, run
+
+SEEDS = range(10)
+
+
+def planned(seed: int, **options) -> Plan:
+    program = network(seed, **options)
+    interval = int(np.random.default_rng(seed).choice([1, 8, 30, 200]))
+    try:
+        return plan(program, interval=interval, weights="written")
+    except BittrueError:
+        return plan(program, weights="written")
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_sets_are_exchanged_between_frames(seed, stalled):
+    """Every frame is worked with the set that had taken effect when it began, and none is late for it."""
+    rng = np.random.default_rng([seed, 1])
+    p = planned(seed)
+    frames = 16
+    x = codes(p.program, frames, rng)
+    sets = [drawn(p.program, rng, corner) for corner in ("", "high", "low", "both", "")]
+    writes = [Written(int(after), p.pack_set(s)) for after, s in zip(np.sort(rng.integers(0, 9, 5)), sets, strict=True)]
+    stalls = {"idle": 0.3, "backpressure": 0.3} if stalled else {}
+    result = run(p, x, seed=seed, sets=writes, **stalls)
+    expected = golden(p.program, x, result.meets, sets)
+    np.testing.assert_array_equal(result.outputs, expected)
+    np.testing.assert_array_equal(expected, golden(p.program, x, result.meets, sets, p.program.reference))
+    assert result.errors == 0
+    assert sum(result.lasts) == frames
+    if not stalled:
+        assert result.latency == p.estimated_latency
+        first = result.first - result.latency
+        assert [end - first for end in result.ends] == list(p.expect(*x).ends)
+
+
+def test_the_exchanges_fall_within_the_run():
+    """The tests above would show nothing if every set came before or after the frames."""
+    seen = set()
+    for seed in SEEDS:
+        p = planned(seed)
+        rng = np.random.default_rng([seed, 2])
+        sets = [drawn(p.program, rng) for _ in range(2)]
+        result = run(p, codes(p.program, 16, rng), 0.3, 0.3, seed, [Written(3, p.pack_set(s)) for s in sets])
+        seen.add(len(set(result.meets)))
+    assert max(seen) == 3
+
+
+def refused(p: Plan, rng: np.random.Generator) -> dict[str, Written]:
+    """Sets of which none may take effect."""
+    words = p.pack_set(drawn(p.program, rng))
+    first, last = p.network.words.tables[0].held, p.network.words.tables[-1].held
+    high, low = words.copy(), words.copy()
+    high[0], low[-1] = first.high + 1, last.low - 1
+    twice = np.concatenate([words, words])
+    return {
+        "a word too few": Written(0, words[:-1]),
+        "one word": Written(0, words[:1]),
+        "a word too many": Written(0, np.append(words, words[-1])),
+        "two sets in one": Written(0, twice),
+        "too high": Written(0, high),
+        "too low": Written(0, low),
+        "ends twice": Written(0, np.append(words[:-1], words), [len(words) - 2, 2 * len(words) - 2]),
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS[:4])
+def test_what_is_no_whole_set_changes_nothing(seed):
+    """Too short, too long, out of bounds: counted, the old set stays, and the next one that is right takes effect."""
+    rng = np.random.default_rng([seed, 3])
+    p = planned(seed, most=5)
+    x, right = codes(p.program, 12, rng), drawn(p.program, rng)
+    for name, bad in refused(p, rng).items():
+        result = run(p, x, 0.2, 0.2, seed, [bad])
+        if name == "ends twice":  # the first part is refused, the second is a whole set
+            assert result.errors == 1
+            continue
+        assert (name, result.errors, set(result.meets)) == (name, 1, {0})
+        np.testing.assert_array_equal(result.outputs, p.program(*x), err_msg=name)
+        result = run(p, x, 0.2, 0.2, seed, [bad, bad, Written(2, p.pack_set(right))])
+        assert (name, result.errors) == (name, 2)
+        np.testing.assert_array_equal(result.outputs, golden(p.program, x, result.meets, [right]), err_msg=name)
+
+
+def test_a_reset_keeps_the_newest_set():
+    """Frames on their way are lost, as ever; the counters begin anew; the weights stay what they were."""
+    tables = [Table(Held("w", (4,), -8, 7), np.arange(4).reshape(2, 2))]
+    exchange = Exchange(4)
+    loader = Loader(Words(tables), [exchange], 1)
+    seen = {}
+
+    async def bench(ctx):
+        ctx.set(exchange.settled, 1)
+        for k, word in enumerate((1, 2, 3, -4)):
+            ctx.set(loader.word, word & 255)
+            ctx.set(loader.valid, 1)
+            ctx.set(loader.last, k == 3)
+            await ctx.tick()
+        ctx.set(loader.valid, 0)
+        await ctx.tick().repeat(4)
+        seen["before"] = ctx.get(exchange.bank), ctx.get(loader.sets), ctx.get(loader.ready)
+        ctx.set(reset.rst, 1)
+        await ctx.tick()
+        ctx.set(reset.rst, 0)
+        await ctx.tick()
+        seen["after"] = ctx.get(exchange.bank), ctx.get(loader.sets), ctx.get(loader.ready)
+
+    from amaranth.hdl import ClockDomain, Module
+
+    m = Module()
+    m.domains.sync = reset = ClockDomain("sync")
+    m.submodules.loader = loader
+    sim = Simulator(m)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    assert seen == {"before": (1, 1, 1), "after": (1, 0, 1)}
+
+
+class TestPlan:
+    def test_only_what_is_named_is_written(self):
+        program = network(3, kinds=["linear", "affine", "linear"])
+        p = plan(program, weights=["linear2"])
+        assert set(p.program.written) == {h for h in p.program.written if h.startswith("linear2.")}
+        assert p.weights.prefix == "s_axis_weights"
+        assert plan(program).weights is None
+        with pytest.raises(BittrueError, match=r"weights of 'x' cannot be written; those of linear0, affine1, linear2"):
+            plan(program, weights=["x"])
+
+    def test_the_order_of_the_words(self):
+        """Operation after operation, in each the weights, then the requantiser's; rows as the memory has them."""
+        p = planned(4)
+        words, values = p.network.words, p.program.initial
+        packed = p.pack_set(values)
+        assert len(packed) == words.count == sum(held.size for held in p.program.written.values())
+        for row in words.describe():
+            part = packed[row["first"] :][: row["rows"] * row["slots"]]
+            assert sorted(part) == sorted(values[row["held"]].reshape(-1))
+        for node in p.program.nodes:
+            if not node.operation.held or node.name not in p.folding:
+                continue
+            (row,) = (row for row in words.describe() if row["held"] == f"{node.name}.weight")
+            folding, weight = p.folding[node.name], values[f"{node.name}.weight"]
+            tile = weight[: folding.pe, : folding.simd].reshape(-1)
+            np.testing.assert_array_equal(packed[row["first"] :][: row["slots"]], tile)
+
+    def test_a_plan_is_saved_and_loaded(self):
+        p = planned(5)
+        again = Plan.from_json(p.program, p.to_json())
+        assert emit(again) == emit(p)
+
+    def test_the_area_of_writing_is_counted(self):
+        """Two banks, a write port, the loader: more of everything but products."""
+        program = network(6, kinds=["linear", "affine", "linear"])
+        constant, held = plan(program, 8).estimate, plan(program, 8, weights="written").estimate
+        assert held.lut > constant.lut
+        assert held.ff > constant.ff
+        assert held.dsp == constant.dsp
+
+    def test_a_program_without_held_inputs_has_no_port(self):
+        text = emit(plan(network(7)))
+        assert "weights_sets" not in text
+        assert "s_axis_weights" not in text
+
+    def test_what_cannot_be_written_is_refused(self):
+        kind = TensorType((4, 3), INT8)
+        mean = Mean(kind, Requantize(3, Held("s", (3,), 1, 4)))
+        with pytest.raises(BittrueError, match=r"y: the RTL of Mean cannot be written \(s\)"):
+            plan(Program({"x": kind}, (Node("y", mean, ("x",)),), "y"))
