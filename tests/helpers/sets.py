@@ -22,7 +22,7 @@ def network(seed: int, *, most: int = 9, kinds: Sequence[str] = ()) -> Program:
     rng = np.random.default_rng(seed)
     fmt = [INT8, Format(5, signed=False), Format(1, signed=False)][int(rng.integers(3))]
     tokens, channels = (int(rng.integers(1, high)) for high in (4, most))
-    build = Builder(x=TensorType((tokens, channels), fmt))
+    build = Builder({"x": TensorType((tokens, channels), fmt)})
     kinds = kinds or rng.choice(["linear", "affine"], int(rng.integers(2, 4)))
     x = "x"
     for k, kind in enumerate(kinds):
