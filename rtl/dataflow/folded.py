@@ -88,6 +88,7 @@ class FoldedStage(BufferedStage):
         if isinstance(operation.weight, Held):
             index = fold_rows(np.arange(operation.weight.size).reshape(operation.weight.shape), simd, pe)
             self.weight_table = Table(operation.weight, index.reshape(len(index), -1))
+            self.weights = self.weight_table.storage
         super().__init__([(self.format, lanes)], output)
 
     @classmethod
