@@ -18,7 +18,7 @@ from bittrue.sim.requantize import Requantize
 SAMPLES, CALLS = 10_000, 50
 UINT8 = Format(8, signed=False)
 PEERS = "pip install 'bittrue[peers]'"
-INSTALL = {"hls4ml": "pip install hls4ml==1.3.0", "da4ml": PEERS, "aihwkit": PEERS}
+INSTALL = {"hls4ml": "pip install 'bittrue[hls]'", "da4ml": PEERS, "aihwkit": PEERS}
 Run = Callable[[np.ndarray], np.ndarray]
 
 
