@@ -65,7 +65,7 @@ def _read(twin: NonNegativeNetwork) -> tuple[list[NonNegativeLinear], tuple[str,
     if not isinstance(twin, NonNegativeNetwork):
         raise BittrueError(
             f"cannot put a {type(twin).__name__} on a photonic array; make it non-negative first "
-            "(models.photonic_transform.transform)"
+            "(models.light.transform.transform)"
         )
     layers: list[NonNegativeLinear] = []
     functions: list[str] = []

@@ -75,7 +75,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class NirNetwork:
     """The nodes of a NIR graph in an order in which each one's sources come first, without Input and Output."""
 
     input: str
@@ -130,7 +130,7 @@ def _unsupported(name: str, kind: str) -> BittrueError:
 
 
 # -- structure -----------------------------------------------------------------------------------------------
-def network(graph: nir.NIRGraph, dt: float, reset: str = "value") -> Network:
+def network(graph: nir.NIRGraph, dt: float, reset: str = "value") -> NirNetwork:
     """The graph with its shapes, linear maps and discretised neurons.
 
     `dt` is the time step in the unit of the file's time constants; `reset` is "value" (NIR) or "subtract".
@@ -170,7 +170,7 @@ def network(graph: nir.NIRGraph, dt: float, reset: str = "value") -> Network:
         shapes[name] = layers[-1].shape
     if result == entry or not result:
         raise BittrueError(f"NIR graph: nothing is computed between {entry!r} and {leave!r}")
-    return Network(entry, shapes[entry], tuple(layers), result)
+    return NirNetwork(entry, shapes[entry], tuple(layers), result)
 
 
 def _only(graph: nir.NIRGraph, kind: type) -> str:

@@ -99,7 +99,7 @@ def program(
     return grow.program(meta)
 
 
-def _chain(network: nir_graph.Network) -> None:
+def _chain(network: nir_graph.NirNetwork) -> None:
     """Refuse sums and branches, by name."""
     previous = network.input
     for layer in network.layers:
@@ -116,7 +116,7 @@ def _chain(network: nir_graph.Network) -> None:
 class _Growing:
     """A program under construction: the last tensor, the worth of its codes, and the linear map not yet applied."""
 
-    def __init__(self, network: nir_graph.Network, steps: int, fmt: Format, scale: float, guard: int) -> None:
+    def __init__(self, network: nir_graph.NirNetwork, steps: int, fmt: Format, scale: float, guard: int) -> None:
         size = int(np.prod(network.input_shape))
         self.build = Builder({network.input: TensorType((steps, size), fmt)})
         self.last, self.unit, self.guard = network.input, np.full(size, scale), guard
