@@ -47,9 +47,9 @@ class Calibrate(Settings):
     """
 
     method: Literal["bound", "percentile", "constant"] = "bound"
-    percentile: float = Field(99.9, gt=50, le=100)
-    alpha: float | None = Field(None, gt=0)
-    images: int = Field(1000, ge=1)
+    percentile: float = Field(default=99.9, gt=50, le=100)
+    alpha: float | None = Field(default=None, gt=0)
+    images: int = Field(default=1000, ge=1)
 
     @model_validator(mode="after")
     def _number(self) -> Calibrate:
@@ -72,15 +72,15 @@ class PhotonicTrain(Settings):
 
     scenario: Scenario = "transform"
     optimizer: NonNegativeOptimizer = "nnsgd"
-    epochs: int = Field(50, ge=0)
-    non_negative_epochs: int = Field(0, ge=0)
-    batch: int = Field(256, ge=1)
+    epochs: int = Field(default=50, ge=0)
+    non_negative_epochs: int = Field(default=0, ge=0)
+    batch: int = Field(default=256, ge=1)
     lr: Positive = 0.16
     lr_in: Positive = 0.63
     lr_out: Bound = 0.5
     clip_lr: Positive = 0.05
     shuffle: bool = False
-    seed: int = Field(1, ge=0)
+    seed: int = Field(default=1, ge=0)
 
     @model_validator(mode="after")
     def _phases(self) -> PhotonicTrain:
@@ -139,16 +139,16 @@ class ArrayNoise(Settings):
     Systems", chapters on laser noise and receiver noise; they hold for white noise within the bandwidth.
     """
 
-    relative: float | None = Field(None, ge=0, lt=1)
-    rin_db_per_hz: float | None = Field(None, lt=0)
-    photons: float | None = Field(None, gt=0)
-    thermal: float | None = Field(None, ge=0)
-    current_a_per_rthz: float | None = Field(None, gt=0)
-    bandwidth_hz: float | None = Field(None, gt=0)
-    power_w: float | None = Field(None, gt=0)
-    wavelength_m: float = Field(1550e-9, gt=0)
-    integration_s: float | None = Field(None, gt=0)
-    quantum_efficiency: float = Field(0.8, gt=0, le=1)
+    relative: float | None = Field(default=None, ge=0, lt=1)
+    rin_db_per_hz: float | None = Field(default=None, lt=0)
+    photons: float | None = Field(default=None, gt=0)
+    thermal: float | None = Field(default=None, ge=0)
+    current_a_per_rthz: float | None = Field(default=None, gt=0)
+    bandwidth_hz: float | None = Field(default=None, gt=0)
+    power_w: float | None = Field(default=None, gt=0)
+    wavelength_m: float = Field(default=1550e-9, gt=0)
+    integration_s: float | None = Field(default=None, gt=0)
+    quantum_efficiency: float = Field(default=0.8, gt=0, le=1)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -218,23 +218,23 @@ class Array(Settings):
     images          training images on which the windows are set
     """
 
-    rows: int = Field(64, ge=1, lt=1 << 16)
-    columns: int = Field(64, ge=1, lt=1 << 16)
-    input_bits: int = Field(8, ge=1, le=8)
-    weight_bits: int = Field(8, ge=1, le=10)
-    adc_bits: int = Field(8, ge=1, le=24)
+    rows: int = Field(default=64, ge=1, lt=1 << 16)
+    columns: int = Field(default=64, ge=1, lt=1 << 16)
+    input_bits: int = Field(default=8, ge=1, le=8)
+    weight_bits: int = Field(default=8, ge=1, le=10)
+    adc_bits: int = Field(default=8, ge=1, le=24)
     window: Literal["pedestal", "full"] = "pedestal"
-    window_percentile: float = Field(99.9, gt=50, le=100)
+    window_percentile: float = Field(default=99.9, gt=50, le=100)
     rails: Literal["one", "two"] = "one"
-    extinction_db: float | None = Field(None, gt=0)
-    crosstalk_db: float | None = Field(None, lt=-3.1)
-    weight_error: float = Field(0.0, ge=0, lt=1)
-    drift: float = Field(0.0, ge=0, lt=1)
-    fraction_bits: int | None = Field(None, ge=0, le=8)
-    sum_bits: int = Field(8, ge=4, le=12)
-    images: int = Field(1000, ge=1)
+    extinction_db: float | None = Field(default=None, gt=0)
+    crosstalk_db: float | None = Field(default=None, lt=-3.1)
+    weight_error: float = Field(default=0.0, ge=0, lt=1)
+    drift: float = Field(default=0.0, ge=0, lt=1)
+    fraction_bits: int | None = Field(default=None, ge=0, le=8)
+    sum_bits: int = Field(default=8, ge=4, le=12)
+    images: int = Field(default=1000, ge=1)
     noise: ArrayNoise = ArrayNoise()
-    seed: int = Field(1, ge=0, lt=1 << 64)
+    seed: int = Field(default=1, ge=0, lt=1 << 64)
 
     @property
     def exact(self) -> bool:

@@ -20,14 +20,14 @@ Activation = Literal["relu", "swish", "sigmoid", "gelu"]
 class ResMLPSettings(Settings):
     """Geometry of a ResMLP and its non-linearity; `hidden_factor` is hidden width over `embed`."""
 
-    patch: int = Field(4, ge=1, description="side of a square patch, pixels")
-    embed: int = Field(64, ge=1, description="channels of a token")
-    blocks: int = Field(3, ge=1)
-    hidden_factor: float = Field(1.0, gt=0)
+    patch: int = Field(default=4, ge=1, description="side of a square patch, pixels")
+    embed: int = Field(default=64, ge=1, description="channels of a token")
+    blocks: int = Field(default=3, ge=1)
+    hidden_factor: float = Field(default=1.0, gt=0)
     nonlinearity: Nonlinearity = "lerp_psa"
-    terms: int = Field(8, ge=1, description="terms of a PSA function")
-    grid_points: int = Field(64, ge=2, description="points at which a LERP-PSA evaluates its PSA")
-    grid_range: float = Field(4.0, gt=0, description="the grid spans -range to range")
+    terms: int = Field(default=8, ge=1, description="terms of a PSA function")
+    grid_points: int = Field(default=64, ge=2, description="points at which a LERP-PSA evaluates its PSA")
+    grid_range: float = Field(default=4.0, gt=0, description="the grid spans -range to range")
 
     @property
     def hidden(self) -> int:
@@ -58,9 +58,9 @@ class Quantize(Settings):
     """Post-training quantisation; the percentile is chosen on the validation split, the first one wins a tie."""
 
     percentiles: tuple[Annotated[float, Field(gt=50, le=100)], ...] = (99.97, 99.99, 100.0, 99.9)
-    segments: int = Field(64, ge=2, description="segments of a table; it holds one knot more")
-    bits: int = Field(8, ge=4, le=8, description="bits of activations, weights, biases and knots")
-    images: int = Field(1000, ge=1, description="training images to calibrate on")
+    segments: int = Field(default=64, ge=2, description="segments of a table; it holds one knot more")
+    bits: int = Field(default=8, ge=4, le=8, description="bits of activations, weights, biases and knots")
+    images: int = Field(default=1000, ge=1, description="training images to calibrate on")
 
     @field_validator("percentiles")
     @classmethod

@@ -15,20 +15,20 @@ from bittrue.models.settings import Settings
 class Train(Settings):
     """AdamW with a cosine schedule to zero."""
 
-    epochs: int = Field(8, ge=1)
-    batch: int = Field(128, ge=2)
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    seed: int = Field(1, ge=0)
+    epochs: int = Field(default=8, ge=1)
+    batch: int = Field(default=128, ge=2)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    seed: int = Field(default=1, ge=0)
 
 
 class Qat(Settings):
     """Quantisation-aware training on the integers themselves; 0 epochs skips it."""
 
-    epochs: int = Field(2, ge=0)
-    batch: int = Field(256, ge=2)
-    lr: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    epochs: int = Field(default=2, ge=0)
+    batch: int = Field(default=256, ge=2)
+    lr: float = Field(default=3e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     learn_scales: bool = False
-    scale_lr: float = Field(1e-3, gt=0, description="learning rate of log-scales, where they are learned")
-    seed: int = Field(1, ge=0)
+    scale_lr: float = Field(default=1e-3, gt=0, description="learning rate of log-scales, where they are learned")
+    seed: int = Field(default=1, ge=0)

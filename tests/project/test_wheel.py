@@ -4,6 +4,7 @@ Built with hatchling alone, as pip would; the tests skip where the environment d
 """
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -149,13 +150,15 @@ def test_beside_modules_of_the_same_names_the_command_works(installed, user):
 
 
 def test_a_type_checker_knows_the_public_face(installed, user):
-    """mypy on the user's script: right as it stands, and it finds a wrong argument and a wrong name."""
+    """mypy on the user's script and README's example: right as they stand; a wrong argument or name is found."""
     pytest.importorskip("mypy", reason="mypy is not installed; pip install 'bittrue[test]'")
     (user / "mypy.ini").write_text(
         "[mypy]\nignore_missing_imports = true\nfollow_imports = silent\n"
         + "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numba", "amaranth", "llvmlite"))
     )
-    check = ("-m", "mypy", "--no-error-summary", "script.py")
+    example = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)[1]
+    (user / "example.py").write_text(example)
+    check = ("-m", "mypy", "--no-error-summary", "script.py", "example.py")
     assert run(installed, user, *check, MYPYPATH=str(installed)) == ""
     wrong = SCRIPT + "bittrue.load(3)\nbittrue.plan(program, intervall=3)\nbittrue.verfiy\nplan.program.sha256.foo\n"
     (user / "script.py").write_text(wrong)
