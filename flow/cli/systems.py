@@ -22,16 +22,23 @@ Shortcuts = dict[str, dict[str, Shortcut]]
 def mount(app: typer.Typer) -> None:
     """Add `bittrue systems`, and the commands of every system."""
     app.command()(systems)
-    for system in registry.systems().values():
-        before = {_name(command) for command in app.registered_commands}
-        at = len(app.registered_commands)
-        system.register(app)
-        for command in app.registered_commands[at:]:
-            if _name(command) in before:
-                raise BittrueError(
-                    f"system {system.name!r}: a command `bittrue {_name(command)}` is there already; "
-                    "register it under another name"
-                )
+    for system in list(registry.systems().values()):
+        before = list(app.registered_commands)
+        try:
+            system.register(app)
+            _refuse_twins(app.registered_commands, len(before))
+        except Exception as error:  # whatever a foreign package raises
+            app.registered_commands[:] = before
+            registry.withdraw(system.name, error)
+
+
+def _refuse_twins(commands: list[Any], first: int) -> None:
+    """An error where a command from the `first` on has the name of one before it."""
+    taken = {_name(command) for command in commands[:first]}
+    for command in commands[first:]:
+        if _name(command) in taken:
+            raise BittrueError(f"a command `bittrue {_name(command)}` is there already; register another name")
+        taken.add(_name(command))
 
 
 def _name(command: Any) -> str:

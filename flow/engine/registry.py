@@ -28,9 +28,15 @@ PACKAGE, GROUP = "bittrue.flow.systems", "bittrue.systems"
 
 @dataclass(frozen=True)
 class Found:
-    """The systems by name, and a sentence for each entry point that gave none."""
+    """What there is.
+
+    systems   by name
+    origins   of those that an entry point names: which one, by the name of the system
+    broken    a sentence for each entry point that gave none, by its name
+    """
 
     systems: dict[str, System]
+    origins: dict[str, str]
     broken: dict[str, str]
 
 
@@ -43,16 +49,30 @@ def found() -> Found:
         if module.ispkg:
             system = _declared(f"{PACKAGE}.{module.name}")
             systems[system.name] = system
+    origins: dict[str, str] = {}
     broken: dict[str, str] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name):
         try:
             system = _declared(entry.module)
             if system.name in systems:
                 raise BittrueError(f"a system is named {system.name!r} already; give it another name")
-            systems[system.name] = system
-        except Exception as error:  # noqa: BLE001  (whatever a foreign package raises when it is imported)
-            broken[entry.name] = f"the system of {_origin(entry)} cannot be used: {error}"
-    return Found(systems, broken)
+            systems[system.name], origins[system.name] = system, _origin(entry)
+        except Exception as error:  # whatever a foreign package raises when it is imported
+            broken[entry.name] = _unusable(_origin(entry), error)
+    return Found(systems, origins, broken)
+
+
+def withdraw(name: str, error: Exception) -> None:
+    """Take a system out that failed later, told as those that failed at once; one of bittrue's own raises."""
+    known = found()
+    if name not in known.origins:
+        raise error
+    del known.systems[name]
+    known.broken[name] = _unusable(known.origins[name], error)
+
+
+def _unusable(origin: str, error: Exception) -> str:
+    return f"the system of {origin} cannot be used: {error}"
 
 
 def systems() -> dict[str, System]:
