@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Step:
+class PathStep:
     """One step of a critical path: `kind` is clk-to-q, logic, routing or setup; `at` the cell and pin it ends in."""
 
     kind: str
@@ -41,7 +41,7 @@ class SynthResult:
     bram: int
     fmax_mhz: float | None
     freq_mhz: float
-    path: tuple[Step, ...] = ()
+    path: tuple[PathStep, ...] = ()
     utilization: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     cells: Mapping[str, int] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)

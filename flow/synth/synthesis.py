@@ -20,7 +20,7 @@ from pathlib import Path
 from bittrue.flow.synth import harness
 from bittrue.flow.synth.absorb import absorb
 from bittrue.flow.synth.memory_files import contents_to_files
-from bittrue.flow.synth.result import Step, SynthResult
+from bittrue.flow.synth.result import PathStep, SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
 from bittrue.flow.synth.targets import target as find_target
 from bittrue.sim.errors import BittrueError
@@ -209,7 +209,7 @@ class _Run:
 
     # -- nextpnr -----------------------------------------------------------------------------------------------------
 
-    def route(self, freq_mhz: float, seed: int, remedy: Remedy) -> tuple[tuple[Step, ...], dict, float | None]:
+    def route(self, freq_mhz: float, seed: int, remedy: Remedy) -> tuple[tuple[PathStep, ...], dict, float | None]:
         """Places and routes routable.json: critical path, utilization and Fmax."""
         command, *arguments = self.target.router
         if self.absorbed:
@@ -247,12 +247,12 @@ class _Run:
         slowest = min(clocks, key=clocks.__getitem__)
         return self._path(report, slowest), utilization, round(clocks[slowest], 2)
 
-    def _path(self, report: dict, clock: str) -> tuple[Step, ...]:
+    def _path(self, report: dict, clock: str) -> tuple[PathStep, ...]:
         types = {name: cell["type"] for name, cell in self.module("routable.json", routed=True)["cells"].items()}
         for path in report["critical_paths"]:
             if path["from"].split(" ")[-1] == clock and path["to"].split(" ")[-1] == clock:
                 return tuple(
-                    Step(
+                    PathStep(
                         step["type"],
                         round(step["delay"], 3),
                         f"{step['to']['cell']}.{step['to']['port']}",

@@ -47,7 +47,7 @@ _NAME = re.compile(r"ap_u?int\s*<\s*\d+\s*>\s+(\w+)")
 
 
 @dataclass(frozen=True, eq=False)
-class Array:
+class HeaderArray:
     """One array of a header: int64 `values` of the declared shape, the declared `format`, and where it stands."""
 
     file: str
@@ -65,7 +65,7 @@ class Samples:
     output: np.ndarray
 
 
-def parse(path: Path) -> dict[str, Array]:
+def parse(path: Path) -> dict[str, HeaderArray]:
     """Every array of one header, by name.
 
     Refuses, naming the array: text that ends early, dimensions that the values do not have, values outside
@@ -80,7 +80,7 @@ def parse(path: Path) -> dict[str, Array]:
     guarded = re.search(r"^\s*#\s*ifndef\b", text, re.MULTILINE) is not None
     ended = re.search(r"^\s*#\s*endif\b", text, re.MULTILINE) is not None
     body = re.sub(r"^\s*#[^\n]*", "", _COMMENT.sub("", text), flags=re.MULTILINE)
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, HeaderArray] = {}
     position, last = 0, None
     while body[position:].strip():
         array, position = _array(body, position, path, last)
@@ -95,7 +95,7 @@ def parse(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _array(body: str, start: int, path: Path, last: str | None) -> tuple[Array, int]:
+def _array(body: str, start: int, path: Path, last: str | None) -> tuple[HeaderArray, int]:
     """The declaration at `start`, and where the next one begins."""
     after = f"after array {last}" if last else "at its beginning"
     match = _DECLARATION.match(body, start)
@@ -128,7 +128,7 @@ def _array(body: str, start: int, path: Path, last: str | None) -> tuple[Array, 
         raise BittrueError(
             f"{place} holds {values.min()}..{values.max()}, outside its type {kind} ({fmt.low}..{fmt.high})"
         )
-    return Array(str(path), name, fmt, values.astype(np.int64)), end + 1
+    return HeaderArray(str(path), name, fmt, values.astype(np.int64)), end + 1
 
 
 def _dims(shape: tuple[int, ...]) -> str:
@@ -138,12 +138,12 @@ def _dims(shape: tuple[int, ...]) -> str:
 class _Reader:
     """Hands out arrays by name and dimensions, and knows which were never asked for."""
 
-    def __init__(self, folder: Path, arrays: Mapping[str, Array]) -> None:
+    def __init__(self, folder: Path, arrays: Mapping[str, HeaderArray]) -> None:
         self.folder = folder
         self.arrays = arrays
         self.left = dict(arrays)
 
-    def take(self, name: str, *dims: int | None) -> Array:
+    def take(self, name: str, *dims: int | None) -> HeaderArray:
         """The array `name`, whose dimensions are `dims` where these are given."""
         if name not in self.arrays:
             raise BittrueError(f"headers {self.folder}: array {name} is missing")

@@ -19,7 +19,7 @@ import numpy as np
 from bittrue.models.fs import kernels as fs_kernels
 from bittrue.models.fs import search as fs_search
 from bittrue.models.fs.sets import MAX_STEPS, NeuronSet
-from bittrue.models.fs.target import Target, importance
+from bittrue.models.fs.target import TargetFunction, importance
 from bittrue.sim.errors import BittrueError
 
 #: Candidates of every restart between two reports of progress.
@@ -50,7 +50,7 @@ ROUNDS = (Round(1.0, 1.0, 0.1, 0.01), Round(0.25, 3.0, 0.05, 0.003), Round(0.08,
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """What a fit is asked for.
 
     steps:      K
@@ -89,7 +89,7 @@ class Settings:
             raise BittrueError(f"spike cost {self.spike_cost:g}: expected a number of at least 0")
 
 
-def fit(target: Target, settings: Settings, name: str = "", progress: Progress | None = None) -> NeuronSet:
+def fit(target: TargetFunction, settings: FitSettings, name: str = "", progress: Progress | None = None) -> NeuronSet:
     """The best set found; `fit` of the result holds the settings, the measured errors and the seconds it took.
 
     Deterministic in the settings. The reported mean squared errors are those of the float32 neuron on the float32
@@ -130,7 +130,7 @@ def fit(target: Target, settings: Settings, name: str = "", progress: Progress |
     )
 
 
-def measured(neuron_set: NeuronSet, target: Target, settings: Settings) -> dict[str, Any]:
+def measured(neuron_set: NeuronSet, target: TargetFunction, settings: FitSettings) -> dict[str, Any]:
     """What a set is worth on the interval of the settings, plain JSON values."""
     x = fs_kernels.grid(settings.low, settings.high)
     y = target(x)
@@ -167,7 +167,7 @@ def _fraction_bits(values: np.ndarray) -> int:
 
 
 # -- the search ----------------------------------------------------------------------------------------
-def _search(settings: Settings, grid: tuple, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _search(settings: FitSettings, grid: tuple, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Best (h, T) `[S, K]` of the restarts that reached the last round, and the best error of every restart `[R]`."""
     rng = np.random.default_rng(settings.seed)
     h, threshold = _starts(settings, rng)
@@ -198,7 +198,7 @@ def _search(settings: Settings, grid: tuple, progress: Progress) -> tuple[np.nda
     return best_h[rows], best_t[rows], best
 
 
-def _starts(settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _starts(settings: FitSettings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Starting points of three families, float64 `[R, K]`.
 
     0: falling resets with thresholds near them; 1 and 2: a run of steps that halve (or a little less) what is above
@@ -223,7 +223,7 @@ def _starts(settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, n
     return h, threshold
 
 
-def _formats(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+def _formats(settings: FitSettings) -> tuple[np.ndarray, np.ndarray]:
     """Grid of h and T per restart and the highest code, `[R, 2]`: formats that hold the bound, a half, a quarter."""
     units, tops = np.zeros((settings.restarts, 2)), np.zeros((settings.restarts, 2))
     if settings.bits is None:

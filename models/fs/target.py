@@ -43,7 +43,7 @@ COMPARE = {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.G
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class TargetFunction:
     """A function of one real number, element by element on float64 arrays."""
 
     name: str
@@ -74,7 +74,7 @@ class Target:
         return y
 
 
-def target(text: str) -> Target:
+def target(text: str) -> TargetFunction:
     """The function that a text names: `gelu`, `x * tanh(x)`, `my_module:my_function`."""
     text = text.strip()
     if text.isidentifier():
@@ -84,11 +84,11 @@ def target(text: str) -> Target:
                 f"no function is named {text!r} in torch.nn.functional, torch or math; "
                 "give such a name, an expression in x as in 'x * tanh(x)', or module:function"
             )
-        return Target(text, found)
+        return TargetFunction(text, found)
     module, colon, name = text.partition(":")
     if colon and name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
-        return Target(text, _imported(module, name))
-    return Target(text, _expression(text))
+        return TargetFunction(text, _imported(module, name))
+    return TargetFunction(text, _expression(text))
 
 
 def importance(x: np.ndarray, mean: float, sigma: float) -> np.ndarray:

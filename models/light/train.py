@@ -62,7 +62,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class Trained:
     """What a scenario leaves, both networks in float64; `before` is the accuracy after the first phase of post."""
 
     settings: PhotonicTrain
@@ -117,7 +117,7 @@ def train(
     folder: str | Path | None = None,
     progress: Report | None = None,
     device: torch.device | str | None = None,
-) -> Outcome:
+) -> Trained:
     """Run a scenario and compare both networks on the whole test split.
 
     network     the published architecture of the data set unless given
@@ -155,7 +155,7 @@ def train(
         )
         regular = regular_of(twin, regular)
     regular, twin = regular.double().eval(), twin.double().eval()
-    return Outcome(settings, regular, twin, compare(regular, twin, data.test), first, second, before)
+    return Trained(settings, regular, twin, compare(regular, twin, data.test), first, second, before)
 
 
 def non_negative_optimizer(twin: NonNegativeNetwork, settings: PhotonicTrain) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from bittrue.models.fs import fit as fs_fit
 from bittrue.models.fs import kernels as fs_kernels
 from bittrue.models.fs import search as fs_search
 from bittrue.models.fs import sets as fs_sets
-from bittrue.models.fs.fit import Settings
+from bittrue.models.fs.fit import FitSettings
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet
 from bittrue.models.fs.target import importance, target
 from bittrue.sim.errors import BittrueError
@@ -91,7 +91,7 @@ QUICK = {"restarts": 6, "tries": 1000}
 
 
 def test_a_quick_fit_of_swish_beats_the_published_set_on_both_intervals():
-    fitted = fs_fit.fit(target("swish"), Settings(16, -8, 12, **QUICK))
+    fitted = fs_fit.fit(target("swish"), FitSettings(16, -8, 12, **QUICK))
     for low, high, published in ((-8, 12, 0.0034459), (-2, 2, 0.0023940)):
         x = fs_kernels.grid(low, high)
         assert fs_kernels.mean_squared_error(fitted, target("swish")(x), x) < published
@@ -103,13 +103,13 @@ def test_a_quick_fit_of_swish_beats_the_published_set_on_both_intervals():
 
 @pytest.mark.parametrize("bits", [None, 8])
 def test_a_quick_fit_of_sigmoid_beats_the_published_set(bits):
-    fitted = fs_fit.fit(target("sigmoid"), Settings(12, -10, 10, bits, **QUICK))
+    fitted = fs_fit.fit(target("sigmoid"), FitSettings(12, -10, 10, bits, **QUICK))
     assert fitted.fit["mse"] < 1.1e-4
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_parameters_are_codes_of_that_many_bits(bits):
-    fitted = fs_fit.fit(target("tanh"), Settings(8, -4, 4, bits, restarts=4, tries=500))
+    fitted = fs_fit.fit(target("tanh"), FitSettings(8, -4, 4, bits, restarts=4, tries=500))
     for array in ("h", "d", "T"):
         codes = getattr(fitted, array) * 2.0 ** fitted.fit["fraction_bits"][array]
         assert np.array_equal(codes, np.rint(codes))
@@ -118,7 +118,7 @@ def test_quantised_parameters_are_codes_of_that_many_bits(bits):
 
 
 def test_fraction_bits_keep_a_quantised_set_exact():
-    fitted = fs_fit.fit(target("tanh"), Settings(8, -4, 4, 6, restarts=3, tries=300))
+    fitted = fs_fit.fit(target("tanh"), FitSettings(8, -4, 4, 6, restarts=3, tries=300))
     most = max(fitted.fit["fraction_bits"].values())
     same = fitted.quantized(max(most, 0))
     for array in ("h", "d", "T"):
@@ -126,9 +126,9 @@ def test_fraction_bits_keep_a_quantised_set_exact():
 
 
 def test_the_same_seed_gives_the_same_set():
-    asked = Settings(6, -3, 3, restarts=3, tries=300, seed=5)
+    asked = FitSettings(6, -3, 3, restarts=3, tries=300, seed=5)
     first, again = (fs_fit.fit(target("gelu"), asked) for _ in range(2))
-    other = fs_fit.fit(target("gelu"), Settings(6, -3, 3, restarts=3, tries=300, seed=6))
+    other = fs_fit.fit(target("gelu"), FitSettings(6, -3, 3, restarts=3, tries=300, seed=6))
     for array in ("h", "d", "T"):
         assert getattr(first, array).tobytes() == getattr(again, array).tobytes()
     assert first.T.tobytes() != other.T.tobytes()
@@ -136,8 +136,8 @@ def test_the_same_seed_gives_the_same_set():
 
 def test_importance_moves_the_error_to_where_it_matters_less():
     asked = {"steps": 8, "low": -8, "high": 12, "restarts": 8, "tries": 1500}
-    uniform = fs_fit.fit(target("swish"), Settings(**asked))
-    weighted = fs_fit.fit(target("swish"), Settings(**asked, importance=(0.0, 1.0)))
+    uniform = fs_fit.fit(target("swish"), FitSettings(**asked))
+    weighted = fs_fit.fit(target("swish"), FitSettings(**asked, importance=(0.0, 1.0)))
     x = fs_kernels.grid(-2, 2)
     y = target("swish")(x)
     assert fs_kernels.mean_squared_error(weighted, y, x) < fs_kernels.mean_squared_error(uniform, y, x)
@@ -146,22 +146,22 @@ def test_importance_moves_the_error_to_where_it_matters_less():
 
 def test_a_price_on_spikes_makes_them_fewer():
     asked = {"steps": 8, "low": -4, "high": 4, "restarts": 4, "tries": 1000}
-    free = fs_fit.fit(target("tanh"), Settings(**asked, spike_cost=0.0))
-    dear = fs_fit.fit(target("tanh"), Settings(**asked, spike_cost=1.0))
+    free = fs_fit.fit(target("tanh"), FitSettings(**asked, spike_cost=0.0))
+    dear = fs_fit.fit(target("tanh"), FitSettings(**asked, spike_cost=1.0))
     assert dear.fit["spikes_per_value"] < free.fit["spikes_per_value"]
 
 
 @pytest.mark.parametrize("bits", [None, 8])
 def test_clipped_inputs_find_a_good_value_at_both_ends(bits):
     """The first grid point alone hardly counts in the mean, but all inputs below the interval are worth what it is."""
-    fitted = fs_fit.fit(target("tanh"), Settings(10, -4, 4, bits, restarts=4, tries=800))
+    fitted = fs_fit.fit(target("tanh"), FitSettings(10, -4, 4, bits, restarts=4, tries=800))
     ends = fs_kernels.respond(fitted, np.array([-50, -4, 4, 50], np.float32)).values
     np.testing.assert_allclose(ends, [-1, -1, 1, 1], atol=0.1)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_few_steps(steps):
-    fitted = fs_fit.fit(target("relu"), Settings(steps, -1, 1, restarts=3, tries=300))
+    fitted = fs_fit.fit(target("relu"), FitSettings(steps, -1, 1, restarts=3, tries=300))
     assert fitted.steps == steps
     assert fitted.fit["mse"] < np.var(np.maximum(fs_kernels.grid(-1, 1), 0))
 
@@ -258,7 +258,7 @@ def test_values_that_cannot_be_fitted_are_refused(text, sentence):
 )
 def test_bad_settings_are_refused(change, sentence):
     with pytest.raises(BittrueError, match=re.escape(sentence)):
-        Settings(**change)
+        FitSettings(**change)
 
 
 # -- shipped sets --------------------------------------------------------------------------------------

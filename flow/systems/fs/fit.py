@@ -15,7 +15,7 @@ from bittrue.flow.report.figures import ACCENT, BAD, FAINT, GOOD, INK, SOFT, WAR
 from bittrue.models.fs import fit as fs_fit
 from bittrue.models.fs import kernels as fs_kernels
 from bittrue.models.fs import target as fs_target
-from bittrue.models.fs.fit import Progress, Settings
+from bittrue.models.fs.fit import FitSettings, Progress
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.storage import write_whole
@@ -28,21 +28,21 @@ PANELS = (210, 120, 150, 170)
 
 def settings(
     function: str, steps: int, interval: tuple[float, float] | None, weights: str, **others: Any
-) -> tuple[fs_target.Target, Settings]:
+) -> tuple[fs_target.TargetFunction, FitSettings]:
     """What the command line asks for, checked; without a range the function's usual one is taken."""
     target = fs_target.target(function)
     low, high = interval or fs_target.RANGES.get(target.name, (-8.0, 8.0))
-    return target, Settings(steps=steps, low=low, high=high, importance=_weights(weights), **others)
+    return target, FitSettings(steps=steps, low=low, high=high, importance=_weights(weights), **others)
 
 
-def default_name(target: fs_target.Target, steps: int, bits: int | None) -> str:
+def default_name(target: fs_target.TargetFunction, steps: int, bits: int | None) -> str:
     """`gelu-k16`, `gelu-k16-q8`; an expression has no name of its own."""
     stem = target.name.rpartition(":")[2]
     return f"{stem if stem.isidentifier() else 'neuron'}-k{steps}" + (f"-q{bits}" if bits else "")
 
 
 def run(
-    target: fs_target.Target, asked: Settings, out: Path, picture: Path, progress: Progress | None = None
+    target: fs_target.TargetFunction, asked: FitSettings, out: Path, picture: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Fit, then write the set and its picture; what was measured, with the published set's error on the same grid."""
     fitted = fs_fit.fit(target, asked, out.stem, progress)
@@ -63,7 +63,7 @@ def run(
     }
 
 
-def published_error(target: fs_target.Target, low: float, high: float) -> float | None:
+def published_error(target: fs_target.TargetFunction, low: float, high: float) -> float | None:
     """Mean squared error of the published set for this function on the same grid, where there is one."""
     name = PUBLISHED_AS.get(target.name)
     if name is None:
@@ -72,7 +72,7 @@ def published_error(target: fs_target.Target, low: float, high: float) -> float 
     return fs_kernels.mean_squared_error(PUBLISHED[name], target(x), x)
 
 
-def command(target: fs_target.Target, asked: Settings, out: str) -> str:
+def command(target: fs_target.TargetFunction, asked: FitSettings, out: str) -> str:
     """The command that makes the same set again."""
     words = ["bittrue", "fit", target.name, "--steps", asked.steps, "--range", f"{asked.low:g}", f"{asked.high:g}"]
     words += ["--bits", asked.bits] if asked.bits else []
@@ -115,7 +115,7 @@ def _weights(text: str) -> tuple[float, float] | None:
 
 
 # -- the picture ---------------------------------------------------------------------------------------
-def draw(neuron_set: NeuronSet, target: fs_target.Target) -> str:
+def draw(neuron_set: NeuronSet, target: fs_target.TargetFunction) -> str:
     """Four panels as SVG text: function and approximation, error, spikes of every input, parameters of every step."""
     inner = WIDTH - LEFT - RIGHT
     x = fs_kernels.grid(neuron_set.low, neuron_set.high, 2 * inner + 1)
