@@ -246,7 +246,7 @@ def _files() -> list[Finding]:
         ),
         Finding(
             "fashion-mnist", "file", data is not None, False, str(data or ""),
-            "the recipe lerp-psa-fashion-mnist and its tests",
+            "recipes on Fashion-MNIST, and their tests",
             "apt install dataset-fashion-mnist, or name a folder with its four files in the recipe",
         ),
     ]  # fmt: skip

@@ -35,18 +35,15 @@ class DatasetPart(Part):
     folder: Path | None = None
 
 
-Architecture = Literal["parallel", "events"]
-
-
 class RtlPart(Part):
     """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`.
 
-    `architecture` of the spiking layers: `parallel` or `events`, for all or by the operation's name.
+    `architecture` of operations that have several, for all that have it or by the operation's name.
     """
 
     interval: int | None = Field(None, ge=1)
     device: str | None = "ecp5-85k"
-    architecture: Architecture | dict[str, Architecture] = "parallel"
+    architecture: str | dict[str, str] = "parallel"
 
     @field_validator("device")
     @classmethod
@@ -54,6 +51,15 @@ class RtlPart(Part):
         from bittrue.rtl.dataflow.estimate import DEVICES
 
         return value if value is None else _one_of(value, DEVICES, "device to plan for")
+
+    @field_validator("architecture")
+    @classmethod
+    def _built(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        from bittrue.rtl.dataflow.stage import architectures
+
+        for name in {value} if isinstance(value, str) else set(value.values()):
+            _one_of(name, architectures(), "architecture of an operation")
+        return value
 
 
 class VerifyPart(Part):

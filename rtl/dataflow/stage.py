@@ -17,6 +17,7 @@ by `rtl.dataflow.schedule`.
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -393,3 +394,11 @@ def realisation(operation: Operation, architecture: str = PARALLEL) -> Callable[
     if architecture not in known:
         raise BittrueError(f"{stem} has no architecture {architecture!r}; choose one of {', '.join(known)}")
     return REALISATIONS[kind, architecture]
+
+
+def architectures() -> set[str]:
+    """The names of all architectures that any operation has."""
+    package = importlib.import_module(STAGES)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{STAGES}.{module.name}")
+    return {name for _, name in REALISATIONS}

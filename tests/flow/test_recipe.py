@@ -58,6 +58,9 @@ def test_overrides_are_applied_in_order():
         ("name=a/b", "name = 'a/b' is not usable"),
         ("synth.targets=[ecp5-58k]", "ecp5-58k.*did you mean 'ecp5-85k'"),
         ("rtl.device=ecp5-58k", "ecp5-58k.*did you mean 'ecp5-85k'"),
+        ("rtl.architecture=event", "no architecture of an operation is named 'event'; did you mean 'events'"),
+        ("rtl.architecture={mix: paralel}", "no architecture of an operation is named 'paralel'; did you mean"),
+        ("rtl.architecture=3", "rtl.architecture"),
     ],
 )
 def test_bad_override_is_refused(override, sentence):

@@ -9,9 +9,9 @@ import pytest
 
 from bittrue.flow.verify.backends import Design, Stalls
 from bittrue.flow.verify.verify import mean_interval, verify
-from bittrue.rtl.dataflow.events import EventLinearStage
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, activity, plan
+from bittrue.rtl.dataflow.spikes.events import EventLinearStage
 from bittrue.rtl.dataflow.stages.spiking_linear import SpikingLinearStage
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from amaranth.hdl import Array, Module
 
+from bittrue.rtl.dataflow.spikes.train import SpikeTrainStage
 from bittrue.rtl.dataflow.stage import Structure, realises, register, valid_chain
-from bittrue.rtl.dataflow.train import SpikeTrainStage
 from bittrue.sim.operations.encode import Encode
 
 

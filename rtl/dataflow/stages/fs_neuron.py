@@ -7,8 +7,8 @@ from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.effort import Effort
+from bittrue.rtl.dataflow.spikes.train import SpikeTrainStage
 from bittrue.rtl.dataflow.stage import Structure, realises, register, shape_of, valid_chain
-from bittrue.rtl.dataflow.train import SpikeTrainStage
 from bittrue.rtl.parts.state import state, structure
 from bittrue.sim.contract import Format
 from bittrue.sim.operations.fs_neuron import FsNeuron

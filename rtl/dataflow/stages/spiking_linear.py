@@ -7,8 +7,9 @@ from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
 
 from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
-from bittrue.rtl.dataflow.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
 from bittrue.rtl.dataflow.folded import FoldedStage
+from bittrue.rtl.dataflow.spikes.accumulate import Accumulators
+from bittrue.rtl.dataflow.spikes.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
 from bittrue.rtl.dataflow.stage import (
     Structure,
     Timing,
@@ -19,7 +20,6 @@ from bittrue.rtl.dataflow.stage import (
     shape_of,
     valid_chain,
 )
-from bittrue.rtl.parts.accumulate import Accumulators
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.operations.spiking_linear import SpikingLinear

@@ -8,6 +8,7 @@ from amaranth.lib import data
 
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
+from bittrue.rtl.dataflow.spikes.accumulate import Accumulators
 from bittrue.rtl.dataflow.stage import (
     Outlet,
     Stage,
@@ -22,7 +23,6 @@ from bittrue.rtl.dataflow.stage import (
     shape_of,
     valid_chain,
 )
-from bittrue.rtl.parts.accumulate import Accumulators
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError

@@ -1,0 +1,1 @@
+"""What stages of spike trains share: making a train, sums over time, and the event-driven architecture."""
