@@ -101,20 +101,22 @@ class FoldedStage(BufferedStage):
             raise BittrueError(f"{stem}: {lanes} input lanes do not divide simd = {simd}")
         return Products(operation.weight, operation.input.format, simd, pe)
 
-    @staticmethod
-    def foldings(operation) -> list[Folding]:
+    folds = True
+
+    @classmethod
+    def foldings(cls, operation) -> list[Folding]:
         """Every legal folding."""
         outputs, inputs = operation.weight.shape
         return list(matrix_foldings(inputs, outputs))
 
-    @staticmethod
-    def intervals(operation) -> set[int]:
+    @classmethod
+    def intervals(cls, operation) -> set[int]:
         """The intervals that its foldings give."""
         outputs, inputs = operation.weight.shape
         return {operation.input.tokens * a * b for a in divisors(outputs) for b in divisors(inputs)}
 
-    @staticmethod
-    def fold(operation, interval: int, name: str) -> Folding:
+    @classmethod
+    def fold(cls, operation, interval: int, name: str) -> Folding:
         """The folding with the fewest products that works a frame off within `interval` cycles."""
         outputs, inputs = operation.weight.shape
         vectors = operation.input.tokens

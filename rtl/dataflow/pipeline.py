@@ -114,18 +114,12 @@ class Network:
         lanes = [self.elements[s].stage.lanes_out for s in sources]
         make = component(operation, folding)
         if folding is not None:
-            if (
-                getattr(make, "whole_beats", False)
-                and folding.simd > 0
-                and not operation.inputs[0].channels % folding.simd
-            ):
+            if make.whole_beats and folding.simd > 0 and not operation.inputs[0].channels % folding.simd:
                 return folding.simd
             return math.gcd(lanes[0], folding.simd)  # a folding that does not divide is refused by the stage
         if len(lanes) > 1:
             return max(lanes)
-        if hasattr(make, "legal_lanes"):
-            return make.legal_lanes(operation, lanes[0])
-        return lanes[0]
+        return make.legal_lanes(operation, lanes[0])
 
     def _fifo(self, name: str, source: int, entries: int) -> int:
         stage, kind = self.elements[source].stage, self.types[source]
@@ -172,11 +166,11 @@ class Network:
     @property
     def dynamic(self) -> list[Element]:
         """The elements whose cycles depend on the data."""
-        return [e for e in self.elements if e.stage.timing.work]
+        return [e for e in self.elements if e.stage.timing.dynamic]
 
     def work(self, *x: np.ndarray) -> dict[int, np.ndarray]:
         """The cycles of every block of the elements whose work depends on the data, for a batch, by element."""
-        dynamic = [k for k, e in enumerate(self.elements) if e.stage.timing.work]
+        dynamic = [k for k, e in enumerate(self.elements) if e.stage.timing.dynamic]
         operands = {node.name: node.operands for node in self.program.nodes}
         parts: dict[int, list[np.ndarray]] = {k: [] for k in dynamic}
         for start in range(0, len(x[0]) if dynamic else 0, BLOCK):
@@ -201,21 +195,21 @@ class Network:
         entries = entries or {}
         gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}
         place = {index: k for k, index in enumerate(i for i in range(len(self.elements)) if i not in gone)}
-        stages, reads = [], []
+        stages, reads, inputs = [], [], []
         for index, element in enumerate(self.elements):
             if index in gone:
                 continue
             timing = element.stage.timing
             stages.append(replace(timing, blocks=entries[element.fifo]) if element.fifo in entries else timing)
-            operands = []
-            for source, branch in zip(element.reads, element.branches, strict=True):
-                if source in gone:
-                    source, branch = self.elements[source].reads[0], self.elements[source].branches[0]
-                operands.append((place[source], branch))
-            reads.append(tuple(operands))
+            sources = (self.elements[s].reads[0] if s in gone else s for s in element.reads)
+            if element.reads:
+                reads.append([place[s] for s in sources])
+            else:
+                reads.append([~len(inputs)])
+                inputs.append(element.stage.timing.beats_in * element.stage.timing.frame)
         beats = self.types[self.output].size // self.elements[self.output].stage.lanes_out
         told = {place[index]: cycles for index, cycles in (work or {}).items()}
-        return simulate(stages, reads, (place[self.output], self.output_branch), beats, frames, goal, told)
+        return simulate(stages, reads, inputs, place[self.output], beats, frames, goal, told)
 
 
 def _check_held(name: str, operation: Operation, stage: Stage) -> None:
@@ -278,7 +272,7 @@ class Pipeline(wiring.Component):
                 begins = beats_begin(m, f"i{k}", kind.size // len(i.payload.data), i.valid & i.ready)
                 m.d.comb += self.loader.begins[k].eq(begins)
         for element in network.elements:
-            for operand, source, branch in zip(element.stage.operands, element.reads, element.branches, strict=False):
-                connect(m, outputs[source][branch], operand)
+            for k, (source, branch) in enumerate(zip(element.reads, element.branches, strict=True)):
+                connect(m, outputs[source][branch], element.stage.operands[k])
         connect(m, outputs[network.output][network.output_branch], flipped(self.o))
         return m

@@ -14,7 +14,7 @@ from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.pipeline import Network
 from bittrue.rtl.dataflow.schedule import Flow
-from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, realisation
+from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Set
 from bittrue.sim.naming import identifier, slave_prefixes
@@ -145,7 +145,7 @@ def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: i
     return Plan(program, folding, lanes)
 
 
-def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> dict[str, Any]:
+def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> dict[str, type[Stage]]:
     """The stages that can be folded: by node, the class of each, in the architecture chosen for it.
 
     One name for `architecture` means: in every stage that has it.
@@ -157,7 +157,7 @@ def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL)
             realisation(node.operation)  # imports the module, and with it every architecture
             name = name if (type(node.operation), name) in REALISATIONS else PARALLEL
         make = realisation(node.operation, name)
-        if hasattr(make, "fold"):
+        if make.folds:
             found[node.name] = make
     if not isinstance(architecture, str) and (unknown := sorted(set(architecture) - {n.name for n in program.nodes})):
         raise BittrueError(f"architecture: no operation is named {unknown[0]!r}; foldable are {', '.join(found)}")
@@ -179,7 +179,7 @@ def fold_all(
         raise BittrueError(f"folding: {unknown[0]!r} is no stage that can be folded; those are {', '.join(stages)}")
     result = {}
     for name, make in stages.items():
-        told = {"activity": activity[name]} if name in activity and hasattr(make, "dynamic") else {}
+        told = {"activity": activity[name]} if name in activity and make.dynamic else {}
         result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
     return result
 
@@ -202,7 +202,11 @@ def size_fifos(plan: Plan) -> Plan:
     """
     program = plan.program
     joins = [node for node in program.nodes if len(node.operands) > 1]
-    needed = {f"{node.name}.{k}": 4 * program.types[node.operands[k]].size for node in joins for k in range(2)}
+    needed = {
+        f"{node.name}.{k}": 4 * program.types[node.operands[k]].size
+        for node in joins
+        for k in range(len(node.operands))
+    }
     network = Network(program, plan.folding, plan.input_lanes, needed)
     frames = (network.schedule(2).latency or 0) // network.bottleneck + 5
     goal = network.schedule(frames, needed)
@@ -275,7 +279,7 @@ def plan(
         interval = fit(program, device, architecture, activity)
     interval = natural_interval(program) if interval is None else interval
     draft = _without_fifos(program, fold_all(program, interval, folding, architecture, activity), interval)
-    slowest = max(draft.network.elements, key=lambda e: 0 if activity and e.stage.timing.work else e.stage.interval)
+    slowest = max(draft.network.elements, key=lambda e: 0 if activity and e.stage.timing.dynamic else e.stage.interval)
     if slowest.stage.interval > interval and folding is None:
         raise BittrueError(
             f"plan: an interval of {interval} cycles cannot be reached: {slowest.name} needs {slowest.stage.interval}; "

@@ -7,17 +7,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.dataflow.buffered import BufferedStage
-from bittrue.rtl.dataflow.stage import (
-    Stage,
-    Storage,
-    Structure,
-    Timing,
-    beat,
-    counting,
-    enough_credits,
-    register,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Stage, Storage, Structure, beat, counting, register, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.contract import Format
 
 
@@ -29,7 +20,7 @@ class Fifo(BufferedStage):
 
     def __init__(self, fmt: Format, lanes: int, entries: int, frame: int):
         self.format = fmt
-        self.timing = Timing(blocks=entries, depth=3, credits=enough_credits(3), frame=frame)
+        self.timing = Blocks(blocks=entries, depth=3, credits=enough_credits(3), frame=frame)
         self.storage = Storage(beat(fmt, lanes).size, entries)
         super().__init__([(fmt, lanes)], (fmt, lanes))
 
@@ -63,7 +54,7 @@ class Narrow(BufferedStage):
     def __init__(self, fmt: Format, lanes_in: int, lanes_out: int, frame: int):
         self.format = fmt
         ratio = lanes_in // lanes_out
-        self.timing = Timing(beats_out=ratio, blocks=2, depth=2, credits=enough_credits(2), frame=frame)
+        self.timing = Blocks(beats_out=ratio, blocks=2, depth=2, credits=enough_credits(2), frame=frame)
         super().__init__([(fmt, lanes_in)], (fmt, lanes_out))
 
     def structure(self) -> Structure:
@@ -101,7 +92,7 @@ class Widen(Stage):
     def __init__(self, fmt: Format, lanes_in: int, lanes_out: int, frame: int):
         self.format = fmt
         ratio = lanes_out // lanes_in
-        self.timing = Timing(beats_in=ratio, depth=1, credits=enough_credits(1), frame=frame)
+        self.timing = Blocks(beats_in=ratio, depth=1, credits=enough_credits(1), frame=frame)
         super().__init__([(fmt, lanes_in)], (fmt, lanes_out))
 
     def structure(self) -> Structure:

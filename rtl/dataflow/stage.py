@@ -1,13 +1,12 @@
 """The shell every component shares: streams in and out, credits, an output FIFO, and timing known in advance.
 
-A stage is one of two kinds, described by a `Timing`:
+A stage is one of two kinds, described by its `Timing` (`timing.py`):
 
-*direct*    every accepted input beat enters a free-running pipeline; of each `beats_in` the last `beats_out`
-            come out (element-wise functions, sums, widening).
-*buffered*  input beats fill one of `blocks` blocks of `beats_in`; a full block is worked through in
-            `beats_out * steps` cycles while the next one fills (matrix products, transposes, FIFOs, narrowing).
-            Where a result takes several blocks (the time steps of a spike train), only the last of every `gather`
-            blocks gives output; where the work depends on the data (`work` is its bound), the schedule is told it.
+*direct*    every accepted input beat enters a free-running pipeline; of each block of them the last ones come out
+            (element-wise functions, sums, widening).
+*buffered*  input beats fill a memory; what has come is worked through while more comes in (matrix products,
+            transposes, FIFOs, narrowing). Where a result takes several blocks (the time steps of a spike train), only
+            the last of them gives output; where the work depends on the data, the schedule is told it.
 
 Nothing in the pipeline ever stops: a beat is let in only when a credit says that its result will find room in the
 output FIFO. So no enable fans out, `ready` and `valid` come from registers, and both kinds are modelled to the cycle
@@ -18,72 +17,24 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.dataflow.effort import Effort
+from bittrue.rtl.dataflow.timing import Timing
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation
 
-
-@dataclass(frozen=True)
-class Timing:
-    """How a stage moves beats; all the planner, the schedule and the tests know about it.
-
-    beats_in   input beats of a block (of every operand)
-    beats_out  output beats of a block (of the last of `gather` blocks)
-    steps      cycles spent on each output beat (buffered stages)
-    blocks     input blocks held; 0 for a direct stage
-    gather     input blocks that make one block of output
-    work       most cycles spent on a block, when that depends on the data; 0: always beats_out * steps
-    depth      cycles from the issue of a beat (its last step) to its being offered at the output
-    credits    entries of the output FIFO
-    frame      blocks of a frame
-    """
-
-    beats_in: int = 1
-    beats_out: int = 1
-    steps: int = 1
-    blocks: int = 0
-    depth: int = 1
-    credits: int = 2
-    frame: int = 1
-    gather: int = 1
-    work: int = 0
-
-    @property
-    def period(self) -> int:
-        """Cycles between blocks in steady state, unstalled; the most there can be, when it depends on the data."""
-        return max(self.beats_in, self.work or self.beats_out * self.steps)
-
-    @property
-    def interval(self) -> int:
-        """Cycles between frames in steady state, unstalled."""
-        return self.frame * self.period
-
-    @property
-    def latency(self) -> int:
-        """Cycles from the first input beat to the first output beat, input always valid (the most there can be)."""
-        if self.blocks:
-            before_output = max(0, self.work - self.beats_out * self.steps)
-            return (self.gather - 1) * self.period + self.beats_in + before_output + self.steps - 1 + self.depth
-        return self.beats_in - self.beats_out + self.depth
-
-
-def enough_credits(depth: int, spacing: int = 1) -> int:
-    """The smallest output FIFO that never makes a stage wait when its reader is ready.
-
-    A credit taken at issue comes back one cycle after its beat left, `depth` + 1 cycles later.
-    """
-    return -(-(depth + 1) // spacing) + (spacing > 1)
+if TYPE_CHECKING:
+    from bittrue.rtl.dataflow.folding import Folding
 
 
 def shape_of(fmt: Format | Range) -> Shape:
@@ -279,12 +230,15 @@ def advance(m: Module, counter: Signal, last: int, enable) -> Signal:
 
 
 class Stage(wiring.Component):
-    """A component with streams `i` (and `right` for a second operand) and `o`, and a known `timing`.
+    """A component with a stream for every operand (`i`, `i1`, `i2`, ...), a stream `o`, and a known `timing`.
 
     Subclasses set `timing` before calling `__init__` with the formats and lanes of their streams.
 
+    operands   the streams of the operands
     latency    cycles from the first input beat to the first output beat, unstalled
     interval   cycles per frame, steady state, unstalled
+
+    What the planner may ask a stage's class, before there is a stage, are the class methods below.
     """
 
     timing: Timing
@@ -295,12 +249,48 @@ class Stage(wiring.Component):
     exchange_bits: int = 8
     _MustUse__silence = True  # planning makes stages that are never elaborated
 
+    #: Whether the stage can be folded: then `foldings`, `intervals` and `fold` answer.
+    folds: ClassVar[bool] = False
+    #: Whether a folded stage takes `simd` codes in every beat, so that a narrower stream is widened before it.
+    whole_beats: ClassVar[bool] = False
+    #: Whether the cycles of a frame depend on its data: then `fold` may be told an `activity`, and `work` answers.
+    dynamic: ClassVar[bool] = False
+
+    @classmethod
+    def foldings(cls, operation: Operation) -> list[Folding]:  # noqa: ARG003
+        """Every legal folding; none, where there is nothing to fold."""
+        return []
+
+    @classmethod
+    def intervals(cls, operation: Operation) -> set[int]:  # noqa: ARG003
+        """The cycles per frame that its foldings give."""
+        return set()
+
+    @classmethod
+    def fold(cls, operation: Operation, interval: int, name: str) -> Folding:
+        """The smallest folding that works a frame off within `interval` cycles; the error of none names the node.
+
+        A dynamic stage takes the share of ones in what it reads, too, as `activity`.
+        """
+        raise NotImplementedError(f"{cls.__name__} cannot be folded")
+
+    @classmethod
+    def legal_lanes(cls, operation: Operation, offered: int) -> int:  # noqa: ARG003
+        """The codes of a beat that a stage which is not folded takes, when so many are offered."""
+        return offered
+
+    def work(self, *tensors: np.ndarray) -> np.ndarray:
+        """Dynamic stages: the cycles of every block of a batch of operands `[n, *shape]`, in stream order."""
+        raise NotImplementedError(f"the cycles of {type(self).__name__} do not depend on its data")
+
     def __init__(self, inputs: list[tuple[Format, int]], output: tuple[Format, int]):
-        names = ("i", "right")
-        members = {name: In(stream.Signature(beat(*kind))) for name, kind in zip(names, inputs, strict=False)}
+        if len(inputs) != self.timing.operands:
+            raise ValueError(f"{type(self).__name__}: {len(inputs)} inputs, but timing for {self.timing.operands}")
+        names = [f"i{k}" if k else "i" for k in range(len(inputs))]
+        members = {name: In(stream.Signature(beat(*kind))) for name, kind in zip(names, inputs, strict=True)}
         super().__init__(members | {"o": Out(stream.Signature(beat(*output)))})
         self.lanes_in, self.lanes_out = inputs[0][1], output[1]
-        self.operands = [getattr(self, name) for name in names[: len(inputs)]]
+        self.operands = [getattr(self, name) for name in names]
 
     @property
     def latency(self) -> int:
@@ -343,20 +333,15 @@ class Stage(wiring.Component):
     def accept(self, m: Module, outlet: Outlet) -> Signal:
         """Direct stages: whether a beat of every operand is taken in this cycle."""
         go = Signal(name="go")
-        if len(self.operands) == 1:
-            m.d.comb += [go.eq(self.i.valid & outlet.available), self.i.ready.eq(outlet.available)]
-        else:
-            left, right = self.operands
-            m.d.comb += [
-                go.eq(outlet.available & left.valid & right.valid),
-                left.ready.eq(outlet.available & right.valid),
-                right.ready.eq(outlet.available & left.valid),
-            ]
+        valids = [operand.valid for operand in self.operands]
+        m.d.comb += go.eq(Cat(outlet.available, *valids).all())
+        for k, operand in enumerate(self.operands):
+            m.d.comb += operand.ready.eq(Cat(outlet.available, *valids[:k], *valids[k + 1 :]).all())
         return go
 
 
 #: (Operation type, architecture) -> the class that makes its stage: `make(operation, lanes=..., **folding)`.
-REALISATIONS: dict[tuple[type[Operation], str], Callable[..., Stage]] = {}
+REALISATIONS: dict[tuple[type[Operation], str], type[Stage]] = {}
 
 #: The package of the stages.
 STAGES = "bittrue.rtl.dataflow.stages"
@@ -375,7 +360,7 @@ def realises(operation: type[Operation], architecture: str = PARALLEL):
     return enter
 
 
-def realisation(operation: Operation, architecture: str = PARALLEL) -> Callable[..., Stage]:
+def realisation(operation: Operation, architecture: str = PARALLEL) -> type[Stage]:
     """The component of an operation, found in the module of the same stem as the operation's."""
     kind = type(operation)
     stem = kind.__module__.rpartition(".")[2]

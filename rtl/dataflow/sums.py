@@ -7,17 +7,8 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.effort import Effort, width
-from bittrue.rtl.dataflow.stage import (
-    Stage,
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Range
 
@@ -42,7 +33,7 @@ class SumStage(Stage):
         self.total = Range.of(*(ends >> step for ends in operation.sums))
         beats = operation.input.channels // lanes
         depth = 2 + self.requantize.cycles + 1
-        self.timing = Timing(
+        self.timing = Blocks(
             beats_in=terms * beats, beats_out=beats, depth=depth, credits=enough_credits(depth), frame=frame
         )
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))

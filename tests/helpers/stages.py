@@ -26,7 +26,7 @@ def planned(name: str, seed: int) -> tuple[Plan, np.random.Generator]:
     realisation(op)  # imports its module
     architecture = str(rng.choice([name for kind, name in REALISATIONS if kind is type(op)]))
     make = realisation(op, architecture)
-    folding = {"y": make.foldings(op)[int(rng.integers(len(make.foldings(op))))]} if hasattr(make, "fold") else {}
+    folding = {"y": make.foldings(op)[int(rng.integers(len(make.foldings(op))))]} if make.folds else {}
     return size_fifos(Plan(program, folding, dict.fromkeys(inputs, lanes))), rng
 
 

@@ -14,15 +14,14 @@ from bittrue.rtl.dataflow.stage import (
     Stage,
     Storage,
     Structure,
-    Timing,
     advance,
     counting,
-    enough_credits,
     realises,
     register,
     shape_of,
     valid_chain,
 )
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
@@ -123,6 +122,7 @@ class EventLinearStage(Stage):
     Latency, throughput   as the schedule gives them for the spikes at hand; `timing` states the most
     """
 
+    folds = True
     whole_beats = True
     dynamic = True
 
@@ -137,7 +137,7 @@ class EventLinearStage(Stage):
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         self.worth_cycles = 0 if operation.halving else 1
         depth = 5 + self.worth_cycles + self.requantize.cycles + 1
-        self.timing = Timing(
+        self.timing = Blocks(
             beats_out=self.groups,
             blocks=2,
             depth=depth,
@@ -160,14 +160,14 @@ class EventLinearStage(Stage):
             least[:, :, 0] = self.groups
         return np.maximum(events * self.groups, least).reshape(-1)
 
-    @staticmethod
-    def foldings(operation: SpikingLinear) -> list[Folding]:
+    @classmethod
+    def foldings(cls, operation: SpikingLinear) -> list[Folding]:
         """Every legal folding."""
         outputs, inputs = operation.weight.shape
         return [Folding(simd, pe, "events") for simd in divisors(inputs) for pe in divisors(outputs) if simd <= WIDEST]
 
-    @staticmethod
-    def intervals(operation: SpikingLinear) -> set[int]:
+    @classmethod
+    def intervals(cls, operation: SpikingLinear) -> set[int]:
         """The intervals that its foldings give when every input spikes."""
         outputs, inputs = operation.weight.shape
         return {operation.input.size * n for n in divisors(outputs)}

@@ -11,15 +11,8 @@ from amaranth.lib.memory import Memory
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
-from bittrue.rtl.dataflow.stage import (
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    register,
-    shape_of,
-)
+from bittrue.rtl.dataflow.stage import Structure, advance, counting, register, shape_of
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.encode import SPIKE
 
@@ -47,6 +40,7 @@ class SpikeTrainStage(BufferedStage):
 
     #: Beats come in as wide as they go out.
     whole_beats = True
+    folds = True
     #: Cycles from the issue of a beat to its spikes being pushed.
     CYCLES: int
 
@@ -57,7 +51,7 @@ class SpikeTrainStage(BufferedStage):
             raise BittrueError(f"{stem}: simd = {simd} and pe = {pe} are its lanes, one neuron each: give the same")
         self.operation, self.groups = operation, operation.input.channels // lanes
         depth = self.CYCLES + 1
-        self.timing = Timing(
+        self.timing = Blocks(
             beats_in=self.groups,
             beats_out=operation.steps * self.groups,
             blocks=2,
@@ -67,13 +61,13 @@ class SpikeTrainStage(BufferedStage):
         )
         super().__init__([(operation.input.format, lanes)], (SPIKE, lanes))
 
-    @staticmethod
-    def foldings(operation) -> list[Folding]:
+    @classmethod
+    def foldings(cls, operation) -> list[Folding]:
         """Every legal number of lanes."""
         return [Folding(lanes, lanes) for lanes in divisors(operation.input.channels)]
 
-    @staticmethod
-    def intervals(operation) -> set[int]:
+    @classmethod
+    def intervals(cls, operation) -> set[int]:
         """The intervals that its foldings give."""
         return {operation.output.size // lanes for lanes in divisors(operation.input.channels)}
 

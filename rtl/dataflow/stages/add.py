@@ -5,22 +5,14 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux
 
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.stage import (
-    Stage,
-    Structure,
-    Timing,
-    enough_credits,
-    realises,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Stage, Structure, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.operations.add import Add
 
 
 @realises(Add)
 class AddStage(Stage):
-    """`y = saturate(i + right)`; a beat is taken from both operands at once.
+    """`y = saturate(i + i1)`; a beat is taken from both operands at once.
 
     Latency     3 cycles (2 when no sum can saturate)
     Throughput  one beat a cycle
@@ -31,7 +23,9 @@ class AddStage(Stage):
         exact, fmt = operation.accumulator, operation.format
         self.saturates = exact.low < fmt.low or exact.high > fmt.high
         depth = 2 + self.saturates
-        self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=operation.output.size // lanes)
+        self.timing = Blocks(
+            depth=depth, credits=enough_credits(depth), operands=2, frame=operation.output.size // lanes
+        )
         super().__init__([(operation.left.format, lanes), (operation.right.format, lanes)], (fmt, lanes))
 
     def structure(self) -> Structure:
@@ -54,7 +48,7 @@ class AddStage(Stage):
         go = self.accept(m, outlet)
         fmt, cycles = self.operation.format, self.timing.depth - 1
         for lane in range(self.lanes_in):
-            both = self.i.payload.data[lane] + self.right.payload.data[lane]
+            both = self.i.payload.data[lane] + self.i1.payload.data[lane]
             total = register(m, both, shape_of(self.operation.accumulator), name=f"sum{lane}")
             if self.saturates:
                 clipped = Mux(total > fmt.high, fmt.high, Mux(total < fmt.low, fmt.low, total))

@@ -6,18 +6,8 @@ import numpy as np
 from amaranth.hdl import Cat, Module, Signal, Value
 
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.stage import (
-    Stage,
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    realises,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants, store_constants
 from bittrue.sim.contract import Range
@@ -44,7 +34,7 @@ class AffineStage(Stage):
         self.arrival = 2 if self.weight_table is None else 3
         depth = self.arrival + self.requantize.cycles + 1
         beats = operation.input.size // lanes
-        self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=beats)
+        self.timing = Blocks(depth=depth, credits=enough_credits(depth), frame=beats)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
 
     def structure(self) -> Structure:

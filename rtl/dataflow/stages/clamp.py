@@ -5,16 +5,8 @@ from __future__ import annotations
 from amaranth.hdl import Module, Mux
 
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.stage import (
-    Stage,
-    Structure,
-    Timing,
-    enough_credits,
-    realises,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Stage, Structure, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.operations.clamp import Clamp
 
 
@@ -24,7 +16,7 @@ class ClampStage(Stage):
 
     def __init__(self, operation: Clamp, *, lanes: int):
         self.operation = operation
-        self.timing = Timing(depth=2, credits=enough_credits(2), frame=operation.input.size // lanes)
+        self.timing = Blocks(depth=2, credits=enough_credits(2), frame=operation.input.size // lanes)
         super().__init__([(operation.input.format, lanes)], (operation.format, lanes))
 
     def structure(self) -> Structure:

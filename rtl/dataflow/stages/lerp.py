@@ -11,15 +11,14 @@ from bittrue.rtl.dataflow.stage import (
     Stage,
     Storage,
     Structure,
-    Timing,
     advance,
     counting,
-    enough_credits,
     realises,
     register,
     shape_of,
     valid_chain,
 )
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.operations.lerp import Lerp
 
@@ -39,7 +38,7 @@ class LerpStage(Stage):
         self.operation = operation
         depth = 7 if operation.fraction_bits else 4
         beats = operation.input.size // lanes
-        self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=beats)
+        self.timing = Blocks(depth=depth, credits=enough_credits(depth), frame=beats)
         super().__init__([(operation.input.format, lanes)], (operation.format, lanes))
 
     @property

@@ -7,18 +7,8 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.stage import (
-    Stage,
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    realises,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import channel_constants, store_constants
 from bittrue.sim.contract import Format
 from bittrue.sim.operations.lif import Lif
@@ -45,7 +35,7 @@ class LifStage(Stage):
         self.loop = min(self.groups, LONGEST_LOOP)
         depth = 3 + (self.loop >= 2)
         frame = operation.input.size // lanes
-        self.timing = Timing(depth=depth, credits=enough_credits(depth), frame=frame)
+        self.timing = Blocks(depth=depth, credits=enough_credits(depth), frame=frame)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
 
     def structure(self) -> Structure:

@@ -7,16 +7,8 @@ from amaranth.hdl import Cat, Module, Signal, Value
 from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
-from bittrue.rtl.dataflow.stage import (
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    realises,
-    register,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, register, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Exchange
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.operations.linear import Linear
@@ -37,7 +29,7 @@ class LinearStage(FoldedStage):
         self.products = self.products_of(operation, lanes, simd, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         depth = self.front_depth + self.requantize.cycles + 1
-        self.timing = Timing(
+        self.timing = Blocks(
             beats_in=inputs // lanes,
             beats_out=outputs // pe,
             steps=self.products.steps,

@@ -11,16 +11,8 @@ from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folded import FoldedStage, Products
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors, matrix_foldings
-from bittrue.rtl.dataflow.stage import (
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    realises,
-    register,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, register, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.noise import NoisePipe
 from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants
 from bittrue.sim.contract import Format
@@ -72,7 +64,7 @@ class PhotonicMacStage(FoldedStage):
         self.convert = RequantizePipe(convert, low, high, pe)
         self.arrival = self.noise.cycles if self.noise else self.front_depth
         depth = self.arrival + self.convert.cycles + 1
-        self.timing = Timing(
+        self.timing = Blocks(
             beats_in=operation.input.channels // lanes,
             beats_out=self.tiles * self.groups,
             steps=self.products.steps,

@@ -10,16 +10,8 @@ from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.spikes.accumulate import Accumulators
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
-from bittrue.rtl.dataflow.stage import (
-    Structure,
-    Timing,
-    counting,
-    enough_credits,
-    realises,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Structure, counting, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.operations.spiking_linear import SpikingLinear
@@ -46,7 +38,7 @@ class SpikingLinearStage(FoldedStage):
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         self.worth_cycles = 0 if operation.halving else 2
         depth = self.front_depth + self.worth_cycles + 1 + self.requantize.cycles + 1
-        self.timing = Timing(
+        self.timing = Blocks(
             beats_in=inputs // lanes,
             beats_out=outputs // pe,
             steps=self.products.steps,

@@ -8,18 +8,8 @@ from amaranth.hdl import Array, Module, Mux, Signal
 
 from bittrue.rtl.dataflow.buffered import BufferedStage
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.stage import (
-    Storage,
-    Structure,
-    Timing,
-    advance,
-    counting,
-    enough_credits,
-    realises,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Storage, Structure, advance, counting, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.transpose import Transpose
 
@@ -43,7 +33,7 @@ class TransposeStage(BufferedStage):
         beats = tokens * channels // lanes
         depth = 3 if lanes == 1 else 5
         self.storage = Storage(operation.input.format.bits, 2 * beats)
-        self.timing = Timing(beats_in=beats, beats_out=beats, blocks=2, depth=depth, credits=enough_credits(depth))
+        self.timing = Blocks(beats_in=beats, beats_out=beats, blocks=2, depth=depth, credits=enough_credits(depth))
         super().__init__([(operation.input.format, lanes)], (operation.input.format, lanes))
 
     def structure(self) -> Structure:
@@ -61,8 +51,8 @@ class TransposeStage(BufferedStage):
                 built.select_bits += bits * (lanes - 1)
         return built
 
-    @staticmethod
-    def legal_lanes(operation: Transpose, offered: int) -> int:
+    @classmethod
+    def legal_lanes(cls, operation: Transpose, offered: int) -> int:
         """The most lanes that divide both axes and what is offered."""
         return math.gcd(offered, *operation.input.shape)
 
