@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from bittrue.sim.contract import Format
     from bittrue.sim.errors import BittrueError
     from bittrue.sim.operation import Operation, TensorType
-    from bittrue.sim.program import Builder, Program
-    from bittrue.sim.storage import load, save
+    from bittrue.sim.program import Builder, Program, load
+    from bittrue.sim.storage import save
 
 __version__ = "0.1.0"
 
@@ -97,7 +97,7 @@ _PLACES = {
     "dataset": ("bittrue.models.data.sets", "load"),
     "emit": ("bittrue.rtl.verilog", "emit"),
     "fine_tune": ("bittrue.models.training.qat", "fit"),
-    "load": ("bittrue.sim.storage", "load"),
+    "load": ("bittrue.sim.program", "load"),
     "lower": ("bittrue.models.graph.lower", "lower"),
     "plan": ("bittrue.rtl.dataflow.plan", "plan"),
     "quantize": ("bittrue.models.int8.quantize", "post_training"),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bittrue.flow.engine import registry
-from bittrue.flow.engine.recipe import Recipe
+from bittrue.flow.engine.recipe import Recipe, read_by
 from bittrue.flow.engine.steps import Step, Workspace
 from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run import arrays
@@ -49,8 +49,8 @@ def steps(recipe: Recipe) -> list[Step]:
     synthesis = ("flow/stages.py", "flow/synth", "rtl/dataflow/estimate.py")
     extra = system.steps(recipe)
     known = set(type(recipe).model_fields)
-    floating = ("system", "dataset", *system.read_by("train"))
-    training = tuple(dict.fromkeys((*floating, *system.read_by("quantize"))))
+    floating = ("system", "dataset", *read_by(system, "train"))
+    training = tuple(dict.fromkeys((*floating, *read_by(system, "quantize"))))
     return [
         Step("train", system.train, (), floating, system.code, torch),
         Step("quantize", system.quantize, ("train",), training, code, torch),
@@ -60,7 +60,7 @@ def steps(recipe: Recipe) -> list[Step]:
             "rtl",
             rtl,
             ("lower",),
-            ("rtl", *system.read_by("rtl")),
+            ("rtl", *read_by(system, "rtl")),
             ("sim", "rtl", "flow/stages.py"),
             ("amaranth", "pyverilog"),
         ),

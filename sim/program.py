@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bittrue.sim import storage
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Set, Sets, merge
 from bittrue.sim.operation import Operation, TensorType, product
@@ -160,9 +161,7 @@ class Program:
     @property
     def sha256(self) -> str:
         """Hash of everything that determines a result; `meta` does not."""
-        from bittrue.sim.storage import digest
-
-        return digest(self)
+        return storage.digest(self)
 
     def summary(self) -> list[dict[str, Any]]:
         """One row an operation, for tables: name, kind, operands, output, accumulator, MACs, weights, table bits."""
@@ -342,16 +341,24 @@ class Program:
     # -- files -----------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:
         """Write the program to an `.npz` file, whole or not at all."""
-        from bittrue.sim.storage import save
-
-        return save(self, Path(path))
+        return storage.save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Program:
         """Read what `save` wrote; a damaged, newer or foreign file is refused with the reason."""
-        from bittrue.sim.storage import load
+        return load(path)
 
-        return load(Path(path))
+
+def load(path: str | Path) -> Program:
+    """The program that was saved in a file. Nothing in the file is run: it holds plain arrays and JSON.
+
+    Raises BittrueError for what is no such file, was altered after it was written, or comes from a newer bittrue.
+    """
+
+    def make(inputs: Mapping[str, TensorType], nodes: Iterable, result: str, meta: Mapping[str, Any]) -> Program:
+        return Program(inputs, tuple(Node(*node) for node in nodes), result, meta)
+
+    return storage.load(path, make)
 
 
 class Builder:

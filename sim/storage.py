@@ -12,9 +12,10 @@ import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +24,10 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType, discover
-from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
+
+if TYPE_CHECKING:  # a program stores itself: here it is only looked at
+    from bittrue.sim.program import Program
 
 VERSION = 1
 MAGIC = "bittrue program"
@@ -87,6 +90,7 @@ def _content(program: Program) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 
 def digest(program: Program) -> str:
+    """SHA-256 of everything in a program but its `meta`."""
     header, arrays = _content(program)
     sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for array in arrays:
@@ -96,7 +100,7 @@ def digest(program: Program) -> str:
 
 
 def save(program: Program, path: str | Path) -> Path:
-    """Write a program as `.npz`, whole or not at all; returns the path. `load` gives an equal one, with its `meta`.
+    """Write a program as `.npz`, whole or not at all; returns the path. Loading gives an equal one, with its `meta`.
 
     Raises BittrueError where `meta` holds something that is not JSON, or the place cannot be written.
     """
@@ -124,8 +128,10 @@ def save(program: Program, path: str | Path) -> Path:
         ) from error
 
 
-def load(path: str | Path) -> Program:
-    """The program that `save` wrote. Nothing in the file is run: it holds plain arrays and JSON.
+def load(path: str | Path, make: Callable[..., Program]) -> Program:
+    """What `make` makes of the content that `save` wrote. Nothing in the file is run: it holds plain arrays and JSON.
+
+    make   is given inputs (name -> type), nodes (name, operation, operands), the name of the result, and `meta`
 
     Raises BittrueError for what is no such file, was altered after it was written, or comes from a newer bittrue.
     """
@@ -155,9 +161,9 @@ def load(path: str | Path) -> Program:
         )
     known = _PARTS | discover()
     try:
-        nodes = tuple(Node(name, _decode(op, arrays, known), tuple(of)) for name, op, of in header["nodes"])
+        nodes = [(name, _decode(op, arrays, known), tuple(of)) for name, op, of in header["nodes"]]
         inputs = {name: _decode(kind, arrays, known) for name, kind in header["inputs"].items()}
-        program = Program(inputs, nodes, header["result"], header["meta"])
+        program = make(inputs, nodes, header["result"], header["meta"])
         expected = header["sha256"]
     except BittrueError as error:
         raise BittrueError(f"program {path}: {error}") from error

@@ -19,6 +19,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from bittrue.flow.engine import registry
+from bittrue.flow.engine.system import System
 from bittrue.sim.errors import BittrueError
 
 
@@ -126,10 +128,14 @@ class Recipe(Part):
         return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False, allow_unicode=True)
 
 
+def read_by(system: System, step: str) -> tuple[str, ...]:
+    """The sections that `train`, `quantize` or `rtl` reads, of those which the system adds (`System.reads`)."""
+    own = () if step == "rtl" else tuple(name for name in system.recipe.model_fields if name not in Recipe.model_fields)
+    return tuple(system.reads.get(step, own))
+
+
 def shipped() -> dict[str, Path]:
     """The recipes that come with the systems, by name."""
-    from bittrue.flow.engine import registry
-
     found = {name: path for system in registry.systems().values() for name, path in system.recipes().items()}
     return dict(sorted(found.items()))
 
@@ -154,8 +160,6 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str] | None = None) -> Recipe:
     """Validate the content of a recipe. `places` says which override set which dotted key, for the errors."""
-    from bittrue.flow.engine import registry
-
     try:
         model = registry.find(content.get("system")).recipe
     except BittrueError as error:

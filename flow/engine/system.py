@@ -120,10 +120,3 @@ class System(ABC):
     def recipes(self) -> dict[str, Path]:
         """The recipes that come with it, by name."""
         return {path.stem: path for path in sorted(self.folder.glob("recipes/*.yaml"))}
-
-    def read_by(self, step: str) -> tuple[str, ...]:
-        """The sections that a step reads, of those which the system adds."""
-        from bittrue.flow.engine.recipe import Recipe
-
-        own = () if step == "rtl" else tuple(n for n in self.recipe.model_fields if n not in Recipe.model_fields)
-        return tuple(self.reads.get(step, own))

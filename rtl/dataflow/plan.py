@@ -185,7 +185,7 @@ def fold_all(
 
 
 def activity(program: Program, *x: np.ndarray) -> dict[str, float]:
-    """The share of ones in the spike trains that each node reads, over a batch: what event-driven stages cost."""
+    """The share of ones in the events that each node reads, over a batch: what event-driven stages cost."""
     tensors = program.trace(*x).tensors
     return {
         node.name: float(tensors[node.operands[0]].mean())
@@ -265,9 +265,9 @@ def plan(
     interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
     device     instead: the smallest interval whose estimated area fits the device (see `rtl.dataflow.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
-    architecture  which one, for all that have it or by node (a spiking layer: parallel or events)
-    activity   by node, the share of ones in the spikes it reads (see the function `activity`): an event-driven stage
-               is folded for it; without, for a spike everywhere
+    architecture  which one of those an operation has (`parallel`, `events`), for all that have it or by node
+    activity   by node, the share of ones in the events it reads (see the function `activity`): an event-driven stage
+               is folded for it; without, for a one everywhere
     weights    `"written"`, or names of matrix products and affines: their weights, biases and shifts can be written
                while it runs (`sim.written`); the plan's program has them as held inputs
     """

@@ -5,8 +5,8 @@ A stage is one of two kinds, described by its `Timing` (`timing.py`):
 *direct*    every accepted input beat enters a free-running pipeline; of each block of them the last ones come out
             (element-wise functions, sums, widening).
 *buffered*  input beats fill a memory; what has come is worked through while more comes in (matrix products,
-            transposes, FIFOs, narrowing). Where a result takes several blocks (the time steps of a spike train), only
-            the last of them gives output; where the work depends on the data, the schedule is told it.
+            transposes, FIFOs, narrowing). Where a result takes several blocks (time steps), only the last of them
+            gives output; where the work depends on the data, the schedule is told it.
 
 Nothing in the pipeline ever stops: a beat is let in only when a credit says that its result will find room in the
 output FIFO. So no enable fans out, `ready` and `valid` come from registers, and both kinds are modelled to the cycle

@@ -47,7 +47,7 @@ class TestTheSystemsOfBittrue:
             assert issubclass(system.recipe, recipe.Recipe)
             assert system.recipes(), f"{name} comes without a recipe"
             own = set(system.recipe.model_fields)
-            assert {section for step in ("train", "quantize", "rtl") for section in system.read_by(step)} <= own
+            assert {section for step in ("train", "quantize", "rtl") for section in recipe.read_by(system, step)} <= own
             assert all((ROOT / place).exists() for place in (*system.code, *system.section().code))
             for shortcut in system.shortcuts:
                 assert shortcut.key.split(".")[0] in own
@@ -71,8 +71,8 @@ class TestTheSystemsOfBittrue:
             recipe = registry.find("lerp-psa").recipe
             train = quantize = lower = None
 
-        assert set(Plain().read_by("train")) == {"network", "train", "quantize", "qat"}
-        assert Plain().read_by("rtl") == ()
+        assert set(recipe.read_by(Plain(), "train")) == {"network", "train", "quantize", "qat"}
+        assert recipe.read_by(Plain(), "rtl") == ()
         assert Plain().steps(None) == []
         assert Plain().section().collect({}) == {}
 

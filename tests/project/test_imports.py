@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,55 @@ def test_imports_keep_the_rules():
     status, said = lint(ROOT)
     assert status == 0, said
     assert " 0 broken" in said
+
+
+@pytest.fixture(scope="module")
+def imports():
+    """What every module imports, those for types alone apart: they do not run."""
+    graph = grimp.build_graph("bittrue", exclude_type_checking_imports=True, cache_dir=None)
+    return {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+
+
+def test_no_import_goes_in_a_circle(imports):
+    assert circles(imports) == []
+    assert circles(imports | {"bittrue.sim.errors": {"bittrue.sim.program"}}) != []
+
+
+def circles(imports: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports, in the end, itself: what is left when modules that import nothing left are gone,
+    and then those which nothing left imports."""
+    left = {name: set(imported) for name, imported in imports.items()}
+    while gone := {name for name, imported in left.items() if not imported & left.keys()}:
+        left = {name: imported for name, imported in left.items() if name not in gone}
+    while gone := left.keys() - {name for imported in left.values() for name in imported}:
+        left = {name: imported for name, imported in left.items() if name not in gone}
+    return sorted(left)
+
+
+#: Packages of `models` that dialects share. Every other one is a dialect of a system, whether a rule names it or not.
+SHARED = {"networks", "training", "graph", "layers", "data", "settings"}
+
+
+def test_only_its_system_knows_a_dialect(imports):
+    assert strangers(imports) == []
+    for importer in ("bittrue.models.layers.exact", "bittrue.models.int8.quantize", "bittrue.flow.run.arrays"):
+        assert strangers({importer: {"bittrue.models.newcomer.layers"}}) == [
+            f"{importer} -> bittrue.models.newcomer.layers"
+        ]
+    assert strangers({"bittrue.flow.systems.newcomer": {"bittrue.models.newcomer.layers"}}) == []
+
+
+def strangers(imports: dict[str, set[str]]) -> list[str]:
+    """Imports of a dialect from outside of it and of the systems."""
+    found = []
+    for importer, modules in imports.items():
+        place = importer.split(".")[1:3]
+        for module in modules:
+            of = module.split(".")[1:3]
+            dialect = of[:1] == ["models"] and len(of) > 1 and of[1] not in SHARED
+            if dialect and place not in (of, ["flow", "systems"]):
+                found.append(f"{importer} -> {module}")
+    return found
 
 
 #: Imports that a rule forbids: the file, and what it must not import.
