@@ -6,16 +6,8 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from bittrue.rtl.dataflow.stage import (
-    Outlet,
-    Storage,
-    beat,
-    counting,
-    enough_credits,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Outlet, Storage, beat, counting, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import enough_credits
 from bittrue.rtl.light.jobs import Jobs
 
 #: Cycles from the issue of a result to its being pushed: memory, register, choice of the lane.

@@ -7,16 +7,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from bittrue.rtl.dataflow.stage import (
-    Outlet,
-    Storage,
-    advance,
-    counting,
-    enough_credits,
-    register,
-    shape_of,
-    valid_chain,
-)
+from bittrue.rtl.dataflow.stage import Outlet, Storage, advance, counting, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.timing import enough_credits
 from bittrue.rtl.light.jobs import Jobs
 from bittrue.rtl.light.ports import weight_beat
 from bittrue.sim.errors import BittrueError
