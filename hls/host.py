@@ -23,6 +23,7 @@ import numpy as np
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
+from bittrue.sim.held import Held, Sets, split
 from bittrue.sim.operation import TensorType
 
 #: Of -O1, -O2 and -O3 the last runs fastest (1.4 times -O1 on a full-size network) for a fifth more compile time.
@@ -110,6 +111,7 @@ class HostKernel:
     tensors   name -> type of every tensor, inputs first
     inputs    names of the inputs, in order
     result    name of the output
+    written   the held inputs that are written; `predict` and `trace` take sets of them as `Program` does
     """
 
     def __init__(self, library: Path, project: dict) -> None:
@@ -117,24 +119,30 @@ class HostKernel:
         self.tensors = {name: TensorType(tuple(shape), Format.parse(fmt)) for name, shape, fmt in project["tensors"]}
         self.inputs: list[str] = project["inputs"]
         self.result: str = project["result"]
+        self.written = {
+            name: Held(name, h["shape"], h["low"], h["high"], np.reshape(np.array(h["initial"], np.int64), h["shape"]))
+            for name, h in project["held"].items()
+        }
         self._library = ctypes.CDLL(str(library))
 
     @cached_property
     def output(self) -> TensorType:
         return self.tensors[self.result]
 
-    def predict(self, *x: np.ndarray, first: int = 0) -> np.ndarray:
+    def predict(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> np.ndarray:
         """Run a batch: int arrays `[n, *shape]`, one per input, to codes `[n, *output shape]`."""
-        return self._run(x, None, first)
+        return self._run(x, None, first, held)
 
-    def trace(self, *x: np.ndarray, first: int = 0) -> dict[str, np.ndarray]:
+    def trace(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> dict[str, np.ndarray]:
         """Run a batch and keep every tensor, by name: `[n, *shape]`, as `Program.trace` does."""
         frames = len(x[0]) if x else 0
         tensors = {name: np.zeros((frames, *kind.shape), np.int64) for name, kind in self.tensors.items()}
-        self._run(x, list(tensors.values()), first)
+        self._run(x, list(tensors.values()), first, held)
         return {name: codes.astype(self.tensors[name].format.dtype) for name, codes in tensors.items()}
 
-    def _run(self, x: tuple[np.ndarray, ...], tensors: list[np.ndarray] | None, first: int) -> np.ndarray:
+    def _run(
+        self, x: tuple[np.ndarray, ...], tensors: list[np.ndarray] | None, first: int, held: Sets | None
+    ) -> np.ndarray:
         if len(x) != len(self.inputs):
             raise BittrueError(f"the kernel has {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(x)}")
         named = zip(self.inputs, x, strict=True)
@@ -142,11 +150,27 @@ class HostKernel:
         if len({len(v) for v in codes}) > 1:
             raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in codes)}")
         result = np.empty((len(codes[0]), *self.output.shape), np.int64)
+        for part, values in split(self.written, len(result), first, held):
+            given = [h.initial if values is None else values[name] for name, h in self.written.items()]
+            into = None if tensors is None else [tensor[part] for tensor in tensors]
+            self._call([v[part] for v in codes], given, result[part], into, first + part.start)
+        return result.astype(self.output.format.dtype)
+
+    def _call(
+        self,
+        codes: list[np.ndarray],
+        held: list[np.ndarray],
+        result: np.ndarray,
+        tensors: list[np.ndarray] | None,
+        first: int,
+    ) -> None:
+        """Frames in which nothing is written; arrays are int64."""
         message = ctypes.create_string_buffer(1000)
         failed = self._library.bittrue_batch(
-            ctypes.c_long(len(codes[0])),
+            ctypes.c_long(len(result)),
             ctypes.c_long(first),
             _pointers(codes),
+            _pointers(held),
             result.ctypes.data_as(_POINTER),
             None if tensors is None else _pointers(tensors),
             message,
@@ -154,7 +178,6 @@ class HostKernel:
         )
         if failed:
             raise BittrueError(f"HLS kernel: {message.value.decode(errors='replace')}")
-        return result.astype(self.output.format.dtype)
 
     def log(self) -> np.ndarray:
         """Accesses to streams so far, int32, as `hls_stream.h` records them; empty without BITTRUE_LOG."""

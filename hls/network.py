@@ -12,11 +12,13 @@ before, which contradicts the choice of the oldest frame. So the process can run
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bittrue.sim.contract import Format
+from bittrue.sim.held import Held
 from bittrue.sim.naming import identifier, slave_prefixes
-from bittrue.sim.operation import TensorType
+from bittrue.sim.operation import Operation, TensorType
 from bittrue.sim.program import Program
 
 #: Depth of a stream between two kernels that run in step.
@@ -57,16 +59,21 @@ class Process:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     probe: int | None = None
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Network:
-    """Streams and processes in an order in which every operand exists; `ports` are the AXI4-Streams, output last."""
+    """Streams and processes in an order in which every operand exists; `ports` are the AXI4-Streams, output last.
+
+    `held` are the written inputs, by the names that they have as arguments of the top.
+    """
 
     ports: tuple[tuple[str, TensorType], ...]
     structs: tuple[str, ...]
     streams: tuple[Stream, ...]
     processes: tuple[Process, ...]
+    held: Mapping[str, Held]
 
     @classmethod
     def of(cls, program: Program, kernels: list[str]) -> Network:
@@ -75,6 +82,9 @@ class Network:
         label = {name: f"{k}_{identifier(name, set())}" for name, k in index.items()}
         structs = tuple(f"node_{label[node.name]}" for node in program.nodes)
         ports = [*zip(slave_prefixes(program.inputs), program.inputs.values(), strict=True), ("m_axis", program.output)]
+
+        taken = {port for port, _ in ports}
+        arguments = {name: identifier(f"held_{name}", taken) for name in program.written}
 
         streams: list[Stream] = []
         processes: list[Process] = []
@@ -109,7 +119,25 @@ class Network:
         for at, (node, struct, kernel) in enumerate(zip(program.nodes, structs, kernels, strict=True)):
             made, fork = publish(node.name)
             operands = tuple(feeds[at, k] for k in range(len(node.operands)))
-            processes.append(Process(f"bittrue::{kernel}<{struct}>", operands, (made,), index[node.name]))
+            given = parameters(node.operation, struct, arguments)
+            processes.append(Process(f"bittrue::{kernel}<{struct}>", operands, (made,), index[node.name], given))
             processes += [fork] if fork else []
         processes.append(Process(f"bittrue::pack<{program.output.size}>", (feeds[-1, 0],), ("m_axis",)))
-        return cls(tuple(ports), structs, tuple(streams), tuple(processes))
+        held = {arguments[name]: h for name, h in program.written.items()}
+        return cls(tuple(ports), structs, tuple(streams), tuple(processes), held)
+
+
+#: The arrays that a kernel takes as arguments where one of them is held, in order.
+PARAMETERS = ("weight", "shift", "bias", "bias_acc", "multiplier")
+
+
+def parameters(operation: Operation, struct: str, arguments: Mapping[str, str]) -> tuple[str, ...]:
+    """What a kernel is called with besides its streams, when its operation reads held inputs: its arrays, in order."""
+    if not any(name in arguments for name in operation.held):
+        return ()
+    arrays = {key: value[1] for key, value in operation.constants.items() if isinstance(value, tuple)}
+    return tuple(
+        arguments[arrays[key].name] if isinstance(arrays[key], Held) else f"{struct}::{key}"
+        for key in PARAMETERS
+        if key in arrays
+    )

@@ -16,6 +16,7 @@ import numpy as np
 from bittrue.hls.network import Network, beat_bits, code_type
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held, bounds
 from bittrue.sim.operation import Operation
 from bittrue.sim.program import Node, Program
 from bittrue.sim.storage import write_whole
@@ -31,6 +32,8 @@ COMMON = {
 }
 #: Frames of the test bench when the caller gives none; the first two are all low and all high.
 FRAMES = 8
+#: Kernels that take their arrays as arguments, so that these can be held inputs.
+HOLDING = ("affine", "linear")
 
 
 def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None = None, interval: int = 0) -> Path:
@@ -43,6 +46,12 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
     Raises BittrueError when an operation has no kernel, before anything is written.
     """
     kernels = [kernel_of(node) for node in program.nodes]
+    for node, kernel in zip(program.nodes, kernels, strict=True):
+        if kernel not in HOLDING and any(not held.counts for held in node.operation.held.values()):
+            raise BittrueError(
+                f"operation {node.name!r}: the HLS kernel of {type(node.operation).__name__} takes no held inputs "
+                f"({', '.join(node.operation.held)}); leave them constant"
+            )
     network = Network.of(program, kernels)
     interval = max(interval, *(kind.size for kind in program.types.values()))
     frames = program.check(*(random_frames(program) if x is None else x))
@@ -54,6 +63,8 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
     files["run_hls.tcl"] = (HERE / "run_hls.tcl").read_text()
     for (port, _), codes in zip(network.ports, (*frames, program(*frames)), strict=True):
         files[f"vectors/{port}.txt"] = vectors(codes)
+    for argument, held in network.held.items():
+        files[f"vectors/{argument}.txt"] = vectors(held.initial[None])
     files["project.json"] = describe(program, network, files)
     folder = Path(folder)
     for name, text in files.items():
@@ -96,6 +107,10 @@ def describe(program: Program, network: Network, files: dict[str, str]) -> str:
         "inputs": list(program.inputs),
         "result": program.result,
         "tensors": [[name, list(kind.shape), str(kind.format)] for name, kind in program.types.items()],
+        "held": {
+            name: {"shape": list(h.shape), "low": h.low, "high": h.high, "initial": h.initial.reshape(-1).tolist()}
+            for name, h in program.written.items()
+        },
         "ports": [port for port, _ in network.ports],
         "streams": {stream.name: stream.depth for stream in network.streams},
         "processes": [[p.call, list(p.reads), list(p.writes)] for p in network.processes],
@@ -127,10 +142,13 @@ def struct(name: str, operation: Operation, interval: int) -> str:
             members.append(format_member(key, value))
         elif isinstance(value, tuple):
             fmt, codes = value
+            fmt = codes.format if isinstance(codes, Held) else fmt
             extent = "".join(f"[{n}]" for n in codes.shape)
-            rom = f"bittrue::rom<{fmt.bits}, {str(fmt.signed).lower()}>::type"
-            members += [format_member(key, fmt), f"typedef {rom} {key}_rom;"]
-            members += [integer(f"{key}_low", int(codes.min())), integer(f"{key}_high", int(codes.max()))]
+            low, high = bounds(codes)
+            members += [format_member(key, fmt), f"typedef {rom(fmt)} {key}_rom;"]
+            members += [integer(f"{key}_low", int(low.min())), integer(f"{key}_high", int(high.max()))]
+            if isinstance(codes, Held):  # an argument of the kernel
+                continue
             members.append(f"static const {key}_rom {key}{extent};")
             arrays.append(f"const {name}::{key}_rom {name}::{key}{extent} = {initializer(codes)};\n")
         else:
@@ -138,6 +156,16 @@ def struct(name: str, operation: Operation, interval: int) -> str:
     signature = ", ".join(str(kind) for kind in operation.inputs)
     head = f"// {type(operation).__name__}: {signature} -> {operation.output}; accumulator {operation.accumulator}\n"
     return head + f"struct {name} {{\n" + "".join(f"    {m}\n" for m in members) + "};\n" + "".join(arrays)
+
+
+def rom(fmt: Format) -> str:
+    """The C++ type in which an array of these numbers is stored."""
+    return f"bittrue::rom<{fmt.bits}, {str(fmt.signed).lower()}>::type"
+
+
+def array(name: str, held: Held) -> str:
+    """The declaration of an array that holds a held input."""
+    return f"{rom(held.format)} {name}{''.join(f'[{n}]' for n in held.shape)}"
 
 
 def format_member(key: str, fmt: Format) -> str:
@@ -163,12 +191,16 @@ def guarded(macro: str, text: str) -> str:
 
 def signature(network: Network) -> str:
     ports = [f"hls::stream<{port}_beat>& {port}" for port, _ in network.ports]
+    ports += [f"const {array(name, held)}" for name, held in network.held.items()]
     return "void bittrue_top(" + ",\n                 ".join(ports) + ")"
 
 
 def top_header(network: Network) -> str:
     """`top.hpp`: the types of the ports and the signature of the top function."""
     lines = ['#include "ap_int.h"\n#include "axis.hpp"\n#include "hls_stream.h"\n']
+    if network.held:
+        lines[0] = lines[0].replace("axis.hpp", 'axis.hpp"\n#include "contract.hpp')
+        lines.append("// The arrays are held inputs: they are written between two calls, never within one.\n")
     for port, kind in network.ports:
         lines.append(f"// {port}: {kind}, one code a beat, `last` on the last of a frame")
         lines.append(f"typedef {code_type(kind.format)} {port}_code;")
@@ -185,12 +217,14 @@ def top(program: Program, network: Network, kernels: list[str]) -> str:
     lines += ["#define BITTRUE_PROBE(tensor, stream)", "#define BITTRUE_PROCESS_END", "#endif", ""]
     lines.append(signature(network) + " {")
     lines += [f"#pragma HLS INTERFACE axis port={port}" for port, _ in network.ports]
+    for name in network.held:
+        lines += [f"#pragma HLS INTERFACE ap_memory port={name}", f"#pragma HLS STABLE variable={name}"]
     lines += ["#pragma HLS INTERFACE ap_ctrl_none port=return", "#pragma HLS DATAFLOW"]
     for stream in network.streams:
         lines.append(f'    hls::stream<{code_type(stream.tensor.format)} > {stream.name}("{stream.name}");')
         lines.append(f"#pragma HLS STREAM variable={stream.name} depth={stream.depth}")
     for process in network.processes:
-        lines.append(f"    {process.call}({', '.join((*process.reads, *process.writes))});")
+        lines.append(f"    {process.call}({', '.join((*process.reads, *process.writes, *process.parameters))});")
         lines.append("    BITTRUE_PROCESS_END")
         if process.probe is not None:
             lines.append(f"    BITTRUE_PROBE({process.probe}, {process.writes[0]})")
@@ -207,6 +241,13 @@ def test_bench(network: Network) -> str:
     lines += ["int main(int argc, char** argv) {", '    const std::string folder = argc > 1 ? argv[1] : "vectors";']
     for port, _ in network.ports:
         lines.append(f'    const std::vector<long long> {port}_codes = numbers(folder + "/{port}.txt");')
+    for name, held in network.held.items():
+        lines.append(f"    static {array(name, held)};")
+        lines.append(f'    const std::vector<long long> {name}_values = numbers(folder + "/{name}.txt");')
+        lines.append(f"    if ({name}_values.size() != {held.size}) {{")
+        lines.append(f'        std::printf("%s/{name}.txt is missing or has a wrong length\\n", folder.c_str());')
+        lines += ["        return 2;", "    }"]
+        lines.append(f"    bittrue::fill({first(name, held)}, {name}_values.data(), {held.size});")
     lines.append(f"    const std::size_t frames = {output}_codes.size() / {output}_size;")
     for port, _ in network.ports:
         lines.append(f"    if (frames == 0 || {port}_codes.size() != frames * {port}_size) {{")
@@ -216,7 +257,7 @@ def test_bench(network: Network) -> str:
     lines += [f"        hls::stream<{port}_beat> {port};" for port, _ in network.ports]
     for port, _ in inputs:
         lines.append(f"        bittrue::send_frame<{port}_code>({port}, &{port}_codes[f * {port}_size], {port}_size);")
-    lines.append(f"        bittrue_top({', '.join(port for port, _ in network.ports)});")
+    lines.append(f"        bittrue_top({', '.join((*(port for port, _ in network.ports), *network.held))});")
     lines.append(f"        std::vector<long long> got({output}_size);")
     lines.append(f"        if (!bittrue::receive_frame<{output}_code>({output}, got.data(), {output}_size)) {{")
     lines += ['            std::printf("frame %zu: TLAST is not on the last beat\\n", f);', "            ++mismatches;"]
@@ -243,6 +284,11 @@ static std::vector<long long> numbers(const std::string& path) {
 """
 
 
+def first(name: str, held: Held) -> str:
+    """The address of the first value of an array."""
+    return f"&{name}{'[0]' * held.ndim}"
+
+
 def batch(network: Network) -> str:
     """`host/batch.cpp`: the C functions that hls/host.py calls, in one translation unit with the top."""
     *inputs, (output, _) = network.ports
@@ -251,8 +297,12 @@ def batch(network: Network) -> str:
         f"            bittrue::send_frame<{port}_code>({port}, inputs[{k}] + f * {port}_size, {port}_size);"
         for k, (port, _) in enumerate(inputs)
     )
-    call = f"            bittrue_top({', '.join(port for port, _ in network.ports)});"
-    return BATCH.format(streams=streams, sends=sends, call=call, output=output)
+    call = f"            bittrue_top({', '.join((*(port for port, _ in network.ports), *network.held))});"
+    held = "".join(
+        f"    static {array(name, h)};\n    bittrue::fill({first(name, h)}, held[{k}], {h.size});\n"
+        for k, (name, h) in enumerate(network.held.items())
+    )
+    return BATCH.format(streams=streams, sends=sends, call=call, output=output, held=held)
 
 
 BATCH = """\
@@ -262,11 +312,14 @@ BATCH = """\
 #include "../top.cpp"
 #include "../frames.hpp"
 
-// Runs `frames` frames from reset; the index of the first is `first`. `tensors` is null, or one pointer a tensor to
+// Runs `frames` frames from reset; the index of the first is `first`. `held` has the values of every held input that is
+// written. `tensors` is null, or one pointer a tensor to
 // room for all its codes. Returns 0, or 1 with a sentence in `message` (room for `room` characters).
-extern "C" int bittrue_batch(long frames, long first, const long long* const* inputs, long long* result,
-                             long long** tensors, char* message, long room) {{
-    bittrue::traced() = tensors;
+extern "C" int bittrue_batch(long frames, long first, const long long* const* inputs,
+                             const long long* const* held, long long* result, long long** tensors,
+                             char* message, long room) {{
+    (void)held;
+{held}    bittrue::traced() = tensors;
     ++hls::host_run::number();
     hls::host_run::first() = first;
     hls::stream_record::leftover() = 0;

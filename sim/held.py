@@ -10,7 +10,7 @@ index of an image, which deterministic noise is drawn by, is one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -112,6 +112,44 @@ def content(parameter: Parameter) -> np.ndarray:
 def constant(parameter: Parameter, value: int) -> bool:
     """Whether every entry is this value and stays so."""
     return not isinstance(parameter, Held) and bool((parameter == value).all())
+
+
+def check_set(written: Mapping[str, Held], values: Set) -> dict[str, np.ndarray]:
+    """A whole set of values of these held inputs, checked against their shapes and bounds."""
+    if unknown := sorted(set(values) - set(written)):
+        raise BittrueError(f"no held input {unknown[0]!r} can be written; those are {', '.join(written) or 'none'}")
+    if missing := [name for name in written if name not in values]:
+        raise BittrueError(
+            f"the set lacks {', '.join(map(repr, missing))}; a set has a value for every held input that is written"
+        )
+    return {name: held.check(values[name]) for name, held in written.items()}
+
+
+def split(
+    written: Mapping[str, Held], count: int, first: int = 0, held: Sets | None = None
+) -> Iterator[tuple[slice, dict[str, np.ndarray] | None]]:
+    """The parts of a run of `count` samples in which nothing is written: the samples, and the set that holds.
+
+    `first` is the index of the run's first sample; `held` is one set for all, or sets and the index of the sample that
+    each is for and those after it, ascending. Before the first of them holds what does at first: None.
+    """
+    if held is None:
+        changes: list[tuple[int, Set]] = []
+    else:
+        changes = [(first, held)] if isinstance(held, Mapping) else list(held)
+    starts = [at for at, _ in changes]
+    if starts != sorted(set(starts)):
+        raise BittrueError(f"sets are given for the samples {starts}; these must ascend")
+    if changes and not written:
+        raise BittrueError("the program has no held input that is written, so it takes no set")
+    checked = [(min(max(at - first, 0), count), check_set(written, values)) for at, values in changes]
+    begin, current = 0, None
+    for end, values in checked:
+        if end > begin:
+            yield slice(begin, end), current
+        begin, current = end, values
+    if count > begin or not count:
+        yield slice(begin, count), current
 
 
 def find(part: Any) -> dict[str, Held]:

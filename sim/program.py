@@ -12,7 +12,7 @@ import numpy as np
 
 from bittrue.sim import storage
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, Set, Sets, merge
+from bittrue.sim.held import Held, Set, Sets, check_set, merge, split
 from bittrue.sim.operation import Operation, TensorType, product
 
 #: Samples run together: small enough for the cache, large enough to amortise Python.
@@ -190,22 +190,11 @@ class Program:
             raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in checked)}")
         return checked
 
-    def check_set(self, values: Set) -> dict[str, np.ndarray]:
-        """A whole set of values of the written inputs, checked against their shapes and bounds."""
-        written = self.written
-        if unknown := sorted(set(values) - set(written)):
-            raise BittrueError(
-                f"program: no held input {unknown[0]!r} can be written; those are {', '.join(written) or 'none'}"
-            )
-        if missing := [name for name in written if name not in values]:
-            raise BittrueError(
-                f"program: the set lacks {', '.join(map(repr, missing))}; a set has a value for every held input"
-            )
-        return {name: held.check(values[name]) for name, held in written.items()}
-
     def bind(self, values: Set) -> Program:
         """The program with constants in place of its written inputs: what it is while it holds this set."""
-        values = self.check_set(values)
+        if not self.written and not values:
+            return self
+        values = check_set(self.written, values)
         nodes = tuple(replace(node, operation=node.operation.bind(values)) for node in self.nodes)
         return Program(self.inputs, nodes, self.result, self.meta)
 
@@ -214,34 +203,13 @@ class Program:
         return self.bind(self.initial)
 
     def parts(self, count: int, first: int = 0, held: Sets | None = None) -> Iterator[tuple[slice, Program]]:
-        """The parts of a run of `count` samples in which its written inputs do not change: the samples, the program.
+        """The parts of a run of `count` samples in which nothing is written: the samples, and the program of then.
 
         `first` is the index of the run's first sample; `held` is one set for all, or sets and the index of the sample
         that each is for and those after it, ascending. Before the first set there is the initial one.
         """
-        if held is None:
-            changes: list[tuple[int, Set]] = []
-        elif isinstance(held, Mapping):
-            changes = [(first, held)]
-        else:
-            changes = list(held)
-        starts = [at for at, _ in changes]
-        if starts != sorted(set(starts)):
-            raise BittrueError(f"program: sets are given for the samples {starts}; these must ascend")
-        if not self.written:
-            if changes:
-                raise BittrueError("program: it has no held input that is written, so it takes no set")
-            yield slice(0, count), self
-            return
-        begin, current = 0, self._initially
-        for at, values in changes:
-            end = min(max(at - first, 0), count)
-            bound = self.bind(values)
-            if end > begin:
-                yield slice(begin, end), current
-            begin, current = end, bound
-        if count > begin or not count:
-            yield slice(begin, count), current
+        for part, values in split(self.written, count, first, held):
+            yield part, self._initially if values is None else self.bind(values)
 
     def check_first(self, first: int) -> int:
         """The index of a first sample, refused where the counters of a program that counts its samples lack it."""

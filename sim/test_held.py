@@ -155,7 +155,7 @@ class TestRefused:
     def test_sets(self):
         program = written(network(3))
         whole = program.initial
-        with pytest.raises(BittrueError, match=r"lacks 'first\.weight'.*a value for every"):
+        with pytest.raises(BittrueError, match=r"set lacks 'first\.weight'.*a value for every"):
             program.bind({name: v for name, v in whole.items() if name != "first.weight"})
         with pytest.raises(BittrueError, match=r"no held input 'first\.wait' can be written; those are first\.weight"):
             program.bind(whole | {"first.wait": whole["first.weight"]})
@@ -168,7 +168,7 @@ class TestRefused:
         with pytest.raises(BittrueError, match=r"samples \[4, 2\]; these must ascend"):
             program(codes(program, 9, np.random.default_rng(0)), held=[(4, whole), (2, whole)])
         constant = network(3)
-        with pytest.raises(BittrueError, match="no held input that is written"):
+        with pytest.raises(BittrueError, match="no held input that is written, so it takes no set"):
             constant(codes(constant, 2, np.random.default_rng(0)), held=[(0, {})])
 
     def test_an_operation_alone_does_not_know_what_it_holds(self):

@@ -10,7 +10,7 @@ import numpy as np
 
 from bittrue.sim.contract import MAX_BITS, Format
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held
+from bittrue.sim.held import Held, check_set
 from bittrue.sim.operation import Operation, same
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
@@ -98,7 +98,7 @@ def set_of(program: Program, constants: Program) -> dict[str, np.ndarray]:
             if not isinstance(value, np.ndarray):
                 raise BittrueError(f"written weights: {held.name!r} is no constant of the other program")
             found[held.name] = value
-    return program.check_set(found)
+    return check_set(program.written, found)
 
 
 def _pairs(mine: Program, other: Program, free: Any) -> Iterator[tuple[Any, Any]]:

@@ -86,20 +86,28 @@ template <int LARGEST, class V> V round_shift(const V& value, int shift) {
     return V(sum >> shift);
 }
 
-// clip(round_shift((sum + bias_acc) * multiplier, shift) + bias, floor): from accumulator to output code.
-// What a program does not use costs nothing: the extremes of the arrays are compile-time constants.
-template <class P> typename P::output_t requantize(typename P::accumulator_t sum, int channel) {
+// clip(round_shift((sum + bias_acc) * multiplier, shift) + bias, floor): from accumulator to output code, with the
+// numbers of its channel. What a program does not use costs nothing: the extremes of the arrays (the bounds, where they
+// are held inputs) are compile-time constants.
+template <class P>
+typename P::output_t requantize(typename P::accumulator_t sum, typename P::shift_rom shifts, typename P::bias_rom bias,
+                                typename P::bias_acc_rom bias_acc, typename P::multiplier_rom multiplier) {
 #pragma HLS INLINE
     typedef typename P::accumulator_t accumulator_t;
     if (P::bias_acc_low != 0 || P::bias_acc_high != 0) {
-        sum = accumulator_t(sum + typename P::bias_acc_t(P::bias_acc[channel]));
+        sum = accumulator_t(sum + typename P::bias_acc_t(bias_acc));
     }
     if (P::multiplier_high != 1) {
-        sum = accumulator_t(sum * typename P::multiplier_t(P::multiplier[channel]));
+        sum = accumulator_t(sum * typename P::multiplier_t(multiplier));
     }
-    const int shift = P::shift_low == P::shift_high ? int(P::shift_low) : int(P::shift[channel]);
+    const int shift = P::shift_low == P::shift_high ? int(P::shift_low) : int(shifts);
     const accumulator_t rounded = round_shift<int(P::shift_high)>(sum, shift);
-    return clip<typename P::output_t>(rounded + typename P::bias_t(P::bias[channel]), P::floor);
+    return clip<typename P::output_t>(rounded + typename P::bias_t(bias), P::floor);
+}
+
+template <class P> typename P::output_t requantize(typename P::accumulator_t sum, int channel) {
+#pragma HLS INLINE
+    return requantize<P>(sum, P::shift[channel], P::bias[channel], P::bias_acc[channel], P::multiplier[channel]);
 }
 
 // One tensor to every stream that reads it; with no reader, the tensor is drained.

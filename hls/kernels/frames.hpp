@@ -19,6 +19,13 @@ template <class T, class Beat> void send_frame(hls::stream<Beat>& out, const lon
     }
 }
 
+// Fill an array with the values of a held input.
+template <class T> void fill(T* array, const long long* values, int size) {
+    for (int i = 0; i < size; ++i) {
+        array[i] = T(values[i]);
+    }
+}
+
 // Receive one frame; false when `last` is missing on its last beat or set on an earlier one.
 template <class T, class Beat> bool receive_frame(hls::stream<Beat>& in, long long* codes, int size) {
     bool whole = true;

@@ -4,7 +4,8 @@
 //
 // Codes in and out one a cycle, channels innermost. P::parallel products are formed at once (rounded up to a divisor of
 // the inputs), so a token takes max(inputs, outputs * inputs / parallel) cycles: the next token is loaded while this
-// one is multiplied. Latency: one token's load, then the first row.
+// one is multiplied. Latency: one token's load, then the first row. Weights and requantisation are arguments where any
+// of them is a held input.
 #ifndef BITTRUE_LINEAR_HPP
 #define BITTRUE_LINEAR_HPP
 
@@ -22,8 +23,10 @@ codes:
 
 template <class P>
 void linear_multiply(const typename P::input0_t x[P::inputs],
-                     const typename P::weight_rom weight[P::outputs][P::inputs],
-                     hls::stream<typename P::output_t>& out) {
+                     hls::stream<typename P::output_t>& out,
+                     const typename P::weight_rom weight[P::outputs][P::inputs], const typename P::shift_rom shift[P::outputs],
+                     const typename P::bias_rom bias[P::outputs], const typename P::bias_acc_rom bias_acc[P::outputs],
+                     const typename P::multiplier_rom multiplier[P::outputs]) {
     typedef typename P::accumulator_t accumulator_t;
     constexpr int simd = divisor_from(P::inputs, P::parallel);
 #pragma HLS ARRAY_RESHAPE variable=x cyclic factor=simd dim=1
@@ -42,20 +45,28 @@ rows:
             }
             sum = k == 0 ? accumulator_t(partial) : accumulator_t(sum + partial);
             if (k + simd == P::inputs) {
-                out.write(requantize<P>(sum, n));
+                out.write(requantize<P>(sum, shift[n], bias[n], bias_acc[n], multiplier[n]));
             }
         }
     }
 }
 
-template <class P> void linear(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+template <class P>
+void linear(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
+            const typename P::weight_rom weight[P::outputs][P::inputs], const typename P::shift_rom shift[P::outputs],
+            const typename P::bias_rom bias[P::outputs], const typename P::bias_acc_rom bias_acc[P::outputs],
+            const typename P::multiplier_rom multiplier[P::outputs]) {
 tokens:
     for (int t = 0; t < P::tokens; ++t) {
 #pragma HLS DATAFLOW
         typename P::input0_t x[P::inputs];
         linear_load<P>(in, x);
-        linear_multiply<P>(x, P::weight, out);
+        linear_multiply<P>(x, out, weight, shift, bias, bias_acc, multiplier);
     }
+}
+
+template <class P> void linear(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+    linear<P>(in, out, P::weight, P::shift, P::bias, P::bias_acc, P::multiplier);
 }
 
 }  // namespace bittrue

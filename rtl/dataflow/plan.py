@@ -16,7 +16,7 @@ from bittrue.rtl.dataflow.pipeline import Network
 from bittrue.rtl.dataflow.schedule import Flow
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Set
+from bittrue.sim.held import Set, check_set
 from bittrue.sim.naming import identifier, slave_prefixes
 from bittrue.sim.operation import TensorType
 from bittrue.sim.program import Program
@@ -74,7 +74,7 @@ class Plan:
         """The words of a set, checked, in the order in which the port `weights` takes them: int64 `[words]`."""
         if self.network.words is None:
             raise BittrueError("plan: no weights of this program are written; plan it with weights='written'")
-        return self.network.words.pack(self.program.check_set(values))
+        return self.network.words.pack(check_set(self.program.written, values))
 
     @cached_property
     def estimate(self) -> Area:
