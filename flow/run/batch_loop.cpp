@@ -73,6 +73,13 @@ struct Job {
     int64_t events[MAX_EVENTS][3];  // kind, cycle, value
     int64_t* accepted;              // per input: beats accepted
     int64_t* ones;                  // per monitor: spikes that passed
+    // sets of weights: [sets][words][bytes of a beat]; per set, frames begun before it is offered, the frame that waits
+    const uint8_t* weights;
+    const int64_t* weight_after;
+    const int64_t* weight_by;
+    int64_t* meets;  // per frame: sets that had taken effect when it began
+    int64_t weight_sets, weight_words;
+    int64_t weight_beats, refused;  // results: words accepted, sets refused
 };
 
 }  // extern "C"
@@ -101,6 +108,10 @@ struct Bench {
     uint8_t held[OUTPUT_BYTES];
     uint8_t word[OUTPUT_BYTES];
     int64_t last_handshake = 0;
+    Random weight_random;
+    bool weight_pending = false;
+    int64_t begun = 0;     // frames of which a beat was accepted
+    int64_t effective = 0;  // sets that have taken effect
     int64_t finish = -1;  // cycle in which the drain after the last expected beat ends
 #if VM_TRACE
     VerilatedVcdC trace;
@@ -108,7 +119,8 @@ struct Bench {
 
     template <size_t... K>
     Bench(Job& j, std::index_sequence<K...>)
-        : job(j), output_random(j.seed * 64 + 63), input_random{Random(j.seed * 64 + K)...} {
+        : job(j), output_random(j.seed * 64 + 63), input_random{Random(j.seed * 64 + K)...},
+          weight_random(j.seed * 64 + 62) {
         // Registers without an initial value start at random, as silicon does.
         context.randReset(2);
         // $fatal and $stop must not end the process; cycle() sees them.
@@ -126,6 +138,8 @@ struct Bench {
 #endif
         job.cycles = job.produced = job.event_count = 0;
         job.first_input_cycle = -1;
+        job.weight_beats = job.refused = 0;
+        withdraw_weight(*model);
         for (int k = 0; k < INPUTS; k++) {
             job.accepted[k] = 0;
             withdraw(*model, k);
@@ -172,17 +186,36 @@ struct Bench {
         job.event_count++;
     }
 
+    // Whether a frame waits for a set that has not yet taken effect.
+    bool waits(int64_t frame) const {
+        for (int64_t s = effective + job.refused; s < job.weight_sets; s++)
+            if (frame >= job.weight_by[s]) return true;
+        return false;
+    }
+
+    void offer_weight() {
+        if (weight_pending) return;
+        const int64_t at = job.weight_beats, set = at / job.weight_words;
+        if (set < job.weight_sets && begun >= job.weight_after[set] && !(job.idle && weight_random.below(job.idle))) {
+            drive_weight(*model, job.weights, at, (at + 1) % job.weight_words == 0);
+            weight_pending = true;
+        } else {
+            withdraw_weight(*model);
+        }
+    }
+
     State cycle() {
         for (int k = 0; k < INPUTS; k++) {
             if (pending[k]) continue;
             const int64_t at = job.accepted[k];
-            if (at < job.input_beats[k] && !(job.idle && input_random[k].below(job.idle))) {
+            if (at < job.input_beats[k] && !waits(at / job.frame_beats[k]) && !(job.idle && input_random[k].below(job.idle))) {
                 drive(*model, k, job.input[k], at, (at + 1) % job.frame_beats[k] == 0);
                 pending[k] = true;
             } else {
                 withdraw(*model, k);
             }
         }
+        if (WEIGHTS) offer_weight();
         const bool open = !(job.backpressure && output_random.below(job.backpressure));
         set_ready(*model, open);
         low();
@@ -203,6 +236,15 @@ struct Bench {
         bool handshake = false;
         bool taken[INPUTS];
         for (int k = 0; k < INPUTS; k++) taken[k] = pending[k] && input_ready(*model, k);
+        if (WEIGHTS) {
+            effective += (weight_sets(*model) - effective) & 0xff;
+            job.refused = weight_errors(*model);
+            if (weight_pending && weight_ready(*model)) {
+                weight_pending = false;
+                job.weight_beats++;
+                handshake = true;
+            }
+        }
 
         if (valid && open) {
             handshake = true;
@@ -236,6 +278,7 @@ struct Bench {
             if (!taken[k]) continue;
             handshake = true;
             pending[k] = false;
+            if (job.accepted[k] == begun * job.frame_beats[k]) job.meets[begun++] = effective;
             job.accepted[k]++;
             if (job.first_input_cycle < 0) job.first_input_cycle = job.cycles;
         }

@@ -26,6 +26,7 @@ from bittrue.flow.run.result import (
     collect,
     probability,
 )
+from bittrue.flow.run.sets import ERRORS, SETS, Write, check_writes
 from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
     TOP,
@@ -67,6 +68,8 @@ class _Job(ctypes.Structure):
         ("events", ctypes.c_int64 * 3 * MAX_EVENTS),
         ("accepted", ctypes.c_void_p),
         ("ones", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("weights", "weight_after", "weight_by", "meets")),
+        *((name, ctypes.c_int64) for name in ("weight_sets", "weight_words", "weight_beats", "refused")),
     ]
 
 
@@ -79,6 +82,7 @@ class CompiledRtl:
     cache     folder of compiled designs; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
     optimize  optimisation flag(s) of g++ for the design's code
     trace     build the slower variant that can write waveforms
+    weights   its port for weights, if these are written
     monitors  stages whose spikes are counted (`flow.run.monitors`); the counts are `RtlRun.ones`
 
     Attributes: `library` (the `.so`), `build_seconds` (0 when it came from the cache, within a few ms).
@@ -93,7 +97,9 @@ class CompiledRtl:
         optimize: str = "-O2",
         trace: bool = False,
         monitors: Sequence[Monitor] = (),
+        weights: StreamPort | None = None,
     ) -> None:
+        self.weights = weights
         self.verilog, self.inputs, self.output = verilog, tuple(inputs), output
         self.cache, self.optimize, self.trace = Path(cache or default_cache()), optimize, trace
         self.monitors = tuple(monitors)
@@ -101,7 +107,7 @@ class CompiledRtl:
             raise BittrueError("the RTL has no input port")
         start = time.perf_counter()
         loop = (Path(__file__).parent / "batch_loop.cpp").read_text()
-        self._header = _ports_header(self.inputs, output)
+        self._header = _ports_header(self.inputs, output, weights)
         self._bound = spike_monitors.verilog(self.monitors)
         name = key(verilog, self._bound, loop, self._header, optimize, trace)
         folder = cached(self.cache, f"compiled-{name}", self._build)
@@ -125,7 +131,8 @@ class CompiledRtl:
             (work / "monitors.sv").write_text(self._bound)
             options.append("monitors.sv")
         sources = generate(self.verilog, PREFIX, options, work)
-        check_ports((work / f"{PREFIX}.h").read_text(), (*self.inputs, self.output))
+        ports = [*self.inputs, self.output, *([self.weights] if self.weights else [])]
+        check_ports((work / f"{PREFIX}.h").read_text(), ports)
         (work / "batch_ports.h").write_text(self._header)
         (work / "batch_loop.cpp").write_text((Path(__file__).parent / "batch_loop.cpp").read_text())
         flags = [f"-DVM_TRACE={int(self.trace)}", f"-DVM_TRACE_VCD={int(self.trace)}"]
@@ -148,6 +155,7 @@ class CompiledRtl:
         watchdog: int = WATCHDOG,
         progress: Callable[[int, int], None] | None = None,
         waves: Path | None = None,
+        writes: Sequence[Write] = (),
     ) -> RtlRun:
         """Run a batch.
 
@@ -159,6 +167,7 @@ class CompiledRtl:
         watchdog      cycles without any handshake after which the design is called deadlocked
         progress      called a few times a second with (frames completed, frames)
         waves         VCD file to write (only with `trace=True`); cycle c of the run rises at 80 + 10 c + 5 ns
+        writes        sets of weights to be written meanwhile; `RtlRun.meets` says which of them each frame met
 
         Protocol errors, deadlock and missing beats are in the result's `errors`; `RtlRun.check` raises them.
         """
@@ -167,6 +176,10 @@ class CompiledRtl:
             raise BittrueError("waveforms need the traced variant: make it with CompiledRtl(..., trace=True)")
         check_limits(watchdog, max_cycles)
         frames, count = len(words[0]), len(self.inputs)
+        sets = check_writes(self.weights, writes, frames)
+        after = np.array([w.after for w in writes], np.int64)
+        by = np.array([frames if w.by is None else w.by for w in writes], np.int64)
+        meets = np.full(frames, -1, np.int64)
         output = np.zeros((frames, self.output.beats, self.output.beat_bytes), np.uint8)
         beat_cycles = np.full((frames, self.output.beats), -1, np.int64)
         accepted = np.zeros(count, np.int64)
@@ -190,6 +203,12 @@ class CompiledRtl:
             waves=str(waves).encode() if waves is not None else None,
             accepted=accepted.ctypes.data,
             ones=ones.ctypes.data,
+            weights=sets.ctypes.data,
+            weight_after=after.ctypes.data,
+            weight_by=by.ctypes.data,
+            meets=meets.ctypes.data,
+            weight_sets=len(writes),
+            weight_words=sets.shape[1],
         )
         start = time.perf_counter()
         bench = self._lib.batch_open(ctypes.byref(job))
@@ -222,6 +241,9 @@ class CompiledRtl:
             watchdog=watchdog,
             waves=waves,
             ones={monitor.node: int(total) for monitor, total in zip(self.monitors, ones, strict=True)},
+            meets=meets if self.weights else None,
+            refused=job.refused,
+            unwritten=len(writes) * sets.shape[1] - job.weight_beats,
         )
 
     def vcd(self, path: Path, *x: np.ndarray, frames: int | None = None, **options: object) -> RtlRun:
@@ -231,12 +253,14 @@ class CompiledRtl:
         """
         design = self
         if not self.trace:
-            design = CompiledRtl(self.verilog, self.inputs, self.output, self.cache, self.optimize, trace=True)
+            design = CompiledRtl(
+                self.verilog, self.inputs, self.output, self.cache, self.optimize, trace=True, weights=self.weights
+            )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return design.run(*(v[:frames] for v in x), waves=Path(path), **options)
 
 
-def _ports_header(inputs: Sequence[StreamPort], output: StreamPort) -> str:
+def _ports_header(inputs: Sequence[StreamPort], output: StreamPort, weights: StreamPort | None = None) -> str:
     """The C++ that binds the names and widths of the ports for the batch loop."""
     lines = [
         f'#include "{PREFIX}.h"',
@@ -274,5 +298,28 @@ def _ports_header(inputs: Sequence[StreamPort], output: StreamPort) -> str:
         f"inline bool output_valid(Model& m) {{ return {valid}; }}",
         f"inline bool output_last(Model& m) {{ return {last}; }}",
         f"inline void output_data(Model& m, uint8_t* word) {{ std::memcpy(word, &{data}, OUTPUT_BYTES); }}",
+    ]
+    if weights is None:
+        lines += [
+            "constexpr bool WEIGHTS = false;",
+            "inline void drive_weight(Model&, const uint8_t*, int64_t, bool) {}",
+            "inline void withdraw_weight(Model&) {}",
+            "inline bool weight_ready(Model&) { return false; }",
+            "inline int weight_sets(Model&) { return 0; }",
+            "inline int weight_errors(Model&) { return 0; }",
+        ]
+        return "\n".join(lines) + "\n"
+    data, valid, ready, last = (
+        f"m.{mangle(s)}" for s in (weights.tdata, weights.tvalid, weights.tready, weights.tlast)
+    )
+    lines += [
+        "constexpr bool WEIGHTS = true;",
+        "inline void drive_weight(Model& m, const uint8_t* all, int64_t at, bool last) {",
+        f"    put<{weights.beat_bytes}>({data}, all + at * {weights.beat_bytes}); {last} = last; {valid} = 1;",
+        "}",
+        f"inline void withdraw_weight(Model& m) {{ {valid} = 0; {last} = 0; }}",
+        f"inline bool weight_ready(Model& m) {{ return {ready}; }}",
+        f"inline int weight_sets(Model& m) {{ return m.{mangle(SETS)}; }}",
+        f"inline int weight_errors(Model& m) {{ return m.{mangle(ERRORS)}; }}",
     ]
     return "\n".join(lines) + "\n"

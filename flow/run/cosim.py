@@ -25,6 +25,7 @@ from cocotb_tools.runner import get_runner
 
 import bittrue
 from bittrue.flow.run.result import RtlRun, check_batch, check_limits, collect, probability
+from bittrue.flow.run.sets import ERRORS, SETS, Write, check_writes
 from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
     TOP,
@@ -67,6 +68,8 @@ def run(
     watchdog: int = WATCHDOG,
     kernel: Path | None = None,
     cache: Path | None = None,
+    weights: StreamPort | None = None,
+    writes: Sequence[Write] = (),
 ) -> RtlRun:
     """Run a batch through the RTL in a simulator.
 
@@ -85,6 +88,7 @@ def run(
     watchdog      cycles without any handshake after which the design is called deadlocked; more than its latency
     kernel        folder of an HLS project (`hls.project.write`): its host build runs beside the RTL, in the simulator's
                   process, and every frame that leaves the RTL is compared with the kernel's
+    weights       its port for weights, if these are written; `writes` are the sets to be written meanwhile
     cache         folder of compiled simulators; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
 
     Returns a run whose `errors` tell protocol errors and deadlock, and whose outputs may differ: `RtlRun.check`
@@ -95,13 +99,21 @@ def run(
     words = check_batch(inputs, [x] if isinstance(x, np.ndarray) else list(x))
     check_limits(watchdog, max_cycles)
     job = describe_job(inputs, output, len(words[0]), idle, backpressure, seed, watchdog, max_cycles)
+    if writes and kernel is not None:
+        raise BittrueError("the HLS kernel beside the RTL is told of no sets; compare its results after the run")
+    sets = check_writes(weights, writes, len(words[0]))
+    job["weights"] = _describe(weights) if weights else None
+    job["writes"] = [{"after": w.after, "by": w.by} for w in writes]
     job["kernel"] = str(Path(kernel).resolve()) if kernel is not None else None
     arrays = {f"input{k}": w.reshape(len(w), -1) for k, w in enumerate(words)}
+    if writes:
+        arrays["sets"] = sets.reshape(len(sets), -1)
     if expected is not None:
         arrays["expected"] = output.pack(expected).reshape(-1, output.beat_bytes)
     if kernel is not None:
         build_kernel(kernel)  # now, so that what is wrong with it is told as it is
-    build = _build(verilog, (*inputs, output), simulator, waves, Path(cache or default_cache()))
+    ports = (*inputs, output, *([weights] if weights else []))
+    build = _build(verilog, ports, simulator, waves, Path(cache or default_cache()))
     with _folder(folder) as place:
         return _simulate(build, place, job, arrays, inputs, output, simulator, waves)
 
@@ -135,6 +147,8 @@ def describe_job(
         "watchdog": watchdog,
         "max_cycles": max_cycles or 0,
         "kernel": None,
+        "weights": None,
+        "writes": [],
     }
 
 
@@ -218,7 +232,15 @@ def _simulate(
             event_count=event_count,
             watchdog=job["watchdog"],
             waves=wave_file,
+            meets=left["meets"] if job["weights"] else None,
+            refused=int(left["weights"][0]),
+            unwritten=_words(arrays, job) - int(left["weights"][1]),
         )
+
+
+def _words(arrays: dict[str, np.ndarray], job: dict[str, Any]) -> int:
+    """Words of all sets that were to be written."""
+    return arrays["sets"].size // job["weights"]["bytes"] if "sets" in arrays else 0
 
 
 def _tail(log: Path, lines: int = 8) -> str:
@@ -283,6 +305,7 @@ def _build_verilator(verilog: str, ports: tuple[StreamPort, ...], waves: bool, c
     libraries = cocotb_tools.config.libs_dir
     main = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
     names = ["aclk", "aresetn", *(signal for port in ports for signal in port.signals)]
+    names += [name for name in (SETS, ERRORS) if f" {name}" in verilog]
     control = "`verilator_config\n" + "".join(f'public_flat_rw -module "{TOP}" -var "{name}"\n' for name in names)
 
     def make(folder: Path) -> None:

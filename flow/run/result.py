@@ -60,6 +60,9 @@ class RtlRun:
     seconds            wall time of the simulation, the build not included
     errors             protocol errors, deadlock, wrong padding; empty for a correct design
     waves              waveform file, when one was asked for
+    meets              int64 `[n]`, sets of weights that had taken effect when a frame began (-1: it never did); of a
+                       design without written weights empty
+    refused            sets that the design refused
     ones               spikes that passed the stage of each watched node (`flow.run.monitors`), reset excluded
     """
 
@@ -72,6 +75,8 @@ class RtlRun:
     errors: tuple[str, ...] = ()
     waves: Path | None = None
     ones: Mapping[str, int] = field(default_factory=dict)
+    meets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    refused: int = 0
 
     # -- time ------------------------------------------------------------------------------------------
     @property
@@ -204,6 +209,9 @@ def collect(
     watchdog: int,
     waves: Path | None,
     ones: Mapping[str, int] | None = None,
+    meets: np.ndarray | None = None,
+    refused: int = 0,
+    unwritten: int = 0,
 ) -> RtlRun:
     """What a simulator recorded, as a result with sentences for its errors.
 
@@ -212,6 +220,7 @@ def collect(
     state     DONE, DEADLOCK, CYCLE_LIMIT, or BROKEN: $finish, $fatal, a driver that met unknown bits
     events    the first protocol errors: number in `EVENTS`, cycle, output beat; `event_count` of them in all
     ones      spikes by watched node
+    meets     sets that had taken effect when each frame began; `refused` were, and `unwritten` words never went in
     """
     frames = len(words)
     errors = []
@@ -233,6 +242,8 @@ def collect(
         )
         done = f"{output.prefix} produced {np.count_nonzero(beat_cycles >= 0)} of {output.beats * frames}"
         errors.append(f"{why}: {taken} beats, {done}")
+    if unwritten:
+        errors.append(f"the frames ended before {unwritten} words of the sets were written; give more frames")
     codes = output.integers(words)
     if padding := output.padding_error(codes):
         errors.append(padding)
@@ -246,4 +257,6 @@ def collect(
         errors=tuple(errors),
         waves=Path(waves) if waves is not None else None,
         ones=dict(ones or {}),
+        meets=np.zeros(0, np.int64) if meets is None else meets,
+        refused=refused,
     )

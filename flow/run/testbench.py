@@ -21,6 +21,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
+from bittrue.flow.run.sets import COUNT_BITS, ERRORS, SETS
 from bittrue.hls.host import build
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.contract import Format
@@ -59,6 +60,18 @@ class Monitor:
         self.words = np.zeros((self.total, self.bytes), np.uint8)
         self.beat_cycles = np.full(self.total, -1, np.int64)
         self.accepted = [0] * len(self.inputs)
+        self.input_beats = [i["beats"] for i in job["inputs"]]
+        self.meets = np.full(job["frames"], -1, np.int64)
+        self.begun = self.effective = self.refused = self.weight_beats = 0
+        self.weights = job["weights"] and {
+            s: getattr(dut, name)
+            for s, name in {
+                "valid": f"{job['weights']['prefix']}_tvalid",
+                "ready": f"{job['weights']['prefix']}_tready",
+                "sets": SETS,
+                "errors": ERRORS,
+            }.items()
+        }
         self.first_input_cycle = -1
         self.produced = self.cycles = self.event_count = 0
         self.state = RUNNING
@@ -95,9 +108,14 @@ class Monitor:
                 if held is not None:
                     self.event(VALID_WITHDRAWN, self.produced)
                 held = None
+            if self.weights:
+                moved |= self.watch_weights()
             for k, (valid, ready) in enumerate(self.inputs):
                 if str(valid.value) == "1" and str(ready.value) == "1":
                     moved = True
+                    if self.accepted[k] == self.begun * self.input_beats[k]:
+                        self.meets[self.begun] = self.effective
+                        self.begun += 1
                     self.accepted[k] += 1
                     if self.first_input_cycle < 0:
                         self.first_input_cycle = self.cycles
@@ -111,6 +129,20 @@ class Monitor:
                 self.state = DEADLOCK
             elif self.job["max_cycles"] and self.cycles >= self.job["max_cycles"]:
                 self.state = CYCLE_LIMIT
+
+    def watch_weights(self) -> bool:
+        """Count the sets that have taken effect and those that were refused; whether a word was taken."""
+        if self.weights["sets"].value.is_resolvable and self.weights["errors"].value.is_resolvable:
+            self.effective += (int(self.weights["sets"].value) - self.effective) % (1 << COUNT_BITS)
+            self.refused = int(self.weights["errors"].value)
+        taken = str(self.weights["valid"].value) == "1" and str(self.weights["ready"].value) == "1"
+        self.weight_beats += taken
+        return taken
+
+    def waits(self, frame: int) -> bool:
+        """Whether a frame waits for a set that has not yet taken effect."""
+        later = self.job["writes"][self.effective + self.refused :]
+        return any(w["by"] is not None and frame >= w["by"] for w in later)
 
     def take(self, word: int, last: bool, finish: int | None) -> int | None:
         """An output beat was handed over: keep it; the cycle in which the run may end, once all beats are there."""
@@ -139,7 +171,7 @@ UNKNOWN_AS_0 = str.maketrans({c: "0" for c in "xXzZuUwW-lLhH"})
 def wrong_port(dut: Any, job: dict[str, Any]) -> str | None:
     """What is wrong with the ports of the top, or None."""
     wanted = {"aclk": 1, "aresetn": 1}
-    for port in (*job["inputs"], job["output"]):
+    for port in (*job["inputs"], job["output"], *([job["weights"]] if job["weights"] else [])):
         widths = {"tdata": 8 * port["bytes"], "tvalid": 1, "tready": 1, "tlast": 1}
         wanted |= {f"{port['prefix']}_{name}": width for name, width in widths.items()}
     for name, width in wanted.items():
@@ -157,8 +189,10 @@ def record(monitor: Monitor) -> None:
         words=monitor.words,
         beat_cycles=monitor.beat_cycles,
         accepted=np.array(monitor.accepted, np.int64),
+        meets=monitor.meets,
         events=np.array(monitor.events, np.int64).reshape(-1, 3),
         scalars=np.array([monitor.first_input_cycle, monitor.cycles, monitor.state, monitor.event_count], np.int64),
+        weights=np.array([monitor.refused, monitor.weight_beats], np.int64),
     )
 
 
@@ -180,7 +214,15 @@ def kernel_words(job: dict[str, Any], inputs: list[np.ndarray]) -> Callable[[int
     return words
 
 
-async def simulate(dut: Any, job: dict[str, Any], inputs: list[np.ndarray]) -> Monitor:
+async def feed(dut: Any, source: Any, frames: Any, waits: list[Callable[[int], bool]]) -> None:
+    """Send frames one after the other, each as soon as it need not wait; at once, those that wait for nothing."""
+    for k, (frame, wait) in enumerate(zip(frames, waits, strict=True)):
+        while wait(k):
+            await RisingEdge(dut.aclk)
+        source.send_nowait(AxiStreamFrame(frame.tobytes()))
+
+
+async def simulate(dut: Any, job: dict[str, Any], inputs: list[np.ndarray], sets: Any = ()) -> Monitor:
     """Reset, drive all frames through the design and watch."""
     sources = [
         AxiStreamSource(AxiStreamBus.from_prefix(dut, i["prefix"]), dut.aclk, dut.aresetn, False, byte_size=8)
@@ -199,10 +241,21 @@ async def simulate(dut: Any, job: dict[str, Any], inputs: list[np.ndarray]) -> M
     if str(monitor.valid.value) != "0":
         monitor.event(VALID_IN_RESET, 0)
     for k, (source, words) in enumerate(zip(sources, inputs, strict=True)):
-        for frame in words:
-            source.send_nowait(AxiStreamFrame(frame.tobytes()))
+        if any(w["by"] is not None for w in job["writes"]):
+            cocotb.start_soon(feed(dut, source, words, [monitor.waits] * len(words)))
+        else:
+            for frame in words:
+                source.send_nowait(AxiStreamFrame(frame.tobytes()))
         if job["idle"]:
             source.set_pause_generator(pauses(f"{job['seed']} source {k}", job["idle"]))
+    if job["weights"]:
+        bus = AxiStreamBus.from_prefix(dut, job["weights"]["prefix"])
+        source = AxiStreamSource(bus, dut.aclk, dut.aresetn, False, byte_size=8)
+        source.log.setLevel(logging.WARNING)
+        early = [lambda _, after=w["after"]: monitor.begun < after for w in job["writes"]]
+        cocotb.start_soon(feed(dut, source, sets, early))
+        if job["idle"]:
+            source.set_pause_generator(pauses(f"{job['seed']} weights", job["idle"]))
     if job["backpressure"]:
         sink.set_pause_generator(pauses(f"{job['seed']} sink", job["backpressure"]))
     dut.aresetn.value = 1
@@ -231,10 +284,11 @@ async def stream(dut: Any) -> None:
     with np.load(folder / "job.npz") as arrays:
         inputs = [arrays[f"input{k}"] for k in range(len(job["inputs"]))]
         expected = arrays["expected"] if "expected" in arrays else None
+        sets = arrays["sets"] if "sets" in arrays else ()
     wrong = wrong_port(dut, job)
     (folder / "refused.txt").write_text(wrong or "")
     assert not wrong, wrong
-    monitor = await simulate(dut, job, inputs)
+    monitor = await simulate(dut, job, inputs, sets)
     assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.produced} of {monitor.total} beats produced"
     assert not monitor.event_count, f"{monitor.event_count} protocol errors (kind, cycle, beat): {monitor.events}"
     if expected is not None:
