@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
+from bittrue.rtl.bus.framing import structure
 from bittrue.rtl.dataflow.estimate import PRICES
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
-from bittrue.rtl.dataflow.stage import Structure
 from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import INT8
 from bittrue.sim.operation import TensorType
@@ -93,7 +93,8 @@ def main() -> None:
     parts = [name for name in PRICES if name != "stage"]
     rows, found, names = [], [], []
     for plan in samples():
-        built = sum((e.stage.structure() for e in plan.network.elements), Structure())
+        framing = structure(plan.inputs, plan.output)
+        built = sum((e.stage.structure() for e in plan.network.elements), framing)
         rows.append([len(plan.network.elements), *(getattr(built, part) for part in parts)])
         found.append(synthesise(emit(plan)))
         names.append(" + ".join(type(n.operation).__name__ for n in plan.program.nodes))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from bittrue.rtl.bus.ports import ERROR_BITS
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.verilog import TOP
 from bittrue.sim.errors import BittrueError
@@ -162,15 +163,17 @@ def read(verilog: str) -> Design:
 
 
 def expected_ports(plan: Plan) -> tuple[Port, ...]:
-    """The ports that the plan asks for: clock, reset, an AXI4-Stream slave for each input and one master."""
+    """The ports that the plan asks for: clock, reset, an AXI4-Stream slave for each input, with its count of framing
+    errors, and one master."""
     ports = [Port("aclk", "input", 1), Port("aresetn", "input", 1)]
     for stream, along, against in [*((p, "input", "output") for p in plan.inputs), (plan.output, "output", "input")]:
         ports += [
-            Port(f"{stream.prefix}_tdata", along, stream.width),
-            Port(f"{stream.prefix}_tvalid", along, 1),
-            Port(f"{stream.prefix}_tlast", along, 1),
-            Port(f"{stream.prefix}_tready", against, 1),
+            Port(stream.tdata, along, stream.width),
+            Port(stream.tvalid, along, 1),
+            Port(stream.tlast, along, 1),
+            Port(stream.tready, against, 1),
         ]
+        ports += [Port(stream.framing_errors, "output", ERROR_BITS)] if stream.counts_errors else []
     return tuple(ports)
 
 

@@ -1,7 +1,8 @@
 // The batch loop of the compiled RTL: whole arrays in, whole arrays out, one call for many cycles.
 //
 // Compiled together with what Verilator makes of the design and with batch_ports.h, which names its ports:
-//   Model, INPUTS, OUTPUT_BYTES; drive, withdraw, input_ready; set_ready, output_valid, output_last, output_data.
+//   Model, INPUTS, OUTPUT_BYTES; drive, withdraw, input_ready, framing_errors;
+//   set_ready, output_valid, output_last, output_data.
 // flow/run/compiled.py writes that header and mirrors Job and the enums.
 //
 // A cycle: drive inputs and m ready with the clock low, settle, look at all handshakes, raise the clock.
@@ -58,6 +59,7 @@ struct Job {
     const uint8_t* const* input;  // per input: [beats][bytes of a beat]
     const int64_t* input_beats;   // per input: beats in total
     const int64_t* frame_beats;   // per input: beats of a frame
+    const uint8_t* const* last;   // per input: TLAST of every beat
     uint8_t* output;              // [output_beats][OUTPUT_BYTES]
     int64_t* beat_cycles;         // [output_beats]
     int64_t output_beats;
@@ -72,6 +74,7 @@ struct Job {
     int64_t cycles, produced, first_input_cycle, event_count;
     int64_t events[MAX_EVENTS][3];  // kind, cycle, value
     int64_t* accepted;              // per input: beats accepted
+    int64_t* framing_errors;        // per input: what its port counts, as of the last cycle
     int64_t* ones;                  // per monitor: spikes that passed
     // sets of weights: [sets][words][bytes of a beat]; per set, frames begun before it is offered, the frame that waits
     const uint8_t* weights;
@@ -209,7 +212,7 @@ struct Bench {
             if (pending[k]) continue;
             const int64_t at = job.accepted[k];
             if (at < job.input_beats[k] && !waits(at / job.frame_beats[k]) && !(job.idle && input_random[k].below(job.idle))) {
-                drive(*model, k, job.input[k], at, (at + 1) % job.frame_beats[k] == 0);
+                drive(*model, k, job.input[k], at, job.last[k][at]);
                 pending[k] = true;
             } else {
                 withdraw(*model, k);
@@ -304,7 +307,9 @@ EXPORT void* batch_open(Job* job) { return new Bench(*job, std::make_index_seque
 
 EXPORT int64_t batch_advance(void* bench, int64_t cycles) {
     State state = RUNNING;
-    while (state == RUNNING && cycles-- > 0) state = static_cast<Bench*>(bench)->cycle();
+    Bench& run = *static_cast<Bench*>(bench);
+    while (state == RUNNING && cycles-- > 0) state = run.cycle();
+    for (int k = 0; k < INPUTS; k++) run.job.framing_errors[k] = framing_errors(*run.model, k);
     return state;
 }
 

@@ -20,8 +20,10 @@ from bittrue.flow.run import monitors as spike_monitors
 from bittrue.flow.run.monitors import Monitor
 from bittrue.flow.run.result import (
     MAX_EVENTS,
+    Beats,
     RtlRun,
     check_batch,
+    check_beats,
     check_limits,
     collect,
     probability,
@@ -58,6 +60,7 @@ class _Job(ctypes.Structure):
         ("input", ctypes.c_void_p),
         ("input_beats", ctypes.c_void_p),
         ("frame_beats", ctypes.c_void_p),
+        ("last", ctypes.c_void_p),
         ("output", ctypes.c_void_p),
         ("beat_cycles", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("output_beats", "output_frame_beats", "seed", "idle", "backpressure")),
@@ -67,6 +70,7 @@ class _Job(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("cycles", "produced", "first_input_cycle", "event_count")),
         ("events", ctypes.c_int64 * 3 * MAX_EVENTS),
         ("accepted", ctypes.c_void_p),
+        ("framing_errors", ctypes.c_void_p),
         ("ones", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("weights", "weight_after", "weight_by", "meets")),
         *((name, ctypes.c_int64) for name in ("weight_sets", "weight_words", "weight_beats", "refused")),
@@ -148,6 +152,7 @@ class CompiledRtl:
     def run(
         self,
         *x: np.ndarray,
+        beats: Sequence[Beats] | None = None,
         stall_seed: int | None = None,
         idle: float = 0.0,
         backpressure: float = 0.0,
@@ -160,6 +165,8 @@ class CompiledRtl:
         """Run a batch.
 
         x             codes `[n, *shape]`, one array per input
+        beats         instead of codes: what the sources send, also with TLAST where it should not be; the outputs are
+                      those of the frames that `StreamPort.frames` finds in them
         stall_seed    seed of the stalls (None is 0); it matters only when a probability is above 0
         idle          probability, 0 <= p < 1, that a source waits another cycle before it offers its next beat
         backpressure  probability, 0 <= p < 1, that the sink is not ready in a cycle
@@ -171,11 +178,13 @@ class CompiledRtl:
 
         Protocol errors, deadlock and missing beats are in the result's `errors`; `RtlRun.check` raises them.
         """
-        words = check_batch(self.inputs, x)
+        sources = check_batch(self.inputs, x) if beats is None else check_beats(self.inputs, beats)
         if waves is not None and not self.trace:
             raise BittrueError("waveforms need the traced variant: make it with CompiledRtl(..., trace=True)")
         check_limits(watchdog, max_cycles)
-        frames, count = len(words[0]), len(self.inputs)
+        frames, count = sources[0].frames, len(self.inputs)
+        if writes and beats is not None:
+            raise BittrueError("sets are written while frames are counted by their beats; give codes, not beats")
         sets = check_writes(self.weights, writes, frames)
         after = np.array([w.after for w in writes], np.int64)
         by = np.array([frames if w.by is None else w.by for w in writes], np.int64)
@@ -184,13 +193,16 @@ class CompiledRtl:
         beat_cycles = np.full((frames, self.output.beats), -1, np.int64)
         accepted = np.zeros(count, np.int64)
         ones = np.zeros(len(self.monitors), np.int64)
+        framing_errors = np.zeros(count, np.int64)
         frame_beats = np.array([port.beats for port in self.inputs], np.int64)
-        input_beats = frame_beats * frames
-        pointers = (ctypes.c_void_p * count)(*(w.ctypes.data for w in words))
+        input_beats = np.array([len(s.beats.words) for s in sources], np.int64)
+        pointers = (ctypes.c_void_p * count)(*(s.beats.words.ctypes.data for s in sources))
+        lasts = (ctypes.c_void_p * count)(*(s.beats.last.ctypes.data for s in sources))
         job = _Job(
             input=ctypes.addressof(pointers),
             input_beats=input_beats.ctypes.data,
             frame_beats=frame_beats.ctypes.data,
+            last=ctypes.addressof(lasts),
             output=output.ctypes.data,
             beat_cycles=beat_cycles.ctypes.data,
             output_beats=frames * self.output.beats,
@@ -202,6 +214,7 @@ class CompiledRtl:
             max_cycles=max_cycles or 0,
             waves=str(waves).encode() if waves is not None else None,
             accepted=accepted.ctypes.data,
+            framing_errors=framing_errors.ctypes.data,
             ones=ones.ctypes.data,
             weights=sets.ctypes.data,
             weight_after=after.ctypes.data,
@@ -229,9 +242,11 @@ class CompiledRtl:
             "compiled",
             self.output,
             self.inputs,
+            sources,
             words=output,
             beat_cycles=beat_cycles,
             accepted=accepted.tolist(),
+            framing_errors=framing_errors.tolist(),
             first_input_cycle=job.first_input_cycle,
             cycles=job.cycles,
             seconds=seconds,
@@ -274,7 +289,7 @@ def _ports_header(inputs: Sequence[StreamPort], output: StreamPort, weights: Str
         "    Port value{}; std::memcpy(static_cast<void*>(&value), beat, BYTES); port = value;",
         "}",
     ]
-    cases: dict[str, list[str]] = {"drive": [], "withdraw": [], "ready": []}
+    cases: dict[str, list[str]] = {"drive": [], "withdraw": [], "ready": [], "errors": []}
     for k, port in enumerate(inputs):
         data, valid, ready, last = (f"m.{mangle(s)}" for s in (port.tdata, port.tvalid, port.tready, port.tlast))
         cases["drive"].append(
@@ -283,6 +298,7 @@ def _ports_header(inputs: Sequence[StreamPort], output: StreamPort, weights: Str
         )
         cases["withdraw"].append(f"case {k}: {valid} = 0; {last} = 0; break;")
         cases["ready"].append(f"case {k}: return {ready};")
+        cases["errors"].append(f"case {k}: return m.{mangle(port.framing_errors)};")
     data, valid, ready, last = (f"m.{mangle(s)}" for s in (output.tdata, output.tvalid, output.tready, output.tlast))
     lines += [
         "inline void drive(Model& m, int k, const uint8_t* all, int64_t at, bool last) { switch (k) {",
@@ -294,6 +310,9 @@ def _ports_header(inputs: Sequence[StreamPort], output: StreamPort, weights: Str
         "inline bool input_ready(Model& m, int k) { switch (k) {",
         *cases["ready"],
         "} return false; }",
+        "inline int64_t framing_errors(Model& m, int k) { switch (k) {",
+        *cases["errors"],
+        "} return -1; }",
         f"inline void set_ready(Model& m, bool value) {{ {ready} = value; }}",
         f"inline bool output_valid(Model& m) {{ return {valid}; }}",
         f"inline bool output_last(Model& m) {{ return {last}; }}",

@@ -24,7 +24,16 @@ import numpy as np
 from cocotb_tools.runner import get_runner
 
 import bittrue
-from bittrue.flow.run.result import RtlRun, check_batch, check_limits, collect, probability
+from bittrue.flow.run.result import (
+    Beats,
+    RtlRun,
+    Source,
+    check_batch,
+    check_beats,
+    check_limits,
+    collect,
+    probability,
+)
 from bittrue.flow.run.sets import ERRORS, SETS, Write, check_writes
 from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
@@ -56,7 +65,7 @@ def run(
     verilog: str,
     inputs: Sequence[StreamPort],
     output: StreamPort,
-    x: np.ndarray | Sequence[np.ndarray],
+    x: np.ndarray | Sequence[np.ndarray] = (),
     expected: np.ndarray | None = None,
     simulator: str = "icarus",
     idle: float = 0.0,
@@ -70,6 +79,7 @@ def run(
     cache: Path | None = None,
     weights: StreamPort | None = None,
     writes: Sequence[Write] = (),
+    beats: Sequence[Beats] | None = None,
 ) -> RtlRun:
     """Run a batch through the RTL in a simulator.
 
@@ -90,22 +100,31 @@ def run(
                   process, and every frame that leaves the RTL is compared with the kernel's
     weights       its port for weights, if these are written; `writes` are the sets to be written meanwhile
     cache         folder of compiled simulators; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
+    beats         instead of `x`, one per input: what the sources send, also with TLAST where it should not be, but not
+                  without TLAST at the end; the outputs are those of the frames that `StreamPort.frames` finds in them
 
     Returns a run whose `errors` tell protocol errors and deadlock, and whose outputs may differ: `RtlRun.check`
     raises either. A simulator that is absent, refuses the Verilog or crashes is a `BittrueError`.
     """
     check_simulator(simulator, waves, folder)
     inputs = tuple(inputs)
-    words = check_batch(inputs, [x] if isinstance(x, np.ndarray) else list(x))
+    if beats is None:
+        sources = check_batch(inputs, [x] if isinstance(x, np.ndarray) else list(x))
+    else:
+        sources = check_beats(inputs, beats)
+        if not all(source.beats.last[-1] for source in sources):
+            raise BittrueError("cosim: the source ends what it sends with TLAST, so the last beat must have it")
     check_limits(watchdog, max_cycles)
-    job = describe_job(inputs, output, len(words[0]), idle, backpressure, seed, watchdog, max_cycles)
+    job = describe_job(inputs, output, sources[0].frames, idle, backpressure, seed, watchdog, max_cycles)
     if writes and kernel is not None:
         raise BittrueError("the HLS kernel beside the RTL is told of no sets; compare its results after the run")
-    sets = check_writes(weights, writes, len(words[0]))
+    if writes and beats is not None:
+        raise BittrueError("sets are written while frames are counted by their beats; give codes, not beats")
+    sets = check_writes(weights, writes, sources[0].frames)
     job["weights"] = _describe(weights) if weights else None
     job["writes"] = [{"after": w.after, "by": w.by} for w in writes]
     job["kernel"] = str(Path(kernel).resolve()) if kernel is not None else None
-    arrays = {f"input{k}": w.reshape(len(w), -1) for k, w in enumerate(words)}
+    arrays = describe_sources(sources)
     if writes:
         arrays["sets"] = sets.reshape(len(sets), -1)
     if expected is not None:
@@ -115,7 +134,7 @@ def run(
     ports = (*inputs, output, *([weights] if weights else []))
     build = _build(verilog, ports, simulator, waves, Path(cache or default_cache()))
     with _folder(folder) as place:
-        return _simulate(build, place, job, arrays, inputs, output, simulator, waves)
+        return _simulate(build, place, job, arrays, inputs, sources, output, simulator, waves)
 
 
 def check_simulator(simulator: str, waves: bool, folder: Path | None) -> None:
@@ -152,6 +171,17 @@ def describe_job(
     }
 
 
+def describe_sources(sources: Sequence[Source]) -> dict[str, np.ndarray]:
+    """What the test bench sends into input k (`beats{k}`, `last{k}`), the frames that come of it (`input{k}`), and how
+    many of these are errors (`framing_errors`).
+    """
+    arrays = {f"input{k}": source.words.reshape(source.frames, -1) for k, source in enumerate(sources)}
+    arrays["framing_errors"] = np.array([source.errors for source in sources], np.int64)
+    for k, source in enumerate(sources):
+        arrays |= {f"beats{k}": source.beats.words, f"last{k}": source.beats.last}
+    return arrays
+
+
 def _describe(port: StreamPort) -> dict[str, object]:
     kind = {"shape": port.tensor.shape, "format": str(port.tensor.format), "lanes": port.lanes}
     return {"prefix": port.prefix, "beats": port.beats, "bytes": port.beat_bytes} | kind
@@ -173,6 +203,7 @@ def _simulate(
     job: dict[str, object],
     arrays: dict[str, np.ndarray],
     inputs: tuple[StreamPort, ...],
+    sources: Sequence[Source],
     output: StreamPort,
     simulator: str,
     waves: bool,
@@ -221,9 +252,11 @@ def _simulate(
             simulator,
             output,
             inputs,
+            sources,
             words=left["words"].reshape(-1, output.beats, output.beat_bytes),
             beat_cycles=left["beat_cycles"].reshape(-1, output.beats),
             accepted=left["accepted"].tolist(),
+            framing_errors=left["framing_errors"].tolist(),
             first_input_cycle=first_input_cycle,
             cycles=cycles,
             seconds=seconds,

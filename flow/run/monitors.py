@@ -40,12 +40,11 @@ def verilog(monitors: Sequence[Monitor]) -> str:
     lines = [
         "/* verilator tracing_off */",
         "module bittrue_ones_monitor #(parameter int INDEX = 0, parameter int LANES = 1)",
-        "    (input clk, input rst, input [LANES:0] payload, input valid, input ready);",
+        "    (input clk, input rst, input [LANES-1:0] payload, input valid, input ready);",
         '  import "DPI-C" function void bittrue_ones(input int index, input longint total);',
         "  longint total = 0;",
-        "  // The top bit of the payload is `last`.",
         "  always @(posedge clk)",
-        "    if (!rst && valid && ready) total <= total + 64'($countones(payload[LANES-1:0]));",
+        "    if (!rst && valid && ready) total <= total + 64'($countones(payload));",
         "  final bittrue_ones(INDEX, total);",
         "endmodule",
     ]

@@ -1,7 +1,7 @@
 """Probes inside the RTL: the tensor that each stage hands on, read from a waveform.
 
 The stage of an operation is the instance `bittrue_top.pipeline.<name>`; its output stream is `o__payload` (codes, lane
-0 lowest, `last` in the top bit), `o__valid` and `o__ready`. A beat passes in a cycle in which valid and ready are both
+0 lowest), `o__valid` and `o__ready`. A beat passes in a cycle in which valid and ready are both
 high at the rising edge of `aclk`; cycle 0 is the first with `aresetn` high, as in `flow.run.result`.
 """
 
@@ -22,13 +22,12 @@ TOP = ("TOP", "bittrue_top")
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What passed one stage's output: codes `[beats, lanes]`, `last` and the cycle of every beat, in order.
+    """What passed one stage's output: codes `[beats, lanes]` and the cycle of every beat, in order.
 
     `unknown` marks beats in which a bit was neither 0 nor 1 (then its codes mean nothing).
     """
 
     codes: np.ndarray
-    last: np.ndarray
     cycles: np.ndarray
     unknown: np.ndarray
 
@@ -51,20 +50,18 @@ def streams(plan: Plan, waves: Path) -> dict[str, Stream]:
 
 
 def _stream(beats: list[tuple[int, str]], kind: TensorType, lanes: int) -> Stream:
-    bits, width = kind.format.bits, kind.format.bits * lanes + 1
+    bits = kind.format.bits
     codes = np.zeros((len(beats), lanes), np.int64)
     unknown = np.zeros(len(beats), bool)
-    last = np.zeros(len(beats), bool)
     for k, (_, text) in enumerate(beats):
         if not set(text) <= {"0", "1"}:
             unknown[k] = True
             continue
         word = int(text, 2)
-        last[k] = bool(word >> (width - 1))
         codes[k] = [(word >> (bits * lane)) & (kind.format.levels - 1) for lane in range(lanes)]
     if kind.format.signed:
         codes = np.where(codes > kind.format.high, codes - kind.format.levels, codes)
-    return Stream(codes, last, np.array([cycle for cycle, _ in beats], np.int64), unknown)
+    return Stream(codes, np.array([cycle for cycle, _ in beats], np.int64), unknown)
 
 
 def edges(path: Path, wanted: dict[tuple, tuple[str, ...]]) -> Iterator:

@@ -31,6 +31,25 @@ EVENTS = {
 }
 
 
+class Beats(NamedTuple):
+    """What a source sends into one port: the beats' bytes, uint8 `[n, beat_bytes]`, and their TLAST, bool `[n]`."""
+
+    words: np.ndarray
+    last: np.ndarray
+
+
+class Source(NamedTuple):
+    """A source's beats, the frames that the design makes of them, and how many of these are framing errors."""
+
+    beats: Beats
+    words: np.ndarray  # uint8 `[frames, beats, beat_bytes]`
+    errors: int
+
+    @property
+    def frames(self) -> int:
+        return len(self.words)
+
+
 class Divergence(NamedTuple):
     """The first code that differs: where it is in the output, what it should be, and when it left the design."""
 
@@ -177,8 +196,10 @@ def check_limits(watchdog: int, max_cycles: int | None) -> None:
         raise BittrueError(f"watchdog and max_cycles are at least 1 cycle, not {watchdog} and {max_cycles}")
 
 
-def check_batch(inputs: Sequence[StreamPort], x: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The packed beats of every input, uint8 `[n, beats, bytes]`, after the checks that all simulators share."""
+def check_batch(inputs: Sequence[StreamPort], x: Sequence[np.ndarray]) -> list[Source]:
+    """Codes as every input's source sends them, TLAST on the last beat of a frame, after the checks that all simulators
+    share.
+    """
     if not inputs:
         raise BittrueError("the RTL has no input port")
     if len(x) != len(inputs):
@@ -189,17 +210,44 @@ def check_batch(inputs: Sequence[StreamPort], x: Sequence[np.ndarray]) -> list[n
         raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(w)) for w in words)}")
     if not len(words[0]):
         raise BittrueError("the RTL was given an empty batch; give at least one frame")
-    return words
+    sources = []
+    for port, frames in zip(inputs, words, strict=True):
+        last = np.zeros(frames.shape[:2], bool)
+        last[:, -1] = True
+        sources.append(Source(Beats(frames.reshape(-1, port.beat_bytes), last.reshape(-1)), frames, 0))
+    return sources
+
+
+def check_beats(inputs: Sequence[StreamPort], beats: Sequence[Beats]) -> list[Source]:
+    """Beats with any TLAST, and what the ports make of them; all inputs must get the same number of whole frames."""
+    if len(beats) != len(inputs):
+        names = ", ".join(port.prefix for port in inputs)
+        raise BittrueError(f"the RTL has {len(inputs)} inputs ({names}), got beats for {len(beats)}")
+    sources = []
+    for port, (words, last) in zip(inputs, beats, strict=True):
+        words, last = np.ascontiguousarray(words, np.uint8), np.ascontiguousarray(last, bool)
+        if words.ndim != 2 or words.shape[1] != port.beat_bytes or last.shape != words.shape[:1]:
+            raise BittrueError(
+                f"port {port.prefix}: beats are bytes (n, {port.beat_bytes}) and n flags, "
+                f"got {words.shape} and {last.shape}"
+            )
+        sources.append(Source(Beats(words, last), *port.frames(words, last)))
+    if len({s.frames for s in sources}) > 1 or not sources[0].frames:
+        counts = ", ".join(str(s.frames) for s in sources)
+        raise BittrueError(f"the beats make {counts} frames; give every input the beats of as many, and one at least")
+    return sources
 
 
 def collect(
     simulator: str,
     output: StreamPort,
     inputs: Sequence[StreamPort],
+    sources: Sequence[Source],
     *,
     words: np.ndarray,
     beat_cycles: np.ndarray,
     accepted: Sequence[int],
+    framing_errors: Sequence[int],
     first_input_cycle: int,
     cycles: int,
     seconds: float,
@@ -215,8 +263,10 @@ def collect(
 ) -> RtlRun:
     """What a simulator recorded, as a result with sentences for its errors.
 
+    sources   what every input was sent
     words     uint8 `[n, beats, bytes]` of the output, 0 where nothing was produced
     accepted  beats accepted, per input
+    framing_errors  what every input's port counts in the end; -1: unknown bits
     state     DONE, DEADLOCK, CYCLE_LIMIT, or BROKEN: $finish, $fatal, a driver that met unknown bits
     events    the first protocol errors: number in `EVENTS`, cycle, output beat; `event_count` of them in all
     ones      spikes by watched node
@@ -230,7 +280,8 @@ def collect(
         errors.append(f"{output.prefix}: {text}" + ("" if kind == 6 else f" in cycle {cycle}"))
     if event_count > len(events):
         errors.append(f"{event_count - len(events)} more protocol errors")
-    if state != DONE or any(a != port.beats * frames for a, port in zip(accepted, inputs, strict=True)):
+    offered = [len(source.beats.words) for source in sources]
+    if state != DONE or list(accepted) != offered:
         why = {
             BROKEN: "the simulation ended early",
             DONE: "all outputs came before all inputs were taken",
@@ -238,12 +289,17 @@ def collect(
             CYCLE_LIMIT: f"stopped by max_cycles after {cycles} cycles",
         }[state]
         taken = ", ".join(
-            f"{port.prefix} accepted {a} of {port.beats * frames}" for a, port in zip(accepted, inputs, strict=True)
+            f"{port.prefix} accepted {a} of {n}" for a, n, port in zip(accepted, offered, inputs, strict=True)
         )
         done = f"{output.prefix} produced {np.count_nonzero(beat_cycles >= 0)} of {output.beats * frames}"
         errors.append(f"{why}: {taken} beats, {done}")
     if unwritten:
         errors.append(f"the frames ended before {unwritten} words of the sets were written; give more frames")
+    if state == DONE and (wrong := [k for k, source in enumerate(sources) if framing_errors[k] != source.errors]):
+        errors += [
+            f"{inputs[k].framing_errors} counts {framing_errors[k]} framing errors, {sources[k].errors} were made"
+            for k in wrong
+        ]
     codes = output.integers(words)
     if padding := output.padding_error(codes):
         errors.append(padding)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStream
 
 from bittrue.flow.run.sets import COUNT_BITS, ERRORS, SETS
 from bittrue.hls.host import build
-from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.bus.ports import ERROR_BITS, StreamPort
 from bittrue.sim.contract import Format
 from bittrue.sim.operation import TensorType
 
@@ -51,6 +51,7 @@ class Monitor:
         self.inputs = [
             (getattr(dut, f"{p}_tvalid"), getattr(dut, f"{p}_tready")) for p in (i["prefix"] for i in job["inputs"])
         ]
+        self.errors = [getattr(dut, f"{i['prefix']}_framing_errors") for i in job["inputs"]]
         out = job["output"]
         self.valid, self.ready, self.last, self.data = (
             getattr(dut, f"{out['prefix']}_{s}") for s in ("tvalid", "tready", "tlast", "tdata")
@@ -81,6 +82,11 @@ class Monitor:
         if len(self.events) < MAX_EVENTS:
             self.events.append((kind, self.cycles, beat))
         self.event_count += 1
+
+    @property
+    def framing_errors(self) -> list[int]:
+        """What every input's port counts; -1 where a bit is unknown."""
+        return [int(count.value) if count.value.is_resolvable else -1 for count in self.errors]
 
     async def run(self) -> None:
         """Watch until all is through, nothing moves any more, or the limit of cycles."""
@@ -171,6 +177,7 @@ UNKNOWN_AS_0 = str.maketrans({c: "0" for c in "xXzZuUwW-lLhH"})
 def wrong_port(dut: Any, job: dict[str, Any]) -> str | None:
     """What is wrong with the ports of the top, or None."""
     wanted = {"aclk": 1, "aresetn": 1}
+    wanted |= {f"{port['prefix']}_framing_errors": ERROR_BITS for port in job["inputs"]}
     for port in (*job["inputs"], job["output"], *([job["weights"]] if job["weights"] else [])):
         widths = {"tdata": 8 * port["bytes"], "tvalid": 1, "tready": 1, "tlast": 1}
         wanted |= {f"{port['prefix']}_{name}": width for name, width in widths.items()}
@@ -190,6 +197,7 @@ def record(monitor: Monitor) -> None:
         beat_cycles=monitor.beat_cycles,
         accepted=np.array(monitor.accepted, np.int64),
         meets=monitor.meets,
+        framing_errors=np.array(monitor.framing_errors, np.int64),
         events=np.array(monitor.events, np.int64).reshape(-1, 3),
         scalars=np.array([monitor.first_input_cycle, monitor.cycles, monitor.state, monitor.event_count], np.int64),
         weights=np.array([monitor.refused, monitor.weight_beats], np.int64),
@@ -214,16 +222,28 @@ def kernel_words(job: dict[str, Any], inputs: list[np.ndarray]) -> Callable[[int
     return words
 
 
-async def feed(dut: Any, source: Any, frames: Any, waits: list[Callable[[int], bool]]) -> None:
-    """Send frames one after the other, each as soon as it need not wait; at once, those that wait for nothing."""
-    for k, (frame, wait) in enumerate(zip(frames, waits, strict=True)):
+def sent(arrays: Mapping[str, np.ndarray], k: int) -> list[bytes]:
+    """What the source of input k sends, cut where TLAST is."""
+    ends = np.flatnonzero(arrays[f"last{k}"]) + 1
+    return [part.tobytes() for part in np.split(arrays[f"beats{k}"], ends[:-1])]
+
+
+async def feed(dut: Any, source: Any, packets: list[bytes], waits: list[Callable[[int], bool]]) -> None:
+    """Send packets one after the other, each as soon as it need not wait; at once, those that wait for nothing."""
+    for k, (packet, wait) in enumerate(zip(packets, waits, strict=True)):
         while wait(k):
             await RisingEdge(dut.aclk)
-        source.send_nowait(AxiStreamFrame(frame.tobytes()))
+        source.send_nowait(AxiStreamFrame(packet))
 
 
-async def simulate(dut: Any, job: dict[str, Any], inputs: list[np.ndarray], sets: Any = ()) -> Monitor:
-    """Reset, drive all frames through the design and watch."""
+async def simulate(
+    dut: Any,
+    job: dict[str, Any],
+    packets: list[list[bytes]],
+    kernel: Callable[[int], np.ndarray] | None,
+    sets: Sequence[bytes] = (),
+) -> Monitor:
+    """Reset, drive all packets through the design and watch."""
     sources = [
         AxiStreamSource(AxiStreamBus.from_prefix(dut, i["prefix"]), dut.aclk, dut.aresetn, False, byte_size=8)
         for i in job["inputs"]
@@ -233,19 +253,19 @@ async def simulate(dut: Any, job: dict[str, Any], inputs: list[np.ndarray], sets
     )
     for end in (*sources, sink):
         end.log.setLevel(logging.WARNING)  # it would print every frame
-    monitor = Monitor(dut, job, kernel_words(job, inputs))
+    monitor = Monitor(dut, job, kernel)
     dut.aresetn.value = 0
     Clock(dut.aclk, 10, unit="ns").start(start_high=False)
     for _ in range(RESET_CYCLES):
         await RisingEdge(dut.aclk)
     if str(monitor.valid.value) != "0":
         monitor.event(VALID_IN_RESET, 0)
-    for k, (source, words) in enumerate(zip(sources, inputs, strict=True)):
+    for k, (source, mine) in enumerate(zip(sources, packets, strict=True)):
         if any(w["by"] is not None for w in job["writes"]):
-            cocotb.start_soon(feed(dut, source, words, [monitor.waits] * len(words)))
+            cocotb.start_soon(feed(dut, source, mine, [monitor.waits] * len(mine)))
         else:
-            for frame in words:
-                source.send_nowait(AxiStreamFrame(frame.tobytes()))
+            for packet in mine:
+                source.send_nowait(AxiStreamFrame(packet))
         if job["idle"]:
             source.set_pause_generator(pauses(f"{job['seed']} source {k}", job["idle"]))
     if job["weights"]:
@@ -282,15 +302,19 @@ async def stream(dut: Any) -> None:
     folder = Path(os.environ["BITTRUE_JOB"])
     job = json.loads((folder / "job.json").read_text())
     with np.load(folder / "job.npz") as arrays:
-        inputs = [arrays[f"input{k}"] for k in range(len(job["inputs"]))]
+        packets = [sent(arrays, k) for k in range(len(job["inputs"]))]
+        kernel = kernel_words(job, [arrays[f"input{k}"] for k in range(len(job["inputs"]))])
         expected = arrays["expected"] if "expected" in arrays else None
-        sets = arrays["sets"] if "sets" in arrays else ()
+        sets = [words.tobytes() for words in arrays["sets"]] if "sets" in arrays else []
+        framing_errors = arrays["framing_errors"].tolist()
     wrong = wrong_port(dut, job)
     (folder / "refused.txt").write_text(wrong or "")
     assert not wrong, wrong
-    monitor = await simulate(dut, job, inputs, sets)
+    monitor = await simulate(dut, job, packets, kernel, sets)
     assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.produced} of {monitor.total} beats produced"
     assert not monitor.event_count, f"{monitor.event_count} protocol errors (kind, cycle, beat): {monitor.events}"
+    seen = monitor.framing_errors
+    assert seen == framing_errors, f"the inputs count {seen} framing errors, {framing_errors} were made"
     if expected is not None:
         wrong = (monitor.words != expected).any(axis=1)
         assert not wrong.any(), f"{wrong.sum()} beats differ, the first is beat {wrong.argmax()}"

@@ -24,7 +24,7 @@ class Divergence:
     frame       index of the sample in the batch;  index: place of the code in the tensor
     expected, got   codes; got is None where nothing came out
     cycle       cycle in which the wrong code left the stage (RTL)
-    what        `value`, `last` (TLAST set or missing), `missing` (a beat never came), `unknown` (an X)
+    what        `value`, `missing` (a beat never came), `unknown` (an X)
     waves       the waveform to open
     """
 
@@ -46,7 +46,6 @@ class Divergence:
         when = f" in cycle {self.cycle}" if self.cycle is not None else ""
         say = {
             "value": f"expected {self.expected}, got {self.got}{when}",
-            "last": f"`last` is {'set' if self.got else 'missing'}{when}",
             "missing": "the code never came out",
             "unknown": f"expected {self.expected}, got an undefined value{when}",
         }[self.what]
@@ -72,7 +71,7 @@ def in_tensors(program: Program, golden: Trace, tensors: Mapping[str, np.ndarray
 
 
 def in_streams(program: Program, golden: Trace, found: Mapping[str, Stream]) -> Divergence | None:
-    """The first operation whose stage hands on a wrong code or `last`; failing that, the first that falls silent."""
+    """The first operation whose stage hands on a wrong code; failing that, the first that falls silent."""
     for look in (_wrong, _silent):
         for node in program.nodes:
             divergence = look(node, golden.tensors[node.name], found[node.name])
@@ -85,11 +84,8 @@ def _wrong(node, expected: np.ndarray, stream: Stream) -> Divergence | None:
     lanes = stream.codes.shape[1]
     kind, per_frame = type(node.operation).__name__.lower(), expected[0].size // lanes
     beats = expected.reshape(-1, lanes)[: len(stream.codes)].astype(np.int64)
-    got, last = stream.codes[: len(beats)], stream.last[: len(beats)]
-    should_end = np.arange(len(beats)) % per_frame == per_frame - 1
-    values = (got != beats).any(axis=1)
-    unknown = stream.unknown[: len(beats)]
-    bad = values | unknown | (last != should_end)
+    got, unknown = stream.codes[: len(beats)], stream.unknown[: len(beats)]
+    bad = (got != beats).any(axis=1) | unknown
     if not bad.any():
         return None
     beat = int(bad.argmax())
@@ -97,11 +93,9 @@ def _wrong(node, expected: np.ndarray, stream: Stream) -> Divergence | None:
     frame, within = divmod(beat, per_frame)
     index = tuple(int(k) for k in np.unravel_index(within * lanes + lane, expected.shape[1:]))
     cycle = int(stream.cycles[beat])
-    what = "unknown" if unknown[beat] else "value" if values[beat] else "last"
-    wanted, seen = int(beats[beat, lane]), int(got[beat, lane])
-    if what == "last":
-        wanted, seen = int(should_end[beat]), int(last[beat])
-    return Divergence(node.name, kind, frame, index, wanted, None if what == "unknown" else seen, cycle, what)
+    what = "unknown" if unknown[beat] else "value"
+    seen = None if unknown[beat] else int(got[beat, lane])
+    return Divergence(node.name, kind, frame, index, int(beats[beat, lane]), seen, cycle, what)
 
 
 def _silent(node, expected: np.ndarray, stream: Stream) -> Divergence | None:

@@ -4,6 +4,7 @@
     code_bytes = ceil(bits / 8),    width = 8 * code_bytes * lanes,    beats = size / lanes
 
 Channels are innermost, then tokens; TLAST is on the last beat of a frame. An unsigned code is extended with zeros.
+What a slave port makes of beats whose TLAST is elsewhere is the rule of `StreamPort.frames`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 
+#: Bits of the count of framing errors of a slave port; it stays at its most.
+ERROR_BITS = 16
+
 
 @dataclass(frozen=True)
 class StreamPort:
@@ -25,11 +29,13 @@ class StreamPort:
     prefix   name before `_tdata`: `s_axis`, `m_axis`, or `s_axis_<input name>` with several inputs
     tensor   type of the tensor that the port carries, one frame a sample
     lanes    codes a beat; divides the channels, so that no beat holds codes of two tokens
+    framed   whether its frames are counted (`rtl.bus.framing`); a port that takes TLAST its own way has none to count
     """
 
     prefix: str
     tensor: TensorType
     lanes: int
+    framed: bool = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.prefix):
@@ -84,9 +90,43 @@ class StreamPort:
         return f"{self.prefix}_tlast"
 
     @property
+    def framing_errors(self) -> str:
+        """Of a slave port: the output that counts wrong TLASTs (`rtl.bus.framing`)."""
+        return f"{self.prefix}_framing_errors"
+
+    @property
+    def counts_errors(self) -> bool:
+        """Whether it is an input that counts them."""
+        return self.framed and self.prefix.startswith("s_axis")
+
+    @property
     def signals(self) -> dict[str, int]:
         """Every signal of the port with its width in bits."""
-        return {self.tdata: self.width, self.tvalid: 1, self.tready: 1, self.tlast: 1}
+        wires = {self.tdata: self.width, self.tvalid: 1, self.tready: 1, self.tlast: 1}
+        return wires | {self.framing_errors: ERROR_BITS} if self.counts_errors else wires
+
+    # -- frames ----------------------------------------------------------------------------------------
+    def frames(self, words: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, int]:
+        """What a slave port makes of any beats: whole frames, and how many of them count as framing errors.
+
+        words   uint8 `[n, beat_bytes]`;  last   TLAST of every beat, bool `[n]`
+
+        A frame is `beats` beats. TLAST on the last one is right; without it the frame is complete all the same, and an
+        error. TLAST on an earlier one is an error, and zeros fill the frame: it has the beats up to there, and the next
+        beat begins another. Beats at the end that make no whole frame are left out.
+        """
+        found, errors, at = [], 0, 0
+        while at < len(words):
+            part, ends = words[at : at + self.beats], np.flatnonzero(last[at : at + self.beats])
+            length = int(ends[0]) + 1 if len(ends) else self.beats
+            if len(part) < length:
+                break
+            errors += not (len(ends) and length == self.beats)
+            found.append(np.zeros((self.beats, self.beat_bytes), np.uint8))
+            found[-1][:length] = part[:length]
+            at += length
+        shape = (len(found), self.beats, self.beat_bytes)
+        return np.array(found, np.uint8).reshape(shape), min(errors, (1 << ERROR_BITS) - 1)
 
     # -- codes and words -------------------------------------------------------------------------------
     def pack(self, codes: np.ndarray) -> np.ndarray:

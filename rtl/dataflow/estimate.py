@@ -50,9 +50,9 @@ def area(built: Structure) -> Area:
     return Area(round(lut), built.registers, built.multipliers, built.block_rams)
 
 
-def estimate(network: Network) -> Area:
-    """The area of all stages of a pipeline."""
-    parts = [area(element.stage.structure()) for element in network.elements]
+def estimate(network: Network, framing: Structure) -> Area:
+    """The area of all stages of a pipeline, and of the framing at its ports (`rtl.bus.framing.structure`)."""
+    parts = [area(element.stage.structure()) for element in network.elements] + [area(framing)]
     if network.loader is not None:
         parts.append(area(network.loader.structure()))
     forks = sum(element.readers > 1 for element in network.elements)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
@@ -185,10 +185,10 @@ class FoldedStage(BufferedStage):
         built.count(self.words - 1, simd // self.lanes_in - 1)
         return built
 
-    def sums(self, m: Module, control: Control, bank: Value | None = None) -> tuple[list[Value], Array]:
+    def sums(self, m: Module, control: Control, bank: Value | None = None) -> list[Value]:
         """The sums of the `pe` outputs at hand, `front_depth` cycles after the step that completes them.
 
-        Held weights are those of the `bank`. Also the `last` flag of the beat that completed each of the two blocks.
+        Held weights are those of the `bank`.
         """
         x_shape = shape_of(self.format)
         w_shape = shape_of(self.operation.weight_format)
@@ -215,12 +215,9 @@ class FoldedStage(BufferedStage):
             part = control.write_beat
             m.d.comb += write.addr.eq(control.write_block)
         for k in range(simd):
-            m.d.comb += write.data[k].eq(self.i.payload.data[k % lanes])
+            m.d.comb += write.data[k].eq(self.i.payload[k % lanes])
         for k in range(parts):
             m.d.comb += write.en[k].eq(control.write & (part == k))
-        ends = Array(Signal(name=f"last_{k}") for k in range(2))
-        with m.If(control.write_full):
-            m.d.sync += ends[control.write_block].eq(self.i.payload.last)
 
         # Operands.
         read = vectors.read_port(domain="sync")
@@ -267,4 +264,4 @@ class FoldedStage(BufferedStage):
                 with m.If(moving):
                     m.d.sync += acc.eq(Mux(starts, 0, acc) + sums[p])
                 sums[p] = acc
-        return sums, ends
+        return sums

@@ -31,7 +31,7 @@ class Words:
 
     def port(self, prefix: str) -> StreamPort:
         """The stream: a frame is a set."""
-        return StreamPort(prefix, TensorType((self.count,), self.format), 1)
+        return StreamPort(prefix, TensorType((self.count,), self.format), 1, framed=False)
 
     def pack(self, values: Set) -> np.ndarray:
         """A set, int64 `[count]`."""

@@ -269,7 +269,7 @@ class Pipeline(wiring.Component):
             m.submodules[identifier("loader", names)] = self.loader
             for k, (name, kind) in enumerate(network.program.inputs.items()):
                 i = self.inlet(name)
-                begins = beats_begin(m, f"i{k}", kind.size // len(i.payload.data), i.valid & i.ready)
+                begins = beats_begin(m, f"i{k}", kind.size // len(i.payload), i.valid & i.ready)
                 m.d.comb += self.loader.begins[k].eq(begins)
         for element in network.elements:
             for k, (source, branch) in enumerate(zip(element.reads, element.branches, strict=True)):

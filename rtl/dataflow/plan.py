@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
@@ -78,7 +79,7 @@ class Plan:
 
     @cached_property
     def estimate(self) -> Area:
-        return estimate(self.network)
+        return estimate(self.network, framing.structure(self.inputs, self.output))
 
     @property
     def dynamic(self) -> bool:

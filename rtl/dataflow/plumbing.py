@@ -75,14 +75,9 @@ class Narrow(BufferedStage):
         chosen = Signal(self.i.payload.shape())
         m.d.comb += chosen.eq(held[control.read_block])
         for lane in range(self.lanes_out):
-            parts = Array(chosen.data[k * self.lanes_out + lane] for k in range(ratio))
-            m.d.comb += outlet.payload.data[lane].eq(
-                register(m, parts[control.word], chosen.data[0].shape(), name=f"y{lane}")
-            )
-        m.d.comb += [
-            outlet.push.eq(valid_chain(m, control.issue, 1)[-1]),
-            outlet.payload.last.eq(register(m, chosen.last & control.release, name="last")),
-        ]
+            parts = Array(chosen[k * self.lanes_out + lane] for k in range(ratio))
+            m.d.comb += outlet.payload[lane].eq(register(m, parts[control.word], chosen[0].shape(), name=f"y{lane}"))
+        m.d.comb += outlet.push.eq(valid_chain(m, control.issue, 1)[-1])
         return m
 
 
@@ -115,14 +110,13 @@ class Widen(Stage):
                 m.d.sync += part.eq(0)
         codes = []
         for k in range(ratio - 1):
-            held = [Signal(self.i.payload.data[j].shape(), name=f"held{k}_{j}", reset_less=True) for j in range(lanes)]
+            held = [Signal(self.i.payload[j].shape(), name=f"held{k}_{j}", reset_less=True) for j in range(lanes)]
             with m.If(go & (part == k)):
-                m.d.sync += [held[j].eq(self.i.payload.data[j]) for j in range(lanes)]
+                m.d.sync += [held[j].eq(self.i.payload[j]) for j in range(lanes)]
             codes += held
-        codes += [self.i.payload.data[j] for j in range(lanes)]
+        codes += [self.i.payload[j] for j in range(lanes)]
         m.d.comb += [outlet.issue.eq(go & complete), outlet.push.eq(go & complete)]
-        m.d.comb += outlet.payload.last.eq(self.i.payload.last)
-        m.d.comb += [outlet.payload.data[lane].eq(v) for lane, v in enumerate(codes)]
+        m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(codes)]
         return m
 
 

@@ -49,9 +49,9 @@ def counting(values: int) -> range:
     return range(max(values, 2))
 
 
-def beat(fmt: Format, lanes: int) -> data.StructLayout:
-    """Payload of a stream: `lanes` codes, lane 0 the innermost channel, and `last` on the last beat of a frame."""
-    return data.StructLayout({"data": data.ArrayLayout(shape_of(fmt), lanes), "last": 1})
+def beat(fmt: Format, lanes: int) -> data.ArrayLayout:
+    """Payload of a stream between stages: `lanes` codes, lane 0 the innermost channel."""
+    return data.ArrayLayout(shape_of(fmt), lanes)
 
 
 def register(m: Module, value, shape=None, *, name: str, cycles: int = 1) -> Signal:
@@ -302,7 +302,7 @@ class Stage(wiring.Component):
 
     def structure(self) -> Structure:
         """The output FIFO, its credits and the valid chain; subclasses add their own."""
-        built = Structure(registers=2 + 2 * self.timing.depth)
+        built = Structure(registers=2 + self.timing.depth)
         built.store(Storage(self.o.payload.shape().size, self.timing.credits, clocked=False))
         built.count(*[self.timing.credits] * 4)
         return built

@@ -81,15 +81,12 @@ class SumStage(Stage):
         m.d.comb += [read.addr.eq(where), write.addr.eq(where), write.en.eq(moving)]
         sums = []
         for lane in range(self.lanes_in):
-            x = register(m, self.i.payload.data[lane], shape_of(self.operation.input.format), name=f"x{lane}")
+            x = register(m, self.i.payload[lane], shape_of(self.operation.input.format), name=f"x{lane}")
             total = Signal(exact, name=f"total{lane}")
             m.d.comb += [total.eq(Mux(first, 0, read.data[lane]) + x), write.data[lane].eq(total)]
             sums.append(register(m, total, name=f"sum{lane}"))
         sums = [total << self.step for total in sums]
         result = self.requantize.build(m, sums, valid[1])
-        m.d.comb += [
-            outlet.push.eq(valid[-1]),
-            outlet.payload.last.eq(register(m, self.i.payload.last, name="last", cycles=self.timing.depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[lane].eq(v) for lane, v in enumerate(result)]
+        m.d.comb += outlet.push.eq(valid[-1])
+        m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(result)]
         return m

@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+from amaranth.lib.wiring import connect
 
-from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.bus.framing import FrameInlet, FrameOutlet
+from bittrue.rtl.bus.ports import ERROR_BITS, StreamPort
 from bittrue.rtl.dataflow.loader import COUNT_BITS
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan
 
 
 class AxisSignals:
-    """The wires of one AXI4-Stream port, by their standard names."""
+    """The wires of one AXI4-Stream port, by their standard names, and the count of framing errors of a slave port."""
 
     def __init__(self, port: StreamPort):
         self.port = port
-        self.tdata = Signal(port.width, name=f"{port.prefix}_tdata")
-        self.tvalid = Signal(name=f"{port.prefix}_tvalid")
-        self.tready = Signal(name=f"{port.prefix}_tready")
-        self.tlast = Signal(name=f"{port.prefix}_tlast")
+        self.tdata = Signal(port.width, name=port.tdata)
+        self.tvalid = Signal(name=port.tvalid)
+        self.tready = Signal(name=port.tready)
+        self.tlast = Signal(name=port.tlast)
+        self.framing_errors = Signal(ERROR_BITS, name=port.framing_errors) if port.counts_errors else None
 
     @property
     def all(self) -> list[Signal]:
-        return [self.tdata, self.tvalid, self.tready, self.tlast]
+        wires = [self.tdata, self.tvalid, self.tready, self.tlast]
+        return wires if self.framing_errors is None else [*wires, self.framing_errors]
+
+    def feed(self, m: Module, inlet: FrameInlet) -> None:
+        """Connect a slave port to its inlet."""
+        bits = 8 * self.port.code_bytes
+        m.d.comb += [
+            inlet.i.valid.eq(self.tvalid),
+            self.tready.eq(inlet.i.ready),
+            inlet.i.payload.last.eq(self.tlast),
+            self.framing_errors.eq(inlet.errors),
+        ]
+        for lane in range(self.port.lanes):
+            m.d.comb += inlet.i.payload.data[lane].eq(self.tdata[lane * bits : (lane + 1) * bits])
+
+    def drain(self, m: Module, outlet: FrameOutlet) -> None:
+        """Connect a master port to its outlet."""
+        bits = 8 * self.port.code_bytes
+        m.d.comb += [
+            self.tvalid.eq(outlet.o.valid),
+            outlet.o.ready.eq(self.tready),
+            self.tlast.eq(outlet.o.payload.last),
+        ]
+        for lane in range(self.port.lanes):
+            m.d.comb += self.tdata[lane * bits : (lane + 1) * bits].eq(outlet.o.payload.data[lane])
 
 
 class Accelerator(Elaboratable):
@@ -31,6 +58,7 @@ class Accelerator(Elaboratable):
     aclk, aresetn        clock and synchronous reset, active low
     s_axis_*             one slave port per program input (`s_axis_<name>_*` when there are several)
     m_axis_*             the master port
+    s_axis_framing_errors  for every slave port, by its prefix: how often TLAST was wrong (`rtl.bus.framing`)
     s_axis_weights_*     where weights are written: one value a word, TLAST on the last of a set (`rtl.dataflow.loader`)
     weights_sets         sets that have taken effect, modulo 2^8: a frame meets the set of the cycle in which it begins
     weights_errors       sets that were refused, up to 255: too short, too long, or a value out of its bounds
@@ -57,17 +85,18 @@ class Accelerator(Elaboratable):
         m.d.comb += [sync.clk.eq(self.aclk), sync.rst.eq(~self.aresetn)]
         m.submodules.pipeline = pipeline = Pipeline(self.plan.network)
         for axis, name in zip(self.slaves, self.plan.program.inputs, strict=True):
-            i = pipeline.inlet(name)
-            bits = 8 * axis.port.code_bytes
-            m.d.comb += [i.valid.eq(axis.tvalid), axis.tready.eq(i.ready), i.payload.last.eq(axis.tlast)]
-            m.d.comb += [i.payload.data[k].eq(axis.tdata[k * bits : (k + 1) * bits]) for k in range(axis.port.lanes)]
+            stream = pipeline.inlet(name)
+            inlet = FrameInlet(stream.payload.shape(), axis.port.beats)
+            m.submodules[f"{axis.port.prefix}_frames"] = inlet
+            axis.feed(m, inlet)
+            connect(m, inlet.o, stream)
         if self.weights is not None:
             loader = pipeline.loader
             m.d.comb += [loader.word.eq(self.weights.tdata), loader.valid.eq(self.weights.tvalid)]
             m.d.comb += [loader.last.eq(self.weights.tlast), self.weights.tready.eq(loader.ready)]
             m.d.comb += [self.sets.eq(loader.sets), self.errors.eq(loader.errors)]
-        axis, o = self.master, pipeline.o
-        bits = 8 * axis.port.code_bytes
-        m.d.comb += [axis.tvalid.eq(o.valid), o.ready.eq(axis.tready), axis.tlast.eq(o.payload.last)]
-        m.d.comb += [axis.tdata[k * bits : (k + 1) * bits].eq(o.payload.data[k]) for k in range(axis.port.lanes)]
+        outlet = FrameOutlet(pipeline.o.payload.shape(), self.master.port.beats)
+        m.submodules[f"{self.master.port.prefix}_frames"] = outlet
+        connect(m, pipeline.o, outlet.i)
+        self.master.drain(m, outlet)
         return m

@@ -6,7 +6,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from bittrue.rtl.dataflow.stage import Outlet, Storage, beat, counting, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import Outlet, Storage, advance, beat, counting, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.timing import enough_credits
 from bittrue.rtl.light.jobs import Jobs
 
@@ -23,9 +23,8 @@ def _advanced(position, steps, size: int):
 class ImageBuffer(wiring.Component):
     """Images of two batches: one batch is worked on while the next one comes in.
 
-    i           beats of `lanes` codes, `last` on the last beat of an image; an image of another length is dropped
+    i           beats of `lanes` codes, as many as an image has, then the next one's
     arrived     images that are complete and not yet released
-    failed      strobe: an image was too short or too long; the next one starts after its `last`
     release     strobe: the oldest `count` images are not needed any more
     image       which of the oldest images is read, from two cycles before its first `address` on
     address     word of it to read; `word` is there a cycle later
@@ -42,7 +41,6 @@ class ImageBuffer(wiring.Component):
             {
                 "i": In(stream.Signature(beat(jobs.codes, self.lanes))),
                 "arrived": Out(range(self.slots + 1)),
-                "failed": Out(1),
                 "release": In(1),
                 "count": In(range(images + 1)),
                 "image": In(counting(images)),
@@ -55,32 +53,22 @@ class ImageBuffer(wiring.Component):
         m = Module()
         m.submodules.images = memory = Storage(self.layout.size, self.slots << self.bits).memory(self.layout)
         write, read = memory.write_port(), memory.read_port(domain="sync")
-        arrived, room, skipping = Signal.like(self.arrived), Signal(init=1), Signal()
+        arrived, room = Signal.like(self.arrived), Signal(init=1)
         into, oldest, slot = (Signal(counting(self.slots), name=name) for name in ("into", "oldest", "slot"))
         at = Signal(counting(self.beats))
-        go, last, complete = Signal(), Signal(), Signal()
+        go, complete = Signal(), Signal()
         m.d.comb += [
             self.i.ready.eq(room),
             go.eq(self.i.valid & self.i.ready),
-            last.eq(at == self.beats - 1),
-            complete.eq(go & ~skipping & last & self.i.payload.last),
+            complete.eq(go & advance(m, at, self.beats - 1, go)),
             self.arrived.eq(arrived),
-            self.failed.eq(go & ~skipping & (last ^ self.i.payload.last)),
             write.addr.eq(Cat(at[: self.bits], into)),
-            write.data.eq(self.i.payload.data),
-            write.en.eq(go & ~skipping),
+            write.data.eq(self.i.payload),
+            write.en.eq(go),
             read.addr.eq(Cat(self.address[: self.bits], slot)),
             read.en.eq(1),
             self.word.eq(read.data),
         ]
-        with m.If(go):
-            m.d.sync += at.eq(at + 1)
-            with m.If(last | self.i.payload.last | skipping):
-                m.d.sync += at.eq(0)
-            with m.If(self.i.payload.last):
-                m.d.sync += skipping.eq(0)
-            with m.Elif(last):
-                m.d.sync += skipping.eq(1)
         left = Signal.like(arrived)
         m.d.comb += left.eq(arrived + complete - Mux(self.release, self.count, 0))
         m.d.sync += [
@@ -101,7 +89,7 @@ class ResultBuffer(wiring.Component):
     write, image, group, codes   the codes of a group of outputs of an image of the batch
     finish                       strobe, after the last write of a batch of `count` images
     free                         there is room for a batch
-    o                            one code a beat, `last` with the last of an image
+    o                            one code a beat
     """
 
     _MustUse__silence = True  # made to be looked at, too
@@ -158,8 +146,7 @@ class ResultBuffer(wiring.Component):
         code = register(m, Array(word[k] for k in range(self.lanes))[lane], shape_of(self.format), name="code")
         m.d.comb += [
             outlet.push.eq(valid_chain(m, outlet.issue, LEAVING)[-1]),
-            outlet.payload.data[0].eq(code),
-            outlet.payload.last.eq(register(m, last, name="last_at", cycles=LEAVING)),
+            outlet.payload[0].eq(code),
             self.o.valid.eq(outlet.o.valid),
             self.o.payload.eq(outlet.o.payload),
             outlet.o.ready.eq(self.o.ready),

@@ -29,6 +29,7 @@ class PhotonicController(wiring.Component):
     images     capacity of a batch
 
     images_in, results_out   streams: `lanes` codes a beat, one code a beat
+    frame_failed, weights_failed   strobes: framing errors of the images, of the weights (`rtl.bus.framing`)
     registers                AXI4-Lite (`rtl.light.registers`)
     front                    the array (`rtl.light.ports.FrontEnd`)
 
@@ -56,6 +57,8 @@ class PhotonicController(wiring.Component):
         members = {
             "images_in": In(stream.Signature(beat(jobs.codes, geometry.lanes))),
             "results_out": Out(stream.Signature(beat(jobs.output.format, 1))),
+            "frame_failed": In(1),
+            "weights_failed": In(1),
             "registers": Out(AxiLite(self.map.address_bits)),
             "front": Out(FrontEnd(jobs)),
         }
@@ -86,9 +89,9 @@ class PhotonicController(wiring.Component):
         self.measurements(m)
         self.results(m)
         m.d.comb += [
-            slave.errors_frame.eq(self.image_buffer.failed),
+            slave.errors_frame.eq(self.frame_failed),
             slave.errors_converter.eq(self.sequence.unexpected),
-            slave.errors_weights.eq(sender.failed),
+            slave.errors_weights.eq(self.weights_failed),
             slave.errors_timeout.eq(self.sequence.late),
         ]
         return m

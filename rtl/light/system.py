@@ -5,11 +5,11 @@ from __future__ import annotations
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
 from amaranth.lib.wiring import connect
 
+from bittrue.rtl.bus.framing import FrameInlet, FrameOutlet
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.dataflow.top import AxisSignals
 from bittrue.rtl.light.controller import PhotonicController
 from bittrue.rtl.light.jobs import Geometry
-from bittrue.rtl.light.ports import padded
 from bittrue.rtl.light.twin import PhotonicTwin
 from bittrue.rtl.light.weights import stream_bytes
 from bittrue.rtl.verilog import TOP, convert
@@ -83,26 +83,29 @@ class PhotonicSystem(Elaboratable):
         m.domains.sync = sync = ClockDomain("sync", local=True)
         m.d.comb += [sync.clk.eq(self.aclk), sync.rst.eq(~self.aresetn)]
         m.submodules.controller = controller = self.controller
-        i, o = controller.images_in, controller.results_out
-        bits = padded(self.jobs.codes)
-        m.d.comb += [
-            i.valid.eq(self.slave.tvalid),
-            self.slave.tready.eq(i.ready),
-            i.payload.last.eq(self.slave.tlast),
-            self.master.tvalid.eq(o.valid),
-            o.ready.eq(self.master.tready),
-            self.master.tlast.eq(o.payload.last),
-            self.master.tdata.eq(o.payload.data[0]),
-        ]
-        m.d.comb += [i.payload.data[k].eq(self.slave.tdata[k * bits : (k + 1) * bits]) for k in range(self.input.lanes)]
+        images, results = controller.images_in, controller.results_out
+        m.submodules.image_frames = inlet = FrameInlet(images.payload.shape(), self.input.beats)
+        m.submodules.result_frames = outlet = FrameOutlet(results.payload.shape(), self.output.beats)
+        self.slave.feed(m, inlet)
+        connect(m, inlet.o, images)
+        connect(m, results, outlet.i)
+        self.master.drain(m, outlet)
+        m.d.comb += controller.frame_failed.eq(inlet.failed)
         for name, member in controller.registers.signature.members.items():
             inner, outer = getattr(controller.registers, name), self.registers[name]
             m.d.comb += inner.eq(outer) if member.flow.name == "In" else outer.eq(inner)
         if self.streamed:
             tdata, tvalid, tready, tlast = self.weights
-            w = controller.weights_in
-            m.d.comb += [w.valid.eq(tvalid), tready.eq(w.ready), w.payload.last.eq(tlast)]
-            m.d.comb += w.payload.data.eq(tdata)
+            weights = controller.weights_in
+            m.submodules.weight_frames = inlet = FrameInlet(weights.payload.shape(), self.jobs.beats)
+            connect(m, inlet.o, weights)
+            m.d.comb += [
+                inlet.i.valid.eq(tvalid),
+                tready.eq(inlet.i.ready),
+                inlet.i.payload.last.eq(tlast),
+                inlet.i.payload.data.eq(tdata),
+                controller.weights_failed.eq(inlet.failed),
+            ]
         if self.twin is not None:
             m.submodules.twin = self.twin
             connect(m, controller.front, self.twin.front)
@@ -124,7 +127,8 @@ def emit(system: PhotonicSystem, registers: bool = True) -> str:
     if system.twin is None or system.streamed:
         raise BittrueError("photonic system: without registers it needs its twin, and its weights in memory")
     outer = [system.aclk, system.aresetn, *system.slave.all, *system.master.all]
-    driven = {id(s) for s in (system.slave.tready, system.master.tdata, system.master.tvalid, system.master.tlast)}
+    slave, master = system.slave, system.master
+    driven = {id(s) for s in (slave.tready, slave.framing_errors, master.tdata, master.tvalid, master.tlast)}
     declared = ",\n".join(
         f"  {'output' if id(s) in driven else 'input'} wire {f'[{len(s) - 1}:0] ' if len(s) > 1 else ''}{s.name}"
         for s in outer

@@ -52,8 +52,7 @@ class Sender(wiring.Component):
     and stays until `swap`. The first job of a batch is sent once the batch has been started (`begin`), so that nothing
     is under way when the controller is idle.
 
-    i         with source "stream": the beats of `Jobs.rails` for every batch, `last` with the last of them
-    failed    strobe: `last` is elsewhere
+    i         with source "stream": the beats of `Jobs.rails` for every batch
     address   of the offsets to be read; `offsets` are there two cycles later
     """
 
@@ -69,14 +68,12 @@ class Sender(wiring.Component):
             "begin": In(1),
             "swap": In(1),
             "filled": Out(1),
-            "failed": Out(1),
             "weight": Out(stream.Signature(weight_beat(jobs))),
             "address": Out(max(1, self.group_bits + (len(jobs.work) - 1).bit_length())),
             "offsets": In(data.ArrayLayout(shape_of(jobs.offset), g.lanes)),
         }
         if source == "stream":
-            layout = data.StructLayout({"data": rails_beat(jobs), "last": 1})
-            members["i"] = In(stream.Signature(layout))
+            members["i"] = In(stream.Signature(rails_beat(jobs)))
         super().__init__(members)
 
     def elaborate(self, platform):  # noqa: ARG002
@@ -158,12 +155,10 @@ class Sender(wiring.Component):
     def rails(self, m: Module, take):
         """The codes of the beat taken two cycles ago."""
         jobs, layout = self.jobs, rails_beat(self.jobs)
-        last = Signal()
-        at = Signal(counting(jobs.beats), name="beat")
-        m.d.comb += last.eq(advance(m, at, jobs.beats - 1, take))
         if self.source == "stream":
-            m.d.comb += self.failed.eq(take & (last ^ self.i.payload.last))
-            return register(m, self.i.payload.data, layout, name="rails", cycles=2)
+            return register(m, self.i.payload, layout, name="rails", cycles=2)
+        at = Signal(counting(jobs.beats), name="beat")
+        advance(m, at, jobs.beats - 1, take)
         rows = [{"plus": list(map(int, p)), "minus": list(map(int, q))} for p, q in jobs.rails()]
         m.submodules.weights = rom = Storage(layout.size, max(2, len(rows)), table=True).memory(layout, rows)
         port = rom.read_port(domain="sync")

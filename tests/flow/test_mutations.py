@@ -7,7 +7,6 @@ weaker copies. Each is first shown to pass on what is not broken.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +29,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from tests.helpers.exact import exact, exact_compiled
 from tests.helpers.programs import resmlp, stimulus
-from tests.helpers.stages import OPERATIONS, exact_to_the_cycle
-from tests.helpers.stages import planned as random_plan
+from tests.helpers.stages import OPERATIONS
 
 PROGRAM = resmlp(tokens=2, features=3, channels=4, hidden=6, seed=21)
 FRAMES = 300
@@ -216,45 +214,7 @@ def test_fifos_left_out_deadlock():
         exact_compiled(without, emit(without), stimulus(PROGRAMS[1], FRAMES, 0))
 
 
-# -- a stream without `last` --------------------------------------------------------------------------------
-def without_last(stage: Stage) -> Callable:
-    """The stage's `outlet`, after which `last` is never set."""
-
-    def outlet(m):
-        made = Stage.outlet(stage, m)
-        m.d.comb += stage.o.payload.last.eq(0)
-        return made
-
-    return outlet
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_a_component_that_drops_last(monkeypatch, name):
-    """Seen by the test of every component, also where a later stage of a program would make a `last` of its own."""
-    realised = random_plan(name, 0)[0].network.elements
-    kind = type(next(element.stage for element in realised if element.node == "y"))
-    exact_to_the_cycle(name, 0)
-    original = Stage.outlet
-
-    def outlet(self, m):
-        made = original(self, m)
-        if type(self) is kind:
-            m.d.comb += self.o.payload.last.eq(0)
-        return made
-
-    monkeypatch.setattr(Stage, "outlet", outlet)
-    with pytest.raises(AssertionError):
-        exact_to_the_cycle(name, 0)
-
-
-@pytest.mark.parametrize("name", ["block0.token.affine2", "block0.channel.lerp1", "block0", "mean"])
-def test_a_stage_of_a_program_that_drops_last(planned, name):
-    spoiled = stage(planned, name)
-    spoiled.outlet = without_last(spoiled)
-    with pytest.raises(AssertionError):
-        exact(planned, 0)
-
-
+# -- frames --------------------------------------------------------------------------------------------------
 def test_verilog_that_drops_last(planned):
     verilog, count = re.subn(r"assign m_axis_tlast = .*;", "assign m_axis_tlast = 1'h0;", emit(planned))
     assert count == 1

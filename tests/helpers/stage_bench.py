@@ -18,7 +18,6 @@ class Run:
     latency: int
     first: int
     ends: list[int]
-    lasts: list[bool]
     meets: list[int] = field(default_factory=list)
     errors: int = 0
 
@@ -58,7 +57,7 @@ def run(
         sources.append((dut.inlet(name), batch.reshape(frames, -1, lanes)))
     lanes = network.elements[network.output].stage.lanes_out
     expected = frames * plan.program.output.size // lanes
-    beats, lasts, cycles = [], [], []
+    beats, cycles = [], []
     first_in, meets, status = [], [], []
     words = [(w.after, int(word), k in (w.lasts or [len(w.words) - 1])) for w in sets for k, word in enumerate(w.words)]
 
@@ -75,8 +74,7 @@ def run(
                     offered[k] = True
                     frame, index = divmod(position[k], data.shape[1])
                     for lane, code in enumerate(data[frame, index]):
-                        ctx.set(port.payload.data[lane], int(code))
-                    ctx.set(port.payload.last, index == data.shape[1] - 1)
+                        ctx.set(port.payload[lane], int(code))
                 ctx.set(port.valid, offered[k])
             if written < len(words):
                 after, word, last = words[written]
@@ -100,8 +98,7 @@ def run(
                     position[k] += 1
                     quiet = 0
             if ready and ctx.get(dut.o.valid):
-                beats.append([ctx.get(dut.o.payload.data[lane]) for lane in range(lanes)])
-                lasts.append(bool(ctx.get(dut.o.payload.last)))
+                beats.append([ctx.get(dut.o.payload[lane]) for lane in range(lanes)])
                 cycles.append(now)
                 quiet = 0
             assert quiet < 5000, f"deadlock after {len(beats)} of {expected} beats"
@@ -117,4 +114,4 @@ def run(
     outputs = np.array(beats).reshape(frames, *plan.program.output.shape)
     per_frame = expected // frames
     ends = cycles[per_frame - 1 :: per_frame]
-    return Run(outputs, cycles[0] - first_in[0], cycles[0], ends, lasts, meets, sum(status))
+    return Run(outputs, cycles[0] - first_in[0], cycles[0], ends, meets, sum(status))

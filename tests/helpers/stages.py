@@ -51,5 +51,3 @@ def exact_to_the_cycle(name: str, seed: int) -> None:
     assert result.ends == [end - promised.latency + result.first for end in promised.ends]
     if not plan.dynamic:
         assert (result.latency, result.interval) == (plan.estimated_latency, plan.estimated_interval)
-    beats = len(result.lasts) // len(x[0])
-    assert [k for k, last in enumerate(result.lasts) if last] == list(range(beats - 1, len(result.lasts), beats))

@@ -31,6 +31,7 @@ BUGS = (
     "deadlock",  # stops for good at the second frame
     "extra",  # one more beat follows the second frame
     "resets_high",  # valid is high in reset
+    "miscounts",  # every third frame counts as a framing error
 )
 
 
@@ -43,6 +44,7 @@ def pipeline(bug: str | None = None, lanes: int = LANES) -> str:
 module bittrue_top (
     input aclk, input aresetn,
     input [{8 * lanes - 1}:0] s_axis_tdata, input s_axis_tvalid, input s_axis_tlast, output s_axis_tready,
+    output [15:0] s_axis_framing_errors,
     output [{8 * lanes - 1}:0] m_axis_tdata, output m_axis_tvalid, output m_axis_tlast, input m_axis_tready
 );
     localparam BUG = {number}, DEPTH = {DEPTH}, GAP = {GAP}, WIDTH = {8 * lanes};
@@ -57,6 +59,7 @@ module bittrue_top (
     wire enable = (!valid[DEPTH-1] || m_axis_tready) && !extra && !(again && valid[DEPTH-1]);
     assign s_axis_tready = enable && gap == 0 && !hung;
     wire take = s_axis_tvalid && s_axis_tready;
+    assign s_axis_framing_errors = {tests["miscounts"]} ? frame_in / 3 : 0;
     assign m_axis_tvalid = {tests["resets_high"]} && !aresetn ? 1'b1 :
                            {tests["waits"]} ? valid[DEPTH-1] && m_axis_tready :
                            {tests["withdraws"]} ? valid[DEPTH-1] && (!stalled || m_axis_tready) :
@@ -113,10 +116,13 @@ module bittrue_top (
     input aclk, input aresetn,
     input [95:0] s_axis_a_tdata, input s_axis_a_tvalid, input s_axis_a_tlast, output s_axis_a_tready,
     input [95:0] s_axis_b__1_tdata, input s_axis_b__1_tvalid, input s_axis_b__1_tlast, output s_axis_b__1_tready,
+    output [15:0] s_axis_a_framing_errors, output [15:0] s_axis_b__1_framing_errors,
     output reg [95:0] m_axis_tdata, output reg m_axis_tvalid, output reg m_axis_tlast, input m_axis_tready
 );
     wire take = s_axis_a_tvalid && s_axis_b__1_tvalid && (!m_axis_tvalid || m_axis_tready);
     assign s_axis_a_tready = take;
+    assign s_axis_a_framing_errors = 0;
+    assign s_axis_b__1_framing_errors = 0;
     assign s_axis_b__1_tready = take;
     reg signed [12:0] sum;
     integer k;
@@ -165,6 +171,7 @@ CAUGHT = {
     r"expected -?\d+, never produced",
     "extra": r"m_axis: a beat more than the 6 of each of the 2 frames",
     "resets_high": r"TVALID is not low in reset",
+    "miscounts": r"s_axis_framing_errors counts 13 framing errors, 0 were made",
 }
 
 

@@ -134,20 +134,27 @@ def test_reset_in_the_middle_of_a_batch(options):
     Bench(system, idle=0.2, backpressure=0.2).run(script)
 
 
-def test_images_of_a_wrong_length_are_dropped():
+def test_images_of_a_wrong_length():
+    """One that ends too early is filled with code 0; one that goes on is whole, and what is over makes a short one."""
     program = photonic_network()
     x = images(program, 4)
+    lanes = ARRAY.lanes
+    short, over = x[:1].copy(), np.zeros_like(x[:1])
+    short[:, -lanes:] = 0
+    over[:, :lanes] = 3
+    whole = np.concatenate([short, over, x[1:3], over, x[3:]])
+    rest = [(int.from_bytes(bytes([3] * lanes), "little"), True)]
 
     async def script(bench):
         bench.send(x[:1])
-        bench.queue[-2] = (bench.queue[-2][0], True)  # ends too early; its last beat is then an image of one beat
-        bench.send(x[1:2])
-        bench.send(x[2:3])
-        bench.queue[-1] = (bench.queue[-1][0], False)  # goes on
-        bench.queue += [(3, False)] * 7 + [(3, True)]
+        bench.queue[-2:] = [(bench.queue[-2][0], True), *rest]
+        bench.send(x[1:3])
+        bench.queue[-1] = (bench.queue[-1][0], False)
+        bench.queue += rest
         bench.send(x[3:])
-        assert np.array_equal(await bench.receive(2), program(x[[1, 3]]))
+        assert np.array_equal(await bench.receive(6), program(whole))
         assert await bench.read(Address.ERRORS) == (1 << Errors.FRAME, OKAY)
+        assert bench.ctx.get(bench.system.slave.framing_errors) == 4
 
     Bench(PhotonicSystem(program, ARRAY, images=2), idle=0.2).run(script)
 

@@ -13,7 +13,10 @@ from tests.helpers.streams import codes
 def test_geometry():
     port = StreamPort("s_axis", TensorType((3, 4), Format(12)), 2)
     assert (port.code_bytes, port.beat_bytes, port.width, port.beats) == (2, 4, 32, 6)
-    assert port.signals == {"s_axis_tdata": 32, "s_axis_tvalid": 1, "s_axis_tready": 1, "s_axis_tlast": 1}
+    wires = {"s_axis_tdata": 32, "s_axis_tvalid": 1, "s_axis_tready": 1, "s_axis_tlast": 1}
+    assert port.signals == wires | {"s_axis_framing_errors": 16}
+    master = StreamPort("m_axis", TensorType((4,), Format(8)), 1)
+    assert master.signals == {"m_axis_tdata": 8, "m_axis_tvalid": 1, "m_axis_tready": 1, "m_axis_tlast": 1}
 
 
 def test_place_of_every_byte():

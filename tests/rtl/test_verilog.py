@@ -282,9 +282,9 @@ endmodule
         module = verilog.index("\nmodule \\bittrue_top.pipeline (")
         head, body = verilog[:module], verilog[module:]
         net = re.search(r"^  \S+  sum \([^;]*\.right__payload\((\S+) ?\)", body, flags=re.MULTILINE)[1]
-        declaration = f"wire [8:0] {net}"
+        declaration = f"wire [7:0] {net}"
         assert declaration in body
-        body = body.replace(declaration, f"wire [7:0] {net}", 1)
+        body = body.replace(declaration, f"wire [6:0] {net}", 1)
         assert any("port-width-expand" in line for line in readback.lint(head + body))
 
     def test_a_forgotten_sign_is_seen(self, small):

@@ -20,6 +20,7 @@ from bittrue.flow.run.cosim import (
     _simulate,
     check_simulator,
     describe_job,
+    describe_sources,
 )
 from bittrue.flow.run.result import RtlRun, check_batch, check_limits
 from bittrue.flow.run.verilate import default_cache
@@ -93,11 +94,11 @@ def run(
     if system.twin is None:
         raise BittrueError("photonic system: cocotb drives a controller with its twin; build it with twin=True")
     check_limits(watchdog, max_cycles)
-    (words,) = check_batch((system.input,), [x])
-    job = describe_job((system.input,), system.output, len(words), idle, backpressure, seed, watchdog, max_cycles)
+    sources = check_batch((system.input,), [x])
+    job = describe_job((system.input,), system.output, len(x), idle, backpressure, seed, watchdog, max_cycles)
     for name, accesses in (("before", before), ("during", during), ("after", after)):
         job[name] = [asdict(access) for access in accesses]
-    arrays = {"input0": words.reshape(len(words), -1)}
+    arrays = describe_sources(sources)
     if expected is not None:
         arrays["expected"] = system.output.pack(expected).reshape(-1, system.output.beat_bytes)
     if system.streamed:
@@ -107,6 +108,6 @@ def run(
     build = _build(emit(system), (*streams, others), simulator, waves, Path(cache or default_cache()))
     with _folder(folder) as place:
         ports = (system.input,)
-        done = _simulate(build, place, job, arrays, ports, system.output, simulator, waves, TESTBENCH)
+        done = _simulate(build, place, job, arrays, ports, sources, system.output, simulator, waves, TESTBENCH)
         answers = json.loads((place / "answers.json").read_text())
     return SystemRun(done, *(tuple(Answer(*a) for a in answers[name]) for name in ("before", "during", "after")))

@@ -33,6 +33,7 @@ from bittrue.flow.run.testbench import (
     Monitor,
     pauses,
     record,
+    sent,
     wrong_port,
 )
 
@@ -81,8 +82,9 @@ async def system(dut: Any) -> None:
     folder = Path(os.environ["BITTRUE_JOB"])
     job = json.loads((folder / "job.json").read_text())
     with np.load(folder / "job.npz") as arrays:
-        words = arrays["input0"]
+        packets = sent(arrays, 0)
         expected = arrays["expected"] if "expected" in arrays else None
+        framing_errors = arrays["framing_errors"].tolist()
         weights = arrays["weights"].tobytes() if "weights" in arrays else None
     wrong = wrong_port(dut, job)
     (folder / "refused.txt").write_text(wrong or "")
@@ -107,8 +109,8 @@ async def system(dut: Any) -> None:
         answers["before"].append(await perform(master, access))
     if job["backpressure"]:
         sink.set_pause_generator(pauses(f"{job['seed']} sink", job["backpressure"]))
-    for frame in words:
-        source.send_nowait(AxiStreamFrame(frame.tobytes()))
+    for packet in packets:
+        source.send_nowait(AxiStreamFrame(packet))
 
     async def disturb() -> None:
         while job["during"] and monitor.produced < monitor.total:
@@ -127,6 +129,8 @@ async def system(dut: Any) -> None:
         record(monitor)
     assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.produced} of {monitor.total} beats produced"
     assert not monitor.event_count, f"{monitor.event_count} protocol errors (kind, cycle, beat): {monitor.events}"
+    seen = monitor.framing_errors
+    assert seen == framing_errors, f"the inputs count {seen} framing errors, {framing_errors} were made"
     if expected is not None:
         differ = (monitor.words != expected).any(axis=1)
         assert not differ.any(), f"{differ.sum()} beats differ, the first is beat {differ.argmax()}"

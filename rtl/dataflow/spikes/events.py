@@ -41,17 +41,15 @@ class AddressEvents:
     clear     nothing of this train was accumulated before
     double    the time step begins, and so do accumulators that double
     issue     its group of outputs is complete after it: the last event of the train
-    ending    and it is the last group of the last train of a frame
     """
 
     def __init__(self, m: Module, stage: EventLinearStage, outlet: Outlet):
         lanes, groups, parts, steps = stage.lanes_in, stage.groups, stage.parts, stage.operation.steps
         spikes, waiting = Signal(lanes), Signal(lanes)
-        last, waiting_last = Signal(), Signal()
         active, full, taken, release = Signal(), Signal(), Signal(), Signal()
         room = Signal(init=1)
         m.d.comb += [stage.i.ready.eq(room), taken.eq(stage.i.valid & room)]
-        incoming = Cat(*stage.i.payload.data)
+        incoming = Cat(*stage.i.payload)
 
         # The beat at hand and the one that waits behind it.
         empty = Signal()  # after this cycle, unless a beat comes in
@@ -60,7 +58,7 @@ class AddressEvents:
         m.d.comb += behind.eq((full & ~release) | (taken & ~empty))
         m.d.sync += [active.eq(~empty | taken), full.eq(behind), room.eq(~behind)]
         with m.If(taken):
-            m.d.sync += [waiting.eq(incoming), waiting_last.eq(stage.i.payload.last)]
+            m.d.sync += waiting.eq(incoming)
 
         # Where the beat lies in its train.
         self.part, self.step = Signal(counting(parts)), Signal(counting(steps))
@@ -100,13 +98,13 @@ class AddressEvents:
                 m.d.sync += [spikes.eq(rest), fresh.eq(alone)]
         with m.If(release | ~active):
             with m.If(full):
-                m.d.sync += [spikes.eq(waiting), last.eq(waiting_last)]
+                m.d.sync += spikes.eq(waiting)
             with m.Else():
-                m.d.sync += [spikes.eq(incoming), last.eq(stage.i.payload.last)]
-        self.clear, self.double, self.ending = Signal(init=1), Signal(), Signal()
+                m.d.sync += spikes.eq(incoming)
+        self.clear, self.double = Signal(init=1), Signal()
         with m.If(self.moves & group_last):
             m.d.sync += self.clear.eq(complete)
-        m.d.comb += [self.double.eq(begins & fresh), self.ending.eq(self.issue & release & last)]
+        m.d.comb += self.double.eq(begins & fresh)
 
 
 @realises(SpikingLinear, "events")
@@ -191,7 +189,7 @@ class EventLinearStage(Stage):
         lanes, bits = self.lanes_in, self.operation.weight_format.bits
         built.store(self.weights)
         built.count(self.parts - 1, self.operation.steps - 1, self.groups - 1)
-        built.registers += 3 * lanes + 4 + self.pe * bits
+        built.registers += 3 * lanes + 2 + self.pe * bits
         built.add(lanes, registered=False)
         built.select_bits += 3 * lanes + self.pe * bits
         if self.worth_cycles:
@@ -271,11 +269,8 @@ class EventLinearStage(Stage):
         )
         issued = valid_chain(m, events.issue, depth - 1)
         result = self.requantize.build(m, totals, issued[at])
-        m.d.comb += [
-            outlet.push.eq(issued[depth - 1]),
-            outlet.payload.last.eq(register(m, events.ending, name="ending", cycles=depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[p].eq(result[p]) for p in range(pe)]
+        m.d.comb += outlet.push.eq(issued[depth - 1])
+        m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(pe)]
         return m
 
     def memory(self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Array, Module, Signal, Value
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
@@ -116,18 +116,9 @@ class SpikeTrainStage(BufferedStage):
         write, read = memory.write_port(), memory.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(control.write_beat + self._rows * control.write_block),
-            write.data.eq(self.i.payload.data),
+            write.data.eq(self.i.payload),
             write.en.eq(control.write),
             read.addr.eq(group + self._rows * control.read_block),
         ]
         codes = [register(m, read.data[k], shape, name=f"x{k}") for k in range(self.lanes_in)]
         return Values(codes, register(m, group, name="group_at"), register(m, step, name="step_at"))
-
-    def ending(self, m: Module, control: Control) -> Signal:
-        """The `last` of the beat that is issued: that of the last beat of its block, which came with the values."""
-        ends = Array(Signal(name=f"last_{k}") for k in range(2))
-        with m.If(control.write_full):
-            m.d.sync += ends[control.write_block].eq(self.i.payload.last)
-        ending = Signal()
-        m.d.comb += ending.eq(control.release & ends[control.read_block])
-        return ending

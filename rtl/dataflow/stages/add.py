@@ -48,15 +48,11 @@ class AddStage(Stage):
         go = self.accept(m, outlet)
         fmt, cycles = self.operation.format, self.timing.depth - 1
         for lane in range(self.lanes_in):
-            both = self.i.payload.data[lane] + self.i1.payload.data[lane]
+            both = self.i.payload[lane] + self.i1.payload[lane]
             total = register(m, both, shape_of(self.operation.accumulator), name=f"sum{lane}")
             if self.saturates:
                 clipped = Mux(total > fmt.high, fmt.high, Mux(total < fmt.low, fmt.low, total))
                 total = register(m, clipped, shape_of(fmt), name=f"clipped{lane}")
-            m.d.comb += outlet.payload.data[lane].eq(total)
-        m.d.comb += [
-            outlet.issue.eq(go),
-            outlet.push.eq(valid_chain(m, go, cycles)[-1]),
-            outlet.payload.last.eq(register(m, self.i.payload.last, name="last", cycles=cycles)),
-        ]
+            m.d.comb += outlet.payload[lane].eq(total)
+        m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid_chain(m, go, cycles)[-1])]
         return m

@@ -83,15 +83,11 @@ class AffineStage(Stage):
         low, high = self.operation.sums
         products = []
         for lane in range(self.lanes_in):
-            code = self.i.payload.data[lane]
+            code = self.i.payload[lane]
             x = register(m, code, shape_of(self.operation.input.format), name=f"x{lane}", cycles=self.arrival - 1)
             exact = Range.of(low[lane :: self.lanes_in], high[lane :: self.lanes_in])
             products.append(register(m, x * Value.cast(weights[lane]), shape_of(exact), name=f"product{lane}"))
         result = self.requantize.build(m, products, valid[self.arrival - 1], held=rows[self.arrival - 2])
-        m.d.comb += [
-            outlet.issue.eq(go),
-            outlet.push.eq(valid[-1]),
-            outlet.payload.last.eq(register(m, self.i.payload.last, name="last", cycles=self.timing.depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[lane].eq(v) for lane, v in enumerate(result)]
+        m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid[-1])]
+        m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(result)]
         return m

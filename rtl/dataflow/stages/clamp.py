@@ -35,12 +35,8 @@ class ClampStage(Stage):
         go = self.accept(m, outlet)
         lowest, highest = self.operation.lowest, self.operation.highest
         for lane in range(self.lanes_in):
-            x = self.i.payload.data[lane]
+            x = self.i.payload[lane]
             y = Mux(x > highest, highest, Mux(x < lowest, lowest, x))
-            m.d.comb += outlet.payload.data[lane].eq(register(m, y, shape_of(self.operation.format), name=f"y{lane}"))
-        m.d.comb += [
-            outlet.issue.eq(go),
-            outlet.push.eq(valid_chain(m, go, 1)[-1]),
-            outlet.payload.last.eq(register(m, self.i.payload.last, name="last")),
-        ]
+            m.d.comb += outlet.payload[lane].eq(register(m, y, shape_of(self.operation.format), name=f"y{lane}"))
+        m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid_chain(m, go, 1)[-1])]
         return m

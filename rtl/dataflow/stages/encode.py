@@ -33,9 +33,6 @@ class EncodeStage(SpikeTrainStage):
         values = self.values(m, control)
         for lane, x in enumerate(values.codes):
             bits = Array(x[self.operation.steps - 1 - t] for t in range(self.operation.steps))
-            m.d.comb += outlet.payload.data[lane].eq(register(m, bits[values.step], name=f"z{lane}"))
-        m.d.comb += [
-            outlet.push.eq(valid_chain(m, control.issue, self.CYCLES)[-1]),
-            outlet.payload.last.eq(register(m, self.ending(m, control), name="ending", cycles=self.CYCLES)),
-        ]
+            m.d.comb += outlet.payload[lane].eq(register(m, bits[values.step], name=f"z{lane}"))
+        m.d.comb += outlet.push.eq(valid_chain(m, control.issue, self.CYCLES)[-1])
         return m

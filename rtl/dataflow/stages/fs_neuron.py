@@ -82,10 +82,7 @@ class FsNeuronStage(SpikeTrainStage):
                 v.eq(Mux(first, clipped[lane], held[lane])),
                 z.eq(v > threshold),
                 after[lane].eq(Mux(z, v - reset, v)),
-                outlet.payload.data[lane].eq(register(m, z, name=f"z{lane}")),
+                outlet.payload[lane].eq(register(m, z, name=f"z{lane}")),
             ]
-        m.d.comb += [
-            outlet.push.eq(moving[-1]),
-            outlet.payload.last.eq(register(m, self.ending(m, control), name="ending", cycles=self.CYCLES)),
-        ]
+        m.d.comb += outlet.push.eq(moving[-1])
         return m

@@ -102,7 +102,7 @@ class LerpStage(Stage):
             m.submodules[f"knots{lane}"] = rom = self.storage.memory(layout, content)
             port = rom.read_port(domain="sync")
             # x - low of a two's complement code is the code with its sign bit inverted.
-            offset = Value.cast(self.i.payload.data[lane]).as_unsigned() ^ (-op.input.format.low)
+            offset = Value.cast(self.i.payload[lane]).as_unsigned() ^ (-op.input.format.low)
             offset = register(m, offset, op.input.format.bits, name=f"offset{lane}")
             address = offset[f:] if segment_bits else Const(0, 0)
             m.d.comb += [port.addr.eq(Cat(address, group) if len(rows) > 1 else address), port.en.eq(1)]
@@ -121,10 +121,6 @@ class LerpStage(Stage):
                 rounded = register(m, (product + (1 << (f - 1))) >> f, shape_of(self.difference), name=f"rounded{lane}")
                 held = register(m, knot, shape_of(op.format), name=f"held{lane}", cycles=2)
                 result = register(m, held + rounded, shape_of(op.format), name=f"y{lane}")
-            m.d.comb += outlet.payload.data[lane].eq(result)
-        m.d.comb += [
-            outlet.issue.eq(go),
-            outlet.push.eq(valid[-1]),
-            outlet.payload.last.eq(register(m, self.i.payload.last, name="last", cycles=self.timing.depth - 1)),
-        ]
+            m.d.comb += outlet.payload[lane].eq(result)
+        m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid[-1])]
         return m

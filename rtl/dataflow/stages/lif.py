@@ -123,7 +123,7 @@ class LifStage(Stage):
 
         late = int(self.loop >= 2)
         for lane in range(lanes):
-            x = register(m, self.i.payload.data[lane], shape_of(op.input.format), name=f"x{lane}")
+            x = register(m, self.i.payload[lane], shape_of(op.input.format), name=f"x{lane}")
             u = Mux(first, 0, read.data[lane]) if op.keep.any() else Const(0)
             v = cut(u + (x << op.guard), membrane, f"v{lane}", 1)
             result, left = v, v
@@ -134,10 +134,6 @@ class LifStage(Stage):
             left = cut(left, after, f"m{lane}", 2)
             scaled = cut(left * constant("keep", lane, late + (self.loop >= 3)), product, f"scaled{lane}", 3)
             m.d.comb += write.data[lane].eq((scaled + ((1 << op.shift) >> 1)) >> op.shift)
-            m.d.comb += outlet.payload.data[lane].eq(register(m, result, shape_of(op.output.format), name=f"y{lane}"))
-        m.d.comb += [
-            outlet.issue.eq(go),
-            outlet.push.eq(valid[self.timing.depth - 1]),
-            outlet.payload.last.eq(register(m, self.i.payload.last, name="last", cycles=self.timing.depth - 1)),
-        ]
+            m.d.comb += outlet.payload[lane].eq(register(m, result, shape_of(op.output.format), name=f"y{lane}"))
+        m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid[self.timing.depth - 1])]
         return m

@@ -79,14 +79,9 @@ class LinearStage(FoldedStage):
         outlet = self.outlet(m)
         control = self.control(m, outlet)
         bank, row = self.follow(m, control) if self.tables else (None, None)
-        sums, ends = self.sums(m, control, bank)
+        sums = self.sums(m, control, bank)
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
         result = self.requantize.build(m, sums, issued[self.front_depth - 1], held=row)
-        ending = Signal()
-        m.d.comb += ending.eq(control.release & ends[control.read_block])
-        m.d.comb += [
-            outlet.push.eq(issued[self.timing.depth - 1]),
-            outlet.payload.last.eq(register(m, ending, name="ending", cycles=self.timing.depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[p].eq(result[p]) for p in range(self.pe)]
+        m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
+        m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(self.pe)]
         return m

@@ -163,7 +163,7 @@ class PhotonicMacStage(FoldedStage):
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        sums, ends = self.sums(m, control)
+        sums = self.sums(m, control)
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
         if self.noise:
             fields = {"pedestal": self.pedestal}
@@ -172,11 +172,6 @@ class PhotonicMacStage(FoldedStage):
             light = [register(m, total + dark[p], bits, name=f"light{p}") for p, total in enumerate(sums)]
             sums = self.noise.build(m, control.issue, light)
         result = self.convert.build(m, sums, issued[self.arrival - 1])
-        ending = Signal()
-        m.d.comb += ending.eq(control.release & ends[control.read_block])
-        m.d.comb += [
-            outlet.push.eq(issued[self.timing.depth - 1]),
-            outlet.payload.last.eq(register(m, ending, name="ending", cycles=self.timing.depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[p].eq(result[p]) for p in range(self.pe)]
+        m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
+        m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(self.pe)]
         return m

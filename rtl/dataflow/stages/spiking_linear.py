@@ -90,17 +90,12 @@ class SpikingLinearStage(FoldedStage):
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        sums, ends = self.sums(m, control)
+        sums = self.sums(m, control)
         totals = self.totals(m, control, sums)
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
         result = self.requantize.build(m, totals, issued[self.front_depth + self.worth_cycles])
-        ending = Signal()
-        m.d.comb += ending.eq(control.issue & control.release & ends[control.read_block])
-        m.d.comb += [
-            outlet.push.eq(issued[self.timing.depth - 1]),
-            outlet.payload.last.eq(register(m, ending, name="ending", cycles=self.timing.depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[p].eq(result[p]) for p in range(self.pe)]
+        m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
+        m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(self.pe)]
         return m
 
     def totals(self, m: Module, control: Control, sums: list[Value]) -> list[Value]:

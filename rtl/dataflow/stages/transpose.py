@@ -98,12 +98,10 @@ class TransposeStage(BufferedStage):
             write, read = memory.write_port(), memory.read_port(domain="sync")
             m.d.comb += [write.addr.eq(where), write.en.eq(control.write), read.en.eq(1)]
             if lanes == 1:
-                m.d.comb += [write.data.eq(self.i.payload.data[0]), read.addr.eq(base)]
+                m.d.comb += [write.data.eq(self.i.payload[0]), read.addr.eq(base)]
             else:
                 # Lane j of a beat of token t is written to bank (t + j) mod lanes.
-                m.d.comb += write.data.eq(
-                    Array(self.i.payload.data[(bank - t) % lanes] for t in range(lanes))[write_turn]
-                )
+                m.d.comb += write.data.eq(Array(self.i.payload[(bank - t) % lanes] for t in range(lanes))[write_turn])
                 offset = Array(((bank - c) % lanes) * row for c in range(lanes))[turn]
                 m.d.comb += read.addr.eq(register(m, base + offset, range(2 * beats), name=f"address{bank}"))
             banks.append(register(m, read.data, shape, name=f"code{bank}"))
@@ -115,9 +113,6 @@ class TransposeStage(BufferedStage):
                 register(m, Array(banks[(lane + c) % lanes] for c in range(lanes))[turned], shape, name=f"y{lane}")
                 for lane in range(lanes)
             ]
-        m.d.comb += [
-            outlet.push.eq(valid_chain(m, control.issue, depth - 1)[-1]),
-            outlet.payload.last.eq(register(m, control.release, name="last", cycles=depth - 1)),
-        ]
-        m.d.comb += [outlet.payload.data[lane].eq(v) for lane, v in enumerate(result)]
+        m.d.comb += outlet.push.eq(valid_chain(m, control.issue, depth - 1)[-1])
+        m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(result)]
         return m
