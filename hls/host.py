@@ -153,10 +153,10 @@ class HostKernel:
         for part, values in split(self.written, len(result), first, held):
             given = [h.initial if values is None else values[name] for name, h in self.written.items()]
             into = None if tensors is None else [tensor[part] for tensor in tensors]
-            self._call([v[part] for v in codes], given, result[part], into, first + part.start)
+            self._run_set([v[part] for v in codes], given, result[part], into, first + part.start)
         return result.astype(self.output.format.dtype)
 
-    def _call(
+    def _run_set(
         self,
         codes: list[np.ndarray],
         held: list[np.ndarray],
@@ -165,18 +165,45 @@ class HostKernel:
         first: int,
     ) -> None:
         """Frames in which nothing is written; arrays are int64."""
-        message = ctypes.create_string_buffer(1000)
-        failed = self._library.bittrue_batch(
+        self._call(
+            "bittrue_batch",
             ctypes.c_long(len(result)),
             ctypes.c_long(first),
             _pointers(codes),
             _pointers(held),
             result.ctypes.data_as(_POINTER),
             None if tensors is None else _pointers(tensors),
-            message,
-            ctypes.c_long(len(message)),
         )
-        if failed:
+
+    def beats(self, *sources: tuple[np.ndarray, np.ndarray], frames: int) -> tuple[np.ndarray, list[int]]:
+        """Run what sources send, whatever its TLAST: codes `[frames, *output shape]`, and the framing errors of each.
+
+        Held inputs have their first values.
+
+        sources   for every input, the codes of its beats and their TLAST, `[n]` each
+        frames    frames that come of them
+        """
+        codes = [np.ascontiguousarray(code, np.int64) for code, _ in sources]
+        last = [np.ascontiguousarray(flags, np.uint8) for _, flags in sources]
+        counts = np.array([len(code) for code in codes], np.int64)
+        result = np.empty((frames, *self.output.shape), np.int64)
+        errors = np.zeros(len(sources), np.int64)
+        self._call(
+            "bittrue_beats",
+            ctypes.c_long(frames),
+            counts.ctypes.data_as(ctypes.POINTER(ctypes.c_long)),
+            _pointers(codes),
+            _pointers([np.ascontiguousarray(h.initial, np.int64) for h in self.written.values()]),
+            (ctypes.c_void_p * len(last))(*(flags.ctypes.data for flags in last)),
+            result.ctypes.data_as(_POINTER),
+            errors.ctypes.data_as(ctypes.POINTER(ctypes.c_long)),
+        )
+        return result.astype(self.output.format.dtype), errors.tolist()
+
+    def _call(self, name: str, *arguments: object) -> None:
+        """Call a function of the library that says by its status whether it failed, and in a message why."""
+        message = ctypes.create_string_buffer(1000)
+        if getattr(self._library, name)(*arguments, message, ctypes.c_long(len(message))):
             raise BittrueError(f"HLS kernel: {message.value.decode(errors='replace')}")
 
     def log(self) -> np.ndarray:

@@ -52,7 +52,8 @@ class Stream:
 class Process:
     """One function of the DATAFLOW region. `call` is the C++ name with its template arguments.
 
-    `probe` is the index of the tensor that this process makes, None for forks and the output.
+    `probe` is the index of the tensor that this process makes, None for forks and the output; `parameters` are the
+    arguments of the top that it takes too: held inputs, and where an input counts its framing errors.
     """
 
     call: str
@@ -74,6 +75,16 @@ class Network:
     streams: tuple[Stream, ...]
     processes: tuple[Process, ...]
     held: Mapping[str, Held]
+
+    @property
+    def reports(self) -> list[str]:
+        """The output arguments of the top that count framing errors, one an input."""
+        return [f"{port}_framing_errors" for port, _ in self.ports[:-1]]
+
+    @property
+    def arguments(self) -> str:
+        """What the top is called with: its ports, its held inputs, and where framing errors go."""
+        return ", ".join([*(port for port, _ in self.ports), *self.held, *self.reports])
 
     @classmethod
     def of(cls, program: Program, kernels: list[str]) -> Network:
@@ -112,9 +123,10 @@ class Network:
                 feeds[at, operand] = branches[-1]
             return base, Process(f"bittrue::fork<{kind.size}>", (base,), tuple(branches))
 
-        for (port, kind), name in zip(ports, program.inputs, strict=False):
+        for k, ((port, kind), name) in enumerate(zip(ports, program.inputs, strict=False)):
             made, fork = publish(name)
-            processes.append(Process(f"bittrue::unpack<{kind.size}>", (port,), (made,), index[name]))
+            call, reports = f"bittrue::unpack<{k}, {kind.size}>", (f"{port}_framing_errors",)
+            processes.append(Process(call, (port,), (made,), index[name], reports))
             processes += [fork] if fork else []
         for at, (node, struct, kernel) in enumerate(zip(program.nodes, structs, kernels, strict=True)):
             made, fork = publish(node.name)

@@ -192,14 +192,14 @@ def guarded(macro: str, text: str) -> str:
 def signature(network: Network) -> str:
     ports = [f"hls::stream<{port}_beat>& {port}" for port, _ in network.ports]
     ports += [f"const {array(name, held)}" for name, held in network.held.items()]
+    ports += [f"bittrue::framing_errors_t& {name}" for name in network.reports]
     return "void bittrue_top(" + ",\n                 ".join(ports) + ")"
 
 
 def top_header(network: Network) -> str:
     """`top.hpp`: the types of the ports and the signature of the top function."""
-    lines = ['#include "ap_int.h"\n#include "axis.hpp"\n#include "hls_stream.h"\n']
+    lines = ['#include "ap_int.h"\n#include "axis.hpp"\n#include "contract.hpp"\n#include "hls_stream.h"\n']
     if network.held:
-        lines[0] = lines[0].replace("axis.hpp", 'axis.hpp"\n#include "contract.hpp')
         lines.append("// The arrays are held inputs: they are written between two calls, never within one.\n")
     for port, kind in network.ports:
         lines.append(f"// {port}: {kind}, one code a beat, `last` on the last of a frame")
@@ -219,6 +219,7 @@ def top(program: Program, network: Network, kernels: list[str]) -> str:
     lines += [f"#pragma HLS INTERFACE axis port={port}" for port, _ in network.ports]
     for name in network.held:
         lines += [f"#pragma HLS INTERFACE ap_memory port={name}", f"#pragma HLS STABLE variable={name}"]
+    lines += [f"#pragma HLS INTERFACE ap_none port={name}" for name in network.reports]
     lines += ["#pragma HLS INTERFACE ap_ctrl_none port=return", "#pragma HLS DATAFLOW"]
     for stream in network.streams:
         lines.append(f'    hls::stream<{code_type(stream.tensor.format)} > {stream.name}("{stream.name}");')
@@ -253,11 +254,12 @@ def test_bench(network: Network) -> str:
         lines.append(f"    if (frames == 0 || {port}_codes.size() != frames * {port}_size) {{")
         lines.append(f'        std::printf("%s/{port}.txt is missing or has a wrong length\\n", folder.c_str());')
         lines += ["        return 2;", "    }"]
+    lines += [f"    bittrue::framing_errors_t {name} = 0;" for name in network.reports]
     lines += ["    long mismatches = 0;", "    for (std::size_t f = 0; f < frames; ++f) {"]
     lines += [f"        hls::stream<{port}_beat> {port};" for port, _ in network.ports]
     for port, _ in inputs:
         lines.append(f"        bittrue::send_frame<{port}_code>({port}, &{port}_codes[f * {port}_size], {port}_size);")
-    lines.append(f"        bittrue_top({', '.join((*(port for port, _ in network.ports), *network.held))});")
+    lines.append(f"        bittrue_top({network.arguments});")
     lines.append(f"        std::vector<long long> got({output}_size);")
     lines.append(f"        if (!bittrue::receive_frame<{output}_code>({output}, got.data(), {output}_size)) {{")
     lines += ['            std::printf("frame %zu: TLAST is not on the last beat\\n", f);', "            ++mismatches;"]
@@ -267,6 +269,10 @@ def test_bench(network: Network) -> str:
     report = '"frame %zu, code %d: expected %lld, got %lld\\n", f, i, expected, got[i]'
     lines.append(f"                std::printf({report});")
     lines += ["            }", "        }", "    }"]
+    for name in network.reports:
+        lines.append(f"    if ({name} != 0) {{")
+        lines.append(f'        std::printf("{name} counts %d, 0 were made\\n", int({name}));')
+        lines += ["        ++mismatches;", "    }"]
     lines.append('    std::printf("%zu frames, %ld mismatches\\n", frames, mismatches);')
     return "\n".join([*lines, "    return mismatches == 0 ? 0 : 1;", "}", ""])
 
@@ -297,12 +303,34 @@ def batch(network: Network) -> str:
         f"            bittrue::send_frame<{port}_code>({port}, inputs[{k}] + f * {port}_size, {port}_size);"
         for k, (port, _) in enumerate(inputs)
     )
-    call = f"            bittrue_top({', '.join((*(port for port, _ in network.ports), *network.held))});"
+    beats = "\n".join(
+        f"        for (long i = 0; i < beats[{k}]; ++i) {{\n"
+        f"            bittrue::send_beat<{port}_code>({port}, inputs[{k}][i], last[{k}][i] != 0);\n"
+        "        }"
+        for k, (port, _) in enumerate(inputs)
+    )
+    errors = "\n".join(f"    bittrue::framing_errors_t {name} = 0;" for name in network.reports)
+    counts = "\n".join(f"        errors[{k}] = static_cast<long>({name});" for k, name in enumerate(network.reports))
+    refuse = "\n".join(
+        f"        if ({name} != 0) {{\n"
+        f'            throw std::runtime_error("{name} is not 0 for right frames");\n'
+        "        }"
+        for name in network.reports
+    )
     held = "".join(
         f"    static {array(name, h)};\n    bittrue::fill({first(name, h)}, held[{k}], {h.size});\n"
         for k, (name, h) in enumerate(network.held.items())
     )
-    return BATCH.format(streams=streams, sends=sends, call=call, output=output, held=held)
+    call = f"            bittrue_top({network.arguments});"
+    parts = {
+        "errors": errors,
+        "held": held,
+        "outer": streams.replace("            ", "        "),
+        "counts": counts,
+        "refuse": refuse,
+        "beats": beats,
+    }
+    return BATCH.format(streams=streams, sends=sends, call=call, output=output, **parts)
 
 
 BATCH = """\
@@ -319,7 +347,8 @@ extern "C" int bittrue_batch(long frames, long first, const long long* const* in
                              const long long* const* held, long long* result, long long** tensors,
                              char* message, long room) {{
     (void)held;
-{held}    bittrue::traced() = tensors;
+{held}{errors}
+    bittrue::traced() = tensors;
     ++hls::host_run::number();
     hls::host_run::first() = first;
     hls::stream_record::leftover() = 0;
@@ -335,6 +364,40 @@ extern "C" int bittrue_batch(long frames, long first, const long long* const* in
                 throw std::runtime_error("more codes come out than a frame has");
             }}
         }}
+{refuse}
+    }} catch (const std::exception& error) {{
+        std::snprintf(message, room, "%s", error.what());
+        return 1;
+    }}
+    if (hls::stream_record::leftover() != 0) {{
+        std::snprintf(message, room, "%zu codes were written to streams and never read",
+                      hls::stream_record::leftover());
+        return 1;
+    }}
+    return 0;
+}}
+
+// The same for any beats: `beats[k]` codes of input k with their `last`, of which `frames` frames come. What each input
+// counts goes to `errors`.
+extern "C" int bittrue_beats(long frames, const long* beats, const long long* const* inputs,
+                             const long long* const* held, const unsigned char* const* last, long long* result,
+                             long* errors, char* message, long room) {{
+    (void)held;
+{held}{errors}
+    bittrue::traced() = nullptr;
+    ++hls::host_run::number();
+    hls::host_run::first() = 0;
+    hls::stream_record::leftover() = 0;
+    try {{
+{outer}
+{beats}
+        for (long f = 0; f < frames; ++f) {{
+{call}
+            if (!bittrue::receive_frame<{output}_code>({output}, result + f * {output}_size, {output}_size)) {{
+                throw std::runtime_error("TLAST is not on the last beat of the frame, or on an earlier one too");
+            }}
+        }}
+{counts}
     }} catch (const std::exception& error) {{
         std::snprintf(message, room, "%s", error.what());
         return 1;

@@ -121,14 +121,41 @@ copy:
     }
 }
 
-// Beats of the AXI4-Stream to codes: each code takes whole bytes, its low bits count.
-template <int SIZE, class Beat, class T> void unpack(hls::stream<Beat>& in, hls::stream<T>& out) {
+// How many frames had their `last` elsewhere than on the last beat; stays at its most.
+typedef ap_uint<16> framing_errors_t;
+
+// Beats of the AXI4-Stream to the codes of a frame: each code takes whole bytes, its low bits count. A frame is SIZE
+// codes. Without `last` on the last one it is complete all the same, and an error. An earlier `last` is an error, too:
+// zeros fill the frame, and the next beat begins another. PORT tells the inputs apart, each with a count of its own.
+template <int PORT, int SIZE, class Beat, class T>
+void unpack(hls::stream<Beat>& in, hls::stream<T>& out, framing_errors_t& errors) {
+    static framing_errors_t count = 0;
+#pragma HLS RESET variable=count
+#ifdef BITTRUE_HOST
+    static long run = 0;
+    if (run != hls::host_run::number()) {
+        run = hls::host_run::number();
+        count = 0;
+    }
+#endif
+    bool ended = false;
+    bool right = true;
 beats:
     for (int i = 0; i < SIZE; ++i) {
 #pragma HLS PIPELINE II=1
-        const Beat beat = in.read();
-        out.write(T(beat.data));
+        T code = 0;
+        if (!ended) {
+            const Beat beat = in.read();
+            code = T(beat.data);
+            ended = bool(beat.last);
+            right = right && ended == (i == SIZE - 1);
+        }
+        out.write(code);
     }
+    if (!right && count != framing_errors_t(-1)) {
+        ++count;
+    }
+    errors = count;
 }
 
 // Codes to beats: extended to whole bytes with their sign, `last` on the last code of a frame.

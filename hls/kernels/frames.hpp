@@ -7,15 +7,20 @@
 
 namespace bittrue {
 
+// Send one code of type T.
+template <class T, class Beat> void send_beat(hls::stream<Beat>& out, long long code, bool last) {
+    Beat beat;
+    beat.data = T(code);
+    beat.keep = -1;
+    beat.strb = -1;
+    beat.last = last;
+    out.write(beat);
+}
+
 // Send one frame of codes of type T, with `last` on its last beat.
 template <class T, class Beat> void send_frame(hls::stream<Beat>& out, const long long* codes, int size) {
     for (int i = 0; i < size; ++i) {
-        Beat beat;
-        beat.data = T(codes[i]);
-        beat.keep = -1;
-        beat.strb = -1;
-        beat.last = i == size - 1;
-        out.write(beat);
+        send_beat<T>(out, codes[i], i == size - 1);
     }
 }
 
