@@ -18,15 +18,15 @@ from bittrue.sim.errors import BittrueError
 
 
 @dataclass(frozen=True)
-class Access:
-    """The accesses of one process in one frame, in order: names of streams, and whether each is a write."""
+class Transfers:
+    """What one process reads and writes in one frame, in order: names of streams, and whether each is a write."""
 
     process: str
     streams: tuple[str, ...]
     writes: tuple[bool, ...]
 
 
-def record(folder: str | Path) -> list[Access]:
+def record(folder: str | Path) -> list[Transfers]:
     """The accesses of every process of the project to the streams between processes, from running one frame.
 
     Ports are left out: what is outside the network always delivers and always accepts. So are streams that a kernel
@@ -47,11 +47,11 @@ def record(folder: str | Path) -> list[Access]:
         stream = (entries >> 1) - first - ports
         between = (stream >= 0) & (stream < len(names))  # beyond these are a kernel's own
         inner, order = entries[between], tuple(names[k] for k in stream[between])
-        processes.append(Access(call, order, tuple((inner & 1).astype(bool).tolist())))
+        processes.append(Transfers(call, order, tuple((inner & 1).astype(bool).tolist())))
     return processes
 
 
-def check(processes: list[Access], depths: dict[str, int], frames: int = 3) -> None:
+def check(processes: list[Transfers], depths: dict[str, int], frames: int = 3) -> None:
     """Play `frames` frames with streams of the given depths; raises BittrueError when the processes deadlock.
 
     Some depths deadlock only when a frame catches up with the one before it, hence more than one frame.

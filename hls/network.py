@@ -64,7 +64,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Network:
+class KernelGraph:
     """Streams and processes in an order in which every operand exists; `ports` are the AXI4-Streams, output last.
 
     `held` are the written inputs, by the names that they have as arguments of the top.
@@ -87,7 +87,7 @@ class Network:
         return ", ".join([*(port for port, _ in self.ports), *self.held, *self.reports])
 
     @classmethod
-    def of(cls, program: Program, kernels: list[str]) -> Network:
+    def of(cls, program: Program, kernels: list[str]) -> KernelGraph:
         """The network of a program whose k-th node runs the kernel of the k-th name."""
         index = {name: k for k, name in enumerate(program.types)}
         label = {name: f"{k}_{identifier(name, set())}" for name, k in index.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bittrue.hls.network import Network, beat_bits, code_type
+from bittrue.hls.network import KernelGraph, beat_bits, code_type
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, bounds
@@ -52,7 +52,7 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
                 f"operation {node.name!r}: the HLS kernel of {type(node.operation).__name__} takes no held inputs "
                 f"({', '.join(node.operation.held)}); leave them constant"
             )
-    network = Network.of(program, kernels)
+    network = KernelGraph.of(program, kernels)
     interval = max(interval, *(kind.size for kind in program.types.values()))
     frames = program.check(*(random_frames(program) if x is None else x))
     files = {target: (HERE / source).read_text() for source, target in COMMON.items()}
@@ -100,7 +100,7 @@ def vectors(codes: np.ndarray) -> str:
     return "".join(" ".join(map(str, frame)) + "\n" for frame in codes.reshape(len(codes), -1).tolist())
 
 
-def describe(program: Program, network: Network, files: dict[str, str]) -> str:
+def describe(program: Program, network: KernelGraph, files: dict[str, str]) -> str:
     """What a caller needs to know to run the project: hash, sources, types of the tensors, the network."""
     record = {
         "sha256": program.sha256,
@@ -120,7 +120,7 @@ def describe(program: Program, network: Network, files: dict[str, str]) -> str:
 
 
 # -- generated C++ -----------------------------------------------------------------------------------------
-def parameters(program: Program, network: Network, interval: int) -> str:
+def parameters(program: Program, network: KernelGraph, interval: int) -> str:
     """`parameters.h`: one struct an operation."""
     structs = [
         struct(name, node.operation, interval) for name, node in zip(network.structs, program.nodes, strict=True)
@@ -189,14 +189,14 @@ def guarded(macro: str, text: str) -> str:
     return f"#ifndef {macro}\n#define {macro}\n\n{text}\n#endif\n"
 
 
-def signature(network: Network) -> str:
+def signature(network: KernelGraph) -> str:
     ports = [f"hls::stream<{port}_beat>& {port}" for port, _ in network.ports]
     ports += [f"const {array(name, held)}" for name, held in network.held.items()]
     ports += [f"bittrue::framing_errors_t& {name}" for name in network.reports]
     return "void bittrue_top(" + ",\n                 ".join(ports) + ")"
 
 
-def top_header(network: Network) -> str:
+def top_header(network: KernelGraph) -> str:
     """`top.hpp`: the types of the ports and the signature of the top function."""
     lines = ['#include "ap_int.h"\n#include "axis.hpp"\n#include "contract.hpp"\n#include "hls_stream.h"\n']
     if network.held:
@@ -209,7 +209,7 @@ def top_header(network: Network) -> str:
     return guarded("BITTRUE_TOP_HPP", "\n".join(lines) + signature(network) + ";\n")
 
 
-def top(program: Program, network: Network, kernels: list[str]) -> str:
+def top(program: Program, network: KernelGraph, kernels: list[str]) -> str:
     """`top.cpp`: the DATAFLOW region."""
     lines = [f"// Program {program.sha256}, generated; a call processes one frame.", '#include "top.hpp"']
     lines += [f'#include "{kernel}.hpp"' for kernel in sorted(set(kernels))]
@@ -232,7 +232,7 @@ def top(program: Program, network: Network, kernels: list[str]) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def test_bench(network: Network) -> str:
+def test_bench(network: KernelGraph) -> str:
     """`tb.cpp`: sends the frames of `vectors/`, compares every code of the result; for csim and cosim alike."""
     *inputs, (output, _) = network.ports
     lines = ["// Reads vectors/<port>.txt (one frame a line) from the folder given as the argument."]
@@ -295,7 +295,7 @@ def first(name: str, held: Held) -> str:
     return f"&{name}{'[0]' * held.ndim}"
 
 
-def batch(network: Network) -> str:
+def batch(network: KernelGraph) -> str:
     """`host/batch.cpp`: the C functions that hls/host.py calls, in one translation unit with the top."""
     *inputs, (output, _) = network.ports
     streams = "\n".join(f'            hls::stream<{port}_beat> {port}("{port}");' for port, _ in network.ports)

@@ -37,7 +37,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Action:
     """One step of a plain run: an operation, or a matrix product with the function that reads it."""
 
     result: str
@@ -248,7 +248,7 @@ class Program:
         return {name: np.int64(first) for name, held in self.held.items() if held.counts}
 
     @cached_property
-    def _steps(self) -> list[_Step]:
+    def _steps(self) -> list[_Action]:
         """What a plain run does: the operations in order, pairs that can run as one fused (`Operation.fuse`)."""
         fused: dict[str, tuple[Node, Callable[..., np.ndarray]]] = {}
         taken: set[str] = set()
@@ -266,10 +266,10 @@ class Program:
         for node in self.nodes:
             if node.name in fused:
                 reader, run = fused[node.name]
-                steps.append(_Step(reader.name, node.operands, run))
+                steps.append(_Action(reader.name, node.operands, run))
             elif node.name not in taken:
                 counting = node.operation if node.operation.held else None
-                steps.append(_Step(node.name, node.operands, _plain(node.operation), counting))
+                steps.append(_Action(node.name, node.operands, _plain(node.operation), counting))
         last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
         last[self.result] = len(steps)
         dead = [tuple(name for name, at in last.items() if at == index) for index in range(len(steps))]

@@ -98,7 +98,7 @@ def _by_number(m: Module, name: str, memory: Memory, which: Value, held: bool) -
 
 
 @dataclass(frozen=True)
-class Step:
+class PipeStep:
     """One register stage: what it does, and each channel's exact range after it, int64 `[channels]`."""
 
     kind: str
@@ -128,11 +128,11 @@ class RequantizePipe:
             half = [np.zeros_like(end) for end in half]
         elif not self.moving:
             self.numbers["after"] = half[0]
-        self.steps: list[Step] = []
+        self.steps: list[PipeStep] = []
         self.input_range = (low, high)
 
         def add(kind: str, low: np.ndarray, high: np.ndarray, amount: int = 0) -> tuple[np.ndarray, np.ndarray]:
-            self.steps.append(Step(kind, low, high, amount))
+            self.steps.append(PipeStep(kind, low, high, amount))
             return low, high
 
         least, most = bounds(self.numbers["before"])
@@ -170,7 +170,7 @@ class RequantizePipe:
     def cycles(self) -> int:
         return len(self.steps)
 
-    def lane_range(self, step: Step, lane: int) -> Range:
+    def lane_range(self, step: PipeStep, lane: int) -> Range:
         return Range.of(step.low[lane :: self.lanes], step.high[lane :: self.lanes])
 
     def structure(self) -> Structure:
