@@ -7,7 +7,7 @@ import numpy as np
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.rtl.dataflow.plan import Plan
 from tests.helpers.programs import stimulus
-from tests.helpers.stage_bench import run
+from tests.helpers.stage_bench import StageBench
 
 
 def settled(planned: Plan) -> int:
@@ -24,12 +24,13 @@ def exact(planned: Plan, seed: int, built: Plan | None = None) -> None:
     frames = settled(planned)
     x = stimulus(planned.program, frames, seed)
     expected = planned.program.reference(*x)
-    plain = run(built or planned, x)
+    bench = StageBench(built or planned)
+    plain = bench.run(x)
     np.testing.assert_array_equal(plain.outputs, expected)
     assert plain.latency == planned.estimated_latency
     assert plain.interval == planned.estimated_interval
     assert plain.ends == planned.network.schedule(frames).ends.tolist()
-    stalled = run(built or planned, [v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
+    stalled = bench.run([v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
     np.testing.assert_array_equal(stalled.outputs, expected[:4])
 
 

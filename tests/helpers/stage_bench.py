@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from amaranth.hdl import Cat
 from amaranth.sim import Simulator
 
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan
+from tests.helpers.drive import Drive, Sink, Source, Wires, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -35,83 +37,93 @@ class Written:
     lasts: Sequence[int] | None = None
 
 
-def run(
-    plan: Plan,
-    batches: list[np.ndarray],
-    idle: float = 0.0,
-    backpressure: float = 0.0,
-    seed: int = 0,
-    sets: Sequence[Written] = (),
-) -> Run:
-    """Feed `batches` (one per program input) through the pipeline; the next frame follows at once.
+class StageBench:
+    """A pipeline in the simulator, elaborated once for many runs; every run begins with a reset of everything."""
 
-    `sets` are written meanwhile; `Run.meets` says for every frame how many had taken effect when it began.
-    """
-    network = plan.network
-    dut = Pipeline(network)
-    rng = np.random.default_rng(seed)
-    frames = len(batches[0])
-    sources = []
-    for name, batch in zip(plan.program.inputs, batches, strict=True):
-        lanes = network.elements[network.made[name]].stage.lanes_in
-        sources.append((dut.inlet(name), batch.reshape(frames, -1, lanes)))
-    lanes = network.elements[network.output].stage.lanes_out
-    expected = frames * plan.program.output.size // lanes
-    beats, cycles = [], []
-    first_in, meets, status = [], [], []
-    words = [(w.after, int(word), k in (w.lasts or [len(w.words) - 1])) for w in sets for k, word in enumerate(w.words)]
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.dut = Pipeline(plan.network)
+        self.sim = Simulator(self.dut)
+        self.sim.add_clock(1e-6)
+        self.sim.add_testbench(self._testbench)
+        self.fresh = True
 
-    async def bench(ctx):
-        position = [0] * len(sources)
-        offered = [False] * len(sources)
-        ready = True
-        quiet = now = written = begun = 0
-        offering = False
-        while len(beats) < expected or written < len(words):
-            for k, (port, data) in enumerate(sources):
-                total = data.shape[0] * data.shape[1]
-                if not offered[k] and position[k] < total and rng.random() >= idle:
-                    offered[k] = True
-                    frame, index = divmod(position[k], data.shape[1])
-                    for lane, code in enumerate(data[frame, index]):
-                        ctx.set(port.payload[lane], int(code))
-                ctx.set(port.valid, offered[k])
-            if written < len(words):
-                after, word, last = words[written]
-                offering = offering or (begun >= after and rng.random() >= idle)
-                ctx.set(dut.loader.word, word & ((1 << len(dut.loader.word)) - 1))
-                ctx.set(dut.loader.last, last)
-            if words:
-                ctx.set(dut.loader.valid, offering)
-            ready = rng.random() >= backpressure
-            ctx.set(dut.o.ready, ready)
-            quiet += 1
-            if offering and ctx.get(dut.loader.ready):
-                written, offering, quiet = written + 1, False, 0
-            for k, (port, _) in enumerate(sources):
-                if offered[k] and ctx.get(port.ready):
-                    first_in.append(now)
-                    if position[k] == begun * sources[k][1].shape[1]:
-                        begun += 1
-                        meets.append(ctx.get(dut.loader.sets) if dut.loader else 0)
-                    offered[k] = False
-                    position[k] += 1
-                    quiet = 0
-            if ready and ctx.get(dut.o.valid):
-                beats.append([ctx.get(dut.o.payload[lane]) for lane in range(lanes)])
-                cycles.append(now)
-                quiet = 0
-            assert quiet < 5000, f"deadlock after {len(beats)} of {expected} beats"
-            await ctx.tick()
-            now += 1
-        if words:
-            status.append(ctx.get(dut.loader.errors))
+    async def _testbench(self, ctx) -> None:
+        await self.script(ctx)
 
-    sim = Simulator(dut)
-    sim.add_clock(1e-6)
-    sim.add_testbench(bench)
-    sim.run()
-    outputs = np.array(beats).reshape(frames, *plan.program.output.shape)
-    per_frame = expected // frames
-    ends = cycles[per_frame - 1 :: per_frame]
-    return Run(outputs, cycles[0] - first_in[0], cycles[0], ends, meets, sum(status))
+    def run(
+        self,
+        batches: list[np.ndarray],
+        idle: float = 0.0,
+        backpressure: float = 0.0,
+        seed: int = 0,
+        sets: Sequence[Written] = (),
+    ) -> Run:
+        """Feed `batches` (one per program input) through the pipeline; the next frame follows at once.
+
+        `sets` are written meanwhile; `Run.meets` says for every frame how many had taken effect when it began.
+        """
+        plan, dut, network = self.plan, self.dut, self.plan.network
+        meets: list[int] = []
+        errors = 0
+        frames = len(batches[0])
+        sources: list[Source] = []
+        starts: list[int] = []
+
+        def begins(ctx, k: int):
+            """Notes the set that a frame meets, when the first beat of its first input goes."""
+
+            def then(word: int) -> None:
+                if word == len(meets) * starts[k]:
+                    meets.append(ctx.get(dut.loader.sets) if dut.loader else 0)
+
+            return then
+
+        for k, (name, batch) in enumerate(zip(plan.program.inputs, batches, strict=True)):
+            kind, lanes = plan.program.inputs[name], network.elements[network.made[name]].stage.lanes_in
+            beats = batch.reshape(frames, -1, lanes)
+            starts.append(beats.shape[1])
+            words = [pack(beat, kind.format.bits) for beat in beats.reshape(-1, lanes)]
+            sources.append(Source(Wires.of(dut.inlet(name)), words, idle=idle, seed=[seed, k]))
+        lanes = network.elements[network.output].stage.lanes_out
+        output = plan.program.output
+        expected = frames * output.size // lanes
+        sink = Sink(Wires.of(dut.o), backpressure=backpressure, seed=[seed, len(sources)])
+        streams = [*sources, sink]
+        loader = None
+        if sets:
+            after, words = [], []
+            for w in sets:
+                lasts = w.lasts or [len(w.words) - 1]
+                width = len(dut.loader.word)
+                words += [pack([int(word)], width) | (k in lasts) << width for k, word in enumerate(w.words)]
+                after += [w.after] * len(w.words)
+            wires = Wires(Cat(dut.loader.word, dut.loader.last), dut.loader.valid, dut.loader.ready)
+            loader = Source(wires, words, idle=idle, seed=[seed, len(streams)], may=lambda k: len(meets) >= after[k])
+            streams.insert(0, loader)
+        drive = Drive(*streams, patience=5000)
+
+        async def script(ctx) -> None:
+            nonlocal errors
+            for k, source in enumerate(sources):
+                source.then = begins(ctx, k)
+            while len(sink.words) < expected or (loader and loader.left):
+                await drive.cycle(ctx)
+            errors = ctx.get(dut.loader.errors) if loader else 0
+
+        self.script = script
+        if not self.fresh:
+            self.sim.reset()
+        self.fresh = False
+        self.sim.run()
+        bits, signed = output.format.bits, output.format.signed
+        outputs = np.array([unpack(word, bits, lanes, signed) for word in sink.words])
+        ends = sink.cycles[expected // frames - 1 :: expected // frames]
+        first = min(source.cycles[0] for source in sources)
+        latency = sink.cycles[0] - first
+        return Run(outputs.reshape(frames, *output.shape), latency, sink.cycles[0], ends, meets, errors)
+
+
+def run(plan: Plan, *arguments, **options) -> Run:
+    """One run of a pipeline; the arguments are those of `StageBench.run`."""
+    return StageBench(plan).run(*arguments, **options)

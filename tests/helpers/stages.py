@@ -11,7 +11,7 @@ from bittrue.rtl.dataflow.plan import Plan, size_fifos
 from bittrue.rtl.dataflow.stage import REALISATIONS, realisation
 from bittrue.sim.operation import discover
 from bittrue.sim.program import Node, Program
-from tests.helpers.stage_bench import run
+from tests.helpers.stage_bench import StageBench
 
 OPERATIONS = discover()
 
@@ -40,11 +40,10 @@ def batches(plan: Plan, rng: np.random.Generator, frames: int) -> list[np.ndarra
     return result
 
 
-def exact_to_the_cycle(name: str, seed: int) -> None:
-    """A random component alone, unstalled: codes, TLAST, latency and the end of every frame as planned."""
-    plan, rng = planned(name, seed)
-    x = batches(plan, rng, 6)
-    result = run(plan, x)
+def exact_to_the_cycle(bench: StageBench, x: list[np.ndarray]) -> None:
+    """A component alone, unstalled: codes, latency and the end of every frame as planned."""
+    plan = bench.plan
+    result = bench.run(x)
     np.testing.assert_array_equal(result.outputs, plan.program.reference(*x))
     promised = plan.expect(*x)
     assert result.latency == promised.latency <= plan.estimated_latency

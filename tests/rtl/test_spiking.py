@@ -17,7 +17,7 @@ from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from tests.helpers.programs import spiking, stimulus
-from tests.helpers.stage_bench import run
+from tests.helpers.stage_bench import StageBench
 
 ARCHITECTURES = {
     "parallel": "parallel",
@@ -30,12 +30,13 @@ def exact(planned: Plan, built: Plan | None = None, frames: int = 8, seed: int =
     """Codes, latency and the end of every frame as the schedule has them for these very frames; codes with stalls."""
     x = stimulus(planned.program, frames, seed)
     expected = planned.program.reference(*x)
-    plain = run(built or planned, x)
+    bench = StageBench(built or planned)
+    plain = bench.run(x)
     np.testing.assert_array_equal(plain.outputs, expected)
     promised = planned.expect(*x)
     assert plain.latency == promised.latency
     assert [end - plain.first + plain.latency for end in plain.ends] == promised.ends.tolist()
-    stalled = run(built or planned, [v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
+    stalled = bench.run([v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
     np.testing.assert_array_equal(stalled.outputs, expected[:4])
 
 
