@@ -1,6 +1,6 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
-    python -m bench [layer] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers]
+    python -m bench [layer] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written]
 
 Set OMP_NUM_THREADS=1 before: the baselines' BLAS must not use more threads than the kernels, which use one.
 """
@@ -22,7 +22,7 @@ from bench.timing import Row
 from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.storage import write_whole
 
-BENCHES = ("layer", "network", "first_inference", "rtl_speed", "spikes", "photonic", "peers")
+BENCHES = ("layer", "network", "first_inference", "rtl_speed", "spikes", "photonic", "peers", "written")
 RESULT = Path(__file__).parents[1] / "out" / "bench.json"
 
 

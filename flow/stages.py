@@ -64,7 +64,7 @@ def steps(recipe: Recipe) -> list[Step]:
             ("sim", "rtl", "flow/stages.py"),
             ("amaranth", "pyverilog"),
         ),
-        Step("hls", hls, ("lower",), (), ("sim", "hls", "flow/stages.py")),
+        Step("hls", hls, ("lower",), ("rtl",), ("sim", "hls", "flow/stages.py")),
         Step(
             "verify",
             verify,
@@ -127,6 +127,13 @@ def simulate(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001
     }
 
 
+def built(recipe: Recipe, program: Program) -> Program:
+    """The program that is built: with held inputs, where the recipe has weights written."""
+    from bittrue.sim.written import written
+
+    return program if recipe.rtl.weights == "constant" else written(program, recipe.rtl.weights)
+
+
 def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Plan and Verilog."""
     from bittrue.rtl import readback
@@ -134,6 +141,7 @@ def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     from bittrue.rtl.verilog import emit
 
     program, x, _ = read_lowered(work)
+    program = built(recipe, program)
     work.progress("planning", 0, 1)
     options = {"architecture": recipe.rtl.architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
     plan = Design(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).plan
@@ -151,12 +159,12 @@ def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return describe_plan(plan) | {"verilog_lines": verilog.count("\n"), "beside": beside}
 
 
-def hls(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001
+def hls(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """The Vitis HLS project, with vectors from the test set."""
     from bittrue.hls import project
 
     program, x, _ = read_lowered(work)
-    project.write(program, work.folder, [v[:VECTORS] for v in x])
+    project.write(built(recipe, program), work.folder, [v[:VECTORS] for v in x])
     return {"files": sum(path.is_file() for path in work.folder.rglob("*"))}
 
 
@@ -166,6 +174,7 @@ def verify(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     from bittrue.rtl.dataflow.plan import Plan
 
     program, x, labels = read_lowered(work)
+    program = built(recipe, program)
     plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
     verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
     design = Design(program, plan=plan, verilog=verilog, kernel=work.upstream["hls"], folder=work.scratch)
@@ -192,7 +201,7 @@ def synth(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     from bittrue.flow.synth.synthesis import synthesize as run
     from bittrue.rtl.dataflow.plan import Plan
 
-    program = Program.load(work.upstream["lower"] / "program.npz")
+    program = built(recipe, Program.load(work.upstream["lower"] / "program.npz"))
     plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
     verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
     beside = work.results["rtl"]["beside"]
@@ -246,6 +255,8 @@ def describe_plan(plan) -> dict[str, Any]:
         "fifos": dict(plan.fifos),
         "stages": plan.stages(),
         "estimated": {name: getattr(area, name) for name in ("lut", "ff", "dsp", "bram")},
+        "written": {} if plan.network.words is None else {row["held"]: row for row in plan.network.words.describe()},
+        "written_costs": plan.cost_of_writing,
     }
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from bittrue.rtl.bus.ports import ERROR_BITS
+from bittrue.rtl.dataflow.loader import COUNT_BITS
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.verilog import TOP
 from bittrue.sim.errors import BittrueError
@@ -174,14 +175,21 @@ def expected_ports(plan: Plan) -> tuple[Port, ...]:
             Port(stream.tready, against, 1),
         ]
         ports += [Port(stream.framing_errors, "output", ERROR_BITS)] if stream.counts_errors else []
+    if plan.weights is not None:
+        prefix = plan.weights.prefix
+        ports += [Port(f"{prefix}_tdata", "input", plan.weights.width)]
+        ports += [Port(f"{prefix}_{name}", "input", 1) for name in ("tvalid", "tlast")]
+        ports += [Port(f"{prefix}_tready", "output", 1)]
+        ports += [Port(f"weights_{name}", "output", COUNT_BITS) for name in ("sets", "errors")]
     return tuple(ports)
 
 
 def expected_instances(plan: Plan) -> tuple[str, ...]:
-    """The instances that must stand directly under the top's `pipeline`: every stage, and a fork after it if needed."""
+    """The instances that must stand directly under the top's `pipeline`: every stage, forks, what loads weights."""
     elements = plan.network.elements
     forks = [f"{element.name}_fork" for element in elements if element.readers > 1]
-    return tuple([element.name for element in elements] + forks)
+    loader = [] if plan.weights is None else [plan.network.loader_name]
+    return tuple([element.name for element in elements] + forks + loader)
 
 
 def check(plan: Plan, verilog: str) -> Design:

@@ -17,6 +17,10 @@ from bittrue.sim.program import Program
 ProgramArgument = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
 Interval = Annotated[int | None, typer.Option(help="Wanted cycles per frame.", min=1)]
 Device = Annotated[str | None, typer.Option(help="Instead: the fastest plan that fits, e.g. `ecp5-85k`.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="`written`: the weights can be written while it runs; or comma-separated names of operations."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 
 
@@ -59,6 +63,7 @@ def rtl(
     out: Annotated[Path, typer.Option(help="Where to write the Verilog.")],
     interval: Interval = None,
     device: Device = None,
+    weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
     """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
@@ -70,13 +75,15 @@ def rtl(
         bittrue rtl program.npz --out top.v --interval 1024
 
         bittrue rtl program.npz --out top.v --device ecp5-85k
+
+        bittrue rtl program.npz --out top.v --weights written
     """
     from bittrue.flow.stages import describe_plan
     from bittrue.rtl.dataflow.plan import plan as make_plan
     from bittrue.rtl.verilog import emit
     from bittrue.sim.storage import write_whole
 
-    planned = make_plan(Program.load(program), interval=interval, device=device)
+    planned = make_plan(read(program, weights), interval=interval, device=device)
     text = emit(planned)
     write_whole(out, text.encode())
     result = describe_plan(planned)
@@ -94,6 +101,7 @@ def rtl(
 def hls(
     program: ProgramArgument,
     out: Annotated[Path, typer.Option(help="Folder of the Vitis HLS project.")],
+    weights: Weights = None,
     interval: Annotated[int, typer.Option(help="Wanted cycles between frames; 0: one code a cycle.", min=0)] = 0,
     inputs: Annotated[Path | None, typer.Option(help="Inputs of the test bench, `.npy`; default random.")] = None,
 ) -> None:
@@ -104,7 +112,7 @@ def hls(
     from bittrue.flow.run import arrays
     from bittrue.hls import project
 
-    loaded = Program.load(program)
+    loaded = read(program, weights)
     x = None if inputs is None else arrays.read_inputs(inputs, loaded)
     OUT.print(f"HLS project in {project.write(loaded, out, x, interval)}; build it with `vitis_hls -f run_hls.tcl`")
 
@@ -120,6 +128,7 @@ def verify(
     images: Annotated[int | None, typer.Option(help="Run at most this many samples on every back end.", min=1)] = None,
     interval: Interval = None,
     device: Device = None,
+    weights: Weights = None,
     verilog: Annotated[Path | None, typer.Option(help="Check this Verilog instead of freshly emitted one.")] = None,
     hls_folder: Annotated[
         Path | None, typer.Option("--hls", help="Check this HLS project instead of a fresh one.")
@@ -147,7 +156,7 @@ def verify(
     from bittrue.flow.verify.verify import DEFAULT
     from bittrue.flow.verify.verify import verify as check
 
-    loaded = Program.load(program)
+    loaded = read(program, weights)
     x = arrays.read_inputs(inputs, loaded) if inputs else corners(loaded, 64, seed)
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
@@ -173,6 +182,7 @@ def synth(
     target: Annotated[list[str], typer.Option(help="What to synthesise for; may be given more than once.")],
     interval: Interval = None,
     device: Device = None,
+    weights: Weights = None,
     frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
     out: Annotated[Path, typer.Option(help="Folder for netlists and logs.")] = Path("build/synth"),
     as_json: AsJson = False,
@@ -195,7 +205,7 @@ def synth(
 
     for name in target:
         find_target(name)
-    loaded = Program.load(program)
+    loaded = read(program, weights)
     if interval is None and device is None:
         device = next((name for name in target if name in DEVICES), None)
     planned = make_plan(loaded, interval=interval, device=device)
@@ -216,6 +226,16 @@ def synth(
         for line in (row["where"], *row["notes"]):
             if line:
                 OUT.print(f"  {row['target']}: {line}", highlight=False)
+
+
+def read(path: Path, weights: str | None = None) -> Program:
+    """The program of a file, with those of its weights held inputs that shall be written."""
+    from bittrue.sim.written import ALL, written
+
+    program = Program.load(path)
+    if weights is None:
+        return program
+    return written(program, ALL if weights == ALL else [name.strip() for name in weights.split(",")])
 
 
 # -- helpers -------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
 if TYPE_CHECKING:
+    from bittrue.flow.verify.exchanges import Exchanges
     from bittrue.hls.host import HostKernel
     from bittrue.rtl.dataflow.plan import Plan
 
@@ -147,8 +148,12 @@ class Backend(ABC):
         expected: np.ndarray | None = None,
         folder: Path | None = None,
         progress: Progress | None = None,
+        sets: Exchanges | None = None,
     ) -> Run:
-        """Run a batch: one array per input. `stalls` and `folder` (for logs and JUnit) matter to RTL only."""
+        """Run a batch: one array per input. `stalls` and `folder` (for logs and JUnit) matter to RTL only.
+
+        `sets` are the weights that are written in the course of the run.
+        """
 
     def predict(self, program: Program, *x: np.ndarray) -> np.ndarray:
         """The program's output for a batch; protocol errors and missing beats are raised."""
@@ -170,9 +175,9 @@ class Golden(Backend):
 
     name, kind = "golden", "sim"
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         begin = time.perf_counter()
-        return Run(design.program(*x), time.perf_counter() - begin)
+        return Run(design.program(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
 
 
 class Reference(Backend):
@@ -180,9 +185,9 @@ class Reference(Backend):
 
     name, kind = "reference", "sim"
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         begin = time.perf_counter()
-        return Run(design.program.reference(*x), time.perf_counter() - begin)
+        return Run(design.program.reference(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
 
 
 class Compiled(Backend):
@@ -199,16 +204,20 @@ class Compiled(Backend):
             return str(error)
         return None
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         from bittrue.flow.run import monitors
         from bittrue.flow.run.compiled import CompiledRtl
 
         if progress:
             progress("building the compiled RTL", 0, 1)
         watched = monitors.of_plan(design.plan)
-        rtl = CompiledRtl(design.verilog, design.plan.inputs, design.plan.output, monitors=watched)
+        rtl = CompiledRtl(
+            design.verilog, design.plan.inputs, design.plan.output, monitors=watched, weights=design.plan.weights
+        )
         tell = (lambda done, total: progress("compiled RTL", done, total)) if progress else None
-        run = rtl.run(*x, stall_seed=stalls.seed, idle=stalls.idle, backpressure=stalls.backpressure, progress=tell)
+        writes = sets.writes(design.plan, len(x[0])) if sets else ()
+        seeded = {"stall_seed": stalls.seed, "idle": stalls.idle, "backpressure": stalls.backpressure}
+        run = rtl.run(*x, **seeded, progress=tell, writes=writes)
         return Run(run.outputs, run.seconds, run)
 
 
@@ -225,7 +234,7 @@ class Cosim(Backend):
             return "Icarus Verilog is not installed, so cocotb cannot run under it; run `apt-get install iverilog`"
         return Compiled().missing() if self.name == "verilator" else None
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: B008
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         from bittrue.flow.run import cosim
 
         if progress:
@@ -241,6 +250,8 @@ class Cosim(Backend):
             backpressure=stalls.backpressure,
             seed=stalls.seed,
             folder=folder,
+            weights=design.plan.weights,
+            writes=sets.writes(design.plan, len(x[0])) if sets else (),
         )
         return Run(run.outputs, run.seconds, run)
 
@@ -255,12 +266,12 @@ class Gxx(Backend):
             return "g++ is not installed, so the HLS kernels cannot be built; run `apt-get install g++`"
         return None
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None) -> Run:  # noqa: ARG002, B008
+    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         if progress:
             progress("building the HLS kernels", 0, 1)
         host = design.host
         begin = time.perf_counter()
-        return Run(np.asarray(host.predict(*x)), time.perf_counter() - begin)
+        return Run(np.asarray(host.predict(*x, held=sets and sets.held(len(x[0])))), time.perf_counter() - begin)
 
 
 BACKENDS: dict[str, Backend] = {

@@ -20,6 +20,7 @@ import numpy as np
 
 from bittrue.flow.verify import backends, diverge
 from bittrue.flow.verify.backends import Backend, Design, Progress, Run, Stalls
+from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import BLOCK
 from bittrue.sim.storage import write_whole
@@ -101,6 +102,9 @@ def verify(
 ) -> Verification:
     """Hold back ends to the golden simulator.
 
+    Where weights are written, simulators, kernels and the RTL with stalls are given two more sets in the course of a
+    run (`flow.verify.exchanges`).
+
     design    the program and what is built from it
     x         batches `[n, *shape]`, one per input
     counts    back end -> how many of the images it runs (None: all; 0: it is left out)
@@ -123,7 +127,14 @@ def verify(
     folder = Path(folder) if folder is not None else design.folder / "verify"
     folder.mkdir(parents=True, exist_ok=True)
     session = _Session(
-        design, x, design.program(*x), folder, progress or (lambda *_: None), result, ET.Element("testsuites")
+        design,
+        x,
+        design.program(*x),
+        folder,
+        progress or (lambda *_: None),
+        result,
+        ET.Element("testsuites"),
+        Exchanges(design.program, stalls.seed),
     )
     for name, backend in chosen.items():
         session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
@@ -143,6 +154,7 @@ class _Session:
     progress: Progress
     result: Verification
     junit: ET.Element
+    sets: Exchanges
 
     def check(self, backend: Backend, images: int, stalls: Stalls) -> None:
         if backend.kind == "sim":
@@ -158,7 +170,7 @@ class _Session:
         x, expected = [v[:images] for v in self.x], self.expected[:images]
         begin = time.perf_counter()
         outputs = backend.run(self.design, x).outputs
-        wrong = int(np.count_nonzero(outputs != expected))
+        wrong = int(np.count_nonzero(outputs != expected)) + self._with_sets(backend, x)
         row = {"images": images, "values": expected.size, "mismatches": wrong, "divergence": None}
         if backend.name == "reference":
             self.result.golden = row
@@ -175,8 +187,9 @@ class _Session:
                 raise
             run, errors = Run(np.zeros_like(expected), 0.0), [str(error)]
         wrong = int(np.count_nonzero(run.outputs != expected)) if not errors else expected.size
+        wrong += 0 if errors else self._with_sets(backend, x)
         row = self._row(backend, images, expected, wrong, errors, run, NO_STALLS)
-        if wrong and not errors:
+        if (run.outputs != expected).any() and not errors:
             row["divergence"] = self._kernel_divergence(x, run.outputs != expected)
         else:
             self.result.outputs[backend.name] = run.outputs
@@ -207,6 +220,14 @@ class _Session:
             count = min(images, STALLED_IMAGES) if backend.name == "compiled" else images
             self._judge(backend, count, count, self._run(backend, count, stalls), stalls, cycles, begin)
 
+    def _with_sets(self, backend: Backend, x: list[np.ndarray]) -> int:
+        """The codes that differ when weights are written in the course of a run, where any can be."""
+        if not self.sets:
+            return 0
+        x = [v[:STALLED_IMAGES] for v in x]
+        outputs = backend.run(self.design, x, sets=self.sets, progress=self.progress).outputs
+        return int(np.count_nonzero(outputs != self.design.program(*x, held=self.sets.held(len(x[0])))))
+
     # -- details ---------------------------------------------------------------------------------------
     def _take(self, count: int) -> tuple[list[np.ndarray], np.ndarray]:
         """`count` images, from the beginning again where there are fewer."""
@@ -219,7 +240,10 @@ class _Session:
     def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
         x, expected = self._take(count)
         place = self.folder / f"{backend.name}{'-stalls' if stalls else ''}"
-        run = backend.run(self.design, x, stalls, expected=expected, folder=place, progress=self.progress)
+        options: dict[str, Any] = {"expected": expected, "folder": place, "progress": self.progress}
+        if stalls and self.sets:  # what frames meet is known afterwards
+            options |= {"expected": None, "sets": self.sets}
+        run = backend.run(self.design, x, stalls, **options)
         for name in ("job.npz", "result.npz", "job.json"):
             (place / name).unlink(missing_ok=True)
         return run
@@ -248,12 +272,16 @@ class _Session:
     def _judge(self, backend, ran: int, images: int, run: Run, stalls: Stalls, cycles: dict, begin: float) -> None:
         """Enter the row of an RTL run of `ran` frames, of which the first `images` are images of their own."""
         x, expected = self._take(ran)
+        exchanged = bool(run.rtl.meets.any())
+        if exchanged:
+            expected = self.sets.expected(x, run.rtl)
         wrong = run.rtl.mismatches(expected)
         row = self._row(backend, images, expected[:images], wrong, list(run.errors), run, stalls) | cycles
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
         row["events"] = self._events(run, ran)
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
-        if wrong or run.errors:
+        row["sets"] = len(np.unique(run.rtl.meets))
+        if (wrong or run.errors) and not exchanged:
             self.progress("looking for the first divergence", 0, 1)
             row["divergence"] = self._rtl_divergence(x, expected, run, stalls)
         self._enter(row, begin)

@@ -42,7 +42,7 @@ class Words:
         rows, first = [], 0
         for t in self.tables:
             rows.append(
-                {"held": t.held.name, "first": first, "rows": t.rows, "slots": t.slots}
+                {"held": t.held.name, "first": first, "words": t.index.size, "rows": t.rows, "slots": t.slots}
                 | {"low": t.held.low, "high": t.held.high}
             )
             first += t.index.size

@@ -147,6 +147,12 @@ class Network:
             most += -(-timing.credits // beats) + -(-timing.blocks // timing.frame) + 2
         return 2 * most
 
+    @property
+    def loader_name(self) -> str:
+        """The name of the loader among the parts of the pipeline."""
+        forks = {f"{element.name}_fork" for element in self.elements if element.readers > 1}
+        return identifier("loader", self.names | forks)
+
     @cached_property
     def loader(self) -> Loader | None:
         """What takes the sets, where any are written, with the exchanges of the stages that hold them."""
@@ -266,7 +272,7 @@ class Pipeline(wiring.Component):
         for name in network.program.inputs:
             connect(m, flipped(self.inlet(name)), network.elements[network.made[name]].stage.i)
         if self.loader is not None:
-            m.submodules[identifier("loader", names)] = self.loader
+            m.submodules[network.loader_name] = self.loader
             for k, (name, kind) in enumerate(network.program.inputs.items()):
                 i = self.inlet(name)
                 begins = beats_begin(m, f"i{k}", kind.size // len(i.payload), i.valid & i.ready)

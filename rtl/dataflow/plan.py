@@ -81,6 +81,15 @@ class Plan:
     def estimate(self) -> Area:
         return estimate(self.network, framing.structure(self.inputs, self.output))
 
+    @cached_property
+    def cost_of_writing(self) -> dict[str, int]:
+        """What written weights add to the estimated area: two banks, their ports, the loader. Empty where none are."""
+        if self.network.words is None:
+            return {}
+        program = self.program.bind(self.program.initial)
+        constant = estimate(Network(program, self.folding, self.input_lanes, self.fifos))
+        return {name: getattr(self.estimate, name) - getattr(constant, name) for name in ("lut", "ff", "dsp", "bram")}
+
     @property
     def dynamic(self) -> bool:
         """Whether the cycles of a frame depend on its data."""

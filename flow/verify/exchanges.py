@@ -1,0 +1,57 @@
+"""The sets of weights with which a verification holds back ends to the golden simulator."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.run.sets import Write, met
+from bittrue.rtl.dataflow.plan import Plan
+from bittrue.sim.held import Set
+from bittrue.sim.program import Program
+
+
+class Exchanges:
+    """What is written in the course of a run: two sets, one of the program's own numbers in another order, so that
+    its codes stay alive, and one drawn from the whole of the bounds.
+
+    The first holds from a third of the frames on, the second from two thirds on; in RTL the frame waits for its set.
+    """
+
+    def __init__(self, program: Program, seed: int) -> None:
+        self.program, self.seed = program, seed
+
+    def __bool__(self) -> bool:
+        return bool(self.program.written)
+
+    @cached_property
+    def contents(self) -> list[Set]:
+        """The initial set and those that are written."""
+        rng = np.random.default_rng(self.seed)
+        mixed, drawn = {}, {}
+        for name, held in self.program.written.items():
+            mixed[name] = rng.permutation(held.initial.reshape(-1)).reshape(held.shape)  # type: ignore[union-attr]
+            drawn[name] = rng.integers(held.low, held.high + 1, held.shape)
+        return [self.program.initial, mixed, drawn]
+
+    def held(self, frames: int) -> list[tuple[int, Set]]:
+        """For simulators and kernels."""
+        first, second = self._from(frames)
+        return list({first: self.contents[1], second: self.contents[2]}.items())
+
+    def writes(self, plan: Plan, frames: int) -> list[Write]:
+        """For RTL."""
+        first, second = self._from(frames)
+        words = [plan.pack_set(values) for values in self.contents[1:]]
+        return [Write(words[0], 0, first), Write(words[1], first, second)]
+
+    def expected(self, x: list[np.ndarray], run: RtlRun) -> np.ndarray:
+        """The golden codes of frames that met the sets that they met."""
+        known = np.maximum(run.meets, 0)
+        return self.program(*x, held=met(self.contents, known))
+
+    @staticmethod
+    def _from(frames: int) -> tuple[int, int]:
+        return frames // 3, (2 * frames) // 3

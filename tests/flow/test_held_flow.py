@@ -1,0 +1,139 @@
+"""Weights written at run time through the flow: verification, the recipe's key, the commands' option."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from bittrue.flow import stages
+from bittrue.flow.cli import main as cli
+from bittrue.flow.engine.recipe import load
+from bittrue.flow.engine.steps import Workspace
+from bittrue.flow.verify import verify
+from bittrue.flow.verify.backends import BACKENDS, Design, Stalls
+from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.written import written
+from tests.helpers.flows import batch, program
+
+FAST = {"reference": 20, "compiled": 20, "gxx": 20}
+
+
+def run(design, tmp_path, counts=FAST):
+    return verify.verify(design, [batch(design.program, 20)], counts, Stalls(0.3, 0.3, 5), tmp_path)
+
+
+class TestVerify:
+    def test_sets_are_written_in_every_back_end(self, tmp_path):
+        counts = FAST | {name: 5 for name in ("icarus", "verilator") if not BACKENDS[name].missing()}
+        found = run(Design(written(program())), tmp_path, counts)
+        assert found.problems == []
+        assert found.golden["mismatches"] == 0
+        stalled = [row for row in found.rows if row["stalls"]]
+        assert len(stalled) == len(counts) - 2
+        assert all(row["sets"] == 3 for row in stalled)
+        plain = next(row for row in found.rows if row["simulator"] == "compiled" and not row["stalls"])
+        assert (plain["interval"], plain["sets"]) == (plain["estimated_interval"], 1)
+
+    def test_two_words_in_the_wrong_order_are_found(self, tmp_path, monkeypatch):
+        right = Exchanges.writes
+
+        def wrong(self, plan, frames):
+            writes = right(self, plan, frames)
+            for w in writes:
+                w.words[:2] = w.words[1::-1]
+            return writes
+
+        monkeypatch.setattr(Exchanges, "writes", wrong)
+        found = run(Design(written(program(), ["embed"])), tmp_path, {"compiled": 20})
+        assert re.search(r"compiled with stalls: \d+ of \d+ values differ", " ".join(found.problems))
+
+    def test_kernels_that_hold_on_to_the_first_set_are_found(self, tmp_path, monkeypatch):
+        from bittrue.hls.host import HostKernel
+
+        predict = HostKernel.predict
+        monkeypatch.setattr(HostKernel, "predict", lambda self, *x, first=0, held=None: predict(self, *x, first=first))  # noqa: ARG005
+        found = run(Design(written(program(), ["embed"])), tmp_path, {"gxx": 20})
+        assert re.search(r"gxx: \d+ of \d+ values differ", " ".join(found.problems))
+
+
+class TestRecipe:
+    def test_the_key(self, tmp_path):
+        """`rtl.weights` reaches plan, Verilog, HLS project and verification, and the design is found again."""
+        p = program()
+        lowered = tmp_path / "lower"
+        p.save(lowered / "program.npz")
+        np.save(lowered / "inputs.npy", batch(p, 12))
+        np.save(lowered / "labels.npy", np.zeros(12, np.int64))
+        overrides = ["rtl.weights=[embed,classify]", "rtl.interval=64", "verify.compiled=12", "verify.reference=12"]
+        recipe = load("lerp-psa-digits", [*overrides, "verify.gxx=12", "verify.icarus=0", "verify.verilator=0"])
+        upstream, results = {"lower": lowered}, {}
+        for name in ("rtl", "hls", "verify"):
+            work = Workspace(tmp_path / name, upstream, results, {}, tmp_path / "scratch", lambda *_: None)
+            work.folder.mkdir()
+            results[name] = getattr(stages, name)(recipe, work)
+            upstream[name] = work.folder
+        assert "s_axis_weights_tdata" in (tmp_path / "rtl" / "instance.v").read_text()
+        assert "held_embed_weight" in (tmp_path / "hls" / "top.hpp").read_text()
+        assert results["verify"]["problems"] == []
+        assert max(row.get("sets", 0) for row in results["verify"]["rows"]) == 3
+        assert set(results["rtl"]["written"]) == {name for name in written(p, ["embed", "classify"]).written}
+
+    def test_by_default_nothing_is_written(self):
+        recipe = load("lerp-psa-digits")
+        p = program()
+        assert recipe.rtl.weights == "constant"
+        assert stages.built(recipe, p) is p
+
+    def test_an_unknown_operation(self):
+        recipe = load("lerp-psa-digits", ["rtl.weights=[conv]"])
+        with pytest.raises(BittrueError, match="weights of 'conv' cannot be written; those of embed"):
+            stages.built(recipe, program())
+
+
+class TestCommands:
+    @pytest.fixture
+    def bittrue(self, capsys):
+        def command(*words):
+            with pytest.raises(SystemExit) as stop:
+                cli.main([str(word) for word in words])
+            out, err = capsys.readouterr()
+            return int(stop.value.code or 0), out, err
+
+        return command
+
+    @pytest.fixture
+    def saved(self, tmp_path):
+        return program().save(tmp_path / "program.npz")
+
+    def test_rtl_and_hls(self, bittrue, saved, tmp_path):
+        status, out, _ = bittrue("rtl", saved, "--out", tmp_path / "top.v", "--weights", "written", "--json")
+        assert status == 0
+        assert "s_axis_weights_tdata" in (tmp_path / "top.v").read_text()
+        assert set(json.loads(out)["written"]) == set(written(program()).written)
+        status, _, _ = bittrue("hls", saved, "--out", tmp_path / "hls", "--weights", "embed, mix")
+        assert status == 0
+        assert "held_mix_weight" in (tmp_path / "hls" / "top.hpp").read_text()
+        assert "held_classify_weight" not in (tmp_path / "hls" / "top.hpp").read_text()
+        status, _, err = bittrue("rtl", saved, "--out", tmp_path / "no.v", "--weights", "pool")
+        assert status != 0
+        assert "weights of 'pool' cannot be written" in " ".join(err.split())
+        assert not (tmp_path / "no.v").exists()
+
+    def test_verify(self, bittrue, saved, tmp_path):
+        words = ["--backends", "compiled", "--images", 12, "--out", tmp_path / "v", "--weights", "written", "--json"]
+        status, out, _ = bittrue("verify", saved, *words)
+        assert status == 0
+        assert max(row["sets"] for row in json.loads(out)["rows"]) == 3
+
+    def test_synth(self, bittrue, saved, tmp_path, monkeypatch):
+        """The design that is synthesised is the one with written weights."""
+        seen = []
+        monkeypatch.setattr(stages, "synthesize", lambda plan, text, *_: seen.append((plan, text)) or {})
+        words = ["--target", "ecp5-85k", "--interval", 64, "--out", tmp_path / "s", "--json"]
+        status, _, _ = bittrue("synth", saved, *words, "--weights", "written")
+        assert status == 0
+        ((plan, text),) = seen
+        assert plan.weights is not None
+        assert "s_axis_weights_tdata" in text
