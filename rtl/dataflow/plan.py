@@ -87,7 +87,7 @@ class Plan:
         if self.network.words is None:
             return {}
         program = self.program.bind(self.program.initial)
-        constant = estimate(Network(program, self.folding, self.input_lanes, self.fifos))
+        constant = Plan(program, self.folding, self.input_lanes, self.fifos).estimate
         return {name: getattr(self.estimate, name) - getattr(constant, name) for name in ("lut", "ff", "dsp", "bram")}
 
     @property
