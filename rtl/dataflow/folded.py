@@ -179,7 +179,7 @@ class FoldedStage(BufferedStage):
             part = Storage(self.lanes_in * self.format.bits, self.vectors.depth)
             built.store(part, simd // self.lanes_in)
         if self.weight_table is not None:
-            built += self.weight_table.structure()
+            built += self.weight_table.structure(early=True)
         elif not self.wired:
             built.store(self.weights)
         built.count(self.words - 1, simd // self.lanes_in - 1)

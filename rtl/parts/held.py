@@ -50,8 +50,14 @@ class Table:
         """Its write port."""
         return TablePort(self)
 
-    def structure(self) -> Structure:
-        built = Structure(registers=self.format.bits * self.slots)
+    def structure(self, early: bool = False) -> Structure:
+        """The row that is written, the memory, the register of distributed RAM's port, and one behind block RAM."""
+        row, block = self.format.bits * self.slots, self.storage.style == "block"
+        built = Structure(registers=row)
+        if not block:
+            built.registers += row + (0 if early else self.row_bits + 1)
+        elif not early:
+            built.registers += row
         built.store(self.storage)
         if self.base:
             built.add(self.format.bits, registered=False)

@@ -202,6 +202,8 @@ class RequantizePipe:
         built.registers += delays
         for table in self.tables.values():
             built += table.structure()
+        if "after" in {step.kind for step in self.steps} and self.moving:
+            built.select_bits += self.lanes * self.tables["shift"].held.high
         return built
 
     def build(

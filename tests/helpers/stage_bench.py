@@ -71,7 +71,7 @@ class StageBench:
         starts: list[int] = []
 
         def begins(ctx, k: int):
-            """Notes the set that a frame meets, when the first beat of its first input goes."""
+            """Notes the set that a frame meets, when the first of its beats goes, on whatever input."""
 
             def then(word: int) -> None:
                 if word == len(meets) * starts[k]:

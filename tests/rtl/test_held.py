@@ -15,6 +15,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.programs import two_inputs
 from tests.helpers.sets import codes, drawn, golden, network
 from tests.helpers.stage_bench import StageBench, Written, run
 
@@ -99,6 +100,45 @@ def test_what_is_no_whole_set_changes_nothing(seed):
         result = bench.run(x, 0.2, 0.2, seed, [bad, bad, Written(2, p.pack_set(right))])
         assert (name, result.errors) == (name, 2)
         np.testing.assert_array_equal(result.outputs, golden(p.program, x, result.meets, [right]), err_msg=name)
+
+
+def test_a_set_that_is_too_long_by_a_whole_one():
+    """However long it goes on, with one table or several: it does not begin anew within a set."""
+    for count in (1, 2, 3):
+        tables = [Table(Held(f"w{k}", (2,), -8, 7), np.arange(2).reshape(2, 1)) for k in range(count)]
+        for length, right in ((2 * count, True), *((n, False) for n in range(2 * count + 1, 14 * count))):
+            exchange = Exchange(4)
+            loader = Loader(Words(tables), [exchange], 1)
+            seen = []
+
+            async def bench(ctx, exchange=exchange, loader=loader, length=length, seen=seen):
+                ctx.set(exchange.settled, 1)
+                ctx.set(loader.valid, 1)
+                for k in range(length):
+                    ctx.set(loader.last, k == length - 1)
+                    await ctx.tick()
+                ctx.set(loader.valid, 0)
+                await ctx.tick().repeat(4)
+                seen += [ctx.get(loader.sets), ctx.get(loader.errors)]
+
+            sim = Simulator(loader)
+            sim.add_clock(1e-6)
+            sim.add_testbench(bench)
+            sim.run()
+            assert seen == [int(right), int(not right)], f"{length} words for {count} tables of 2"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_with_two_inputs_the_first_beat_of_any_begins_a_frame(seed):
+    """Inputs that run apart: every frame meets one set, whichever of its inputs came first."""
+    p = plan(two_inputs(), 24, weights="written")
+    rng = np.random.default_rng([seed, 4])
+    sets = [drawn(p.program, rng) for _ in range(4)]
+    writes = [Written(after, p.pack_set(s)) for after, s in zip((0, 3, 5, 8), sets, strict=True)]
+    x = codes(p.program, 24, rng)
+    result = run(p, x, idle=0.5, backpressure=0.2, seed=seed, sets=writes)
+    assert len(set(result.meets)) > 2
+    np.testing.assert_array_equal(result.outputs, golden(p.program, x, result.meets, sets))
 
 
 def test_a_reset_keeps_the_newest_set():
