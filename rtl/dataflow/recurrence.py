@@ -12,6 +12,9 @@ are maxima of earlier times plus constants. For beat j of a stage with depth d a
 A direct stage has no memory: its phase takes its beats in the cycle E. Every cycle of such dependences goes through a
 beat further on, so that the solution is unique; stages are worked through in any order, each as far as what it depends
 on is known. When no stage gets any further, the pipeline is deadlocked.
+
+The compiled part counts no references and so cannot allocate: where a ring of times is full, it stops, the ring is made
+larger, and it goes on from where it was.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from bittrue.sim.kernels.jit import jit
 
 if TYPE_CHECKING:
     from bittrue.rtl.dataflow.timing import Timing
@@ -37,8 +41,12 @@ _SOURCE, _ROOM = range(2)
 _TAKEN, _NEEDED, _TAKE, _TAKES, _TAKES_MASK, _FREES, _FREES_MASK, _HEAD, _TAIL, _FREED = range(2, 12)
 # Columns of the table of phases; the operands' `needed` and then their `freed` follow.
 _CYCLES, _EMITS, _TIMES, _IS_TOLD, _COUNTS = range(5)
-#: First size of those rings, which grow as needed.
-_SMALL = 16
+# What is to be visited: no stage before the first, and how many; and the operand whose ring is full, if one is.
+_FIRST_DUE, _COUNT_DUE, _FULL_TAKES, _FULL_FREES = range(4)
+# How the compiled part ends.
+_DEADLOCK, _COMPLETE, _MISSED, _FULL = range(4)
+#: First size of the rings of times taken and freed, which grow as needed.
+_SMALL = 64
 
 
 class Recurrence:
@@ -112,28 +120,79 @@ class Recurrence:
         for n, values in zip(told or {}, cycles, strict=True):
             table[n, _TOLD], table[n, _TOLD_END] = place, place + len(values)
             place += len(values)
+        rings = _Rings(operands)
+        total = len(table)
+        due = np.array([0, total, -1, -1])
         first = np.full(len(self.beats), -1, np.int64)
         ends = np.zeros((len(self.beats), frames), np.int64)
-        complete = _run(
-            self.count,
-            table,
-            self.operand_at,
-            operands,
-            self.reader_at,
-            self.readers,
-            self.phases,
-            self.widest,
-            self.rings,
+        fixed = (self.count, table, self.operand_at, operands, self.reader_at, self.readers, self.phases, self.widest)
+        state = (np.zeros(self.rings, np.int64), np.empty(self.rings, np.int64), due, np.ones(total, np.bool_))
+        output = (
             self.beats,
             np.zeros((len(self.beats), 0), np.int64) if goal is None else np.atleast_2d(goal),
             np.concatenate(cycles) if cycles else _NOTHING,
+            np.zeros(len(self.beats), np.int64),
             first,
             ends,
         )
-        return first, ends, complete
+        while (status := _run(*fixed, *state, *rings.memories, *output)) == _FULL:
+            rings.grow(int(due[_FULL_TAKES]), int(due[_FULL_FREES]))
+            due[[_FULL_TAKES, _FULL_FREES]] = -1
+        return first, ends, status == _COMPLETE
 
 
-@njit(cache=True, inline="always")
+class _Rings:
+    """Memory for two rings an operand: when each of its beats was taken, and when how many had been freed."""
+
+    def __init__(self, operands: np.ndarray):
+        self.operands = operands
+        starts = _SMALL * np.arange(len(operands))
+        for start, mask in ((_TAKES, _TAKES_MASK), (_FREES, _FREES_MASK)):
+            operands[:, start], operands[:, mask] = starts, _SMALL - 1
+        self.takes, self.frees, self.freed = (np.empty(2 * _SMALL * len(operands), np.int64) for _ in range(3))
+        self.used = [_SMALL * len(operands)] * 2
+
+    @property
+    def memories(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.takes, self.frees, self.freed
+
+    def grow(self, takes: int, frees: int) -> None:
+        """Four times the room for the beats that this operand took or freed, -1 for none."""
+        if takes >= 0:
+            o = self.operands[takes]
+            (self.takes,) = self._larger((self.takes,), 0, o, _TAKES, _TAKES_MASK, o[_NEEDED], o[_TAKEN])
+        if frees >= 0:
+            o = self.operands[frees]
+            memories = self.frees, self.freed
+            self.frees, self.freed = self._larger(memories, 1, o, _FREES, _FREES_MASK, o[_HEAD], o[_TAIL])
+
+    def _larger(self, memories, which: int, operand, start: int, mask: int, low: int, high: int) -> list[np.ndarray]:
+        places, size = np.arange(low, high), 4 * (operand[mask] + 1)
+        used, result = self.used[which], []
+        for memory in memories:
+            if used + size > len(memory):
+                larger = np.empty(2 * (used + size), np.int64)
+                larger[:used] = memory[:used]
+            else:
+                larger = memory
+            larger[used + (places & (size - 1))] = memory[operand[start] + (places & operand[mask])]
+            result.append(larger)
+        operand[start], operand[mask] = used, size - 1
+        self.used[which] += size
+        return result
+
+
+def _compiled(function):
+    """Compiled without reference counts, which would take most of the time."""
+    return jit(function, _nrt=False, error_model="numpy")
+
+
+def _inlined(function):
+    """The same, pasted into its callers: every array is seven arguments of a call."""
+    return jit(function, _nrt=False, error_model="numpy", inline="always")
+
+
+@_inlined
 def _offered(table, issues, p, j):
     """When beat j of stage p is offered to a reader that has had j beats, -1 while that is not known."""
     if table[p, _GONE] != j or table[p, _ISSUED] <= j:
@@ -141,28 +200,16 @@ def _offered(table, issues, p, j):
     return max(issues[table[p, _RING] + (j & table[p, _MASK])] + table[p, _DEPTH], table[p, _LEFT] + 1)
 
 
-@njit(cache=True, inline="always")
-def _credit(table, leaves, n):
-    """The first cycle with a credit for the next beat of stage n, -1 while that is not known."""
-    i, credits = table[n, _ISSUED], table[n, _CREDITS]
-    if i < credits:
-        return 0
-    if table[n, _GONE] <= i - credits:
-        return -1
-    return leaves[table[n, _RING] + ((i - credits) & table[n, _MASK])] + 1
+@_inlined
+def _wake(due, woken, n):
+    """Something that stage n waits for may be known."""
+    if not woken[n]:
+        woken[n] = True
+        due[_COUNT_DUE] += 1
 
 
-@njit(cache=True, inline="always")
-def _wake(queue, queued, fill, n):
-    """Enter a stage into the queue, once; `fill` is its head and length."""
-    if not queued[n]:
-        queued[n] = True
-        queue[(fill[0] + fill[1]) % len(queue)] = n
-        fill[1] += 1
-
-
-@njit(cache=True, inline="always")
-def _take(table, leaves, reader_at, readers, queue, queued, fill, p, now):
+@_inlined
+def _take(table, leaves, reader_at, readers, due, woken, p, now):
     """A reader takes the beat that stage p offers; after the last of its readers the next one may be known."""
     table[p, _LATEST] = max(table[p, _LATEST], now)
     table[p, _SEEN] += 1
@@ -172,183 +219,160 @@ def _take(table, leaves, reader_at, readers, queue, queued, fill, p, now):
         table[p, _LATEST] = -1
         table[p, _SEEN] = 0
         table[p, _GONE] += 1
-        _wake(queue, queued, fill, p)
+        _wake(due, woken, p)
         if table[p, _ISSUED] > table[p, _GONE] and table[p, _READERS] > 1:
             for at in range(reader_at[p], reader_at[p + 1]):
-                _wake(queue, queued, fill, readers[at])
+                _wake(due, woken, readers[at])
 
 
-@njit(cache=True, inline="always")
-def _step(table, issues, phases, n, now):
-    """The phase at hand of stage n ends now."""
-    q = table[n, _PHASE]
-    table[n, _END] = now
-    if phases[q, _EMITS]:
-        issues[table[n, _RING] + (table[n, _ISSUED] & table[n, _MASK])] = now
-        table[n, _ISSUED] += 1
-    if phases[q, _IS_TOLD]:
-        table[n, _TOLD] += 1
-    table[n, _DONE] += 1
-    if table[n, _DONE] == phases[q, _TIMES]:
-        table[n, _DONE] = 0
-        table[n, _PHASE] = q + 1 if q < table[n, _LAST_PHASE] else table[n, _FIRST_PHASE]
-
-
-@njit(cache=True)
-def _direct(table, operands, begin, stop, phases, issues, leaves, reader_at, readers, queue, queued, fill, n):
+@_inlined
+def _direct(table, operands, begin, stop, phases, issues, leaves, reader_at, readers, due, woken, n):
     """All phases of a direct stage whose time is known."""
-    while True:
-        q, now = table[n, _PHASE], _credit(table, leaves, n)
-        known = now >= 0
-        now = max(now, table[n, _END] + 1)
+    q, done, end, i = table[n, _PHASE], table[n, _DONE], table[n, _END], table[n, _ISSUED]
+    gone, credits = table[n, _GONE], table[n, _CREDITS]  # which do not change during the visit
+    ring, mask = table[n, _RING], table[n, _MASK]
+    while i - gone < credits:
+        now = max(end + 1, leaves[ring + ((i - credits) & mask)] + 1) if i >= credits else end + 1
+        known = True
         for o in range(begin, stop):
-            if known and phases[q, _COUNTS + o - begin]:
+            if phases[q, _COUNTS + o - begin]:
                 offered = _offered(table, issues, operands[o, _SOURCE], operands[o, _TAKEN])
-                known = offered >= 0
                 now = max(now, offered)
+                if offered < 0:
+                    known = False
+                    break
         if not known:
-            return
+            break
         for o in range(begin, stop):
             if phases[q, _COUNTS + o - begin]:
                 operands[o, _TAKEN] += 1
-                _take(table, leaves, reader_at, readers, queue, queued, fill, operands[o, _SOURCE], now)
-        _step(table, issues, phases, n, now)
+                _take(table, leaves, reader_at, readers, due, woken, operands[o, _SOURCE], now)
+        end = now
+        if phases[q, _EMITS]:
+            issues[ring + (i & mask)] = now
+            i += 1
+        done += 1
+        if done == phases[q, _TIMES]:
+            done = 0
+            q = q + 1 if q < table[n, _LAST_PHASE] else table[n, _FIRST_PHASE]
+    table[n, _PHASE], table[n, _DONE], table[n, _END], table[n, _ISSUED] = q, done, end, i
 
 
-@njit(cache=True)
-def _larger(memory, used, start, size, low, high):
-    """The memory with the ring at `start`, which holds places low..high-1, copied to `used` in twice the size."""
-    if used + 2 * size > len(memory):
-        grown = np.empty(2 * (used + 2 * size), np.int64)
-        grown[:used] = memory[:used]
-        memory = grown
-    for i in range(low, high):
-        memory[used + (i & (2 * size - 1))] = memory[start + (i & (size - 1))]
-    return memory
-
-
-@njit(cache=True)
-def _fill(table, operands, o, issues, leaves, reader_at, readers, queue, queued, fill, takes, takes_used, frees, freed):
-    """All beats of a buffered stage's operand whose taking is known; whether there were any, and the memory."""
-    moved, p, room = False, operands[o, _SOURCE], operands[o, _ROOM]
+@_inlined
+def _fill(table, operands, o, issues, leaves, reader_at, readers, due, woken, takes, frees, freed):
+    """All beats of a buffered stage's operand whose taking is known; whether there were any."""
+    p, room, i, last = operands[o, _SOURCE], operands[o, _ROOM], operands[o, _TAKEN], operands[o, _TAKE]
+    start, mask, most = operands[o, _TAKES], operands[o, _TAKES_MASK], operands[o, _NEEDED] + operands[o, _TAKES_MASK]
+    first = i
     while True:
-        i = operands[o, _TAKEN]
         now = _offered(table, issues, p, i)
         if now < 0:
             break
         if i >= room:
-            mask, at, tail = operands[o, _FREES_MASK], operands[o, _HEAD], operands[o, _TAIL]
-            while at < tail and freed[operands[o, _FREES] + (at & mask)] <= i - room:
+            at, tail, frees_mask = operands[o, _HEAD], operands[o, _TAIL], operands[o, _FREES_MASK]
+            while at < tail and freed[operands[o, _FREES] + (at & frees_mask)] <= i - room:
                 at += 1
             operands[o, _HEAD] = at
             if at == tail:
                 break
-            now = max(now, frees[operands[o, _FREES] + (at & mask)] + 1)
-        now = max(now, operands[o, _TAKE] + 1)
-        size = operands[o, _TAKES_MASK] + 1
-        if i - operands[o, _NEEDED] == size:
-            takes = _larger(takes, takes_used[0], operands[o, _TAKES], size, operands[o, _NEEDED], i)
-            operands[o, _TAKES], operands[o, _TAKES_MASK] = takes_used[0], 2 * size - 1
-            takes_used[0] += 2 * size
-        takes[operands[o, _TAKES] + (i & operands[o, _TAKES_MASK])] = now
-        operands[o, _TAKE] = now
-        operands[o, _TAKEN] += 1
-        _take(table, leaves, reader_at, readers, queue, queued, fill, p, now)
-        moved = True
-    return moved, takes
+            now = max(now, frees[operands[o, _FREES] + (at & frees_mask)] + 1)
+        now = max(now, last + 1)
+        if i > most:
+            due[_FULL_TAKES] = o
+            break
+        takes[start + (i & mask)] = last = now
+        i += 1
+        _take(table, leaves, reader_at, readers, due, woken, p, now)
+    operands[o, _TAKEN], operands[o, _TAKE] = i, last
+    return i > first
 
 
-@njit(cache=True)
-def _work(table, operands, begin, stop, phases, widest, told, issues, leaves, takes, frees, freed, frees_used, n):
-    """All phases of a buffered stage whose time is known; whether there were any, and the memories."""
+@_inlined
+def _work(table, operands, begin, stop, phases, widest, told, issues, leaves, due, takes, frees, freed, n):
+    """All phases of a buffered stage whose time is known; whether there were any."""
+    q, done, end, i = table[n, _PHASE], table[n, _DONE], table[n, _END], table[n, _ISSUED]
+    gone, credits = table[n, _GONE], table[n, _CREDITS]  # which do not change during the visit
+    ring, mask = table[n, _RING], table[n, _MASK]
     moved = False
     while True:
-        q, now = table[n, _PHASE], table[n, _END] + 1
+        now = end + 1
         known = True
         for o in range(begin, stop):
             more = phases[q, _COUNTS + o - begin]
-            if known and more:
+            if more:
                 needed = operands[o, _NEEDED] + more
-                known = operands[o, _TAKEN] >= needed
-                if known:
-                    now = max(now, takes[operands[o, _TAKES] + ((needed - 1) & operands[o, _TAKES_MASK])] + 1)
+                if operands[o, _TAKEN] < needed:
+                    known = False
+                    break
+                now = max(now, takes[operands[o, _TAKES] + ((needed - 1) & operands[o, _TAKES_MASK])] + 1)
         if not known:
-            return moved, frees, freed
+            break
         is_told = phases[q, _IS_TOLD] and table[n, _TOLD] < table[n, _TOLD_END]
         now += (told[table[n, _TOLD]] if is_told else phases[q, _CYCLES]) - 1
         if phases[q, _EMITS]:
-            credit = _credit(table, leaves, n)
-            if credit < 0:
-                return moved, frees, freed
-            now = max(now, credit)
+            if i - gone >= credits:
+                break
+            if i >= credits:
+                now = max(now, leaves[ring + ((i - credits) & mask)] + 1)
+        for o in range(begin, stop):
+            if phases[q, _COUNTS + widest + o - begin] and operands[o, _ROOM] < UNLIMITED:
+                if operands[o, _TAIL] - operands[o, _HEAD] > operands[o, _FREES_MASK]:
+                    due[_FULL_FREES] = o
+        if due[_FULL_FREES] >= 0:
+            break
         for o in range(begin, stop):
             operands[o, _NEEDED] += phases[q, _COUNTS + o - begin]
             count = phases[q, _COUNTS + widest + o - begin]
             if count and operands[o, _ROOM] < UNLIMITED:
-                head, tail, size = operands[o, _HEAD], operands[o, _TAIL], operands[o, _FREES_MASK] + 1
-                if tail - head == size:
-                    used = frees_used[0]
-                    frees = _larger(frees, used, operands[o, _FREES], size, head, tail)
-                    freed = _larger(freed, used, operands[o, _FREES], size, head, tail)
-                    operands[o, _FREES], operands[o, _FREES_MASK] = used, 2 * size - 1
-                    frees_used[0] += 2 * size
                 operands[o, _FREED] += count
-                frees[operands[o, _FREES] + (tail & operands[o, _FREES_MASK])] = now
-                freed[operands[o, _FREES] + (tail & operands[o, _FREES_MASK])] = operands[o, _FREED]
+                at = operands[o, _FREES] + (operands[o, _TAIL] & operands[o, _FREES_MASK])
+                frees[at], freed[at] = now, operands[o, _FREED]
                 operands[o, _TAIL] += 1
-        _step(table, issues, phases, n, now)
+        end = now
+        if phases[q, _EMITS]:
+            issues[ring + (i & mask)] = now
+            i += 1
+        if phases[q, _IS_TOLD]:
+            table[n, _TOLD] += 1
+        done += 1
+        if done == phases[q, _TIMES]:
+            done = 0
+            q = q + 1 if q < table[n, _LAST_PHASE] else table[n, _FIRST_PHASE]
         moved = True
+    table[n, _PHASE], table[n, _DONE], table[n, _END], table[n, _ISSUED] = q, done, end, i
+    return moved
 
 
-@njit(cache=True)
-def _run(count, table, operand_at, operands, reader_at, readers, phases, widest, rings, beats, goal, told, first, ends):
-    total, frames = len(table), ends.shape[1]
-    issues, leaves = np.zeros(rings, np.int64), np.empty(rings, np.int64)
-    takes = np.empty(4 * _SMALL * len(operands), np.int64)
-    frees, freed = np.empty_like(takes), np.empty_like(takes)
-    takes_used = np.full(1, _SMALL * len(operands))
-    frees_used = takes_used.copy()
-    for o in range(len(operands)):
-        operands[o, _TAKES] = operands[o, _FREES] = o * _SMALL
-        operands[o, _TAKES_MASK] = operands[o, _FREES_MASK] = _SMALL - 1
-    outputs = len(ends)
-    got, running = np.zeros(outputs, np.int64), outputs
-    queue, queued, fill = np.arange(total), np.ones(total, np.bool_), np.array([0, total])
-    while fill[1]:
-        n = queue[fill[0]]
-        fill[0] = (fill[0] + 1) % total
-        fill[1] -= 1
-        queued[n] = False
+@_compiled
+def _run(
+    count, table, operand_at, operands, reader_at, readers, phases, widest,  # fixed
+    issues, leaves, due, woken,  # state
+    takes, frees, freed,  # rings
+    beats, goal, told, got, first, ends,  # output
+):  # fmt: skip
+    outputs, frames = ends.shape
+    while due[_COUNT_DUE]:
+        n = due[_FIRST_DUE]
+        while not woken[n]:
+            n = n + 1 if n + 1 < len(woken) else 0
+        due[_FIRST_DUE] = n + 1 if n + 1 < len(woken) else 0
+        due[_COUNT_DUE] -= 1
+        woken[n] = False
         begin, stop = operand_at[n], operand_at[n + 1]
         if n < count:
             issued = table[n, _ISSUED]
             if table[n, _DIRECT]:
-                _direct(
-                    table, operands, begin, stop, phases, issues, leaves, reader_at, readers, queue, queued, fill, n
-                )
+                _direct(table, operands, begin, stop, phases, issues, leaves, reader_at, readers, due, woken, n)
             else:
                 moved = True
-                while moved:
+                while moved and due[_FULL_TAKES] < 0 and due[_FULL_FREES] < 0:
                     moved = False
                     for o in range(begin, stop):
-                        filled, takes = _fill(
-                            table,
-                            operands,
-                            o,
-                            issues,
-                            leaves,
-                            reader_at,
-                            readers,
-                            queue,
-                            queued,
-                            fill,
-                            takes,
-                            takes_used,
-                            frees,
-                            freed,
-                        )
-                        moved = moved or filled
-                    worked, frees, freed = _work(
+                        if _fill(
+                            table, operands, o, issues, leaves, reader_at, readers, due, woken, takes, frees, freed
+                        ):
+                            moved = True
+                    if _work(
                         table,
                         operands,
                         begin,
@@ -358,39 +382,40 @@ def _run(count, table, operand_at, operands, reader_at, readers, phases, widest,
                         told,
                         issues,
                         leaves,
+                        due,
                         takes,
                         frees,
                         freed,
-                        frees_used,
                         n,
-                    )
-                    moved = moved or worked
+                    ):
+                        moved = True
             if table[n, _ISSUED] > issued:
                 for at in range(reader_at[n], reader_at[n + 1]):
-                    _wake(queue, queued, fill, readers[at])
-            continue
-        if n >= count + outputs:
-            continue
-        # An output, always ready.
-        out, p = n - count, operands[begin, _SOURCE]
-        while True:
-            now = _offered(table, issues, p, operands[begin, _TAKEN])
-            if now < 0:
-                break
-            operands[begin, _TAKEN] += 1
-            _take(table, leaves, reader_at, readers, queue, queued, fill, p, now)
-            if got[out] == frames * beats[out]:
-                continue
-            if got[out] == 0:
-                first[out] = now
-            got[out] += 1
-            if got[out] % beats[out] == 0:
-                frame = got[out] // beats[out] - 1
-                ends[out, frame] = now
-                if goal.shape[1] > 0 and goal[out, frame] != now:
-                    return False
-                if frame == frames - 1:
-                    running -= 1
-                    if running == 0:
-                        return True
-    return False
+                    _wake(due, woken, readers[at])
+            if due[_FULL_TAKES] >= 0 or due[_FULL_FREES] >= 0:
+                _wake(due, woken, n)
+                return _FULL
+        elif n < count + outputs:
+            # An output, always ready.
+            out, p = n - count, operands[begin, _SOURCE]
+            while True:
+                now = _offered(table, issues, p, operands[begin, _TAKEN])
+                if now < 0:
+                    break
+                operands[begin, _TAKEN] += 1
+                _take(table, leaves, reader_at, readers, due, woken, p, now)
+                if got[out] < frames * beats[out]:
+                    if got[out] == 0:
+                        first[out] = now
+                    got[out] += 1
+                    if got[out] % beats[out] == 0:
+                        frame = got[out] // beats[out] - 1
+                        ends[out, frame] = now
+                        if goal.shape[1] > 0 and goal[out, frame] != now:
+                            return _MISSED
+            missing = 0
+            for k in range(outputs):
+                missing += frames * beats[k] - got[k]
+            if missing == 0:
+                return _COMPLETE
+    return _DEADLOCK

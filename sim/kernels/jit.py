@@ -47,16 +47,16 @@ def _stamp(file: str) -> str:
     return sha.hexdigest()
 
 
-def jit(function: Callable[..., Any]) -> Any:
+def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`numba.njit` with the compiled code kept on disk where that is possible.
 
     Where no cache can be written (a read-only installation, a full disk) or a cached file is damaged, the
     function is compiled in memory instead: slower at the first call, otherwise the same.
     """
     try:
-        compiled = njit(cache=True)(function)
+        compiled = njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder that it may write to
-        return njit(function)
+        return njit(**options)(function)
     files = compiled._cache
     files._cache_file._source_stamp = _stamp(function.__code__.co_filename)
     load, save = files.load_overload, files.save_overload
