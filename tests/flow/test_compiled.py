@@ -18,6 +18,7 @@ from bittrue.sim.operation import TensorType
 from tests.helpers.streams import (
     BUGS,
     CAUGHT,
+    FAULTY,
     INPUT,
     INTERVAL,
     LATENCY,
@@ -31,6 +32,7 @@ from tests.helpers.streams import (
     codes,
     pipeline,
     pipeline_golden,
+    plant,
     stimulus,
     sum_golden,
 )
@@ -107,10 +109,31 @@ def test_progress(design):
     assert len(seen) > 1
 
 
+@pytest.fixture(scope="module")
+def faulty() -> CompiledRtl:
+    return CompiledRtl(FAULTY, [INPUT], OUTPUT, optimize="-O0")
+
+
+@pytest.fixture
+def planted(faulty, tmp_path, monkeypatch):
+    """The simulator with an error, or with none."""
+    monkeypatch.chdir(tmp_path)
+
+    def choose(bug: str | None) -> CompiledRtl:
+        plant(tmp_path, bug)
+        return faulty
+
+    return choose
+
+
+def test_nothing_planted_is_right(planted):
+    x = stimulus("off_by_one")
+    planted(None).run(x, **STALLS).check(pipeline_golden(x))
+
+
 @pytest.mark.parametrize("bug", BUGS)
-def test_planted_error_is_caught(bug):
-    design = CompiledRtl(pipeline(bug), [INPUT], OUTPUT, optimize="-O0")
-    x = stimulus(bug)
+def test_planted_error_is_caught(planted, bug):
+    design, x = planted(bug), stimulus(bug)
     golden = pipeline_golden(x)
     with pytest.raises(BittrueError, match=CAUGHT[bug]):
         design.run(x, **STALLS, watchdog=2000).check(golden)
@@ -239,7 +262,10 @@ def test_second_build_comes_from_the_cache(design):
     again = CompiledRtl(pipeline(), [INPUT], OUTPUT)
     assert again.library == design.library
     assert again.build_seconds < 0.5
-    assert CompiledRtl(pipeline("off_by_one"), [INPUT], OUTPUT, optimize="-O0").library != design.library
+
+
+def test_another_build_has_a_place_of_its_own(design, faulty):
+    assert faulty.library != design.library
 
 
 def _make_slowly(arguments: tuple[Path, Path]) -> str:

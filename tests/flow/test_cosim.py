@@ -1,7 +1,6 @@
 """cocotb under Icarus and Verilator: the numbers of the compiled loop, planted errors, JUnit, waveforms."""
 
 import os
-import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from bittrue.sim.requantize import Requantize
 from tests.helpers.streams import (
     BUGS,
     CAUGHT,
+    FAULTY,
     INPUT,
     INTERVAL,
     LATENCY,
@@ -31,11 +31,12 @@ from tests.helpers.streams import (
     codes,
     pipeline,
     pipeline_golden,
+    plant,
     stimulus,
     sum_golden,
 )
 
-needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+needs_icarus = pytest.mark.needs("iverilog")
 SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]
 STALLS = {"seed": 3, "idle": 0.3, "backpressure": 0.4}
 
@@ -93,7 +94,8 @@ def check_caught(bug: str, simulator: str, folder: Path) -> None:
     x = stimulus(bug)
     golden = pipeline_golden(x)
     stalls = STALLS if bug in STALL_ONLY else {}
-    run = cosim.run(pipeline(bug), [INPUT], OUTPUT, x, golden, simulator, folder=folder, watchdog=2000, **stalls)
+    plant(folder, bug)
+    run = cosim.run(FAULTY, [INPUT], OUTPUT, x, golden, simulator, folder=folder, watchdog=2000, **stalls)
     with pytest.raises(BittrueError, match=CAUGHT[bug]):
         run.check(golden)
     assert verdict(folder)
@@ -155,10 +157,12 @@ def test_kernel_beside_the_rtl(tmp_path):
     build.add("plus", Affine(TENSOR, ones, Requantize(TENSOR.channels, 0, 1)), "x")
     write(build.program("plus"), tmp_path)
     x = np.minimum(stimulus("off_by_one")[:9], 100)  # the kernel saturates where the pipeline wraps
-    cosim.run(pipeline(), [INPUT], OUTPUT, x, kernel=tmp_path).check()
+    plant(tmp_path, None)
+    cosim.run(FAULTY, [INPUT], OUTPUT, x, folder=tmp_path, kernel=tmp_path).check()
     x[x == 100] = 99
     x[7, 1, 2] = 100
-    run = cosim.run(pipeline("off_by_one"), [INPUT], OUTPUT, x, kernel=tmp_path)
+    plant(tmp_path, "off_by_one")
+    run = cosim.run(FAULTY, [INPUT], OUTPUT, x, folder=tmp_path, kernel=tmp_path)
     assert len(run.errors) == 1
     assert "m_axis: the HLS kernel beside the RTL gives another word (frame 7, beat 3)" in run.errors[0]
 

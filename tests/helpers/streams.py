@@ -1,11 +1,14 @@
 """Small AXI4-Stream designs of known latency and interval, right and wrong, for the tests of the simulators.
 
 `pipeline` adds 1 to every code (wrapping) in a shift pipeline of `DEPTH` stages with a common enable, and pauses
-`GAP` cycles after each frame: latency DEPTH, interval beats + GAP. `BUG` plants one error.
-`sum2` adds two inputs, saturated, one register stage: latency 1 after both beats are there.
+`GAP` cycles after each frame: latency DEPTH, interval beats + GAP. `FAULTY` is the same with all errors of `BUGS`, of
+which a simulator has the one that was `planted` where it starts: one build does for all of them.
+`SUM2` adds two inputs, saturated, one register stage: latency 1 after both beats are there.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
@@ -35,11 +38,14 @@ BUGS = (
 )
 
 
-def pipeline(bug: str | None = None, lanes: int = LANES) -> str:
-    """The Verilog of the pipeline for 8-bit codes, with one error of `BUGS` or none."""
-    number = {name: k + 1 for k, name in enumerate(BUGS)}
-    number = number[bug] if bug else 0
+#: File that says which error `FAULTY` has.
+PLANTED = "planted.hex"
+
+
+def pipeline(lanes: int = LANES, faulty: bool = False) -> str:
+    """The Verilog of the pipeline for 8-bit codes, without errors, or with those of `BUGS` to choose from."""
     tests = {name: f"(BUG == {k + 1})" for k, name in enumerate(BUGS)}
+    read = f'reg [7:0] planted [0:0]; initial $readmemh("{PLANTED}", planted); wire [7:0] BUG = planted[0];'
     return f"""
 module bittrue_top (
     input aclk, input aresetn,
@@ -47,7 +53,8 @@ module bittrue_top (
     output [15:0] s_axis_framing_errors,
     output [{8 * lanes - 1}:0] m_axis_tdata, output m_axis_tvalid, output m_axis_tlast, input m_axis_tready
 );
-    localparam BUG = {number}, DEPTH = {DEPTH}, GAP = {GAP}, WIDTH = {8 * lanes};
+    localparam DEPTH = {DEPTH}, GAP = {GAP}, WIDTH = {8 * lanes};
+    {read if faulty else "localparam BUG = 0;"}
     reg [WIDTH-1:0] data [0:DEPTH-1];
     reg [DEPTH-1:0] valid, last;
     reg [2:0] gap;
@@ -99,6 +106,14 @@ module bittrue_top (
     end
 endmodule
 """
+
+
+FAULTY = pipeline(faulty=True)
+
+
+def plant(folder: Path, bug: str | None) -> None:
+    """Choose the error that a simulator of `FAULTY` has when it starts in this folder; None: none."""
+    (folder / PLANTED).write_text(f"{BUGS.index(bug) + 1 if bug else 0:x}\n")
 
 
 def pipeline_golden(x: np.ndarray) -> np.ndarray:

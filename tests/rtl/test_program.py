@@ -6,7 +6,6 @@ batch loop (many frames), and cocotb under Icarus and Verilator (an independent 
 
 from __future__ import annotations
 
-import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +20,7 @@ from bittrue.sim.program import Program
 from tests.helpers.exact import exact, exact_compiled, settled
 from tests.helpers.programs import AWKWARD, awkward, resmlp, segment, stimulus, two_inputs
 
-needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
+SIMULATORS = [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"]
 
 
 def random_foldings(program: Program, rng: np.random.Generator) -> dict[str, Folding]:
@@ -128,7 +127,7 @@ def small() -> Plan:
     return plan(resmlp(tokens=2, features=2, channels=3, hidden=4, seed=6))
 
 
-@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=needs_icarus), "verilator"])
+@pytest.mark.parametrize("simulator", SIMULATORS)
 @pytest.mark.parametrize(("idle", "backpressure"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.5), (0.3, 0.3)])
 def test_cocotb_equals_golden(small, simulator, idle, backpressure):
     x = stimulus(small.program, 2 * settled(small), 2)
@@ -139,7 +138,7 @@ def test_cocotb_equals_golden(small, simulator, idle, backpressure):
         assert (result.latency, result.interval) == (small.estimated_latency, small.estimated_interval)
 
 
-@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=needs_icarus), "verilator"])
+@pytest.mark.parametrize("simulator", SIMULATORS)
 def test_cocotb_with_several_inputs(simulator):
     planned = plan(two_inputs(tokens=2, channels=2, outputs=2, seed=8))
     x = stimulus(planned.program, 6, 3)
