@@ -8,9 +8,10 @@ PYTHON ?= python3
 WORKERS ?= 2
 ARGS ?=
 BIN = .venv/bin
+# A file's tests run in one process, so that it builds once what they share; files with slow tests begin first.
 # One thread a process: the tests are many processes, and the benchmarks give figures for one thread.
 ONE_THREAD = OMP_NUM_THREADS=1
-PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --durations=10 $(ARGS)
+PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 .PHONY: help setup demo test test-sim bench lint wheel clean
 
