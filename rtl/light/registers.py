@@ -48,7 +48,7 @@ class Address(IntEnum):
 
 #: What goes wrong in the controller, beside `FAULTS` of accesses: the bits of ERRORS from bit 4 on.
 TROUBLES = {
-    "FRAME": "an image of the wrong length; it was dropped",
+    "FRAME": "an image whose TLAST is not on its last beat",
     "CONVERTER": "codes from the converter that nobody waits for",
     "WEIGHTS": "the weight stream's TLAST is not where a batch's weights end",
     "TIMEOUT": "codes from the converter that did not come in time",

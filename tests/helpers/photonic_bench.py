@@ -113,6 +113,7 @@ class Bench:
         if weights is None and system.streamed:
             weights = [int.from_bytes(bytes(word), "little") for word in stream_words(system.jobs)]
         self.weights, self.weight_at, self.weight_offered = weights, 0, False
+        self.weight_ends = {len(weights) - 1} if weights else set()  # beats that have TLAST
         self.cycles = self.quiet = self.weight_beats = 0
         self.limit = QUIET
         self.offered = False
@@ -184,7 +185,7 @@ class Bench:
         self.weight_offered = self.weight_offered or bool(self.rng.random() >= self.idle)
         ctx.set(tdata, self.weights[self.weight_at])
         ctx.set(tvalid, self.weight_offered)
-        ctx.set(tlast, self.weight_at == len(self.weights) - 1)
+        ctx.set(tlast, self.weight_at in self.weight_ends)
         if self.weight_offered and ctx.get(tready):
             self.weight_at = (self.weight_at + 1) % len(self.weights)
             self.weight_offered = False

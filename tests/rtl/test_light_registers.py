@@ -185,6 +185,28 @@ def test_weight_stream_out_of_step():
     Bench(system, weights=words[:-1]).run(script)
 
 
+@pytest.mark.parametrize("length", [1, None])
+def test_weights_of_a_wrong_length(length):
+    """The second batch's weights end too early, or without TLAST: those of the third are right again."""
+    program = photonic_network()
+    system = PhotonicSystem(program, ARRAY, weights="stream", images=1)
+    words = Bench(system).weights
+    x = images(program, 3)
+    bench = Bench(system, weights=[*words, *words[:length], *words], idle=0.2)
+    size = len(bench.weights)
+    bench.weight_ends = {len(words) - 1, size - 1} | ({size - len(words) - 1} if length else set())
+
+    async def script(bench):
+        bench.send(x)
+        await bench.receive(1)
+        y = await bench.receive(3)
+        assert np.array_equal(y[[0, 2]], program(x)[[0, 2]])
+        assert np.array_equal(y[1], program(x)[1]) == (length is None)
+        assert await bench.read(Address.ERRORS) == (1 << Errors.WEIGHTS, OKAY)
+
+    bench.run(script)
+
+
 # -- codes that do not come in time -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("lost", "late"),

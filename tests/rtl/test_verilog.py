@@ -281,7 +281,7 @@ endmodule
         _, verilog = small
         module = verilog.index("\nmodule \\bittrue_top.pipeline (")
         head, body = verilog[:module], verilog[module:]
-        net = re.search(r"^  \S+  sum \([^;]*\.right__payload\((\S+) ?\)", body, flags=re.MULTILINE)[1]
+        net = re.search(r"^  \S+  sum \([^;]*\.i1__payload\((\S+) ?\)", body, flags=re.MULTILINE)[1]
         declaration = f"wire [7:0] {net}"
         assert declaration in body
         body = body.replace(declaration, f"wire [6:0] {net}", 1)
