@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from amaranth.sim import Simulator
 
 from bittrue.flow.run.result import Beats
+from tests.helpers.drive import Drive, Sink, Source, Wires
 
-#: Cycles in which nothing moves that are taken for the end, when all has come and when something has not.
-DRAIN, QUIET = 40, 600
-#: Beats too many after which a run ends: there may be no end to them.
-SURPLUS = 20
-
-
-class Stimulus(NamedTuple):
-    """A run: the beats of every input, how many must come out, and how often source and sink wait (probabilities)."""
-
-    beats: Sequence[Beats]
-    produced: int
-    idle: float = 0.0
-    backpressure: float = 0.0
+#: Cycles in which nothing moves: a deadlock.
+PATIENCE = 1000
+#: Cycles after the last beat in which one too many would come.
+DRAIN = 40
 
 
 @dataclass(frozen=True)
@@ -32,14 +23,12 @@ class Seen:
 
     words    the output's beats as bytes, uint8 `[n, beat_bytes]`;  last   their TLAST, bool `[n]`
     errors   what every input counts in the end
-    taken    beats that every input took
     latency  cycles from the first beat taken to the first that left
     """
 
     words: np.ndarray
     last: np.ndarray
     errors: list[int]
-    taken: list[int]
     latency: int
 
 
@@ -48,19 +37,12 @@ class AxisBench:
 
     def __init__(self, top, slaves: Sequence, master) -> None:
         self.top, self.slaves, self.master = top, slaves, master
+        self.sim = Simulator(top)
+        self.sim.add_testbench(self._testbench)
+        self.fresh = True
 
-    def runs(self, stimuli: Sequence[Stimulus]) -> list[Seen]:
-        """One run after the other, each from reset."""
-        seen: list[Seen] = []
-
-        async def bench(ctx):
-            for seed, stimulus in enumerate(stimuli):
-                seen.append(await self._run(ctx, stimulus, np.random.default_rng(seed)))
-
-        sim = Simulator(self.top)
-        sim.add_testbench(bench)
-        sim.run()
-        return seen
+    async def _testbench(self, ctx) -> None:
+        await self.script(ctx)
 
     async def _edge(self, ctx) -> None:
         ctx.set(self.top.aclk, 1)
@@ -68,46 +50,44 @@ class AxisBench:
         ctx.set(self.top.aclk, 0)
         await ctx.delay(5e-9)
 
-    async def _run(self, ctx, stimulus: Stimulus, rng: np.random.Generator) -> Seen:
-        (beats, produced, idle, backpressure), master = stimulus, self.master
-        size, sent = master.port.beat_bytes, [len(b.words) for b in beats]
-        for slave in self.slaves:
-            ctx.set(slave.tvalid, 0)
-        ctx.set(self.top.aresetn, 0)
-        for _ in range(2):
-            await self._edge(ctx)
-        ctx.set(self.top.aresetn, 1)
-        words, lasts, taken, offered = [], [], [0] * len(beats), [False] * len(beats)
-        held, first, left, quiet, now = None, None, None, 0, 0
-        while (
-            quiet < (DRAIN if taken == sent and len(words) >= produced else QUIET) and len(words) <= produced + SURPLUS
-        ):
-            for k, (slave, (codes, last)) in enumerate(zip(self.slaves, beats, strict=True)):
-                if not offered[k] and taken[k] < len(codes) and rng.random() >= idle:
-                    offered[k] = True
-                    ctx.set(slave.tdata, int.from_bytes(codes[taken[k]].tobytes(), "little"))
-                    ctx.set(slave.tlast, bool(last[taken[k]]))
-                ctx.set(slave.tvalid, offered[k])
-            ready = bool(rng.random() >= backpressure)
-            ctx.set(master.tready, ready)
-            quiet, now = quiet + 1, now + 1
-            for k, slave in enumerate(self.slaves):
-                if offered[k] and ctx.get(slave.tready):
-                    offered[k], quiet = False, 0
-                    taken[k] += 1
-                    first = now if first is None else first
-            beat = (ctx.get(master.tdata), ctx.get(master.tlast)) if ctx.get(master.tvalid) else None
-            assert held is None or beat == held, "an output beat changed while it waited"
-            held = None if ready else beat
-            if beat is not None and ready:
-                words.append(np.frombuffer(beat[0].to_bytes(size, "little"), np.uint8))
-                lasts.append(bool(beat[1]))
-                left, quiet = now if left is None else left, 0
-            await self._edge(ctx)
+    def run(
+        self, beats: Sequence[Beats], produced: int, idle: float = 0.0, backpressure: float = 0.0, seed: int = 0
+    ) -> Seen:
+        """From reset: the beats of every input go in, `produced` must come out, and no more."""
+        sources = []
+        for k, (slave, (words, last)) in enumerate(zip(self.slaves, beats, strict=True)):
+            whole = [
+                int.from_bytes(word.tobytes(), "little") | int(flag) << len(slave.tdata)
+                for word, flag in zip(words, last, strict=True)
+            ]
+            sources.append(Source(Wires.of(slave), whole, idle=idle, seed=[seed, k]))
+        sink = Sink(Wires.of(self.master), backpressure=backpressure, seed=[seed, len(sources)])
+        errors: list[int] = []
+
+        async def script(ctx) -> None:
+            drive = Drive(*sources, sink, patience=PATIENCE)
+            for _ in range(2):
+                await self._edge(ctx)
+            ctx.set(self.top.aresetn, 1)
+            left = DRAIN
+            while left and len(sink.words) <= produced:
+                drive.set(ctx)
+                drive.see(ctx)
+                await self._edge(ctx)
+                left -= len(sink.words) == produced and not any(source.left for source in sources)
+            errors.extend(ctx.get(slave.framing_errors) for slave in self.slaves)
+
+        self.script = script
+        if not self.fresh:
+            self.sim.reset()
+        self.fresh = False
+        self.sim.run()
+        width, size = len(self.master.tdata), self.master.port.beat_bytes
+        words = [np.frombuffer((word & (1 << width) - 1).to_bytes(size, "little"), np.uint8) for word in sink.words]
+        first = min(source.cycles[0] for source in sources)
         return Seen(
             np.array(words, np.uint8).reshape(-1, size),
-            np.array(lasts, bool),
-            [ctx.get(slave.framing_errors) for slave in self.slaves],
-            taken,
-            -1 if left is None or first is None else left - first,
+            np.array([word >> width for word in sink.words], bool),
+            errors,
+            sink.cycles[0] - first,
         )
