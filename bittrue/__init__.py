@@ -22,7 +22,7 @@ Hardware from programs (`pip install 'bittrue[rtl]'`, and `synth` for the last):
 
     plan, emit              balances the stages of a pipeline; its Verilog
     write_hls               the HLS project: kernels, test bench, Tcl
-    Design, verify          holds RTL and HLS kernels to the golden simulator, bit for bit and cycle for cycle
+    verify, Build           holds RTL and HLS kernels to the golden simulator, bit for bit and cycle for cycle
     synthesize              places and routes for an FPGA with open tools
 
 Everything at once (`pip install 'bittrue[all]'`):
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bittrue.flow.recipes import run_recipe
     from bittrue.flow.synth.synthesis import synthesize
-    from bittrue.flow.verify.backends import Design
+    from bittrue.flow.verify.backends import Build
     from bittrue.flow.verify.verify import verify
     from bittrue.hls.project import write as write_hls
     from bittrue.models.data.sets import load as dataset
@@ -62,8 +62,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BittrueError",
+    "Build",
     "Builder",
-    "Design",
     "Format",
     "Operation",
     "Program",
@@ -88,8 +88,8 @@ __all__ = [
 #: Where each name is: module, and the name that it has there.
 _PLACES = {
     "BittrueError": ("bittrue.sim.errors", "BittrueError"),
+    "Build": ("bittrue.flow.verify.backends", "Build"),
     "Builder": ("bittrue.sim.program", "Builder"),
-    "Design": ("bittrue.flow.verify.backends", "Design"),
     "Format": ("bittrue.sim.contract", "Format"),
     "Operation": ("bittrue.sim.operation", "Operation"),
     "Program": ("bittrue.sim.program", "Program"),

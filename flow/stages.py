@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,11 +19,15 @@ from bittrue.flow.engine.steps import Step, Workspace
 from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run import arrays
 from bittrue.flow.verify import backends
-from bittrue.flow.verify.backends import SIMULATORS, Design, Stalls
-from bittrue.sim.errors import BittrueError
+from bittrue.flow.verify.backends import SIMULATORS, Build, Stalls
 from bittrue.sim.program import Program
 from bittrue.sim.storage import write_whole
 
+if TYPE_CHECKING:
+    from bittrue.rtl.design import Design
+
+#: Name of the files of the program's own design; others have names of their own.
+TOP = "bittrue_top"
 #: Samples traced together; every tensor of them is in memory.
 TRACED = 256
 #: Test images whose vectors go into the HLS test bench.
@@ -138,25 +141,23 @@ def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Plan and Verilog."""
     from bittrue.rtl import readback
     from bittrue.rtl.dataflow.plan import activity
-    from bittrue.rtl.verilog import emit
 
     program, x, _ = read_lowered(work)
     program = built(recipe, program)
     work.progress("planning", 0, 1)
     options = {"architecture": recipe.rtl.architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
-    plan = Design(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).plan
+    design = Build(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).design
     work.progress("emitting Verilog", 0.5, 1)
-    verilog = emit(plan)
+    verilog = design.verilog()
     work.progress("reading the Verilog back", 0.7, 1)
-    template = readback.template(readback.check(plan, verilog))
-    write_whole(work.folder / "bittrue_top.v", verilog.encode())
+    template = readback.template(readback.check(design, verilog))
     write_whole(work.folder / "instance.v", template.encode())
-    write_whole(work.folder / "plan.json", json.dumps(plan.to_json(), indent=1).encode())
+    write_design(design, work.folder, verilog)
     beside = {}
-    for name, (text, targets) in registry.find(recipe.system).designs(recipe, program).items():
-        write_whole(work.folder / f"{name}.v", text.encode())
-        beside[name] = list(targets)
-    return describe_plan(plan) | {"verilog_lines": verilog.count("\n"), "beside": beside}
+    for other, targets in registry.find(recipe.system).designs(recipe, program):
+        write_design(other, work.folder, name=other.name)
+        beside[other.name] = list(targets)
+    return design.describe() | {"verilog_lines": verilog.count("\n"), "beside": beside}
 
 
 def hls(recipe: Recipe, work: Workspace) -> dict[str, Any]:
@@ -171,17 +172,15 @@ def hls(recipe: Recipe, work: Workspace) -> dict[str, Any]:
 def verify(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Every back end against the golden simulator on the test set."""
     from bittrue.flow.verify.verify import verify as check
-    from bittrue.rtl.dataflow.plan import Plan
 
     program, x, labels = read_lowered(work)
     program = built(recipe, program)
-    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
-    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
-    design = Design(program, plan=plan, verilog=verilog, kernel=work.upstream["hls"], folder=work.scratch)
+    design, verilog = read_design(program, work.upstream["rtl"])
+    build = Build(program, design=design, verilog=verilog, kernel=work.upstream["hls"], folder=work.scratch)
     part = recipe.verify
     counts = {name: getattr(part, name) for name in ("reference", "compiled", "gxx", "icarus", "verilator")}
     stalls = Stalls(part.idle, part.backpressure, part.seed)
-    found = check(design, x, counts, stalls, work.folder, work.progress)
+    found = check(build, x, counts, stalls, work.folder, work.progress)
     scores = {}
     for name, key in (("compiled", "rtl"), ("gxx", "hls")):
         if name in found.outputs:
@@ -198,31 +197,21 @@ def synth(recipe: Recipe, work: Workspace) -> dict[str, Any]:
 
     A row's `design` is `pipeline`, or the name of a design of the recipe's system.
     """
-    from bittrue.flow.synth.synthesis import synthesize as run
-    from bittrue.rtl.dataflow.plan import Plan
+    from bittrue.flow.synth.designs import synthesize_design
 
     program = built(recipe, Program.load(work.upstream["lower"] / "program.npz"))
-    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
-    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
-    beside = work.results["rtl"]["beside"]
-    wanted = [("pipeline", target) for target in recipe.synth.targets]
-    wanted += [(name, target) for name, targets in beside.items() for target in targets]
-    results, frequency = [], recipe.synth.frequency_mhz
-    folders = []
-    for index, (design, target) in enumerate(wanted):
+    wanted = [(TOP, target) for target in recipe.synth.targets]
+    wanted += [(name, target) for name, targets in work.results["rtl"]["beside"].items() for target in targets]
+    results, folders = [], []
+    for index, (name, target) in enumerate(wanted):
         # worked on in the scratch folder, so that the logs of a tool that fails are still there
-        folders.append(work.scratch / (target if design == "pipeline" else f"{design}-{target}"))
+        folders.append(work.scratch / (target if name == TOP else f"{name}-{target}"))
+        design, text = read_design(program, work.upstream["rtl"], name)
 
-        def tell(text: str, done: int = index, name: str = design) -> None:
-            work.progress(f"{name}: {text}", done, len(wanted))
+        def tell(words: str, done: int = index, name: str = design.name) -> None:
+            work.progress(f"{name}: {words}", done, len(wanted))
 
-        if design == "pipeline":
-            row = synthesize(plan, verilog, target, folders[-1], frequency, tell)
-        else:
-            text = (work.upstream["rtl"] / f"{design}.v").read_text()
-            row = run(text, target, folders[-1], frequency, progress=tell).to_dict()
-            row["estimated"] = dict.fromkeys(("lut", "dsp", "bram"))
-        results.append({"design": design} | row)
+        results.append(synthesize_design(design, target, folders[-1], recipe.synth.frequency_mhz, tell, text))
     for folder in folders:
         folder.rename(work.folder / folder.name)
     return {"targets": results}
@@ -244,46 +233,18 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
     return float((outputs.reshape(len(outputs), -1).argmax(axis=1) == labels).mean())
 
 
-def describe_plan(plan) -> dict[str, Any]:
-    """A plan for reports: cycles, stages, FIFOs, the estimated area."""
-    area = plan.estimate
-    return {
-        "estimated_interval": plan.estimated_interval,
-        "estimated_latency": plan.estimated_latency,
-        "input_lanes": dict(plan.input_lanes),
-        "output_lanes": plan.output.lanes,
-        "fifos": dict(plan.fifos),
-        "stages": plan.stages(),
-        "estimated": {name: getattr(area, name) for name in ("lut", "ff", "dsp", "bram")},
-        "written": {} if plan.network.words is None else {row["held"]: row for row in plan.network.words.describe()},
-        "written_costs": plan.cost_of_writing,
-    }
+def write_design(design: Design, folder: Path, verilog: str | None = None, name: str = TOP) -> None:
+    """Verilog, JSON and, where it has registers, an SVD file, all of this name; `verilog` where it is at hand."""
+    text = design.verilog() if verilog is None else verilog
+    write_whole(folder / f"{name}.v", text.encode())
+    write_whole(folder / f"{name}.json", json.dumps(design.to_json(), indent=1).encode())
+    if design.map is not None:
+        write_whole(folder / f"{name}.svd", design.map.svd().encode())
 
 
-def synthesize(
-    plan, verilog: str, target: str, folder: Path, frequency: float, tell: Callable[[str], None] | None = None
-) -> dict[str, Any]:
-    """One target's row of the report: figures, and the plan's estimates beside them where they apply (ECP5)."""
-    from bittrue.flow.synth.synthesis import synthesize as run
+def read_design(program: Program, folder: Path, name: str = TOP) -> tuple[Design, str]:
+    """What `write_design` left."""
+    from bittrue.rtl.design import load
 
-    result = run(verilog, target, folder, frequency, progress=tell, remedy=lambda name, over: remedy(plan, name, over))
-    estimated: dict[str, int | None] = dict.fromkeys(("lut", "dsp", "bram"))
-    if target.startswith("ecp5"):
-        estimated = {name: getattr(plan.estimate, name) for name in estimated}
-    return result.to_dict() | {"estimated": estimated}
-
-
-def remedy(plan, target: str, over: Any) -> str:  # noqa: ARG001
-    """What to do about a design that does not fit: the smallest interval whose estimate does."""
-    from bittrue.rtl.dataflow.estimate import DEVICES
-    from bittrue.rtl.dataflow.plan import fit
-
-    if target not in DEVICES:
-        return f"choose a larger target, or an interval above {plan.estimated_interval} cycles"
-    try:
-        interval = fit(plan.program, target)
-    except BittrueError as error:
-        return str(error)
-    if interval <= plan.estimated_interval:
-        return f"choose a larger target, or an interval above {plan.estimated_interval} cycles"
-    return f"the smallest interval whose estimated area fits is {interval} cycles; plan with --interval {interval}"
+    place = folder / name
+    return load(program, json.loads(place.with_suffix(".json").read_text())), place.with_suffix(".v").read_text()

@@ -1,4 +1,4 @@
-"""Reads emitted Verilog back: ports and hierarchy against the plan, an instantiation template, and lint.
+"""Reads emitted Verilog back: ports and hierarchy against the design, an instantiation template, and lint.
 
 `pyverilog` parses the whole text (about 3 s for 1 MB), so the ports and the hierarchy are found by a parser that
 shares nothing with the writer. `pyslang` elaborates it and says where a width or a sign changes without being told to.
@@ -15,10 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bittrue.rtl.bus.ports import ERROR_BITS
-from bittrue.rtl.dataflow.loader import COUNT_BITS
-from bittrue.rtl.dataflow.plan import Plan
-from bittrue.rtl.verilog import TOP
+from bittrue.rtl.design import TOP, Design, Port
 from bittrue.sim.errors import BittrueError
 
 #: Attributes, and the places where `(*` would not begin one: comments, strings and escaped names.
@@ -41,19 +38,7 @@ _WARNINGS = (
 
 
 @dataclass(frozen=True)
-class Port:
-    """One port of the top: its direction (`input` or `output`) and width in bits."""
-
-    name: str
-    direction: str
-    width: int
-
-    def __str__(self) -> str:
-        return f"{self.direction} {self.name}, {self.width} bit" + ("s" if self.width > 1 else "")
-
-
-@dataclass(frozen=True)
-class Design:
+class Hierarchy:
     """What the Verilog says.
 
     ports      the ports of `bittrue_top`, in the order of its port list
@@ -120,7 +105,7 @@ def _width(declaration: Any) -> int:
 
 
 def _ports(module: Any) -> Iterator[Port]:
-    """The ports of a module, whose directions stand in its body."""
+    """The ports of a module, whose directions stand in its body (as the writer has them) or in the list itself."""
     from pyverilog.vparser import ast
 
     declared = {}
@@ -130,7 +115,10 @@ def _ports(module: Any) -> Iterator[Port]:
                 name = _name(entry.name)
                 declared[name] = Port(name, type(entry).__name__.lower(), _width(entry))
     for listed in module.portlist.ports:
-        name = _name(getattr(listed, "name", "") or listed.first.name)
+        here = getattr(listed, "first", None)
+        name = _name(getattr(listed, "name", "") or here.name)
+        if isinstance(here, ast.Input | ast.Output | ast.Inout):
+            declared[name] = Port(name, type(here).__name__.lower(), _width(here))
         if name not in declared:
             raise BittrueError(
                 f"port {name} of {_name(module.name)} in the emitted Verilog has no direction; emit the text again"
@@ -152,7 +140,7 @@ def _instances(modules: Mapping[str, Any], module: str, path: str = "") -> Itera
             yield from _instances(modules, kind, f"{name}.")
 
 
-def read(verilog: str) -> Design:
+def read(verilog: str) -> Hierarchy:
     """Ports and instances of the module `bittrue_top`.
 
     BittrueError for a text that cannot be parsed, has no such module, or uses a module that it does not contain.
@@ -160,48 +148,19 @@ def read(verilog: str) -> Design:
     modules = _modules(verilog)
     if TOP not in modules:
         raise BittrueError(f"the emitted Verilog has no module {TOP}; emit it again")
-    return Design(tuple(_ports(modules[TOP])), dict(_instances(modules, TOP)))
+    return Hierarchy(tuple(_ports(modules[TOP])), dict(_instances(modules, TOP)))
 
 
-def expected_ports(plan: Plan) -> tuple[Port, ...]:
-    """The ports that the plan asks for: clock, reset, an AXI4-Stream slave for each input, with its count of framing
-    errors, and one master."""
-    ports = [Port("aclk", "input", 1), Port("aresetn", "input", 1)]
-    for stream, along, against in [*((p, "input", "output") for p in plan.inputs), (plan.output, "output", "input")]:
-        ports += [
-            Port(stream.tdata, along, stream.width),
-            Port(stream.tvalid, along, 1),
-            Port(stream.tlast, along, 1),
-            Port(stream.tready, against, 1),
-        ]
-        ports += [Port(stream.framing_errors, "output", ERROR_BITS)] if stream.counts_errors else []
-    if plan.weights is not None:
-        prefix = plan.weights.prefix
-        ports += [Port(f"{prefix}_tdata", "input", plan.weights.width)]
-        ports += [Port(f"{prefix}_{name}", "input", 1) for name in ("tvalid", "tlast")]
-        ports += [Port(f"{prefix}_tready", "output", 1)]
-        ports += [Port(f"weights_{name}", "output", COUNT_BITS) for name in ("sets", "errors")]
-    return tuple(ports)
+def check(design: Design, verilog: str) -> Hierarchy:
+    """Read the Verilog back and hold its ports and hierarchy against the design.
 
-
-def expected_instances(plan: Plan) -> tuple[str, ...]:
-    """The instances that must stand directly under the top's `pipeline`: every stage, forks, what loads weights."""
-    elements = plan.network.elements
-    forks = [f"{element.name}_fork" for element in elements if element.readers > 1]
-    loader = [] if plan.weights is None else [plan.network.loader_name]
-    return tuple([element.name for element in elements] + forks + loader)
-
-
-def check(plan: Plan, verilog: str) -> Design:
-    """Read the Verilog back and hold its ports and hierarchy against the plan.
-
-    Every port must have the plan's name, direction and width; `pipeline` must contain exactly the plan's stages and
-    forks. BittrueError names every port and instance that differs. What the stages compute is not looked at here:
-    that is what simulation is for.
+    Every port must have the design's name, direction and width; an instance that the design lists must contain exactly
+    those that it names (a pipeline its stages and forks). BittrueError names every port and instance that differs.
+    What they compute is not looked at here: that is what simulation is for.
     """
-    design = read(verilog)
-    wanted = {port.name: port for port in expected_ports(plan)}
-    found = {port.name: port for port in design.ports}
+    hierarchy = read(verilog)
+    wanted = {port.name: port for port in design.ports}
+    found = {port.name: port for port in hierarchy.ports}
     problems = [f"no port {wanted[name]}" for name in wanted if name not in found]
     problems += [f"port {found[name]}, which nothing asked for" for name in found if name not in wanted]
     problems += [
@@ -209,19 +168,20 @@ def check(plan: Plan, verilog: str) -> Design:
         for name in wanted
         if name in found and found[name] != wanted[name]
     ]
-    stages = {f"pipeline.{name}" for name in expected_instances(plan)}
-    present = {path for path in design.instances if path.count(".") == 1 and path.startswith("pipeline.")}
-    problems += [f"no instance {path}" for path in sorted(stages - present)]
-    problems += [f"instance {path}, which nothing asked for" for path in sorted(present - stages)]
+    for above, names in design.instances.items():
+        below = {f"{above}.{name}" for name in names}
+        present = {path for path in hierarchy.instances if path.rpartition(".")[0] == above}
+        problems += [f"no instance {path}" for path in sorted(below - present)]
+        problems += [f"instance {path}, which nothing asked for" for path in sorted(present - below)]
     if problems:
         raise BittrueError(
-            f"the Verilog read back is not the plan's: {'; '.join(problems)}. "
-            "Emit it again from this plan, or plan again if it belongs to another one"
+            f"the Verilog read back is not that of the {design.title}: {'; '.join(problems)}. "
+            "Emit it again from this design, or make the design again if the text belongs to another one"
         )
-    return design
+    return hierarchy
 
 
-def template(design: Design, instance: str = "accelerator") -> str:
+def template(found: Hierarchy, instance: str = "accelerator") -> str:
     """Verilog that instantiates the accelerator: a wire for every port, named like it, and the instance.
 
     Written by pyverilog's code generator, to be pasted into a module.
@@ -233,10 +193,10 @@ def template(design: Design, instance: str = "accelerator") -> str:
         width = ast.Width(ast.IntConst(str(port.width - 1)), ast.IntConst("0")) if port.width > 1 else None
         return ast.Decl((ast.Wire(port.name, width=width),))
 
-    connections = tuple(ast.PortArg(port.name, ast.Identifier(port.name)) for port in design.ports)
+    connections = tuple(ast.PortArg(port.name, ast.Identifier(port.name)) for port in found.ports)
     use = ast.InstanceList(TOP, (), (ast.Instance(TOP, instance, connections, ()),))
     generator = ASTCodeGenerator()
-    return "".join(generator.visit(node).strip() + "\n" for node in (*map(wire, design.ports), use))
+    return "".join(generator.visit(node).strip() + "\n" for node in (*map(wire, found.ports), use))
 
 
 def _harmless(option: str, arguments: list[Any]) -> bool:

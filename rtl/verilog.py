@@ -10,8 +10,8 @@ from amaranth.hdl import Elaboratable, Signal
 
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.dataflow.top import Accelerator
+from bittrue.rtl.design import TOP
 
-TOP = "bittrue_top"
 #: The register that yosys reads in every `always @*` to have it run at time 0, when none of its inputs changes.
 _STARTER = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.MULTILINE)
 

@@ -78,15 +78,15 @@ def rtl(
 
         bittrue rtl program.npz --out top.v --weights written
     """
-    from bittrue.flow.stages import describe_plan
-    from bittrue.rtl.dataflow.plan import plan as make_plan
-    from bittrue.rtl.verilog import emit
+    from bittrue.flow.verify.backends import Build
     from bittrue.sim.storage import write_whole
 
-    planned = make_plan(read(program, weights), interval=interval, device=device)
-    text = emit(planned)
+    design = Build(read(program, weights), interval=interval, device=device).design
+    text = design.verilog()
     write_whole(out, text.encode())
-    result = describe_plan(planned)
+    if design.map is not None:
+        write_whole(out.with_suffix(".svd"), design.map.svd().encode())
+    result = design.describe()
     if as_json:
         print(json.dumps(result))
         return
@@ -94,7 +94,7 @@ def rtl(
     keys = ("name", "kind", "simd", "pe", "lanes_in", "lanes_out", "interval", "latency", "entries")
     OUT.print(console.table("Pipeline", heads, [[stage[key] for key in keys] for stage in result["stages"]]))
     estimated = ", ".join(f"{value:,} {name.upper()}" for name, value in result["estimated"].items())
-    OUT.print(f"interval {planned.estimated_interval}, latency {planned.estimated_latency} cycles; about {estimated}")
+    OUT.print(f"interval {design.interval}, latency {design.latency} cycles; about {estimated}")
     OUT.print(f"{text.count(chr(10)):,} lines in {out}")
 
 
@@ -152,7 +152,7 @@ def verify(
         bittrue verify program.npz --verilog top.v --interval 1024
     """
     from bittrue.flow.run import arrays
-    from bittrue.flow.verify.backends import Design, Stalls
+    from bittrue.flow.verify.backends import Build, Stalls
     from bittrue.flow.verify.verify import DEFAULT
     from bittrue.flow.verify.verify import verify as check
 
@@ -161,10 +161,10 @@ def verify(
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = _text(verilog) if verilog else None
-    design = Design(loaded, interval=interval, device=device, verilog=text, kernel=hls_folder)
+    build = Build(loaded, interval=interval, device=device, verilog=text, kernel=hls_folder)
     with console.Bars() as bars:
         bars.begin("verify")
-        found = check(design, x, counts, Stalls(idle, backpressure, seed), out, bars.progress, strict=bool(backends))
+        found = check(build, x, counts, Stalls(idle, backpressure, seed), out, bars.progress, strict=bool(backends))
     if as_json:
         print(json.dumps(found.to_dict()))
     else:
@@ -197,26 +197,23 @@ def synth(
 
         bittrue synth program.npz --target ecp5-25k --target xilinx-7 --interval 2048 --json
     """
-    from bittrue.flow.stages import synthesize
+    from bittrue.flow.synth.designs import synthesize_design
     from bittrue.flow.synth.targets import target as find_target
+    from bittrue.flow.verify.backends import Build
     from bittrue.rtl.dataflow.estimate import DEVICES
-    from bittrue.rtl.dataflow.plan import plan as make_plan
-    from bittrue.rtl.verilog import emit
 
     for name in target:
         find_target(name)
     loaded = read(program, weights)
     if interval is None and device is None:
         device = next((name for name in target if name in DEVICES), None)
-    planned = make_plan(loaded, interval=interval, device=device)
-    text = emit(planned)
+    build = Build(loaded, interval=interval, device=device)
     rows = []
     with console.Bars() as bars:
         for name in target:
             bars.begin(name)
-            rows.append(
-                synthesize(planned, text, name, out / name, frequency, lambda words: bars.progress(words, 0, 1))
-            )
+            tell = lambda words: bars.progress(words, 0, 1)  # noqa: E731
+            rows.append(synthesize_design(build.design, name, out / name, frequency, tell, build.verilog))
             bars.progress("done", 1, 1)
     if as_json:
         print(json.dumps(rows))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bittrue.flow.engine.recipe import Recipe
     from bittrue.flow.engine.steps import Step, Workspace
     from bittrue.flow.report.section import Section
+    from bittrue.rtl.design import Design
     from bittrue.sim.program import Program
 
 #: What decides what is trained, besides the sources of the system itself.
@@ -103,9 +104,9 @@ class System(ABC):
         """Steps of its own, between `verify` and `synth`."""
         return []
 
-    def designs(self, recipe: Any, program: Program) -> Mapping[str, tuple[str, tuple[str, ...]]]:  # noqa: ARG002
-        """Designs that are placed and routed beside the pipeline: by name, the Verilog and the targets."""
-        return {}
+    def designs(self, recipe: Any, program: Program) -> Sequence[tuple[Design, tuple[str, ...]]]:  # noqa: ARG002
+        """Designs that are placed and routed beside the pipeline, each with its targets."""
+        return ()
 
     def section(self) -> Section:
         """Its part of the report."""

@@ -120,12 +120,13 @@ def _toggles(
 ) -> dict[str, Any]:
     """Toggles an inference, stage by stage; filling and draining the pipeline are in the mean."""
     from bittrue.flow.run import toggles
-    from bittrue.rtl.verilog import emit
+    from bittrue.rtl.dataflow.design import PipelineDesign
 
     count = min(count, len(x[0]))
     if progress is not None:
         progress(f"counting the toggles of {count} inputs", 0, 1)
-    rows, run = toggles.count(plan, emit(plan) if verilog is None else verilog, [v[:count] for v in x])
+    design = PipelineDesign(plan)
+    rows, run = toggles.count(design, design.verilog() if verilog is None else verilog, [v[:count] for v in x])
     run.check(plan.program(*(v[:count] for v in x)))
     stages = [
         {"name": row.stage, "node": row.node, "registers": row.registers / count, "nets": row.nets / count}

@@ -1,8 +1,9 @@
 // The batch loop of the compiled RTL: whole arrays in, whole arrays out, one call for many cycles.
 //
 // Compiled together with what Verilator makes of the design and with batch_ports.h, which names its ports:
-//   Model, INPUTS, OUTPUT_BYTES; drive, withdraw, input_ready, framing_errors;
-//   set_ready, output_valid, output_last, output_data.
+//   Model, INPUTS, FEEDS, OUTPUT_BYTES, BUS; drive, withdraw, input_ready, framing_errors;
+//   set_ready, output_valid, output_last, output_data; tie: ports that nobody drives.
+// Behind the inputs come the feeds: streams that go in again and again (their number is INPUTS + k).
 // flow/run/compiled.py writes that header and mirrors Job and the enums.
 //
 // A cycle: drive inputs and m ready with the clock low, settle, look at all handshakes, raise the clock.
@@ -83,6 +84,13 @@ struct Job {
     int64_t* meets;  // per frame: sets that had taken effect when it began
     int64_t weight_sets, weight_words;
     int64_t weight_beats, refused;  // results: words accepted, sets refused
+    const uint8_t* const* feed;     // per feed: [beats][bytes of a beat]
+    const int64_t* feed_beats;      // per feed
+    const int64_t* accesses;        // [access_count][4], see bus_master.h
+    int64_t access_count;
+    int64_t* answers;  // [answer_limit][4]
+    int64_t answer_limit;
+    int64_t answer_count;
 };
 
 }  // extern "C"
@@ -97,15 +105,33 @@ thread_local int64_t* reported = nullptr;
 // Called by the counters' final blocks, in the thread that ends the simulation.
 extern "C" void bittrue_ones(int index, long long total) { reported[index] = total; }
 
+#if BUS
+#include "bus_master.h"
+#else
+// No registers: nothing to wait for.
+struct BusMaster {
+    BusMaster(Job&, Model&) {}
+    static bool idle() { return true; }
+    static bool open(int64_t) { return true; }
+    static void drive(int) {}
+    static void look() {}
+    static bool withdraw() { return false; }
+};
+#endif
+
 namespace {
+
+constexpr int STREAMS = INPUTS + FEEDS;
 
 struct Bench {
     Job& job;
     VerilatedContext context;
     std::unique_ptr<Model> model;
     Random output_random;
-    Random input_random[INPUTS];
-    bool pending[INPUTS] = {};  // a beat is on the port and not yet accepted
+    Random input_random[STREAMS];
+    std::unique_ptr<BusMaster> bus;
+    bool pending[STREAMS] = {};  // a beat is on the port and not yet accepted
+    int64_t feed_at[FEEDS + 1] = {};
     bool stalled = false;       // the output was valid and not accepted in the last cycle
     bool held_last = false;
     uint8_t held[OUTPUT_BYTES];
@@ -143,11 +169,11 @@ struct Bench {
         job.first_input_cycle = -1;
         job.weight_beats = job.refused = 0;
         withdraw_weight(*model);
-        for (int k = 0; k < INPUTS; k++) {
-            job.accepted[k] = 0;
-            withdraw(*model, k);
-        }
+        for (int k = 0; k < INPUTS; k++) job.accepted[k] = 0;
+        for (int k = 0; k < STREAMS; k++) withdraw(*model, k);
         set_ready(*model, false);
+        tie(*model);
+        bus = std::make_unique<BusMaster>(job, *model);
         model->aresetn = 0;
         for (int64_t c = 0; c < RESET_CYCLES; c++) {
             low();
@@ -211,7 +237,9 @@ struct Bench {
         for (int k = 0; k < INPUTS; k++) {
             if (pending[k]) continue;
             const int64_t at = job.accepted[k];
-            if (at < job.input_beats[k] && !waits(at / job.frame_beats[k]) && !(job.idle && input_random[k].below(job.idle))) {
+            const bool more = at < job.input_beats[k] && !waits(at / job.frame_beats[k]) &&
+                              (at % job.frame_beats[k] || bus->open(at / job.frame_beats[k]));
+            if (more && !(job.idle && input_random[k].below(job.idle))) {
                 drive(*model, k, job.input[k], at, job.last[k][at]);
                 pending[k] = true;
             } else {
@@ -219,6 +247,16 @@ struct Bench {
             }
         }
         if (WEIGHTS) offer_weight();
+        for (int s = 0; s < FEEDS; s++) {
+            const int k = INPUTS + s;
+            if (pending[k]) continue;
+            pending[k] = !(job.idle && input_random[k].below(job.idle));
+            if (pending[k])
+                drive(*model, k, job.feed[s], feed_at[s], feed_at[s] + 1 == job.feed_beats[s]);
+            else
+                withdraw(*model, k);
+        }
+        bus->drive(INPUTS);
         const bool open = !(job.backpressure && output_random.below(job.backpressure));
         set_ready(*model, open);
         low();
@@ -237,8 +275,8 @@ struct Bench {
         stalled = valid && !open;
 
         bool handshake = false;
-        bool taken[INPUTS];
-        for (int k = 0; k < INPUTS; k++) taken[k] = pending[k] && input_ready(*model, k);
+        bool taken[STREAMS];
+        for (int k = 0; k < STREAMS; k++) taken[k] = pending[k] && input_ready(*model, k);
         if (WEIGHTS) {
             effective += (weight_sets(*model) - effective) & 0xff;
             job.refused = weight_errors(*model);
@@ -248,6 +286,7 @@ struct Bench {
                 handshake = true;
             }
         }
+        bus->look();
 
         if (valid && open) {
             handshake = true;
@@ -285,13 +324,20 @@ struct Bench {
             job.accepted[k]++;
             if (job.first_input_cycle < 0) job.first_input_cycle = job.cycles;
         }
+        for (int s = 0; s < FEEDS; s++) {  // no sign of life: a design may take them for ever
+            if (!taken[INPUTS + s]) continue;
+            pending[INPUTS + s] = false;
+            feed_at[s] = (feed_at[s] + 1) % job.feed_beats[s];
+        }
         high();
+        if (bus->withdraw()) handshake = true;
 
         if (handshake) last_handshake = job.cycles;
         const int64_t now = job.cycles++;
         if (context.gotFinish() || context.gotError()) return BROKEN;
-        if (finish >= 0 && now >= finish) return DONE;
-        if (finish < 0 && now - last_handshake >= job.watchdog) return DEADLOCK;
+        const bool all = finish >= 0 && bus->idle();
+        if (all && now >= finish) return DONE;
+        if (!all && now - last_handshake >= job.watchdog) return DEADLOCK;
         if (job.max_cycles && job.cycles >= job.max_cycles) return CYCLE_LIMIT;
         return RUNNING;
     }
@@ -303,7 +349,7 @@ struct Bench {
 
 EXPORT int64_t batch_job_bytes() { return sizeof(Job); }
 
-EXPORT void* batch_open(Job* job) { return new Bench(*job, std::make_index_sequence<INPUTS>()); }
+EXPORT void* batch_open(Job* job) { return new Bench(*job, std::make_index_sequence<STREAMS>()); }
 
 EXPORT int64_t batch_advance(void* bench, int64_t cycles) {
     State state = RUNNING;

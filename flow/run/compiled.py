@@ -13,11 +13,12 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bittrue.flow.run import monitors as spike_monitors
-from bittrue.flow.run.monitors import Monitor
+from bittrue.flow.run.ports_header import PREFIX, ports_header
 from bittrue.flow.run.result import (
     MAX_EVENTS,
     Beats,
@@ -28,7 +29,8 @@ from bittrue.flow.run.result import (
     collect,
     probability,
 )
-from bittrue.flow.run.sets import ERRORS, SETS, Write, check_writes
+from bittrue.flow.run.sets import Write, check_writes
+from bittrue.flow.run.surroundings import ALONE, Surroundings
 from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
     TOP,
@@ -39,14 +41,18 @@ from bittrue.flow.run.verilate import (
     default_cache,
     generate,
     key,
-    mangle,
     runtime,
     toolchain,
 )
+from bittrue.rtl.bus.access import REPEATS, Access
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.errors import BittrueError
 
-PREFIX = "Vbittrue"
+if TYPE_CHECKING:
+    from bittrue.rtl.design import Design, Probe
+
+#: Sources of the batch loop.
+LOOP = ("batch_loop.cpp", "bus_master.h")
 #: Cycles without any handshake that are taken for a deadlock. Longer than any latency seen; a fraction of a second
 #: for a small design, some seconds for a large one.
 WATCHDOG = 1 << 20
@@ -74,6 +80,13 @@ class _Job(ctypes.Structure):
         ("ones", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("weights", "weight_after", "weight_by", "meets")),
         *((name, ctypes.c_int64) for name in ("weight_sets", "weight_words", "weight_beats", "refused")),
+        ("feed", ctypes.c_void_p),
+        ("feed_beats", ctypes.c_void_p),
+        ("accesses", ctypes.c_void_p),
+        ("access_count", ctypes.c_int64),
+        ("answers", ctypes.c_void_p),
+        ("answer_limit", ctypes.c_int64),
+        ("answer_count", ctypes.c_int64),
     ]
 
 
@@ -87,7 +100,8 @@ class CompiledRtl:
     optimize  optimisation flag(s) of g++ for the design's code
     trace     build the slower variant that can write waveforms
     weights   its port for weights, if these are written
-    monitors  stages whose spikes are counted (`flow.run.monitors`); the counts are `RtlRun.ones`
+    monitors  streams within it whose events are counted (`flow.run.monitors`); the counts are `RtlRun.ones`
+    surroundings  what is at its other ports
 
     Attributes: `library` (the `.so`), `build_seconds` (0 when it came from the cache, within a few ms).
     """
@@ -100,20 +114,22 @@ class CompiledRtl:
         cache: Path | None = None,
         optimize: str = "-O2",
         trace: bool = False,
-        monitors: Sequence[Monitor] = (),
+        monitors: Sequence[Probe] = (),
         weights: StreamPort | None = None,
+        surroundings: Surroundings = ALONE,
     ) -> None:
         self.weights = weights
         self.verilog, self.inputs, self.output = verilog, tuple(inputs), output
+        self.around = surroundings
         self.cache, self.optimize, self.trace = Path(cache or default_cache()), optimize, trace
         self.monitors = tuple(monitors)
         if not self.inputs:
             raise BittrueError("the RTL has no input port")
         start = time.perf_counter()
-        loop = (Path(__file__).parent / "batch_loop.cpp").read_text()
-        self._header = _ports_header(self.inputs, output, weights)
+        self._header = ports_header(self.inputs, output, weights, surroundings)
+        files = [(Path(__file__).parent / name).read_text() for name in LOOP]
         self._bound = spike_monitors.verilog(self.monitors)
-        name = key(verilog, self._bound, loop, self._header, optimize, trace)
+        name = key(verilog, self._bound, *files, self._header, optimize, trace)
         folder = cached(self.cache, f"compiled-{name}", self._build)
         self.library = folder / "design.so"
         self.build_seconds = time.perf_counter() - start
@@ -135,10 +151,11 @@ class CompiledRtl:
             (work / "monitors.sv").write_text(self._bound)
             options.append("monitors.sv")
         sources = generate(self.verilog, PREFIX, options, work)
-        ports = [*self.inputs, self.output, *([self.weights] if self.weights else [])]
+        ports = [*self.inputs, self.output, *([self.weights] if self.weights else []), self.around]
         check_ports((work / f"{PREFIX}.h").read_text(), ports)
         (work / "batch_ports.h").write_text(self._header)
-        (work / "batch_loop.cpp").write_text((Path(__file__).parent / "batch_loop.cpp").read_text())
+        for name in LOOP:
+            shutil.copy(Path(__file__).parent / name, work)
         flags = [f"-DVM_TRACE={int(self.trace)}", f"-DVM_TRACE_VCD={int(self.trace)}"]
         objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work)
         names = ["verilated", "verilated_threads"] + (["verilated_vcd_c"] if self.trace else [])
@@ -147,6 +164,16 @@ class CompiledRtl:
         command(words, work, "g++ cannot link the simulator")
         (folder / f"{TOP}.v").write_text(self.verilog)
         shutil.rmtree(work)
+
+    @classmethod
+    def of(
+        cls, design: Design, verilog: str | None = None, *, monitors: Sequence[Probe] = (), **options: Any
+    ) -> CompiledRtl:
+        """A `Design`; `verilog` is another text than its own, `options` are those of the class."""
+        text = design.verilog() if verilog is None else verilog
+        around = Surroundings.of(design)
+        ports = {"weights": design.weights, "surroundings": around}
+        return cls(text, design.inputs, design.output, monitors=monitors, **ports, **options)
 
     # -- run -------------------------------------------------------------------------------------------
     def run(
@@ -161,6 +188,7 @@ class CompiledRtl:
         progress: Callable[[int, int], None] | None = None,
         waves: Path | None = None,
         writes: Sequence[Write] = (),
+        accesses: Sequence[Access] = (),
     ) -> RtlRun:
         """Run a batch.
 
@@ -176,8 +204,12 @@ class CompiledRtl:
         waves         VCD file to write (only with `trace=True`); cycle c of the run rises at 80 + 10 c + 5 ns
         writes        sets of weights to be written meanwhile; `RtlRun.meets` says which of them each frame met
 
-        Protocol errors, deadlock and missing beats are in the result's `errors`; `RtlRun.check` raises them.
+        accesses      AXI4-Lite accesses (`rtl.bus.access`), for a design that has registers
+
+        Protocol errors, deadlock, missing beats and wrong answers are in the result's `errors`; `RtlRun.check` raises
+        them.
         """
+        accesses = self.around.check(accesses)
         sources = check_batch(self.inputs, x) if beats is None else check_beats(self.inputs, beats)
         if waves is not None and not self.trace:
             raise BittrueError("waveforms need the traced variant: make it with CompiledRtl(..., trace=True)")
@@ -198,6 +230,12 @@ class CompiledRtl:
         input_beats = np.array([len(s.beats.words) for s in sources], np.int64)
         pointers = (ctypes.c_void_p * count)(*(s.beats.words.ctypes.data for s in sources))
         lasts = (ctypes.c_void_p * count)(*(s.beats.last.ctypes.data for s in sources))
+        streams = [np.ascontiguousarray(source.words) for source in self.around.feeds]
+        feeds = (ctypes.c_void_p * len(streams))(*(w.ctypes.data for w in streams))
+        feed_beats = np.array([len(w) for w in streams], np.int64)
+        rows = [[a.frame, a.address, a.value is not None, (a.value or 0) & 0xFFFFFFFF] for a in accesses]
+        script = np.array(rows, np.int64).reshape(-1, 4)
+        answers = np.zeros((len(accesses) + REPEATS, 4), np.int64)
         job = _Job(
             input=ctypes.addressof(pointers),
             input_beats=input_beats.ctypes.data,
@@ -222,6 +260,12 @@ class CompiledRtl:
             meets=meets.ctypes.data,
             weight_sets=len(writes),
             weight_words=sets.shape[1],
+            feed=ctypes.addressof(feeds),
+            feed_beats=feed_beats.ctypes.data,
+            accesses=script.ctypes.data,
+            access_count=len(script),
+            answers=answers.ctypes.data,
+            answer_limit=len(answers),
         )
         start = time.perf_counter()
         bench = self._lib.batch_open(ctypes.byref(job))
@@ -255,6 +299,8 @@ class CompiledRtl:
             event_count=job.event_count,
             watchdog=watchdog,
             waves=waves,
+            accesses=accesses,
+            answers=answers[: job.answer_count].tolist(),
             ones={monitor.node: int(total) for monitor, total in zip(self.monitors, ones, strict=True)},
             meets=meets if self.weights else None,
             refused=job.refused,
@@ -268,77 +314,8 @@ class CompiledRtl:
         """
         design = self
         if not self.trace:
-            design = CompiledRtl(
-                self.verilog, self.inputs, self.output, self.cache, self.optimize, trace=True, weights=self.weights
-            )
+            ports = (self.inputs, self.output, self.cache, self.optimize)
+            options = {"weights": self.weights, "surroundings": self.around}
+            design = CompiledRtl(self.verilog, *ports, trace=True, **options)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return design.run(*(v[:frames] for v in x), waves=Path(path), **options)
-
-
-def _ports_header(inputs: Sequence[StreamPort], output: StreamPort, weights: StreamPort | None = None) -> str:
-    """The C++ that binds the names and widths of the ports for the batch loop."""
-    lines = [
-        f'#include "{PREFIX}.h"',
-        "#include <cstdint>",
-        "#include <cstring>",
-        f"using Model = {PREFIX};",
-        f"constexpr int INPUTS = {len(inputs)};",
-        f"constexpr int OUTPUT_BYTES = {output.beat_bytes};",
-        "// Little-endian host: the low bytes of a port are its first bytes, also of a VlWide.",
-        "template <int BYTES, class Port> inline void put(Port& port, const uint8_t* beat) {",
-        "    Port value{}; std::memcpy(static_cast<void*>(&value), beat, BYTES); port = value;",
-        "}",
-    ]
-    cases: dict[str, list[str]] = {"drive": [], "withdraw": [], "ready": [], "errors": []}
-    for k, port in enumerate(inputs):
-        data, valid, ready, last = (f"m.{mangle(s)}" for s in (port.tdata, port.tvalid, port.tready, port.tlast))
-        cases["drive"].append(
-            f"case {k}: put<{port.beat_bytes}>({data}, all + at * {port.beat_bytes}); "
-            f"{last} = last; {valid} = 1; break;"
-        )
-        cases["withdraw"].append(f"case {k}: {valid} = 0; {last} = 0; break;")
-        cases["ready"].append(f"case {k}: return {ready};")
-        cases["errors"].append(f"case {k}: return m.{mangle(port.framing_errors)};")
-    data, valid, ready, last = (f"m.{mangle(s)}" for s in (output.tdata, output.tvalid, output.tready, output.tlast))
-    lines += [
-        "inline void drive(Model& m, int k, const uint8_t* all, int64_t at, bool last) { switch (k) {",
-        *cases["drive"],
-        "} }",
-        "inline void withdraw(Model& m, int k) { switch (k) {",
-        *cases["withdraw"],
-        "} }",
-        "inline bool input_ready(Model& m, int k) { switch (k) {",
-        *cases["ready"],
-        "} return false; }",
-        "inline int64_t framing_errors(Model& m, int k) { switch (k) {",
-        *cases["errors"],
-        "} return -1; }",
-        f"inline void set_ready(Model& m, bool value) {{ {ready} = value; }}",
-        f"inline bool output_valid(Model& m) {{ return {valid}; }}",
-        f"inline bool output_last(Model& m) {{ return {last}; }}",
-        f"inline void output_data(Model& m, uint8_t* word) {{ std::memcpy(word, &{data}, OUTPUT_BYTES); }}",
-    ]
-    if weights is None:
-        lines += [
-            "constexpr bool WEIGHTS = false;",
-            "inline void drive_weight(Model&, const uint8_t*, int64_t, bool) {}",
-            "inline void withdraw_weight(Model&) {}",
-            "inline bool weight_ready(Model&) { return false; }",
-            "inline int weight_sets(Model&) { return 0; }",
-            "inline int weight_errors(Model&) { return 0; }",
-        ]
-        return "\n".join(lines) + "\n"
-    data, valid, ready, last = (
-        f"m.{mangle(s)}" for s in (weights.tdata, weights.tvalid, weights.tready, weights.tlast)
-    )
-    lines += [
-        "constexpr bool WEIGHTS = true;",
-        "inline void drive_weight(Model& m, const uint8_t* all, int64_t at, bool last) {",
-        f"    put<{weights.beat_bytes}>({data}, all + at * {weights.beat_bytes}); {last} = last; {valid} = 1;",
-        "}",
-        f"inline void withdraw_weight(Model& m) {{ {valid} = 0; {last} = 0; }}",
-        f"inline bool weight_ready(Model& m) {{ return {ready}; }}",
-        f"inline int weight_sets(Model& m) {{ return m.{mangle(SETS)}; }}",
-        f"inline int weight_errors(Model& m) {{ return m.{mangle(ERRORS)}; }}",
-    ]
-    return "\n".join(lines) + "\n"

@@ -35,6 +35,7 @@ from bittrue.flow.run.result import (
     probability,
 )
 from bittrue.flow.run.sets import ERRORS, SETS, Write, check_writes
+from bittrue.flow.run.surroundings import ALONE, Surroundings
 from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
     TOP,
@@ -50,7 +51,9 @@ from bittrue.flow.run.verilate import (
     toolchain,
 )
 from bittrue.hls.host import build as build_kernel
+from bittrue.rtl.bus.access import Access
 from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.design import BUS
 from bittrue.sim.errors import BittrueError
 
 SIMULATORS = ("icarus", "verilator")
@@ -80,6 +83,8 @@ def run(
     weights: StreamPort | None = None,
     writes: Sequence[Write] = (),
     beats: Sequence[Beats] | None = None,
+    surroundings: Surroundings = ALONE,
+    accesses: Sequence[Access] = (),
 ) -> RtlRun:
     """Run a batch through the RTL in a simulator.
 
@@ -102,6 +107,8 @@ def run(
     cache         folder of compiled simulators; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
     beats         instead of `x`, one per input: what the sources send, also with TLAST where it should not be, but not
                   without TLAST at the end; the outputs are those of the frames that `StreamPort.frames` finds in them
+    surroundings  what is at its other ports
+    accesses      AXI4-Lite accesses, for a design that has registers
 
     Returns a run whose `errors` tell protocol errors and deadlock, and whose outputs may differ: `RtlRun.check`
     raises either. A simulator that is absent, refuses the Verilog or crashes is a `BittrueError`.
@@ -115,7 +122,11 @@ def run(
         if not all(source.beats.last[-1] for source in sources):
             raise BittrueError("cosim: the source ends what it sends with TLAST, so the last beat must have it")
     check_limits(watchdog, max_cycles)
-    job = describe_job(inputs, output, sources[0].frames, idle, backpressure, seed, watchdog, max_cycles)
+    accesses = surroundings.check(accesses)
+    stalls = {"idle": probability(idle, "idle"), "backpressure": probability(backpressure, "backpressure")}
+    limits = {"watchdog": watchdog, "max_cycles": max_cycles or 0}
+    job = describe(inputs, output, surroundings, accesses)
+    job |= {"frames": sources[0].frames, "seed": seed, **stalls, **limits}
     if writes and kernel is not None:
         raise BittrueError("the HLS kernel beside the RTL is told of no sets; compare its results after the run")
     if writes and beats is not None:
@@ -125,16 +136,17 @@ def run(
     job["writes"] = [{"after": w.after, "by": w.by} for w in writes]
     job["kernel"] = str(Path(kernel).resolve()) if kernel is not None else None
     arrays = describe_sources(sources)
+    arrays |= {f"feed{k}": feed.words for k, feed in enumerate(surroundings.feeds)}
     if writes:
         arrays["sets"] = sets.reshape(len(sets), -1)
     if expected is not None:
         arrays["expected"] = output.pack(expected).reshape(-1, output.beat_bytes)
     if kernel is not None:
         build_kernel(kernel)  # now, so that what is wrong with it is told as it is
-    ports = (*inputs, output, *([weights] if weights else []))
+    ports = (*inputs, output, *([weights] if weights else []), surroundings)
     build = _build(verilog, ports, simulator, waves, Path(cache or default_cache()))
     with _folder(folder) as place:
-        return _simulate(build, place, job, arrays, inputs, sources, output, simulator, waves)
+        return _simulate(build, place, job, arrays, inputs, sources, output, simulator, waves, accesses)
 
 
 def check_simulator(simulator: str, waves: bool, folder: Path | None) -> None:
@@ -145,29 +157,18 @@ def check_simulator(simulator: str, waves: bool, folder: Path | None) -> None:
         raise BittrueError("waveforms need a folder to be kept in; give one")
 
 
-def describe_job(
-    inputs: Sequence[StreamPort],
-    output: StreamPort,
-    frames: int,
-    idle: float,
-    backpressure: float,
-    seed: int,
-    watchdog: int,
-    max_cycles: int | None,
+def describe(
+    inputs: Sequence[StreamPort], output: StreamPort, around: Surroundings, accesses: Sequence[Access]
 ) -> dict[str, Any]:
-    """What the test bench is told of the ports, the batch and the stalls."""
+    """What the test bench is told of the ports."""
     return {
         "inputs": [_describe(port) for port in inputs],
         "output": _describe(output),
-        "frames": frames,
-        "idle": probability(idle, "idle"),
-        "backpressure": probability(backpressure, "backpressure"),
-        "seed": seed,
-        "watchdog": watchdog,
-        "max_cycles": max_cycles or 0,
-        "kernel": None,
-        "weights": None,
-        "writes": [],
+        "feeds": [{"prefix": f.prefix} for f in around.feeds],
+        "bus": BUS if around.map is not None else None,
+        "accesses": [[a.frame, a.address, None if a.value is None else a.value & 0xFFFFFFFF] for a in accesses],
+        "others": [[port.name, port.idle] for port in around.others if port.direction == "input"],
+        "ports": around.signals,
     }
 
 
@@ -184,7 +185,8 @@ def describe_sources(sources: Sequence[Source]) -> dict[str, np.ndarray]:
 
 def _describe(port: StreamPort) -> dict[str, object]:
     kind = {"shape": port.tensor.shape, "format": str(port.tensor.format), "lanes": port.lanes}
-    return {"prefix": port.prefix, "beats": port.beats, "bytes": port.beat_bytes} | kind
+    size = {"beats": port.beats, "bytes": port.beat_bytes, "framed": port.counts_errors}
+    return {"prefix": port.prefix} | size | kind
 
 
 @contextmanager
@@ -207,7 +209,7 @@ def _simulate(
     output: StreamPort,
     simulator: str,
     waves: bool,
-    testbench: str = "bittrue.flow.run.testbench",
+    accesses: Sequence[Access],
 ) -> RtlRun:
     result, refused, log = folder / "result.npz", folder / "refused.txt", folder / f"{simulator}.log"
     for old in (result, refused, folder / "results.xml"):
@@ -224,7 +226,7 @@ def _simulate(
     with _quiet_environment():
         try:
             _runner(simulator).test(
-                test_module=testbench,
+                test_module="bittrue.flow.run.testbench",
                 hdl_toplevel=TOP,
                 hdl_toplevel_lang="verilog",
                 build_dir=build,
@@ -268,6 +270,8 @@ def _simulate(
             meets=left["meets"] if job["weights"] else None,
             refused=int(left["weights"][0]),
             unwritten=_words(arrays, job) - int(left["weights"][1]),
+            accesses=accesses,
+            answers=left["answers"].tolist(),
         )
 
 
@@ -306,7 +310,9 @@ def _runner(simulator: str):  # noqa: ANN202  (cocotb's own class)
 
 
 # -- builds --------------------------------------------------------------------------------------------
-def _build(verilog: str, ports: tuple[StreamPort, ...], simulator: str, waves: bool, cache: Path) -> Path:
+def _build(
+    verilog: str, ports: tuple[StreamPort | Surroundings, ...], simulator: str, waves: bool, cache: Path
+) -> Path:
     if simulator == "icarus":
         return _build_icarus(verilog, waves, cache)
     return _build_verilator(verilog, ports, waves, cache)
@@ -330,7 +336,7 @@ def _build_icarus(verilog: str, waves: bool, cache: Path) -> Path:
     return cached(cache, f"icarus-{digest(banner, verilog, waves, version('cocotb'))}", make)
 
 
-def _build_verilator(verilog: str, ports: tuple[StreamPort, ...], waves: bool, cache: Path) -> Path:
+def _build_verilator(verilog: str, ports: tuple[StreamPort | Surroundings, ...], waves: bool, cache: Path) -> Path:
     """cocotb's main program and the design in one executable, where its runner looks for it.
 
     Only the ports are visible to the testbench: making every signal public would cost most of Verilator's speed.

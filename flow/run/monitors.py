@@ -1,6 +1,6 @@
-"""Counters in the compiled RTL: how many events, ones of one-bit codes, leave each stage that makes any.
+"""Counters in the compiled RTL: how many events, ones of one-bit codes, pass each probe of a design that carries any.
 
-A counter is a module bound to the stage's instance (IEEE 1800, `bind`), so the design stays as it was emitted. It adds
+A counter is a module bound to the probe's instance (IEEE 1800, `bind`), so the design stays as it was emitted. It adds
 the ones of every beat that passes (valid and ready at the rising edge of `clk`, out of reset) and hands its total to
 the batch loop when the simulation ends. A program without events gets none and pays nothing.
 """
@@ -8,32 +8,16 @@ the batch loop when the simulation ends. A program without events gets none and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from bittrue.rtl.dataflow.plan import Plan
-from bittrue.rtl.verilog import TOP
+from bittrue.rtl.design import TOP, Design, Probe
 
 
-@dataclass(frozen=True)
-class Monitor:
-    """A stage to watch: the node whose result it makes, its instance in the pipeline, and the codes of a beat."""
-
-    node: str
-    instance: str
-    lanes: int
+def of(design: Design) -> tuple[Probe, ...]:
+    """The probes of events (`TensorType.events`), in the program's order."""
+    return tuple(probe for probe in design.probes if design.program.types[probe.node].events)
 
 
-def of_plan(plan: Plan) -> tuple[Monitor, ...]:
-    """A monitor for every node of the plan's program whose result is events (`TensorType.events`), in its order."""
-    found = []
-    for node in plan.program.nodes:
-        if plan.program.types[node.name].events:
-            element = plan.network.elements[plan.network.made[node.name]]
-            found.append(Monitor(node.name, element.name, element.stage.lanes_out))
-    return tuple(found)
-
-
-def verilog(monitors: Sequence[Monitor]) -> str:
+def verilog(monitors: Sequence[Probe]) -> str:
     """SystemVerilog that binds the counters; counter k reports by `bittrue_ones(k, total)` when `final` blocks run."""
     if not monitors:
         return ""
@@ -48,10 +32,10 @@ def verilog(monitors: Sequence[Monitor]) -> str:
         "  final bittrue_ones(INDEX, total);",
         "endmodule",
     ]
-    for index, monitor in enumerate(monitors):
+    for index, probe in enumerate(monitors):
         lines.append(
-            f"bind \\{TOP}.pipeline.{monitor.instance} bittrue_ones_monitor #(.INDEX({index}), "
-            f".LANES({monitor.lanes})) ones_monitor (.clk(clk), .rst(rst), .payload(o__payload), .valid(o__valid), "
-            ".ready(o__ready));"
+            f"bind \\{'.'.join((TOP, *probe.path))} bittrue_ones_monitor #(.INDEX({index}), .LANES({probe.lanes})) "
+            f"ones_monitor (.clk(clk), .rst(rst), .payload({probe.payload}), .valid({probe.valid}), "
+            f".ready({probe.ready}));"
         )
     return "\n".join(lines) + "\n"

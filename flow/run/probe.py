@@ -1,67 +1,30 @@
-"""Probes inside the RTL: the tensor that each stage hands on, read from a waveform.
+"""What a design shows in a waveform of the compiled RTL: tensors of its program, seen by its `Tap`.
 
-The stage of an operation is the instance `bittrue_top.pipeline.<name>`; its output stream is `o__payload` (codes, lane
-0 lowest), `o__valid` and `o__ready`. A beat passes in a cycle in which valid and ready are both
-high at the rising edge of `aclk`; cycle 0 is the first with `aresetn` high, as in `flow.run.result`.
+Cycle 0 is the first rising edge of `aclk` with `aresetn` high, as in `flow.run.result`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from bittrue.rtl.dataflow.plan import Plan
+from bittrue.rtl.design import TOP, Design, Sighting
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.operation import TensorType
 
-TOP = ("TOP", "bittrue_top")
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """What passed one stage's output: codes `[beats, lanes]` and the cycle of every beat, in order.
-
-    `unknown` marks beats in which a bit was neither 0 nor 1 (then its codes mean nothing).
-    """
-
-    codes: np.ndarray
-    cycles: np.ndarray
-    unknown: np.ndarray
+#: The top in a waveform.
+ROOT = ("TOP", TOP)
 
 
-def streams(plan: Plan, waves: Path) -> dict[str, Stream]:
-    """The output stream of every operation's stage in a VCD file of the compiled RTL."""
-    elements = {node.name: plan.network.elements[plan.network.made[node.name]] for node in plan.program.nodes}
-    wanted = {("aclk",): (*TOP, "aclk"), ("aresetn",): (*TOP, "aresetn")}
-    for node, element in elements.items():
-        for signal in ("o__payload", "o__valid", "o__ready"):
-            wanted[node, signal] = (*TOP, "pipeline", element.name, signal)
-    beats: dict[str, list[tuple[int, str]]] = {node: [] for node in elements}
+def sightings(design: Design, waves: Path) -> dict[str, list[Sighting]]:
+    """What the design's tap sees in a VCD file of the compiled RTL, by node, in the order of time."""
+    tap = design.tap()
+    wanted = {("aclk",): (*ROOT, "aclk"), ("aresetn",): (*ROOT, "aresetn")}
+    wanted |= {("tap", key): (*ROOT, *path) for key, path in tap.signals.items()}
+    found: dict[str, list[Sighting]] = {}
     for cycle, value in enumerate(edges(waves, wanted)):
-        for node, found in beats.items():
-            if value(node, "o__valid") == "1" and value(node, "o__ready") == "1":
-                found.append((cycle, value(node, "o__payload")))
-    return {
-        node: _stream(found, plan.program.types[node], elements[node].stage.lanes_out) for node, found in beats.items()
-    }
-
-
-def _stream(beats: list[tuple[int, str]], kind: TensorType, lanes: int) -> Stream:
-    bits = kind.format.bits
-    codes = np.zeros((len(beats), lanes), np.int64)
-    unknown = np.zeros(len(beats), bool)
-    for k, (_, text) in enumerate(beats):
-        if not set(text) <= {"0", "1"}:
-            unknown[k] = True
-            continue
-        word = int(text, 2)
-        codes[k] = [(word >> (bits * lane)) & (kind.format.levels - 1) for lane in range(lanes)]
-    if kind.format.signed:
-        codes = np.where(codes > kind.format.high, codes - kind.format.levels, codes)
-    return Stream(codes, np.array([cycle for cycle, _ in beats], np.int64), unknown)
+        for sighting in tap.see(cycle, lambda key, value=value: value("tap", key)):
+            found.setdefault(sighting.node, []).append(sighting)
+    return found
 
 
 def edges(path: Path, wanted: dict[tuple, tuple[str, ...]]) -> Iterator:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bittrue.rtl.bus import access as bus
+from bittrue.rtl.bus.access import Access, Answer
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.errors import BittrueError
 
@@ -82,7 +84,8 @@ class RtlRun:
     meets              int64 `[n]`, sets of weights that had taken effect when a frame began (-1: it never did); of a
                        design without written weights empty
     refused            sets that the design refused
-    ones               spikes that passed the stage of each watched node (`flow.run.monitors`), reset excluded
+    ones               events that passed the probe of each watched node (`flow.run.monitors`), reset excluded
+    answers            what came back to AXI4-Lite accesses, in order
     """
 
     simulator: str
@@ -96,6 +99,7 @@ class RtlRun:
     ones: Mapping[str, int] = field(default_factory=dict)
     meets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     refused: int = 0
+    answers: tuple[Answer, ...] = ()
 
     # -- time ------------------------------------------------------------------------------------------
     @property
@@ -260,6 +264,8 @@ def collect(
     meets: np.ndarray | None = None,
     refused: int = 0,
     unwritten: int = 0,
+    accesses: Sequence[Access] = (),
+    answers: Sequence[Sequence[int]] = (),
 ) -> RtlRun:
     """What a simulator recorded, as a result with sentences for its errors.
 
@@ -271,6 +277,7 @@ def collect(
     events    the first protocol errors: number in `EVENTS`, cycle, output beat; `event_count` of them in all
     ones      spikes by watched node
     meets     sets that had taken effect when each frame began; `refused` were, and `unwritten` words never went in
+    accesses  those that were asked for; `answers` as in `rtl.bus.access.answers`
     """
     frames = len(words)
     errors = []
@@ -303,6 +310,8 @@ def collect(
     codes = output.integers(words)
     if padding := output.padding_error(codes):
         errors.append(padding)
+    answered = bus.answers(accesses, answers)
+    errors += bus.problems(accesses, answered)
     return RtlRun(
         simulator=simulator,
         outputs=codes,
@@ -315,4 +324,5 @@ def collect(
         ones=dict(ones or {}),
         meets=np.zeros(0, np.int64) if meets is None else meets,
         refused=refused,
+        answers=answered,
     )

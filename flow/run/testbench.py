@@ -1,4 +1,5 @@
-"""The cocotb testbench of a `bittrue_top`, run inside the simulator: sources, a sink, and a monitor of the protocol.
+"""The cocotb testbench of a `bittrue_top`, run inside the simulator: sources, a sink, a monitor of the protocol, and an
+AXI4-Lite master where the design has registers.
 
 `flow.run.cosim` writes a job (`job.json`, `job.npz`) into the folder that BITTRUE_JOB names, and reads `result.npz`
 back; the verdict also goes to cocotb's JUnit XML. cocotbext-axi drives the ports with seeded pauses. The monitor sees
@@ -18,9 +19,10 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import RisingEdge, SimTimeoutError, with_timeout
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
+from bittrue.flow.run.bus_bench import Bus
 from bittrue.flow.run.sets import COUNT_BITS, ERRORS, SETS
 from bittrue.hls.host import build
 from bittrue.rtl.bus.ports import ERROR_BITS, StreamPort
@@ -51,7 +53,7 @@ class Monitor:
         self.inputs = [
             (getattr(dut, f"{p}_tvalid"), getattr(dut, f"{p}_tready")) for p in (i["prefix"] for i in job["inputs"])
         ]
-        self.errors = [getattr(dut, f"{i['prefix']}_framing_errors") for i in job["inputs"]]
+        self.errors = [getattr(dut, f"{i['prefix']}_framing_errors") if i["framed"] else None for i in job["inputs"]]
         out = job["output"]
         self.valid, self.ready, self.last, self.data = (
             getattr(dut, f"{out['prefix']}_{s}") for s in ("tvalid", "tready", "tlast", "tdata")
@@ -85,8 +87,8 @@ class Monitor:
 
     @property
     def framing_errors(self) -> list[int]:
-        """What every input's port counts; -1 where a bit is unknown."""
-        return [int(count.value) if count.value.is_resolvable else -1 for count in self.errors]
+        """What every input's port counts; -1 where a bit is unknown, 0 where nothing is counted."""
+        return [0 if count is None else int(count.value) if count.value.is_resolvable else -1 for count in self.errors]
 
     async def run(self) -> None:
         """Watch until all is through, nothing moves any more, or the limit of cycles."""
@@ -176,8 +178,8 @@ UNKNOWN_AS_0 = str.maketrans({c: "0" for c in "xXzZuUwW-lLhH"})
 
 def wrong_port(dut: Any, job: dict[str, Any]) -> str | None:
     """What is wrong with the ports of the top, or None."""
-    wanted = {"aclk": 1, "aresetn": 1}
-    wanted |= {f"{port['prefix']}_framing_errors": ERROR_BITS for port in job["inputs"]}
+    wanted = {"aclk": 1, "aresetn": 1, **job["ports"]}
+    wanted |= {f"{port['prefix']}_framing_errors": ERROR_BITS for port in job["inputs"] if port["framed"]}
     for port in (*job["inputs"], job["output"], *([job["weights"]] if job["weights"] else [])):
         widths = {"tdata": 8 * port["bytes"], "tvalid": 1, "tready": 1, "tlast": 1}
         wanted |= {f"{port['prefix']}_{name}": width for name, width in widths.items()}
@@ -189,7 +191,7 @@ def wrong_port(dut: Any, job: dict[str, Any]) -> str | None:
     return None
 
 
-def record(monitor: Monitor) -> None:
+def record(monitor: Monitor, answers: list[tuple[int, int, int, int]]) -> None:
     """Write what was seen for `flow.run.cosim`."""
     np.savez(
         Path(os.environ["BITTRUE_JOB"]) / "result.npz",
@@ -198,6 +200,7 @@ def record(monitor: Monitor) -> None:
         accepted=np.array(monitor.accepted, np.int64),
         meets=monitor.meets,
         framing_errors=np.array(monitor.framing_errors, np.int64),
+        answers=np.array(answers, np.int64).reshape(-1, 4),
         events=np.array(monitor.events, np.int64).reshape(-1, 3),
         scalars=np.array([monitor.first_input_cycle, monitor.cycles, monitor.state, monitor.event_count], np.int64),
         weights=np.array([monitor.refused, monitor.weight_beats], np.int64),
@@ -236,58 +239,77 @@ async def feed(dut: Any, source: Any, packets: list[bytes], waits: list[Callable
         source.send_nowait(AxiStreamFrame(packet))
 
 
+def stream_source(dut: Any, job: dict[str, Any], prefix: str, name: str) -> AxiStreamSource:
+    """A source of frames, which pauses as the job says."""
+    source = AxiStreamSource(AxiStreamBus.from_prefix(dut, prefix), dut.aclk, dut.aresetn, False, byte_size=8)
+    source.log.setLevel(logging.WARNING)  # it would print every frame
+    if job["idle"]:
+        source.set_pause_generator(pauses(f"{job['seed']} {name}", job["idle"]))
+    return source
+
+
+async def repeat(source: AxiStreamSource, frame: bytes) -> None:
+    """Offer a frame for ever: how often it is taken, the design decides."""
+    source.queue_occupancy_limit_frames = 2
+    while True:
+        await source.send(AxiStreamFrame(frame))
+
+
 async def simulate(
     dut: Any,
     job: dict[str, Any],
     packets: list[list[bytes]],
     kernel: Callable[[int], np.ndarray] | None,
     sets: Sequence[bytes] = (),
+    feeds: Sequence[bytes] = (),
 ) -> Monitor:
     """Reset, drive all packets through the design and watch."""
-    sources = [
-        AxiStreamSource(AxiStreamBus.from_prefix(dut, i["prefix"]), dut.aclk, dut.aresetn, False, byte_size=8)
-        for i in job["inputs"]
-    ]
+    for name, idle in job["others"]:
+        getattr(dut, name).value = idle
+    ends = [stream_source(dut, job, port["prefix"], f"source {k}") for k, port in enumerate(job["inputs"])]
+    beside = [stream_source(dut, job, port["prefix"], port["prefix"]) for port in job["feeds"]]
     sink = AxiStreamSink(
         AxiStreamBus.from_prefix(dut, job["output"]["prefix"]), dut.aclk, dut.aresetn, False, byte_size=8
     )
-    for end in (*sources, sink):
-        end.log.setLevel(logging.WARNING)  # it would print every frame
+    sink.log.setLevel(logging.WARNING)
     monitor = Monitor(dut, job, kernel)
+    bus = Bus(dut, job, monitor, pauses)
     dut.aresetn.value = 0
     Clock(dut.aclk, 10, unit="ns").start(start_high=False)
     for _ in range(RESET_CYCLES):
         await RisingEdge(dut.aclk)
     if str(monitor.valid.value) != "0":
         monitor.event(VALID_IN_RESET, 0)
-    for k, (source, mine) in enumerate(zip(sources, packets, strict=True)):
-        if any(w["by"] is not None for w in job["writes"]):
-            cocotb.start_soon(feed(dut, source, mine, [monitor.waits] * len(mine)))
+    for source, mine in zip(ends, packets, strict=True):
+        if job["accesses"] or any(w["by"] is not None for w in job["writes"]):
+            waits = lambda frame: monitor.waits(frame) or not bus.open(frame)  # noqa: E731
+            cocotb.start_soon(feed(dut, source, mine, [waits] * len(mine)))
         else:
             for packet in mine:
                 source.send_nowait(AxiStreamFrame(packet))
-        if job["idle"]:
-            source.set_pause_generator(pauses(f"{job['seed']} source {k}", job["idle"]))
+    for source, words in zip(beside, feeds, strict=True):
+        cocotb.start_soon(repeat(source, words))
     if job["weights"]:
-        bus = AxiStreamBus.from_prefix(dut, job["weights"]["prefix"])
-        source = AxiStreamSource(bus, dut.aclk, dut.aresetn, False, byte_size=8)
-        source.log.setLevel(logging.WARNING)
         early = [lambda _, after=w["after"]: monitor.begun < after for w in job["writes"]]
-        cocotb.start_soon(feed(dut, source, sets, early))
-        if job["idle"]:
-            source.set_pause_generator(pauses(f"{job['seed']} weights", job["idle"]))
+        writer = stream_source(dut, job, job["weights"]["prefix"], "weights")
+        cocotb.start_soon(feed(dut, writer, sets, early))
     if job["backpressure"]:
         sink.set_pause_generator(pauses(f"{job['seed']} sink", job["backpressure"]))
     dut.aresetn.value = 1
+    accessing = cocotb.start_soon(bus.run())
     try:
         await monitor.run()
+        if monitor.state == DONE and job["accesses"]:
+            await with_timeout(accessing, 10 * job["watchdog"], "ns")
+    except SimTimeoutError:
+        monitor.state = DEADLOCK
     finally:
         # A driver that meets an unknown TREADY raises, and cocotb then ends the test: say what it met.
         if monitor.state == RUNNING:
             monitor.state = BROKEN
             if any(not ready.value.is_resolvable for _, ready in monitor.inputs):
                 monitor.event(UNKNOWN_READY, 0)
-        record(monitor)
+        record(monitor, bus.answers)
     received = b"".join(bytes(sink.recv_nowait().tdata) for _ in range(sink.count()))
     seen = monitor.words[: min(monitor.produced, monitor.total)].tobytes()
     # The sink ends a frame at TLAST, so what it holds is a prefix of what the monitor saw.
@@ -304,13 +326,14 @@ async def stream(dut: Any) -> None:
     with np.load(folder / "job.npz") as arrays:
         packets = [sent(arrays, k) for k in range(len(job["inputs"]))]
         kernel = kernel_words(job, [arrays[f"input{k}"] for k in range(len(job["inputs"]))])
+        feeds = [arrays[f"feed{k}"].tobytes() for k in range(len(job["feeds"]))]
         expected = arrays["expected"] if "expected" in arrays else None
         sets = [words.tobytes() for words in arrays["sets"]] if "sets" in arrays else []
         framing_errors = arrays["framing_errors"].tolist()
     wrong = wrong_port(dut, job)
     (folder / "refused.txt").write_text(wrong or "")
     assert not wrong, wrong
-    monitor = await simulate(dut, job, packets, kernel, sets)
+    monitor = await simulate(dut, job, packets, kernel, sets, feeds)
     assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.produced} of {monitor.total} beats produced"
     assert not monitor.event_count, f"{monitor.event_count} protocol errors (kind, cycle, beat): {monitor.events}"
     seen = monitor.framing_errors

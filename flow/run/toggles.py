@@ -1,4 +1,4 @@
-"""Toggles: how often the bits of each stage change, counted in a waveform while the compiled RTL writes it.
+"""Toggles: how often the bits of each part of a design change, counted in a waveform while the compiled RTL writes it.
 
 The waveform goes through a pipe and is never stored: a large design writes gigabytes. Counted are the changes of the
 stage's registers, and those of all its nets, copies of a net under other names once. The clock, the contents of
@@ -16,9 +16,10 @@ import numba
 import numpy as np
 
 from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.probe import ROOT
 from bittrue.flow.run.result import RtlRun
-from bittrue.flow.run.waves import PIPELINE, Names, Reader, number, piped
-from bittrue.rtl.dataflow.plan import Plan
+from bittrue.flow.run.waves import Names, Reader, number, piped
+from bittrue.rtl.design import Design
 from bittrue.sim.errors import BittrueError
 
 _MODULE = re.compile(r"^module (?:\\(\S+) |(\w+))\(.*?^endmodule", re.MULTILINE | re.DOTALL)
@@ -32,7 +33,7 @@ _READ = 1 << 20
 
 @dataclass(frozen=True)
 class Toggles:
-    """Bit changes of one stage's instance over a run: of its registers, and of all its nets."""
+    """Bit changes of one part (a stage of a pipeline) over a run: of its registers, and of all its nets."""
 
     stage: str
     node: str | None
@@ -41,19 +42,19 @@ class Toggles:
 
 
 def count(
-    plan: Plan, verilog: str, x: Sequence[np.ndarray], cache: Path | None = None, optimize: str = "-O1"
+    design: Design, verilog: str, x: Sequence[np.ndarray], cache: Path | None = None, optimize: str = "-O1"
 ) -> tuple[list[Toggles], RtlRun]:
-    """Run a batch without stalls and count the toggles of every stage, in the order of the stream."""
-    rtl = CompiledRtl(verilog, plan.inputs, plan.output, cache, optimize, trace=True)
+    """Run a batch without stalls and count the toggles of every part of the design, in order."""
+    rtl = CompiledRtl.of(design, verilog, cache=cache, optimize=optimize, trace=True)
     counter = Counter()
     run = piped(lambda waves: rtl.run(*x, waves=waves), counter)
     registers = clocked(verilog)
     found = []
-    for element in plan.network.elements:
-        inside = counter.names.below((*PIPELINE, element.name))
+    for part in design.parts:
+        inside = counter.names.below((*ROOT, *part.path))
         held = {code for (path, name), code in inside.items() if name in registers.get(".".join(path[1:]), ())}
-        nets = set(inside.values()) - {counter.names.codes[PIPELINE[:2], "aclk"]}
-        found.append(Toggles(element.name, element.node, counter.total(held), counter.total(nets)))
+        nets = set(inside.values()) - {counter.names.codes[ROOT, "aclk"]}
+        found.append(Toggles(part.name, part.node, counter.total(held), counter.total(nets)))
     return found, run
 
 
@@ -70,7 +71,7 @@ class Counter(Reader):
     """Counts the bit changes of every net of a waveform, out of reset."""
 
     def begin(self, names: Names, header: bytes) -> None:  # noqa: ARG002
-        reset = names.codes.get((PIPELINE[:2], "aresetn"))
+        reset = names.codes.get((ROOT, "aresetn"))
         if reset is None:
             raise BittrueError("the waveform has no signal bittrue_top.aresetn, so its toggles cannot be counted")
         self.lookup = names.lookup(names.widths)

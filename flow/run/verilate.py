@@ -22,6 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from bittrue.flow.run.surroundings import Surroundings
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
@@ -178,8 +179,8 @@ def mangle(name: str) -> str:
     return name.replace("__", "___05F")
 
 
-def check_ports(header: str, ports: Iterable[StreamPort]) -> None:
-    """Compare the top's ports, as Verilator's header declares them, with what the stream ports ask for."""
+def check_ports(header: str, ports: Iterable[StreamPort | Surroundings]) -> None:
+    """Compare the top's ports, as Verilator's header declares them, with what streams and surroundings ask for."""
     declared = re.findall(r"VL_(?:IN|OUT)(?:8|16|64|W)?\(&(\w+),(\d+),(\d+)", header)
     widths = {name: int(high) - int(low) + 1 for name, high, low in declared}
     wanted = {"aclk": 1, "aresetn": 1}

@@ -20,8 +20,6 @@ import numpy as np
 from bittrue.flow.run.result import RtlRun
 from bittrue.sim.errors import BittrueError
 
-#: Where the stages are.
-PIPELINE = ("TOP", "bittrue_top", "pipeline")
 _BASE, _FIRST = 94, 33  # a VCD code is a number in the printable characters, its low digit first
 _READ = 1 << 20
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bittrue.flow.verify.exchanges import Exchanges
     from bittrue.hls.host import HostKernel
     from bittrue.rtl.dataflow.plan import Plan
+    from bittrue.rtl.design import Design
 
 Progress = Callable[[str, float, float], None]
 #: Sources that decide what the RTL does in a simulator, for the steps that run it.
@@ -40,7 +41,12 @@ SIMULATORS = (
     "flow/run/testbench.py",
     "flow/run/result.py",
     "flow/run/verilate.py",
+    "flow/run/sets.py",
+    "flow/run/surroundings.py",
     "flow/run/batch_loop.cpp",
+    "flow/run/bus_master.h",
+    "flow/run/bus_bench.py",
+    "flow/run/ports_header.py",
 )
 
 
@@ -69,12 +75,14 @@ class Run:
         return self.rtl.errors if self.rtl else ()
 
 
-class Design:
+class Build:
     """A program with what is built from it, made when first asked for.
 
-    interval, device   how to plan the RTL, when no `plan` is given; `options` are other arguments of
-    `rtl.dataflow.plan.plan` verilog            text to check instead of what the plan emits, for example a file that
-    was edited or stored kernel             folder of an HLS project to check instead of a fresh one
+    interval, device   how to plan the pipeline, when no `design` is given; `options` are other arguments of
+                       `rtl.dataflow.plan.plan`
+    design             what realises the program in hardware
+    verilog            text to check instead of the design's own, for example a file that was edited or stored
+    kernel             folder of an HLS project to check instead of a fresh one
     folder             where a fresh HLS project and its build go; a temporary one by default
     """
 
@@ -85,29 +93,45 @@ class Design:
         interval: int | None = None,
         device: str | None = None,
         options: Mapping[str, Any] | None = None,
-        plan: Plan | None = None,
+        design: Design | None = None,
         verilog: str | None = None,
         kernel: Path | None = None,
         folder: Path | None = None,
     ) -> None:
         self.program, self.interval, self.device = program, interval, device
         self.options = dict(options or {})
-        self._plan, self._verilog, self._kernel, self._folder = plan, verilog, kernel, folder
+        self._design, self._verilog, self._kernel, self._folder = design, verilog, kernel, folder
         self._temporary: tempfile.TemporaryDirectory | None = None
 
+    @classmethod
+    def of(cls, subject: Build | Design | Plan | Program) -> Build:
+        """What is given: a build, or one of a design, of a plan's pipeline, or of a program (planned at one code a
+        cycle)."""
+        from bittrue.rtl.dataflow.plan import Plan
+
+        if isinstance(subject, Build):
+            return subject
+        if isinstance(subject, Program):
+            return cls(subject)
+        if isinstance(subject, Plan):
+            from bittrue.rtl.dataflow.design import PipelineDesign
+
+            subject = PipelineDesign(subject)
+        return cls(subject.program, design=subject)
+
     @cached_property
-    def plan(self) -> Plan:
+    def design(self) -> Design:
+        from bittrue.rtl.dataflow.design import PipelineDesign
         from bittrue.rtl.dataflow.plan import plan
 
-        if self._plan is not None:
-            return self._plan
-        return plan(self.program, interval=self.interval, device=None if self.interval else self.device, **self.options)
+        if self._design is not None:
+            return self._design
+        device = None if self.interval else self.device
+        return PipelineDesign(plan(self.program, interval=self.interval, device=device, **self.options))
 
     @cached_property
     def verilog(self) -> str:
-        from bittrue.rtl.verilog import emit
-
-        return self._verilog if self._verilog is not None else emit(self.plan)
+        return self._verilog if self._verilog is not None else self.design.verilog()
 
     @cached_property
     def host(self) -> HostKernel:
@@ -141,7 +165,7 @@ class Backend(ABC):
     @abstractmethod
     def run(
         self,
-        design: Design,
+        build: Build,
         x: Sequence[np.ndarray],
         stalls: Stalls = Stalls(),  # noqa: B008  (frozen)
         *,
@@ -158,7 +182,7 @@ class Backend(ABC):
     def predict(self, program: Program, *x: np.ndarray) -> np.ndarray:
         """The program's output for a batch; protocol errors and missing beats are raised."""
         self.require()
-        run = self.run(Design(program), program.check(*x))
+        run = self.run(Build(program), program.check(*x))
         if run.rtl:
             run.rtl.check()
         return run.outputs
@@ -175,9 +199,9 @@ class Golden(Backend):
 
     name, kind = "golden", "sim"
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+    def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         begin = time.perf_counter()
-        return Run(design.program(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
+        return Run(build.program(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
 
 
 class Reference(Backend):
@@ -185,9 +209,9 @@ class Reference(Backend):
 
     name, kind = "reference", "sim"
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+    def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         begin = time.perf_counter()
-        return Run(design.program.reference(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
+        return Run(build.program.reference(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
 
 
 class Compiled(Backend):
@@ -204,20 +228,24 @@ class Compiled(Backend):
             return str(error)
         return None
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+    def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         from bittrue.flow.run import monitors
-        from bittrue.flow.run.compiled import CompiledRtl
+        from bittrue.flow.run.compiled import WATCHDOG, CompiledRtl
 
         if progress:
             progress("building the compiled RTL", 0, 1)
-        watched = monitors.of_plan(design.plan)
-        rtl = CompiledRtl(
-            design.verilog, design.plan.inputs, design.plan.output, monitors=watched, weights=design.plan.weights
+        design = build.design
+        rtl = CompiledRtl.of(design, build.verilog, monitors=monitors.of(design))
+        run = rtl.run(
+            *x,
+            stall_seed=stalls.seed,
+            idle=stalls.idle,
+            backpressure=stalls.backpressure,
+            progress=(lambda done, total: progress("compiled RTL", done, total)) if progress else None,
+            watchdog=max(WATCHDOG, design.patience),
+            accesses=design.accesses(len(x[0])),
+            writes=sets.writes(design, len(x[0])) if sets else (),
         )
-        tell = (lambda done, total: progress("compiled RTL", done, total)) if progress else None
-        writes = sets.writes(design.plan, len(x[0])) if sets else ()
-        seeded = {"stall_seed": stalls.seed, "idle": stalls.idle, "backpressure": stalls.backpressure}
-        run = rtl.run(*x, **seeded, progress=tell, writes=writes)
         return Run(run.outputs, run.seconds, run)
 
 
@@ -234,15 +262,17 @@ class Cosim(Backend):
             return "Icarus Verilog is not installed, so cocotb cannot run under it; run `apt-get install iverilog`"
         return Compiled().missing() if self.name == "verilator" else None
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+    def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         from bittrue.flow.run import cosim
+        from bittrue.flow.run.surroundings import Surroundings
 
         if progress:
             progress(f"cocotb under {self.name}", 0, 1)
+        design = build.design
         run = cosim.run(
-            design.verilog,
-            design.plan.inputs,
-            design.plan.output,
+            build.verilog,
+            design.inputs,
+            design.output,
             list(x),
             expected=expected,
             simulator=self.name,
@@ -250,8 +280,11 @@ class Cosim(Backend):
             backpressure=stalls.backpressure,
             seed=stalls.seed,
             folder=folder,
-            weights=design.plan.weights,
-            writes=sets.writes(design.plan, len(x[0])) if sets else (),
+            watchdog=max(cosim.WATCHDOG, design.patience),
+            weights=design.weights,
+            writes=sets.writes(design, len(x[0])) if sets else (),
+            surroundings=Surroundings.of(design),
+            accesses=design.accesses(len(x[0])),
         )
         return Run(run.outputs, run.seconds, run)
 
@@ -266,10 +299,10 @@ class Gxx(Backend):
             return "g++ is not installed, so the HLS kernels cannot be built; run `apt-get install g++`"
         return None
 
-    def run(self, design, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+    def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         if progress:
             progress("building the HLS kernels", 0, 1)
-        host = design.host
+        host = build.host
         begin = time.perf_counter()
         return Run(np.asarray(host.predict(*x, held=sets and sets.held(len(x[0])))), time.perf_counter() - begin)
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.run.probe import Stream, streams
+from bittrue.flow.run.probe import sightings
 from bittrue.flow.run.result import RtlRun
-from bittrue.flow.verify.backends import Design, Stalls
-from bittrue.sim.program import Program, Trace
+from bittrue.flow.verify.backends import Build, Stalls
+from bittrue.rtl.design import Sighting
+from bittrue.sim.program import Node, Program, Trace
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Divergence:
     frame       index of the sample in the batch;  index: place of the code in the tensor
     expected, got   codes; got is None where nothing came out
     cycle       cycle in which the wrong code left the stage (RTL)
-    what        `value`, `missing` (a beat never came), `unknown` (an X)
+    what        `value`, `missing` (the code never came), `unknown` (an X)
     waves       the waveform to open
     """
 
@@ -70,61 +71,79 @@ def in_tensors(program: Program, golden: Trace, tensors: Mapping[str, np.ndarray
     return None
 
 
-def in_streams(program: Program, golden: Trace, found: Mapping[str, Stream]) -> Divergence | None:
-    """The first operation whose stage hands on a wrong code; failing that, the first that falls silent."""
+def in_sightings(program: Program, golden: Trace, seen: Mapping[str, Sequence[Sighting]]) -> Divergence | None:
+    """The first operation of which a wrong code was seen; failing that, the first of which one was not seen at all.
+
+    Operations of which nothing was seen are passed over.
+    """
     for look in (_wrong, _silent):
         for node in program.nodes:
-            divergence = look(node, golden.tensors[node.name], found[node.name])
-            if divergence:
-                return divergence
+            if node.name in seen:
+                divergence = look(node, golden.tensors[node.name], seen[node.name])
+                if divergence:
+                    return divergence
     return None
 
 
-def _wrong(node, expected: np.ndarray, stream: Stream) -> Divergence | None:
-    lanes = stream.codes.shape[1]
-    kind, per_frame = type(node.operation).__name__.lower(), expected[0].size // lanes
-    beats = expected.reshape(-1, lanes)[: len(stream.codes)].astype(np.int64)
-    got, unknown = stream.codes[: len(beats)], stream.unknown[: len(beats)]
-    bad = (got != beats).any(axis=1) | unknown
-    if not bad.any():
-        return None
-    beat = int(bad.argmax())
-    lane = int((got[beat] != beats[beat]).argmax())
-    frame, within = divmod(beat, per_frame)
-    index = tuple(int(k) for k in np.unravel_index(within * lanes + lane, expected.shape[1:]))
-    cycle = int(stream.cycles[beat])
-    what = "unknown" if unknown[beat] else "value"
-    seen = None if unknown[beat] else int(got[beat, lane])
-    return Divergence(node.name, kind, frame, index, int(beats[beat, lane]), seen, cycle, what)
+def _wrong(node: Node, expected: np.ndarray, seen: Sequence[Sighting]) -> Divergence | None:
+    kind = type(node.operation).__name__.lower()
+    for sighting in seen:
+        if sighting.frame >= len(expected):
+            continue
+        right = expected[sighting.frame].reshape(-1)[sighting.places]
+        differs = right != sighting.codes
+        if sighting.known and not differs.any():
+            continue
+        at = int(differs.argmax())
+        index = tuple(int(k) for k in np.unravel_index(int(sighting.places[at]), expected.shape[1:]))
+        what, got = ("value", int(sighting.codes[at])) if sighting.known else ("unknown", None)
+        return Divergence(node.name, kind, sighting.frame, index, int(right[at]), got, sighting.cycle, what)
+    return None
 
 
-def _silent(node, expected: np.ndarray, stream: Stream) -> Divergence | None:
-    lanes = stream.codes.shape[1]
-    count = expected.size // lanes
-    if len(stream.codes) >= count:
+def _silent(node: Node, expected: np.ndarray, seen: Sequence[Sighting]) -> Divergence | None:
+    missing = np.ones((len(expected), expected[0].size), bool)
+    for sighting in seen:
+        if sighting.frame < len(expected):
+            missing[sighting.frame, sighting.places] = False
+    if not missing.any():
         return None
-    per_frame = expected[0].size // lanes
-    frame, within = divmod(len(stream.codes), per_frame)
-    index = tuple(int(k) for k in np.unravel_index(within * lanes, expected.shape[1:]))
-    value = int(expected.reshape(-1, lanes)[len(stream.codes), 0])
-    return Divergence(node.name, type(node.operation).__name__.lower(), frame, index, value, None, None, "missing")
+    frame, flat = divmod(int(missing.argmax()), expected[0].size)
+    index = tuple(int(k) for k in np.unravel_index(flat, expected.shape[1:]))
+    kind, value = type(node.operation).__name__.lower(), int(expected[frame].reshape(-1)[flat])
+    return Divergence(node.name, kind, frame, index, value, None, None, "missing")
+
+
+def at_the_output(program: Program, run: RtlRun, expected: np.ndarray) -> Divergence | None:
+    """The first wrong result, when nothing within the design tells more."""
+    seen = run.first_divergence(expected)
+    if seen is None:
+        return None
+    what, kind = "missing" if seen.got is None else "value", type(program[program.result]).__name__.lower()
+    return Divergence(program.result, kind, seen.frame, seen.index, seen.expected, seen.got, seen.cycle, what)
 
 
 def in_rtl(
-    design: Design, x: Sequence[np.ndarray], run: RtlRun, expected: np.ndarray, stalls: Stalls, folder: Path
+    build: Build, x: Sequence[np.ndarray], run: RtlRun, expected: np.ndarray, stalls: Stalls, folder: Path
 ) -> Divergence | None:
-    """Probe the RTL where a run went wrong: a waveform of the compiled RTL, read stage by stage.
+    """Probe the RTL where a run went wrong: a waveform of the compiled RTL, in which the design's tap sees tensors.
 
-    The wrong image alone is tried first, then with its predecessors, so that the waveform is as short as can be.
-    Returns None when the compiled RTL does not go wrong at all.
+    The wrong image alone is tried first, then with its predecessors, so that the waveform is as short as can be; no
+    waveform has more frames than the design wants `shown`. Where none shows more, the divergence is that of the
+    results; it is None when the compiled RTL does not go wrong at all and the results are right.
     """
-    rtl = CompiledRtl(design.verilog, design.plan.inputs, design.plan.output, trace=True)
-    first = run.first_divergence(expected)
-    frame = first.frame if first else len(expected) - 1
+    program, design = build.program, build.design
+    late = at_the_output(program, run, expected)
+    frame = late.frame if late else len(expected) - 1
+    # Every run of the RTL begins at index 0, so that a program that counts its images must begin at the first.
+    starts = (0,) if program.counts_frames else (frame, max(0, frame - 3), 0)
+    if design.shown is not None:
+        starts = tuple(k for k in starts if frame - k < design.shown)
+    if not starts:
+        return late
+    rtl = CompiledRtl.of(design, build.verilog, trace=True)
     waves = Path(folder) / "divergence.vcd"
     waves.parent.mkdir(parents=True, exist_ok=True)
-    # Every run of the RTL begins at index 0, so that a program that counts its images must begin at the first.
-    starts = (0,) if design.program.counts_frames else (frame, max(0, frame - 3), 0)
     for start in dict.fromkeys(starts):
         part = slice(start, frame + 1)
         again = rtl.run(
@@ -133,15 +152,15 @@ def in_rtl(
             idle=stalls.idle,
             backpressure=stalls.backpressure,
             waves=waves,
-            watchdog=1 << 14 if len(expected[part]) < 8 else 1 << 20,
+            watchdog=max(1 << 14, design.patience) if len(expected[part]) < 8 else 1 << 20,
         )
         if again.mismatches(expected[part]) or again.errors:
             break
     else:
         waves.unlink(missing_ok=True)
-        return None
-    golden = design.program.trace(*(v[part] for v in x))
-    found = in_streams(design.program, golden, streams(design.plan, waves))
+        return late
+    golden, seen = program.trace(*(v[part] for v in x)), dict(sightings(design, waves))
+    found = in_sightings(program, golden, seen) or at_the_output(program, again, expected[part])
     if found is None:
         return None
     return Divergence(**(asdict(found) | {"frame": found.frame + start, "waves": str(waves)}))

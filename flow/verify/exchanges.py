@@ -8,7 +8,7 @@ import numpy as np
 
 from bittrue.flow.run.result import RtlRun
 from bittrue.flow.run.sets import Write, met
-from bittrue.rtl.dataflow.plan import Plan
+from bittrue.rtl.design import Design
 from bittrue.sim.held import Set
 from bittrue.sim.program import Program
 
@@ -41,10 +41,10 @@ class Exchanges:
         first, second = self._from(frames)
         return list({first: self.contents[1], second: self.contents[2]}.items())
 
-    def writes(self, plan: Plan, frames: int) -> list[Write]:
+    def writes(self, design: Design, frames: int) -> list[Write]:
         """For RTL."""
         first, second = self._from(frames)
-        words = [plan.pack_set(values) for values in self.contents[1:]]
+        words = [design.pack_set(values) for values in self.contents[1:]]
         return [Write(words[0], 0, first), Write(words[1], first, second)]
 
     def expected(self, x: list[np.ndarray], run: RtlRun) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 A row of the result holds the keys of `report.json`. Stalls are seeded pauses at the input and at the output; the
 cycle counts of a row come from a second run of the same simulator without any stall, long enough for a steady state.
-A row passes when no code differs, the protocol was kept, the cycles are those that the plan promised, and every tensor
-of events has as many of them as in the golden simulator (counted in the compiled RTL, see `flow.run.monitors`).
+A row passes when no code differs, the protocol was kept, the cycles are those that the design promised, registers
+answered as they must, and every tensor of events has as many of them as in the golden simulator (counted in the
+compiled RTL, see `flow.run.monitors`).
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bittrue.flow.verify import backends, diverge
-from bittrue.flow.verify.backends import Backend, Design, Progress, Run, Stalls
+from bittrue.flow.verify.backends import Backend, Build, Progress, Run, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.rtl.bus import access
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.program import BLOCK
+from bittrue.sim.program import BLOCK, Program
 from bittrue.sim.storage import write_whole
+
+if TYPE_CHECKING:
+    from bittrue.rtl.dataflow.plan import Plan
+    from bittrue.rtl.design import Design
 
 #: What is verified by default, with the number of images; None means all that were given.
 DEFAULT: dict[str, int | None] = {"reference": 16, "compiled": None, "gxx": None, "icarus": 8, "verilator": 32}
@@ -32,6 +38,8 @@ STALLED_IMAGES = 256
 #: Images without stalls in a slow simulator, once the compiled RTL has shown the steady state.
 FIRST_FRAMES = 3
 NO_STALLS = Stalls()
+#: The design whose rows are named by their back end.
+PIPELINE = "pipeline"
 
 
 @dataclass
@@ -65,7 +73,9 @@ def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None
     if golden and golden["mismatches"]:
         found.append(f"golden: {golden['mismatches']} of {golden['values']} values differ from the reference")
     for row in rows:
-        name = f"{row['backend']}/{row['simulator']}" + (" with stalls" if row["stalls"] else "")
+        design = row.get("design", PIPELINE)
+        kind = row["backend"] if design == PIPELINE else design
+        name = f"{kind}/{row['simulator']}" + (" with stalls" if row["stalls"] else "")
         if row["mismatches"]:
             first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
             found.append(f"{name}: {row['mismatches']} of {row['values']} values differ{first}")
@@ -80,7 +90,7 @@ def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None
         for figure in ("interval", "latency"):
             if row[figure] != row[f"estimated_{figure}"]:
                 found.append(
-                    f"{name}: {figure} is {row[figure]} cycles, the plan promised {row[f'estimated_{figure}']}"
+                    f"{name}: {figure} is {row[figure]} cycles, the design promised {row[f'estimated_{figure}']}"
                 )
     return found
 
@@ -92,7 +102,7 @@ def mean_interval(ends: np.ndarray) -> int | None:
 
 
 def verify(
-    design: Design,
+    subject: Build | Design | Plan | Program,
     x: Sequence[np.ndarray],
     counts: Mapping[str, int | None] | None = None,
     stalls: Stalls = Stalls(0.3, 0.3, 0),  # noqa: B008  (frozen)
@@ -105,14 +115,15 @@ def verify(
     Where weights are written, simulators, kernels and the RTL with stalls are given two more sets in the course of a
     run (`flow.verify.exchanges`).
 
-    design    the program and what is built from it
+    subject   what is built from a program; or a design, a plan, or a program, whose pipeline is planned
     x         batches `[n, *shape]`, one per input
     counts    back end -> how many of the images it runs (None: all; 0: it is left out)
     folder    receives `junit.xml`, the simulators' logs and, where something diverges, the waveform
     strict    a back end that this machine lacks is an error, not an entry in `skipped`
     """
     counts = dict(DEFAULT if counts is None else counts)
-    x = design.program.check(*x)
+    build = Build.of(subject)
+    x = build.program.check(*x)
     if not len(x[0]):
         raise BittrueError("verify: no images were given; give at least one")
     chosen = {name: backends.find(name) for name, count in counts.items() if count != 0}
@@ -124,17 +135,17 @@ def verify(
         if reason:
             result.skipped.append({"simulator": name, "reason": reason})
             del chosen[name]
-    folder = Path(folder) if folder is not None else design.folder / "verify"
+    folder = Path(folder) if folder is not None else build.folder / "verify"
     folder.mkdir(parents=True, exist_ok=True)
     session = _Session(
-        design,
+        build,
         x,
-        design.program(*x),
+        build.program(*x),
         folder,
         progress or (lambda *_: None),
         result,
         ET.Element("testsuites"),
-        Exchanges(design.program, stalls.seed),
+        Exchanges(build.program, stalls.seed),
     )
     for name, backend in chosen.items():
         session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
@@ -147,7 +158,7 @@ def verify(
 class _Session:
     """One verification under way."""
 
-    design: Design
+    build: Build
     x: list[np.ndarray]
     expected: np.ndarray
     folder: Path
@@ -169,7 +180,7 @@ class _Session:
         self.progress(f"{backend.name} on {images} images", 0, 1)
         x, expected = [v[:images] for v in self.x], self.expected[:images]
         begin = time.perf_counter()
-        outputs = backend.run(self.design, x).outputs
+        outputs = backend.run(self.build, x).outputs
         wrong = int(np.count_nonzero(outputs != expected)) + self._with_sets(backend, x)
         row = {"images": images, "values": expected.size, "mismatches": wrong, "divergence": None}
         if backend.name == "reference":
@@ -181,7 +192,7 @@ class _Session:
         begin = time.perf_counter()
         errors: list[str] = []
         try:
-            run = backend.run(self.design, x, progress=self.progress)
+            run = backend.run(self.build, x, progress=self.progress)
         except BittrueError as error:
             if "HLS kernel" not in str(error):  # it could not be built: nothing was verified
                 raise
@@ -201,10 +212,11 @@ class _Session:
         A slow simulator need not reach the steady state again where the compiled RTL has shown it: of its first frames
         every one is held to the schedule.
         """
-        plan = self.design.plan
-        settled = plan.estimated_latency // max(1, plan.estimated_interval) + 6
+        design = self.build.design
+        settled = design.latency // max(1, design.interval) + 6
         plain = max(images, settled) if backend.name == "compiled" else settled
-        if backend.name != "compiled" and any(row["simulator"] == "compiled" for row in self.result.rows):
+        shown = not design.steady or any(row["simulator"] == "compiled" for row in self.result.rows)
+        if backend.name != "compiled" and shown:
             plain = min(settled, FIRST_FRAMES)
         begin = time.perf_counter()
         run = self._run(backend, plain, NO_STALLS)
@@ -225,16 +237,16 @@ class _Session:
         if not self.sets:
             return 0
         x = [v[:STALLED_IMAGES] for v in x]
-        outputs = backend.run(self.design, x, sets=self.sets, progress=self.progress).outputs
-        return int(np.count_nonzero(outputs != self.design.program(*x, held=self.sets.held(len(x[0])))))
+        outputs = backend.run(self.build, x, sets=self.sets, progress=self.progress).outputs
+        return int(np.count_nonzero(outputs != self.build.program(*x, held=self.sets.held(len(x[0])))))
 
     # -- details ---------------------------------------------------------------------------------------
     def _take(self, count: int) -> tuple[list[np.ndarray], np.ndarray]:
         """`count` images, from the beginning again where there are fewer."""
         index = np.arange(count) % len(self.expected)
         x = [v[index] for v in self.x]
-        if self.design.program.counts_frames and count > len(self.expected):
-            return x, self.design.program(*x)  # an image that comes again is another one
+        if self.build.program.counts_frames and count > len(self.expected):
+            return x, self.build.program(*x)  # an image that comes again is another one
         return x, self.expected[index]
 
     def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
@@ -243,31 +255,33 @@ class _Session:
         options: dict[str, Any] = {"expected": expected, "folder": place, "progress": self.progress}
         if stalls and self.sets:  # what frames meet is known afterwards
             options |= {"expected": None, "sets": self.sets}
-        run = backend.run(self.design, x, stalls, **options)
+        run = backend.run(self.build, x, stalls, **options)
         for name in ("job.npz", "result.npz", "job.json"):
             (place / name).unlink(missing_ok=True)
         return run
 
     def _cycles(self, run: Run, frames: int) -> dict[str, Any]:
-        """Interval and latency of a run without stalls, and what the plan says of them.
+        """Interval and latency of a run without stalls, and what the design says of them.
 
-        Where the cycles depend on the data, or the run is too short for a steady state, the schedule is made for the
+        Where frames differ, or the run is too short for a steady state, the schedule is made for the
         very frames that ran: every one must end in its cycle, and the interval is the mean over the second half.
         """
-        plan = self.design.plan
+        design = self.build.design
         cycles = {"interval": run.rtl.interval, "latency": run.rtl.latency}
-        if not plan.dynamic and frames > FIRST_FRAMES:
-            return cycles | {"estimated_interval": plan.estimated_interval, "estimated_latency": plan.estimated_latency}
-        promised = plan.expect(*self._take(frames)[0])
+        if design.steady and frames > FIRST_FRAMES:
+            return cycles | {"estimated_interval": design.interval, "estimated_latency": design.latency}
+        promised = design.expect(*self._take(frames)[0])
+        few = not design.steady and frames <= FIRST_FRAMES  # what there is between so few of them says nothing
         if run.rtl.complete:
             ends = run.rtl.frame_end_cycles - run.rtl.first_input_cycle
-            cycles["interval"] = mean_interval(ends)
+            cycles["interval"] = None if few else mean_interval(ends)
             late = np.flatnonzero(ends != promised.ends)
             if late.size:
                 k = int(late[0])
                 said = f"frame {k} ends in cycle {ends[k]} after the first input, the schedule says {promised.ends[k]}"
                 cycles["schedule"] = f"{said} ({late.size} of {frames} frames differ)"
-        return cycles | {"estimated_interval": mean_interval(promised.ends), "estimated_latency": promised.latency}
+        interval = None if few else mean_interval(promised.ends)
+        return cycles | {"estimated_interval": interval, "estimated_latency": promised.latency}
 
     def _judge(self, backend, ran: int, images: int, run: Run, stalls: Stalls, cycles: dict, begin: float) -> None:
         """Enter the row of an RTL run of `ran` frames, of which the first `images` are images of their own."""
@@ -279,6 +293,9 @@ class _Session:
         row = self._row(backend, images, expected[:images], wrong, list(run.errors), run, stalls) | cycles
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
         row["events"] = self._events(run, ran)
+        row["design"] = self.build.design.name
+        if run.rtl.answers:
+            row["registers"] = access.shown(run.rtl.answers)
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
         row["sets"] = len(np.unique(run.rtl.meets))
         if (wrong or run.errors) and not exchanged:
@@ -297,10 +314,10 @@ class _Session:
     @cached_property
     def golden_events(self) -> dict[str, np.ndarray]:
         """The events of every image in the golden simulator, by node that makes any (`TensorType.events`)."""
-        nodes = [node.name for node in self.design.program.nodes if node.operation.output.events]
+        nodes = [node.name for node in self.build.program.nodes if node.operation.output.events]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
         for start in range(0, len(self.expected), BLOCK):
-            tensors = self.design.program.trace(*(v[start : start + BLOCK] for v in self.x), first=start).tensors
+            tensors = self.build.program.trace(*(v[start : start + BLOCK] for v in self.x), first=start).tensors
             for name in nodes:
                 ones = tensors[name]
                 parts[name].append(ones.reshape(len(ones), -1).sum(axis=1, dtype=np.int64))
@@ -329,14 +346,14 @@ class _Session:
     def _kernel_divergence(self, x: list[np.ndarray], wrong: np.ndarray) -> dict[str, Any] | None:
         frame = int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
         one = [v[frame : frame + 1] for v in x]
-        golden, kernels = (run.trace(*one, first=frame) for run in (self.design.program, self.design.host))
-        found = diverge.in_tensors(self.design.program, golden, kernels)
+        golden, kernels = (run.trace(*one, first=frame) for run in (self.build.program, self.build.host))
+        found = diverge.in_tensors(self.build.program, golden, kernels)
         return found.to_dict() | {"frame": frame} if found else None
 
     def _rtl_divergence(self, x, expected, run: Run, stalls: Stalls) -> dict[str, Any] | None:
         if backends.find("compiled").missing():
             return None
-        found = diverge.in_rtl(self.design, x, run.rtl, expected, stalls, self.folder)
+        found = diverge.in_rtl(self.build, x, run.rtl, expected, stalls, self.folder)
         return found.to_dict() if found else None
 
     def _enter(self, row: dict[str, Any], begin: float) -> None:

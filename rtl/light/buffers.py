@@ -116,7 +116,7 @@ class ResultBuffer(wiring.Component):
         m = Module()
         storage = Storage(self.layout.size, 2 << (self.image_bits + self.group_bits))
         m.submodules.results = memory = storage.memory(self.layout)
-        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), enough_credits(LEAVING))
+        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), enough_credits(LEAVING + 1))
         write, read = memory.write_port(), memory.read_port(domain="sync")
         full, into, out_of = Signal(2), Signal(), Signal()
         finals = [Signal(counting(self.images), name=f"final{k}") for k in range(2)]  # last image of a bank

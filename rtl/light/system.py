@@ -12,12 +12,11 @@ from bittrue.rtl.light.controller import PhotonicController
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.light.twin import PhotonicTwin
 from bittrue.rtl.light.weights import stream_bytes
-from bittrue.rtl.verilog import TOP, convert
-from bittrue.sim.errors import BittrueError
+from bittrue.rtl.verilog import convert
 from bittrue.sim.program import Program
 
-#: The module inside `bittrue_top` when its registers are tied off.
-INNER = "photonic_system"
+#: Prefix of the stream of weights.
+WEIGHTS = "s_axis_weights"
 
 
 class PhotonicSystem(Elaboratable):
@@ -60,23 +59,23 @@ class PhotonicSystem(Elaboratable):
         if self.streamed:
             width = 8 * stream_bytes(jobs)
             self.weights = [
-                Signal(bits, name=f"s_axis_weights_{name}")
+                Signal(bits, name=f"{WEIGHTS}_{name}")
                 for name, bits in (("tdata", width), ("tvalid", 1), ("tready", 1), ("tlast", 1))
             ]
         else:
             self.weights = []
-        self.front: list[Signal] = []
+        self.front: list[tuple[Signal, str]] = []  # and the flow of each, In or Out
         if self.twin is None:
-            for path, _, value in self.controller.front.signature.flatten(self.controller.front):
+            for path, member, value in self.controller.front.signature.flatten(self.controller.front):
                 shape = value.as_value().shape() if hasattr(value, "as_value") else value.shape()
                 signal = Signal(shape, name="_".join(("fe", *map(str, path))))
-                self.front.append(signal)
+                self.front.append((signal, member.flow.name))
 
     @property
     def ports(self) -> list[Signal]:
         """Of the top, in order."""
         fixed = [self.aclk, self.aresetn, *self.slave.all, *self.master.all, *self.registers.values()]
-        return [*fixed, *self.weights, *self.front]
+        return [*fixed, *self.weights, *(signal for signal, _ in self.front)]
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -111,30 +110,13 @@ class PhotonicSystem(Elaboratable):
             connect(m, controller.front, self.twin.front)
         else:
             flat = controller.front.signature.flatten(controller.front)
-            for (_, member, value), outer in zip(flat, self.front, strict=True):
+            for (_, _, value), (outer, flow) in zip(flat, self.front, strict=True):
                 inner = value.as_value() if hasattr(value, "as_value") else value
-                m.d.comb += inner.eq(outer) if member.flow.name == "In" else outer.eq(inner)
+                m.d.comb += inner.eq(outer) if flow == "In" else outer.eq(inner)
         return m
 
 
-def emit(system: PhotonicSystem, registers: bool = True) -> str:
-    """The Verilog; its top is `bittrue_top`. Without `registers` the AXI4-Lite inputs are tied low, and images start as
-    they arrive: what drives one AXI4-Stream can drive it, so there is a twin, and weights are in memory.
-    """
+def emit(system: PhotonicSystem) -> str:
+    """The Verilog; its top is `bittrue_top`. With its AXI4-Lite inputs low it takes images as they arrive."""
     header = f"// bittrue: photonic controller of program {system.jobs.program.sha256}\n"
-    if registers:
-        return header + convert(system, system.ports)
-    if system.twin is None or system.streamed:
-        raise BittrueError("photonic system: without registers it needs its twin, and its weights in memory")
-    outer = [system.aclk, system.aresetn, *system.slave.all, *system.master.all]
-    slave, master = system.slave, system.master
-    driven = {id(s) for s in (slave.tready, slave.framing_errors, master.tdata, master.tvalid, master.tlast)}
-    declared = ",\n".join(
-        f"  {'output' if id(s) in driven else 'input'} wire {f'[{len(s) - 1}:0] ' if len(s) > 1 else ''}{s.name}"
-        for s in outer
-    )
-    members = system.controller.registers.signature.members
-    tied = [f".s_axi_{name}({m.shape}'d0)" for name, m in members.items() if m.flow.name == "In"]
-    joined = ",\n    ".join([*(f".{s.name}({s.name})" for s in outer), *tied])
-    wrapper = f"module {TOP}(\n{declared}\n);\n  {INNER} system (\n    {joined}\n  );\nendmodule\n"
-    return header + convert(system, system.ports, INNER) + wrapper
+    return header + convert(system, system.ports)

@@ -109,6 +109,17 @@ class PhotonicTwin(wiring.Component):
         check_bits(float(self.highest) + float(offset) + 2.0**step, "photonic twin: light and offsets of all layers")
         super().__init__({"front": In(FrontEnd(jobs))})
 
+    @property
+    def answers(self) -> tuple[int, int]:
+        """Cycles from `sample` to the first group of codes, and from one to the next; of a single pass."""
+        if self.passes > 1:
+            raise BittrueError(f"photonic twin: its codes come in {self.passes} passes, so they have no one pace")
+        lanes, leave = self.jobs.geometry.lanes, self.course.leave
+        if self.noise is None:
+            return leave + CONVERTING + 1, 1
+        drawn = self.noise.cycles - (leave - self.course.words)
+        return leave + drawn + lanes + CONVERTING + 1, lanes
+
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         g, front, course = self.jobs.geometry, self.front, self.course

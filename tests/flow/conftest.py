@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bittrue.flow import stages
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.report import report
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from tests.helpers.flows import batch, program
 from tests.helpers.reports import row, synthesised
@@ -36,7 +36,7 @@ def content() -> dict:
         "train": {"accuracy": 0.91, "history": history},
         "quantize": {"accuracy": 0.9, "history": history[:1]},
         "simulate": simulated,
-        "rtl": stages.describe_plan(plan(p)),
+        "rtl": PipelineDesign(plan(p)).describe(),
         "verify": checked,
         "synth": {
             "targets": [

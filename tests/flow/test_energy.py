@@ -14,6 +14,7 @@ from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.systems.fs import energy as spike_energy
 from bittrue.flow.systems.fs import figures as spike_figures
 from bittrue.flow.systems.fs import spikes
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import activity, plan
 from bittrue.rtl.dataflow.stage import Stage, realisation
 from bittrue.rtl.dataflow.stages.add import AddStage
@@ -138,7 +139,7 @@ class TestToggles:
     def test_against_a_plain_reader_of_the_waveform(self, tmp_path):
         planned = plan(PROGRAM)
         verilog = emit(planned)
-        rows, run = toggles.count(planned, verilog, X)
+        rows, run = toggles.count(PipelineDesign(planned), verilog, X)
         run.check(PROGRAM(*X))
         waves = tmp_path / "w.vcd"
         CompiledRtl(verilog, planned.inputs, planned.output, optimize="-O1", trace=True).run(*X, waves=waves)
@@ -168,8 +169,8 @@ class TestToggles:
         """The same frame again and again toggles less than frames that differ."""
         planned = plan(PROGRAM)
         verilog = emit(planned)
-        same = toggles.count(planned, verilog, [np.repeat(v[:1], 6, axis=0) for v in X])[0]
-        varied = toggles.count(planned, verilog, X)[0]
+        same = toggles.count(PipelineDesign(planned), verilog, [np.repeat(v[:1], 6, axis=0) for v in X])[0]
+        varied = toggles.count(PipelineDesign(planned), verilog, X)[0]
         assert sum(row.registers for row in same) < sum(row.registers for row in varied)
 
     def test_command(self, tmp_path, capsys):

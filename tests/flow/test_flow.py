@@ -12,7 +12,8 @@ from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.verify import diverge, verify
-from bittrue.flow.verify.backends import BACKENDS, Design, Stalls
+from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import Format
@@ -38,12 +39,12 @@ def test_backends_agree(name):
 class TestVerify:
     FAST = {"reference": 4, "compiled": None, "gxx": None}
 
-    def run(self, design: Design, tmp_path, counts=None, n: int = 12) -> verify.Verification:
-        return verify.verify(design, [batch(design.program, n)], counts or self.FAST, Stalls(0.3, 0.3, 5), tmp_path)
+    def run(self, build: Build, tmp_path, counts=None, n: int = 12) -> verify.Verification:
+        return verify.verify(build, [batch(build.program, n)], counts or self.FAST, Stalls(0.3, 0.3, 5), tmp_path)
 
     def test_a_right_design_passes_on_every_back_end(self, tmp_path):
         counts = self.FAST | {name: 3 for name in ("icarus", "verilator") if not BACKENDS[name].missing()}
-        found = self.run(Design(program()), tmp_path, counts)
+        found = self.run(Build(program()), tmp_path, counts)
         assert found.problems == []
         assert found.golden["mismatches"] == 0
         assert {row["simulator"] for row in found.rows} == set(counts) - {"reference"}
@@ -57,8 +58,8 @@ class TestVerify:
     def test_one_flipped_weight_is_found_at_its_operation(self, tmp_path):
         right = program()
         wrong = with_weight_flipped(right, "mix")
-        design = Design(wrong)  # RTL of the wrong program, held to the right one
-        found = self.run(Design(right, plan=Design(right).plan, verilog=design.verilog), tmp_path, {"compiled": None})
+        other = Build(wrong)  # RTL of the wrong program, held to the right one
+        found = self.run(Build(right, verilog=other.verilog), tmp_path, {"compiled": None})
         row = found.rows[0]
         assert row["mismatches"] > 0
         assert row["divergence"]["operation"] == "mix"
@@ -76,30 +77,30 @@ class TestVerify:
         right = program()
         wrong = with_weight_flipped(right, "embed")
         project.write(wrong, tmp_path / "kernel")
-        found = self.run(Design(right, kernel=tmp_path / "kernel"), tmp_path / "out", {"gxx": None})
+        found = self.run(Build(right, kernel=tmp_path / "kernel"), tmp_path / "out", {"gxx": None})
         divergence = found.rows[0]["divergence"]
         assert divergence["operation"] == "embed"
         expected, got = first_difference(right, wrong, batch(right, 12), divergence["frame"], "embed")
         assert (divergence["expected"], divergence["got"]) == (expected, got)
 
     def test_a_dropped_last_is_found(self, tmp_path):
-        design = Design(program())
-        text = design.verilog.replace("assign m_axis_tlast = ", "assign m_axis_tlast = 1'h0 & ")
-        assert text != design.verilog
-        found = self.run(Design(design.program, plan=design.plan, verilog=text), tmp_path, {"compiled": None})
+        build = Build(program())
+        text = build.verilog.replace("assign m_axis_tlast = ", "assign m_axis_tlast = 1'h0 & ")
+        assert text != build.verilog
+        found = self.run(Build(build.program, design=build.design, verilog=text), tmp_path, {"compiled": None})
         assert any("TLAST" in problem.upper() for problem in found.problems)
 
     def test_a_wrong_cycle_count_is_a_problem(self, tmp_path):
         from dataclasses import replace
 
-        design = Design(program())
-        wrong = replace(design.plan, estimated_latency=design.plan.estimated_latency + 1)
-        found = self.run(Design(design.program, plan=wrong), tmp_path, {"compiled": 4})
+        planned = plan(program())
+        wrong = replace(planned, estimated_latency=planned.estimated_latency + 1)
+        found = self.run(Build.of(PipelineDesign(wrong)), tmp_path, {"compiled": 4})
         assert "latency is" in found.problems[0]
-        assert "the plan promised" in found.problems[0]
+        assert "the design promised" in found.problems[0]
 
     def test_an_altered_expectation_is_a_mismatch(self, tmp_path, monkeypatch):
-        design = Design(program())
+        build = Build(program())
         right = Program.__call__
 
         def altered(self, *x):
@@ -108,22 +109,22 @@ class TestVerify:
             return y
 
         monkeypatch.setattr(Program, "__call__", altered)
-        found = self.run(design, tmp_path, {"compiled": 12, "gxx": 12, "reference": 12})
+        found = self.run(build, tmp_path, {"compiled": 12, "gxx": 12, "reference": 12})
         assert found.golden["mismatches"] == 1
         assert all(row["mismatches"] >= 1 for row in found.rows)
 
     def test_an_absent_simulator_is_skipped_or_refused(self, tmp_path, monkeypatch):
         monkeypatch.setattr(BACKENDS["icarus"].__class__, "missing", lambda _: "it is not here; install it")
-        found = self.run(Design(program()), tmp_path, {"icarus": 2})
+        found = self.run(Build(program()), tmp_path, {"icarus": 2})
         assert found.skipped == [{"simulator": "icarus", "reason": "it is not here; install it"}]
         with pytest.raises(BittrueError, match="not here; install it"):
-            verify.verify(Design(program()), [batch(program(), 2)], {"icarus": 2}, folder=tmp_path, strict=True)
+            verify.verify(Build(program()), [batch(program(), 2)], {"icarus": 2}, folder=tmp_path, strict=True)
 
     def test_no_images_and_unknown_back_end(self, tmp_path):
         with pytest.raises(BittrueError, match="no images were given"):
-            self.run(Design(program()), tmp_path, n=0)
+            self.run(Build(program()), tmp_path, n=0)
         with pytest.raises(BittrueError, match="no back end is named 'vcs'; use one of golden"):
-            self.run(Design(program()), tmp_path, {"vcs": 1})
+            self.run(Build(program()), tmp_path, {"vcs": 1})
 
 
 def first_difference(right: Program, wrong: Program, x: np.ndarray, frame: int, name: str) -> tuple[int, int]:
@@ -152,7 +153,7 @@ def test_the_log_of_a_failed_synthesis_stays_where_the_error_says(tmp_path):
         (tmp_path / "lower").mkdir(exist_ok=True)
         (tmp_path / "rtl").mkdir(exist_ok=True)
         planned.program.save(tmp_path / "lower" / "program.npz")
-        (tmp_path / "rtl" / "plan.json").write_text(json.dumps(planned.to_json()))
+        (tmp_path / "rtl" / "bittrue_top.json").write_text(json.dumps(PipelineDesign(planned).to_json()))
         (tmp_path / "rtl" / "bittrue_top.v").write_text(text)
         upstream = {name: tmp_path / name for name in ("lower", "rtl")}
         return stages.synth(recipe_, replace(work, upstream=upstream, results={"rtl": {"beside": {}}}))
@@ -240,7 +241,7 @@ def test_formats_other_than_int8_are_verified(tmp_path):
     build.add("y", Linear(build.types["x"], rng.integers(-7, 8, (3, 4)), narrow, Format(4)), "x")
     p = build.program("y")
     x = rng.integers(-1024, 1024, (20, 2, 4)).astype(np.int16)
-    found = verify.verify(Design(p), [x], {"compiled": None, "gxx": None}, Stalls(0.2, 0.2, 1), tmp_path)
+    found = verify.verify(Build(p), [x], {"compiled": None, "gxx": None}, Stalls(0.2, 0.2, 1), tmp_path)
     assert found.problems == []
 
 

@@ -10,8 +10,9 @@ from bittrue.flow import stages
 from bittrue.flow.cli import main as cli
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.engine.steps import Workspace
+from bittrue.flow.synth import designs
 from bittrue.flow.verify import verify
-from bittrue.flow.verify.backends import BACKENDS, Design, Stalls
+from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.written import written
@@ -27,7 +28,7 @@ def run(design, tmp_path, counts=FAST):
 class TestVerify:
     def test_sets_are_written_in_every_back_end(self, tmp_path):
         counts = FAST | {name: 5 for name in ("icarus", "verilator") if not BACKENDS[name].missing()}
-        found = run(Design(written(program())), tmp_path, counts)
+        found = run(Build(written(program())), tmp_path, counts)
         assert found.problems == []
         assert found.golden["mismatches"] == 0
         stalled = [row for row in found.rows if row["stalls"]]
@@ -46,7 +47,7 @@ class TestVerify:
             return writes
 
         monkeypatch.setattr(Exchanges, "writes", wrong)
-        found = run(Design(written(program(), ["embed"])), tmp_path, {"compiled": 20})
+        found = run(Build(written(program(), ["embed"])), tmp_path, {"compiled": 20})
         assert re.search(r"compiled with stalls: \d+ of \d+ values differ", " ".join(found.problems))
 
     def test_kernels_that_hold_on_to_the_first_set_are_found(self, tmp_path, monkeypatch):
@@ -54,7 +55,7 @@ class TestVerify:
 
         predict = HostKernel.predict
         monkeypatch.setattr(HostKernel, "predict", lambda self, *x, first=0, held=None: predict(self, *x, first=first))  # noqa: ARG005
-        found = run(Design(written(program(), ["embed"])), tmp_path, {"gxx": 20})
+        found = run(Build(written(program(), ["embed"])), tmp_path, {"gxx": 20})
         assert re.search(r"gxx: \d+ of \d+ values differ", " ".join(found.problems))
 
 
@@ -130,10 +131,10 @@ class TestCommands:
     def test_synth(self, bittrue, saved, tmp_path, monkeypatch):
         """The design that is synthesised is the one with written weights."""
         seen = []
-        monkeypatch.setattr(stages, "synthesize", lambda plan, text, *_: seen.append((plan, text)) or {})
+        monkeypatch.setattr(designs, "synthesize_design", lambda design, *rest: seen.append((design, rest[-1])) or {})
         words = ["--target", "ecp5-85k", "--interval", 64, "--out", tmp_path / "s", "--json"]
         status, _, _ = bittrue("synth", saved, *words, "--weights", "written")
         assert status == 0
-        ((plan, text),) = seen
-        assert plan.weights is not None
+        ((design, text),) = seen
+        assert design.weights is not None
         assert "s_axis_weights_tdata" in text

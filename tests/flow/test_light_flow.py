@@ -13,14 +13,11 @@ import pytest
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
 from bittrue.flow.report import report
-from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.systems.light import probe as photonic_probe
-from bittrue.flow.systems.light.controller import Script, designs, geometry
-from bittrue.flow.systems.light.cosim import Answer, SystemRun
-from bittrue.flow.verify.backends import BACKENDS, Stalls
+from bittrue.flow.systems.light.controller import design, designs
+from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
+from bittrue.flow.verify.verify import verify
+from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry, Jobs
-from bittrue.rtl.light.registers import Address
-from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 from tests.helpers.photonic_programs import images, photonic_network
@@ -68,7 +65,10 @@ class TestFlow:
             assert row["mismatches"] == 0
             assert row["errors"] == []
             assert row["values"] == 10 * row["images"]
-        assert result["cycles_per_image"] == rows["compiled", False]["cycles_per_image"] > result["measurements"] * 16
+            assert row["interval"] == row["estimated_interval"]
+            assert row["latency"] == row["estimated_latency"]
+            assert row["design"] == "controller"
+        assert rows["compiled", False]["interval"] > result["measurements"] * 16
 
     def test_registers_were_read_and_the_illegal_write_flagged(self, done):
         _, _, outcomes = done
@@ -81,18 +81,15 @@ class TestFlow:
         assert ("after", "ERRORS", None, 0, 0) in seen
         assert any(a["phase"] == "during" and a["register"] == "STATUS" for a in row["registers"])
 
-    def test_both_texts_are_kept(self, done):
+    def test_both_texts_are_kept_with_their_registers(self, done):
         _, out, _ = done
-        top, tied = (
-            re.search(r"module bittrue_top ?\(([^;]*)\);", (out / "controller" / name).read_text())[1]
-            for name in ("controller.v", "controller_streams.v")
-        )
-        assert "s_axis_tdata" in top
-        assert "s_axis_tdata" in tied
-        assert "s_axi_awaddr" in top
-        assert "s_axis_weights_tdata" in top
-        assert "s_axis_weights_tdata" not in tied
-        assert "s_axi_awaddr" not in tied
+        for name, streamed in (("controller", True), ("controller_memory", False)):
+            text = (out / "controller" / f"{name}.v").read_text()
+            top = re.search(r"module bittrue_top ?\(([^;]*)\);", text)[1]
+            assert "s_axis_tdata" in top
+            assert "s_axi_awaddr" in top
+            assert ("s_axis_weights_tdata" in top) == streamed
+            assert "<name>SETTLING</name>" in (out / "controller" / f"{name}.svd").read_text()
 
     def test_the_report_shows_it_with_the_energy_of_the_batch(self, done):
         made, out, outcomes = done
@@ -126,16 +123,14 @@ def test_a_wrong_weight_fails_the_flow_and_names_its_place(done, monkeypatch, tm
     assert all(problem.startswith("controller/") for problem in problems)
     place = r"first divergence: layers_0_array \(photonicmac\), image \d+, \[\d+, \d+\]: expected \d+, got \d+; open "
     assert re.search(r"controller/compiled: \d+ of 4500 values differ; " + place, problems[0])
-    assert str(tmp_path / "flow" / "controller" / "divergence.vcd") in problems[0]
+    assert str(tmp_path / "flow" / "controller" / "memory" / "divergence.vcd") in problems[0]
 
 
 # -- the first divergence ------------------------------------------------------------------------------
 def diverges(program, text, x, tmp_path, stalls=NO_STALLS):
-    system = PhotonicSystem(program, ARRAY)
-    expected = program(x)
-    options = {"stall_seed": stalls.seed, "idle": stalls.idle, "backpressure": stalls.backpressure}
-    run = CompiledRtl(text, [system.input], system.output).run(x, **options)
-    return photonic_probe.first(system, text, x, run, expected, stalls, tmp_path)
+    build = Build(program, design=PhotonicDesign(program, ARRAY), verilog=text)
+    found = verify(build, [x], {"compiled": None}, stalls, tmp_path)
+    return next((row["divergence"] for row in found.rows if row["divergence"]), None)
 
 
 @needs_compiler
@@ -143,18 +138,18 @@ class TestDivergence:
     @pytest.mark.parametrize(("noise", "last", "layer"), [(False, True, "mac1"), (True, False, "mac0")])
     def test_a_flipped_weight_is_found_at_its_layer(self, noise, last, layer, tmp_path):
         program = photonic_network(noise=noise)
-        text = emit(PhotonicSystem(program, ARRAY), registers=False)
+        text = PhotonicDesign(program, ARRAY).verilog()
         words = re.findall(r" weights\[\d+\] = 12'h\w+;", text)
         word = words[-1 if last else 0]
         start, value = word.rstrip(";").split("12'h")
         broken = text.replace(word, f"{start}12'h{int(value, 16) ^ 4:03x};")
         assert broken != text
         found = diverges(program, broken, images(program, 30), tmp_path)
-        assert (found.operation, found.kind) == (layer, "photonicmac")
-        golden = program.trace(images(program, 30)[: found.frame + 1]).tensors[layer]
-        assert golden[(found.frame, *found.index)] == found.expected != found.got
+        assert (found["operation"], found["kind"]) == (layer, "photonicmac")
+        golden = program.trace(images(program, 30)[: found["frame"] + 1]).tensors[layer]
+        assert golden[(found["frame"], *found["index"])] == found["expected"] != found["got"]
         assert (tmp_path / "divergence.vcd").exists()
-        assert found.waves == str(tmp_path / "divergence.vcd")
+        assert found["waves"] == str(tmp_path / "divergence.vcd")
 
     def test_a_wrong_table_is_found_at_the_activation(self, tmp_path):
         program = photonic_network()
@@ -163,11 +158,11 @@ class TestDivergence:
         knots = nodes[at].operation.knots.copy()
         knots[:, 20:30] ^= 1
         nodes[at] = replace(nodes[at], operation=replace(nodes[at].operation, knots=knots))
-        wrong = emit(PhotonicSystem(replace(program, nodes=tuple(nodes)), ARRAY), registers=False)
+        wrong = PhotonicDesign(replace(program, nodes=tuple(nodes)), ARRAY).verilog()
         found = diverges(program, wrong, images(program, 20), tmp_path, Stalls(0.2, 0.3, 4))
-        assert found.operation == "act0"
+        assert found["operation"] == "act0"
         golden = program.trace(images(program, 20)).tensors["act0"]
-        assert golden[(found.frame, *found.index)] == found.expected == found.got ^ 1
+        assert golden[(found["frame"], *found["index"])] == found["expected"] == found["got"] ^ 1
 
     def test_a_wrong_result_behind_right_codes_is_the_sums(self, tmp_path):
         program = photonic_network()
@@ -175,39 +170,33 @@ class TestDivergence:
         total = nodes[-1].operation
         shifted = replace(total.requantize, bias=total.requantize.bias + 1)
         nodes[-1] = replace(nodes[-1], operation=replace(total, requantize=shifted))
-        wrong = emit(PhotonicSystem(replace(program, nodes=tuple(nodes)), ARRAY), registers=False)
+        wrong = PhotonicDesign(replace(program, nodes=tuple(nodes)), ARRAY).verilog()
         found = diverges(program, wrong, images(program, 5), tmp_path)
-        assert (found.operation, found.kind, found.frame) == (nodes[-1].name, "tilesum", 0)
+        assert (found["operation"], found["kind"], found["frame"]) == (nodes[-1].name, "tilesum", 0)
+
+    def test_where_the_waveform_would_be_too_long_the_results_tell(self, tmp_path):
+        """Noise follows the image, so a waveform has to begin at image 0; it would have more images than it may."""
+        program = photonic_network(noise=True)
+        nodes, x = list(program.nodes), images(program, 22)
+        (at,) = [k for k, node in enumerate(nodes) if node.name == "act0"]
+        for code in range(64):
+            knots = nodes[at].operation.knots.copy()
+            knots[:, code] ^= 1
+            other = list(nodes)
+            other[at] = replace(nodes[at], operation=replace(nodes[at].operation, knots=knots))
+            wrong = replace(program, nodes=tuple(other))
+            differs = (wrong(x) != program(x)).any(axis=1)
+            if differs.any() and differs.argmax() >= 8:
+                break
+        else:
+            pytest.fail("no table differs late enough")
+        found = diverges(program, PhotonicDesign(wrong, ARRAY).verilog(), x, tmp_path)
+        assert (found["operation"], found["frame"]) == (program.result, int(differs.argmax()))
+        assert found["waves"] is None
 
     def test_a_right_system_has_none(self, tmp_path):
         program = photonic_network()
-        text = emit(PhotonicSystem(program, ARRAY), registers=False)
-        assert diverges(program, text, images(program, 5), tmp_path) is None
-
-
-# -- registers -----------------------------------------------------------------------------------------
-def test_wrong_answers_are_told():
-    script = Script.of(PhotonicSystem(photonic_network(), ARRAY), 3)
-    answers = {
-        name: [Answer(entry.response, 0 if entry.read is None else entry.read) for entry in script.phase(name)]
-        for name in ("before", "during", "after")
-    }
-    assert script.wrong(SystemRun(None, **answers)) == []
-    bad = answers | {"after": [Answer(0, 2), Answer(0, 1 << 5), answers["after"][2]]}
-    assert script.wrong(SystemRun(None, **bad)) == [
-        "AXI4-Lite: FRAMES is 0x2, not 0x3",
-        "AXI4-Lite: ERRORS is 0x20, not 0x0",
-    ]
-    accepted = [Answer(0, entry.read) for entry in script.phase("before")]
-    assert script.wrong(SystemRun(None, **answers | {"before": accepted})) == [
-        "AXI4-Lite: a write to PROGRAM was answered OKAY, not SLVERR"
-    ]
-    assert script.wrong(SystemRun(None, **answers | {"after": []})) == [
-        "AXI4-Lite: an access after the images was not answered"
-    ]
-    shown = script.shown(SystemRun(None, **answers | {"during": answers["during"] * 5}))
-    assert [row["times"] for row in shown if row["phase"] == "during"] == [5]
-    assert shown[0]["register"] == Address.GEOMETRY.name
+        assert diverges(program, PhotonicDesign(program, ARRAY).verilog(), images(program, 5), tmp_path) is None
 
 
 # -- the recipe ----------------------------------------------------------------------------------------
@@ -233,16 +222,17 @@ def test_lanes_suit_the_array(done, array, lanes):
     _, out, _ = done
     program = Program.load(out / "lower" / "program.npz")
     made = recipe.load("photonic-mlp-digits", [f"array={array}"])
-    assert geometry(made, program).lanes == lanes
+    assert design(made, program).jobs.geometry.lanes == lanes
 
 
 def test_the_controller_alone_has_no_twin_and_streams_its_weights(done):
     made, out, _ = done
     program = Program.load(out / "lower" / "program.npz")
-    assert designs(made, program) == {}
+    assert designs(made, program) == []
     part = made.controller.model_copy(update={"synth": ("ecp5-85k",)})
-    (name, (text, targets)) = next(iter(designs(made.model_copy(update={"controller": part}), program).items()))
-    assert (name, targets) == ("controller", ("ecp5-85k",))
+    ((alone, targets),) = designs(made.model_copy(update={"controller": part}), program)
+    assert (alone.name, targets) == ("controller", ("ecp5-85k",))
+    text = alone.verilog()
     assert "fe_adc_data" in text
     assert "s_axis_weights_tdata" in text
     assert "twin" not in text

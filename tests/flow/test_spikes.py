@@ -6,7 +6,8 @@ import pytest
 from bittrue.flow.run import monitors
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.verify import verify
-from bittrue.flow.verify.backends import Design, Stalls
+from bittrue.flow.verify.backends import Build, Stalls
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.operations.encode import SPIKE
@@ -32,8 +33,8 @@ def golden_ones(program: Program, x: list[np.ndarray]) -> dict[str, int]:
 def test_counts_equal_the_golden_ones(architecture, shape):
     program = spiking(shape=shape, halving=True, seed=3)
     planned = plan(program, interval=1000, architecture=architecture)
-    watched = monitors.of_plan(planned)
-    rtl = CompiledRtl(emit(planned), planned.inputs, planned.output, optimize="-O1", monitors=watched)
+    design = PipelineDesign(planned)
+    rtl = CompiledRtl.of(design, optimize="-O1", monitors=monitors.of(design))
     x = stimulus(program, FRAMES, 5)
     expected = golden_ones(program, x)
     assert list(expected) == ["encode", "block.fire", "fire"]
@@ -47,27 +48,27 @@ def test_counts_equal_the_golden_ones(architecture, shape):
 def test_wide_beats_are_counted_lane_by_lane():
     program = spiking(shape=(2, 4), halving=False, seed=7)
     planned = plan(program, interval=2 * 8)
-    watched = monitors.of_plan(planned)
+    design = PipelineDesign(planned)
+    watched = monitors.of(design)
     assert max(monitor.lanes for monitor in watched) > 1
-    rtl = CompiledRtl(emit(planned), planned.inputs, planned.output, optimize="-O1", monitors=watched)
+    rtl = CompiledRtl.of(design, optimize="-O1", monitors=watched)
     x = stimulus(program, FRAMES, 6)
     assert rtl.run(*x).check(program(*x)).ones == golden_ones(program, x)
 
 
 def test_a_program_without_spikes_pays_nothing():
-    planned = plan(resmlp(seed=1))
-    assert monitors.of_plan(planned) == ()
+    assert monitors.of(PipelineDesign(plan(resmlp(seed=1)))) == ()
     assert monitors.verilog(()) == ""
 
 
 class TestVerify:
-    def run(self, design: Design, tmp_path, images: int = FRAMES) -> verify.Verification:
-        x = stimulus(design.program, images, 9)
-        return verify.verify(design, x, {"compiled": None}, Stalls(0.3, 0.3, 0), tmp_path)
+    def run(self, build: Build, tmp_path, images: int = FRAMES) -> verify.Verification:
+        x = stimulus(build.program, images, 9)
+        return verify.verify(build, x, {"compiled": None}, Stalls(0.3, 0.3, 0), tmp_path)
 
     def test_the_rows_hold_both_counts(self, tmp_path):
         program = silent(64)
-        found = self.run(Design(program), tmp_path)
+        found = self.run(Build(program), tmp_path)
         assert found.problems == []
         expected = golden_ones(program, stimulus(program, FRAMES, 9))
         assert [row["stalls"] for row in found.rows] == [False, True]
@@ -76,7 +77,7 @@ class TestVerify:
 
     def test_frames_that_ran_again_are_counted_again(self, tmp_path):
         """A few images are repeated until the cycles are settled; the counts are of all frames that ran."""
-        found = self.run(Design(silent(64)), tmp_path, images=2)
+        found = self.run(Build(silent(64)), tmp_path, images=2)
         assert found.problems == []
         one = golden_ones(silent(64), stimulus(silent(64), 2, 9))["fire"]
         assert found.rows[0]["events"]["fire"]["golden"] > 2 * one
@@ -86,7 +87,7 @@ class TestVerify:
         right, wrong = silent(64), silent(65)
         x = stimulus(right, FRAMES, 9)
         assert np.array_equal(right(*x), wrong(*x))
-        found = self.run(Design(right, verilog=emit(plan(wrong))), tmp_path)
+        found = self.run(Build(right, verilog=emit(plan(wrong))), tmp_path)
         assert all(row["mismatches"] == 0 and not row["errors"] for row in found.rows)
         said = (
             f"{golden_ones(wrong, x)['fire']} events left fire, in the golden simulator {golden_ones(right, x)['fire']}"

@@ -285,7 +285,7 @@ class ArrayModel:
         self.jobs, self.settling, self.pace = system.jobs, settling, pace
         self.lost, self.late = lost or {}, late
         self.rng = np.random.default_rng(seed)
-        self.pins = {signal.name.removeprefix("fe_"): signal for signal in system.front}
+        self.pins = {signal.name.removeprefix("fe_"): signal for signal, _ in system.front}
         self.beat = data.View(weight_beat(system.jobs), self.pins["weight_payload"])
         g = self.jobs.geometry
         self.filling, self.used = (self.empty(g.rows, g.columns) for _ in range(2))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bittrue.flow.verify.backends import Design, Stalls
+from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.verify import verify
 from bittrue.hls import host, project
 from bittrue.rtl.dataflow.folding import Folding
@@ -225,9 +225,9 @@ class TestKernels:
 def test_verify_sees_no_difference(tmp_path):
     """Few images, so that they come again in the RTL's run: then each is another one, with noise of its own."""
     program = photonic(noisy=True)
-    design = Design(program, folder=tmp_path)
+    build = Build(program, folder=tmp_path)
     counts = {"reference": None, "compiled": None, "gxx": None, "icarus": 4}
-    found = verify(design, stimulus(program, 5, 5), counts, Stalls(0.3, 0.3, 1), tmp_path / "verify")
+    found = verify(build, stimulus(program, 5, 5), counts, Stalls(0.3, 0.3, 1), tmp_path / "verify")
     assert found.problems == []
     assert not found.skipped
 

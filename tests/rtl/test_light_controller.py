@@ -248,9 +248,6 @@ def test_refusals():
         PhotonicSystem(program, ARRAY, weights="disk")
     with pytest.raises(BittrueError, match="batches of 0 images"):
         PhotonicSystem(program, ARRAY, images=0)
-    for options in ({"weights": "stream"}, {"twin": False}):
-        with pytest.raises(BittrueError, match="without registers it needs its twin, and its weights in memory"):
-            emit(PhotonicSystem(program, ARRAY, **options), registers=False)
 
 
 @pytest.mark.parametrize("options", [{}, {"weights": "stream"}, {"twin": False}])

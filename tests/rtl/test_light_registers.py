@@ -161,7 +161,7 @@ def test_images_of_a_wrong_length():
 
 def test_codes_that_nobody_waits_for():
     system = PhotonicSystem(photonic_network(), ARRAY, twin=False)
-    valid = next(signal for signal in system.front if signal.name == "fe_adc_valid")
+    valid = next(signal for signal, _ in system.front if signal.name == "fe_adc_valid")
 
     async def script(bench):
         bench.ctx.set(valid, 1)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
 import numpy as np
 import pytest
 
+from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.systems.light.cosim import Access, Answer, run
-from bittrue.rtl.bus.registers import OKAY, SLVERR
+from bittrue.flow.run.surroundings import Surroundings
+from bittrue.rtl import readback
+from bittrue.rtl.bus.access import END, MEANWHILE, Access
+from bittrue.rtl.bus.registers import SLVERR
+from bittrue.rtl.design import load
+from bittrue.rtl.light.design import PhotonicDesign
+from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.light.registers import Address, Errors
-from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.sim.errors import BittrueError
 from tests.helpers.photonic_bench import ARRAY
 from tests.helpers.photonic_programs import images, photonic_network
@@ -22,72 +28,123 @@ SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]
 
 
 @pytest.mark.parametrize("weights", ["memory", "stream"])
-@pytest.mark.parametrize("simulator", SIMULATORS)
-def test_cocotb_with_all_buses(simulator, weights, tmp_path):
+@pytest.mark.parametrize("simulator", ["compiled", *SIMULATORS])
+def test_all_buses(simulator, weights, tmp_path):
     program = photonic_network(noise=True)
-    system = PhotonicSystem(program, ARRAY, settling=3, weights=weights, images=4)
-    jobs = system.jobs
-    wanted = jobs.offsets.copy()
+    design = PhotonicDesign(program, ARRAY, settling=3, weights=weights, images=4)
+    wanted = design.jobs.offsets.copy()
     wanted[2, 1] += 9
     x = images(program, 6)
-    golden = jobs.with_offsets(wanted)(x, first=40)
+    golden = design.jobs.with_offsets(wanted)(x, first=40)
     assert not np.array_equal(golden, program(x))
-    address = system.controller.map.window("CALIBRATION").at(2, 1)
-    before = [
-        Access(Address.IMAGE, 40),
-        Access(Address.SETTLING, 7),
-        Access(address, int(wanted[2, 1])),
-        Access(address),
-        Access(Address.SETTLING, 2),
-        Access(Address.BATCH, 3),
-        Access(Address.ERRORS),
-        Access(Address.ERRORS, 1 << Errors.VALUE),
-    ]
-    # The first of these may still find an idle controller; it writes what is there already.
-    during = [Access(Address.SETTLING, 7), Access(Address.STATUS), Access(Address.PROGRAM, 1), Access(0x30)]
-    after = [Access(Address.FRAMES), Access(Address.IMAGE), Access(Address.ERRORS)]
-    done = run(
-        system,
-        x,
-        golden,
-        simulator,
-        idle=0.3,
-        backpressure=0.3,
-        seed=5,
-        folder=tmp_path,
-        before=before,
-        during=during,
-        after=after,
-    )
-    done.run.check(golden)
-    assert [a.response for a in done.before] == [OKAY, OKAY, OKAY, OKAY, SLVERR, OKAY, OKAY, OKAY]
-    assert done.before[3].value == wanted[2, 1]
-    assert done.before[6].value == 1 << Errors.VALUE
-    turns = len(done.during) // len(during)
-    assert turns > 10
-    assert [a.response for a in done.during[2::4]] == [SLVERR] * turns == [a.response for a in done.during[3::4]]
-    assert SLVERR in [a.response for a in done.during[0::4]]
+    place = design.map.window("CALIBRATION").at(2, 1)
     flags = 1 << Errors.ADDRESS | 1 << Errors.ACCESS | 1 << Errors.BUSY
-    assert done.after == (Answer(OKAY, 6), Answer(OKAY, 46), Answer(OKAY, flags))
+    accesses = [
+        Access("IMAGE", Address.IMAGE, 40),
+        Access("SETTLING", Address.SETTLING, 7),
+        Access("CALIBRATION", place, int(wanted[2, 1])),
+        Access("CALIBRATION", place, read=int(wanted[2, 1])),
+        Access("SETTLING", Address.SETTLING, 2, SLVERR),
+        Access("BATCH", Address.BATCH, 3),
+        Access("ERRORS", Address.ERRORS, read=1 << Errors.VALUE),
+        Access("ERRORS", Address.ERRORS, 1 << Errors.VALUE),
+        Access("BATCH", Address.BATCH, 4, SLVERR, frame=1),  # the first image is at work
+        Access("STATUS", Address.STATUS, frame=MEANWHILE),
+        Access("PROGRAM", Address.PROGRAM, 1, SLVERR, frame=MEANWHILE),
+        Access("nothing", 0x30, response=SLVERR, frame=MEANWHILE),
+        Access("FRAMES", Address.FRAMES, read=6, frame=END),
+        Access("IMAGE", Address.IMAGE, read=46, frame=END),
+        Access("ERRORS", Address.ERRORS, read=flags, frame=END),
+    ]
+    stalls = {"idle": 0.3, "backpressure": 0.3}
+    around = {"surroundings": Surroundings.of(design), "accesses": accesses}
+    if simulator == "compiled":
+        run = CompiledRtl.of(design).run(x, stall_seed=5, **stalls, accesses=accesses)
+    else:
+        ports = (design.inputs, design.output)
+        run = cosim.run(design.verilog(), *ports, x, golden, simulator, seed=5, folder=tmp_path, **stalls, **around)
+    run.check(golden)
+    made = [answer.access.frame for answer in run.answers]
+    assert made.count(MEANWHILE) > 30
+    assert len(made) - made.count(MEANWHILE) == 12
+    assert [a.cycle for a in run.answers] == sorted(a.cycle for a in run.answers)
+
+
+@pytest.mark.parametrize("simulator", ["compiled", *SIMULATORS])
+def test_a_wrong_answer_is_an_error(simulator, tmp_path):
+    program = photonic_network()
+    design = PhotonicDesign(program, ARRAY)
+    accesses = [
+        Access("FRAMES", Address.FRAMES, read=3, frame=END),
+        Access("PROGRAM", Address.PROGRAM, 1),
+        Access("ERRORS", Address.ERRORS, read=1 << Errors.ACCESS),
+    ]
+    x = images(program, 2)
+    if simulator == "compiled":
+        run = CompiledRtl.of(design).run(x, accesses=accesses)
+    else:
+        around = {"surroundings": Surroundings.of(design), "accesses": accesses}
+        run = cosim.run(design.verilog(), design.inputs, design.output, x, None, simulator, folder=tmp_path, **around)
+    assert run.mismatches(program(x)) == 0
+    assert run.errors == (
+        "AXI4-Lite: a write to PROGRAM was answered SLVERR, not OKAY",
+        "AXI4-Lite: FRAMES is 0x2, not 0x3",
+    )
 
 
 @pytest.mark.parametrize("noise", [False, True])
-def test_compiled(noise):
+@pytest.mark.parametrize("weights", ["memory", "stream"])
+def test_compiled(noise, weights):
+    """With stalls exact; without, every frame ends in the cycle that is foretold."""
     program = photonic_network((12, 9, 6), 4, noise=noise, seed=6)
-    system = PhotonicSystem(program, ARRAY, settling=2)
+    design = PhotonicDesign(program, ARRAY, settling=2, weights=weights, images=5)
     x = images(program, 200)
-    compiled = CompiledRtl(emit(system, registers=False), [system.input], system.output)
-    compiled.run(x).check(program(x))
+    compiled = CompiledRtl.of(design)
     compiled.run(x, stall_seed=3, idle=0.3, backpressure=0.5).check(program(x))
+    run = compiled.run(x).check(program(x))
+    promised = design.expect(x)
+    assert run.latency == promised.latency == design.latency
+    assert (run.frame_end_cycles - run.first_input_cycle).tolist() == promised.ends.tolist()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "geometry", "settling", "capacity", "noise"),
+    [
+        ((10, 7, 5), Geometry(4, 4, 2), 1, 1, False),
+        ((20, 5), Geometry(4, 2, 1), 1, 7, False),  # images come in slower than they are measured
+        ((8, 9, 3), Geometry(2, 8, 2), 20, 3, True),
+        ((8, 40), Geometry(8, 8, 1), 1, 2, False),  # results leave slower than they are made
+    ],
+)
+def test_every_frame_ends_when_foretold(sizes, geometry, settling, capacity, noise):
+    program = photonic_network(sizes, geometry.rows, noise=noise)
+    design = PhotonicDesign(program, geometry, settling, images=capacity)
+    x = images(program, 60)
+    run = CompiledRtl.of(design, optimize="-O1").run(x).check(program(x))
+    assert (run.frame_end_cycles - run.first_input_cycle).tolist() == design.expect(x).ends.tolist()
+    assert run.latency == design.latency
 
 
 def test_compiled_mutation_is_caught():
     program = photonic_network(noise=True)
-    system = PhotonicSystem(program, ARRAY)
-    text = emit(system, registers=False)
+    design = PhotonicDesign(program, ARRAY)
+    text = design.verilog()
     word = re.search(r"( weights\[0\] = 12'h)(\w+);", text)
     broken = text.replace(word[0], f"{word[1]}{int(word[2], 16) ^ 4:03x};")
     x = images(program, 200)
     assert broken != text
     with pytest.raises(BittrueError, match="expected"):
-        CompiledRtl(broken, [system.input], system.output).run(x).check(program(x))
+        CompiledRtl.of(design, broken).run(x).check(program(x))
+
+
+def test_a_design_is_read_back_and_says_what_it_is():
+    program = photonic_network()
+    for options in ({}, {"weights": "stream"}, {"twin": False, "settling": 3}):
+        design = PhotonicDesign(program, ARRAY, **options)
+        again = load(program, json.loads(json.dumps(design.to_json())))
+        assert again.verilog() == design.verilog()
+        readback.check(again, design.verilog())
+    with pytest.raises(BittrueError, match="alone it does not run"):
+        design.expect(images(program, 1))
+    with pytest.raises(BittrueError, match="made for another program"):
+        load(photonic_network(seed=5), design.to_json())

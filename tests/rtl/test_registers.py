@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from bittrue.rtl.bus.access import END, MEANWHILE, Access, answers, in_order, problems, shown
 from bittrue.rtl.bus.lite import Slave, index
 from bittrue.rtl.bus.registers import FAULTS, OKAY, SLVERR, Field, Register, RegisterMap, Window, errors
 from bittrue.sim.contract import Format
@@ -364,3 +365,41 @@ def test_refused(make, words):
     with pytest.raises(BittrueError) as error:
         make()
     assert words in str(error.value)
+
+
+# -- accesses ----------------------------------------------------------------------------------------------
+def test_wrong_answers_are_told():
+    accesses = in_order(
+        [
+            Access("STATUS", 4, frame=MEANWHILE),
+            Access("COUNT", 16, read=3, frame=END),
+            Access("IDENTITY", 20, read=0xC0FFEE),
+            Access("IDENTITY", 20, 1, SLVERR),
+            Access("DELAY", 12, 9, frame=2),
+        ]
+    )
+    assert [(a.name, a.phase) for a in accesses] == [
+        ("IDENTITY", "before"),
+        ("IDENTITY", "before"),
+        ("DELAY", "before number 2 of"),
+        ("COUNT", "after"),
+        ("STATUS", "during"),
+    ]
+    right = [(0, OKAY, 0xC0FFEE, 5), (1, SLVERR, 0, 9), (4, OKAY, 1, 12), (4, OKAY, 0, 16), (2, OKAY, 0, 20)]
+    right += [(3, OKAY, 3, 30)]
+    found = answers(accesses, right)
+    assert problems(accesses, found) == []
+    assert [(row["register"], row["times"], row["read"]) for row in shown(found)] == [
+        ("IDENTITY", 1, 0xC0FFEE),
+        ("IDENTITY", 1, None),
+        ("STATUS", 2, 1),
+        ("DELAY", 1, None),
+        ("COUNT", 1, 3),
+    ]
+    wrong = [(0, OKAY, 0xC0FFEF, 5), (1, OKAY, 0, 9), (2, SLVERR, 0, 20)]
+    assert problems(accesses, answers(accesses, wrong)) == [
+        "AXI4-Lite: IDENTITY is 0xc0ffef, not 0xc0ffee",
+        "AXI4-Lite: a write to IDENTITY was answered OKAY, not SLVERR",
+        "AXI4-Lite: a write to DELAY was answered SLVERR, not OKAY",
+        "AXI4-Lite: a read of COUNT after the frames was not answered",
+    ]

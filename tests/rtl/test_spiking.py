@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bittrue.flow.verify.backends import Design, Stalls
+from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.verify import mean_interval, verify
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, activity, plan
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage
@@ -114,13 +115,19 @@ class TestVerify:
         program = spiking(halving=True)
         planned = planned_for(program, "events")
         x = stimulus(program, 40, 2)
-        honest = verify(Design(program, plan=planned), x, {"compiled": None}, Stalls(), tmp_path / "honest")
+        honest = verify(PipelineDesign(planned), x, {"compiled": None}, Stalls(), tmp_path / "honest")
         assert honest.problems == []
         assert honest.rows[0]["interval"] == honest.rows[0]["estimated_interval"]
         slow = planned.folding["embed"]
         other = dict(planned.folding) | {"embed": replace(slow, pe=1 if slow.pe > 1 else 5)}
         folded = plan(program, folding=other)
-        found = verify(Design(program, plan=planned, verilog=emit(folded)), x, {"compiled": None}, Stalls(), tmp_path)
+        found = verify(
+            Build(program, design=PipelineDesign(planned), verilog=emit(folded)),
+            x,
+            {"compiled": None},
+            Stalls(),
+            tmp_path,
+        )
         assert found.rows[0]["mismatches"] == 0
         assert any("the schedule says" in problem for problem in found.problems)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bittrue.rtl import readback
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.verilog import TOP, emit
@@ -85,7 +86,7 @@ sys.stdout.write(emit(plan(resmlp(tokens=3, channels=5, segments=4, seed=3))))
 class TestReadback:
     def test_the_plan_is_found(self, emitted):
         planned, verilog = emitted
-        design = readback.check(planned, verilog)
+        design = readback.check(PipelineDesign(planned), verilog)
         assert {port.name for port in design.ports} >= {"aclk", "aresetn", "m_axis_tdata", "m_axis_tready"}
         assert design.instances["pipeline"] == f"{TOP}.pipeline"
         for element in planned.network.elements:
@@ -118,7 +119,7 @@ class TestReadback:
     def test_lanes_widen_tdata(self):
         planned = plan(two_inputs(), interval=3)
         assert planned.inputs[0].width == 32
-        readback.check(planned, emit(planned))
+        readback.check(PipelineDesign(planned), emit(planned))
 
     def test_lines_keep_their_numbers(self, small):
         _, verilog = small
@@ -133,7 +134,7 @@ class TestReadback:
         planned, verilog = small
         other = replace(planned, input_lanes={"a": 4, "b": 4})
         with pytest.raises(BittrueError, match="s_axis_a_tdata, 8 bits instead of input s_axis_a_tdata, 32 bits"):
-            readback.check(other, verilog)
+            readback.check(PipelineDesign(other), verilog)
 
 
 class TestMutations:
@@ -144,7 +145,7 @@ class TestMutations:
         damaged, places = re.subn(pattern, replacement, verilog, count=count, flags=re.MULTILINE)
         assert places
         with pytest.raises(BittrueError, match=message):
-            readback.check(planned, damaged)
+            readback.check(PipelineDesign(planned), damaged)
 
     def test_a_renamed_port(self, small):
         self.refused(small, r"\bs_axis_a_tvalid\b", "s_axis_a_valid", "no port input s_axis_a_tvalid")
@@ -189,7 +190,7 @@ class TestMutations:
     def test_a_torn_file(self, small):
         planned, verilog = small
         with pytest.raises(BittrueError, match="cannot be read back"):
-            readback.check(planned, verilog[: len(verilog) // 2])
+            readback.check(PipelineDesign(planned), verilog[: len(verilog) // 2])
 
     def test_a_syntax_error_names_its_line(self, small):
         planned, verilog = small
@@ -197,8 +198,8 @@ class TestMutations:
         number = next(k for k, line in enumerate(lines) if line.startswith("  assign")) + 1
         lines.insert(number, "  assign = 1;")
         with pytest.raises(BittrueError, match=f"line:{number + 1}:"):
-            readback.check(planned, "\n".join(lines))
-        readback.check(planned, verilog)
+            readback.check(PipelineDesign(planned), "\n".join(lines))
+        readback.check(PipelineDesign(planned), verilog)
 
     def test_a_missing_fork(self):
         planned = plan(resmlp(seed=1))
@@ -300,7 +301,7 @@ endmodule
         """Read back, no warning, and no vector of no bits: `[-1:0]` would be two."""
         planned, _ = random_plan(name, seed)
         verilog = emit(planned)
-        readback.check(planned, verilog)
+        readback.check(PipelineDesign(planned), verilog)
         assert readback.lint(verilog) == []
         assert "[-1:0]" not in verilog
 
@@ -309,7 +310,7 @@ endmodule
 class TestTemplate:
     def test_the_instance_fits_the_design(self, emitted, tmp_path):
         planned, verilog = emitted
-        template = readback.template(readback.check(planned, verilog), instance="mine")
+        template = readback.template(readback.check(PipelineDesign(planned), verilog), instance="mine")
         assert "mine" in template
         assert readback.lint(f"{verilog}\nmodule harness;\n{template}endmodule\n") == []
         for port in readback.read(verilog).ports:

@@ -13,14 +13,15 @@ import numpy as np
 from bittrue.flow.report import figures
 from bittrue.flow.run import probe, waves
 from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import Plan
+from bittrue.rtl.design import Sighting
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.program import Program
 
 #: Spike trains (tokens) of a layer that are drawn, those that differ first; all are compared.
 TOKENS = 12
-_SIGNALS = ("o__payload", "o__valid", "o__ready")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,12 +96,14 @@ def of_rtl(
     file      also leave the whole waveform of this input, VCD; without, only what the raster needs is kept meanwhile
     """
     golden = of_program(plan.program, x, image)
-    rtl = CompiledRtl(verilog, plan.inputs, plan.output, optimize=optimize, trace=True)
+    design = PipelineDesign(plan)
+    rtl = CompiledRtl.of(design, verilog, optimize=optimize, trace=True)
     one = [v[image : image + 1] for v in x]
-    scopes = {(*waves.PIPELINE, element.name) for element in plan.network.elements if element.node}
+    nets = {(*probe.ROOT, *path) for path in design.tap().signals.values()}
+    nets |= {(*probe.ROOT, name) for name in ("aclk", "aresetn")}
 
     def wanted(scope: tuple[str, ...], name: str) -> bool:
-        return (scope == waves.PIPELINE[:2] and name in ("aclk", "aresetn")) or (scope in scopes and name in _SIGNALS)
+        return (*scope, name) in nets
 
     with tempfile.TemporaryDirectory(prefix="bittrue-") as folder:
         sifted = Path(folder) / "spikes.vcd"
@@ -110,16 +113,17 @@ def of_rtl(
         else:
             rtl.vcd(file, *one, watchdog=1 << 14)
             waves.read(file, sieve)
-        streams = probe.streams(plan, sifted)
-    return [_with_rtl(raster, streams[raster.name]) for raster in golden]
+        seen = probe.sightings(design, sifted)
+    return [_with_rtl(raster, seen.get(raster.name, [])) for raster in golden]
 
 
-def _with_rtl(raster: Raster, stream: probe.Stream) -> Raster:
+def _with_rtl(raster: Raster, seen: Sequence[Sighting]) -> Raster:
     size = raster.golden.size
     spikes, missing = np.zeros(size, bool), np.ones(size, bool)
-    codes = stream.codes.reshape(-1)[:size]
-    spikes[: codes.size] = codes == 1
-    missing[: codes.size] = np.repeat(stream.unknown, stream.codes.shape[1])[: codes.size]
+    for sighting in seen:
+        if sighting.frame == 0:
+            spikes[sighting.places] = sighting.codes == 1
+            missing[sighting.places] = not sighting.known
     shape = raster.golden.shape
     return Raster(raster.name, raster.kind, raster.golden, spikes.reshape(shape), missing.reshape(shape))
 

@@ -5,7 +5,6 @@ See `models.fs.convert` for the conversion.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -88,12 +87,13 @@ def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
 
 def hardware(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """What the spikes do in hardware: the raster of one test image, golden and RTL, and the energy of an inference."""
+    from bittrue.flow.stages import built, read_design
     from bittrue.flow.systems.fs import energy, raster
-    from bittrue.rtl.dataflow.plan import Plan
 
     program, x, _ = training.read_lowered(work)
-    plan = Plan.from_json(program, json.loads((work.upstream["rtl"] / "plan.json").read_text()))
-    verilog = (work.upstream["rtl"] / "bittrue_top.v").read_text()
+    program = built(recipe, program)
+    design, verilog = read_design(program, work.upstream["rtl"])
+    plan = design.plan
     compiled = recipe.verify.compiled != 0 and backends.find("compiled").missing() is None
     work.progress("raster", 0, 1)
     found = raster.of_rtl(plan, verilog, x) if compiled else raster.of_program(program, x)

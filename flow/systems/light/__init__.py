@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.engine.system import TRAINING, Shortcut, System
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bittrue.flow.engine.steps import Step, Workspace
     from bittrue.flow.report.section import Section
     from bittrue.flow.systems.light.recipe import Recipe
+    from bittrue.rtl.design import Design
     from bittrue.sim.program import Program
 
 
@@ -62,7 +63,7 @@ class Photonic(System):
 
         return [controller.step(recipe)]
 
-    def designs(self, recipe: Recipe, program: Program) -> Mapping[str, tuple[str, tuple[str, ...]]]:
+    def designs(self, recipe: Recipe, program: Program) -> Sequence[tuple[Design, tuple[str, ...]]]:
         """The controller without the array, for the targets that the recipe names."""
         from bittrue.flow.systems.light import controller
 

@@ -62,9 +62,9 @@ def table(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]
         verdict = "[bold red]differs[/]" if problems([row], None) else "[green]equal[/]"
         name = row["simulator"] + (" + stalls" if row["stalls"] else "")
         name += " + AXI-Lite" if row.get("registers") else ""
-        figures_ = (row["images"], row["values"], row["mismatches"], row["cycles_per_image"], row["images_per_second"])
+        figures_ = (row["images"], row["values"], row["mismatches"], row["interval"], row["images_per_second"])
         body.append((name, *figures_, verdict))
     body += [(s["simulator"], *([None] * 5), "[yellow]not run[/]") for s in skipped]
     heads = ("simulator", "images", "values", "mismatches", "cycles", "images/s", "verdict")
-    caption = "; ".join(["cycles an image", *(s["reason"] for s in skipped)])
+    caption = "; ".join(["cycles an image, without stalls", *(s["reason"] for s in skipped)])
     return console.table("Controller with the array's twin against the golden simulator", heads, body, caption)

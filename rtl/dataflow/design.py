@@ -1,0 +1,93 @@
+"""The pipeline of a plan as a `Design`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bittrue.rtl.dataflow.estimate import DEVICES, Area
+from bittrue.rtl.dataflow.plan import Plan, fit
+from bittrue.rtl.design import Cycles, Design, Part, Probe
+from bittrue.rtl.verilog import emit
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Set
+from bittrue.sim.program import Program
+
+
+class PipelineDesign(Design):
+    """A stage for every operation, all at work at once; see `rtl.dataflow.plan`."""
+
+    kind = "dataflow"
+    name, title = "pipeline", "pipeline"
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.program = plan, plan.program
+        self.inputs, self.output, self.weights = plan.inputs, plan.output, plan.weights
+        self.interval, self.latency, self.steady = plan.estimated_interval, plan.estimated_latency, not plan.dynamic
+        self.patience = max(1 << 14, 4 * (self.latency + self.interval))
+
+    def verilog(self) -> str:
+        return emit(self.plan)
+
+    def expect(self, *x: np.ndarray) -> Cycles:
+        flow = self.plan.expect(*x)
+        return Cycles(flow.latency, flow.ends)
+
+    @property
+    def estimate(self) -> Area:
+        return self.plan.estimate
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(Part(e.name, ("pipeline", e.name), e.node) for e in self.plan.network.elements)
+
+    @property
+    def instances(self) -> Mapping[str, tuple[str, ...]]:
+        elements = self.plan.network.elements
+        forks = [f"{element.name}_fork" for element in elements if element.readers > 1]
+        loader = [] if self.weights is None else [self.plan.network.loader_name]
+        return {"pipeline": (*(element.name for element in elements), *forks, *loader)}
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        network = self.plan.network
+        found = []
+        for node in self.program.nodes:
+            element = network.elements[network.made[node.name]]
+            fmt = self.program.types[node.name].format
+            found.append(Probe(node.name, fmt, element.stage.lanes_out, ("pipeline", element.name)))
+        return tuple(found)
+
+    def describe(self) -> dict[str, Any]:
+        words = self.plan.network.words
+        return super().describe() | {
+            "fifos": dict(self.plan.fifos),
+            "stages": self.plan.stages(),
+            "written": {} if words is None else {row["held"]: row for row in words.describe()},
+            "written_costs": self.plan.cost_of_writing,
+        }
+
+    def pack_set(self, values: Set) -> np.ndarray:
+        return self.plan.pack_set(values)
+
+    def remedy(self, target: str) -> str:
+        """The smallest interval whose estimated area fits."""
+        larger = f"choose a larger target, or an interval above {self.interval} cycles"
+        if target not in DEVICES:
+            return larger
+        try:
+            interval = fit(self.program, target)
+        except BittrueError as error:
+            return str(error)
+        if interval <= self.interval:
+            return larger
+        return f"the smallest interval whose estimated area fits is {interval} cycles; plan with --interval {interval}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind} | self.plan.to_json()
+
+    @classmethod
+    def from_json(cls, program: Program, value: Mapping[str, Any]) -> PipelineDesign:
+        return cls(Plan.from_json(program, value))
