@@ -112,3 +112,7 @@ def test_examples_use_names_that_exist():
                 file = ROOT.joinpath(*node.module.split(".")[1:]).with_suffix(".py")
                 for alias in node.names:
                     assert re.search(rf"\b{alias.name}\b", file.read_text()), f"{place}: {node.module}.{alias.name}"
+
+
+def test_the_architecture_can_be_read_at_one_sitting():
+    assert len(text_of("ARCHITECTURE.md").splitlines()) <= 200
