@@ -76,7 +76,7 @@ struct Job {
     int64_t events[MAX_EVENTS][3];  // kind, cycle, value
     int64_t* accepted;              // per input: beats accepted
     int64_t* framing_errors;        // per input: what its port counts, as of the last cycle
-    int64_t* ones;                  // per monitor: spikes that passed
+    int64_t* ones;                  // per monitor: events that passed
     // sets of weights: [sets][words][bytes of a beat]; per set, frames begun before it is offered, the frame that waits
     const uint8_t* weights;
     const int64_t* weight_after;
@@ -97,7 +97,7 @@ struct Job {
 
 namespace {
 
-// Where the spike counters of the design that is about to end write (flow/run/monitors.py).
+// Where the event counters of the design that is about to end write (flow/run/monitors.py).
 thread_local int64_t* reported = nullptr;
 
 }  // namespace

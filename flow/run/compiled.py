@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bittrue.flow.run import monitors as spike_monitors
+from bittrue.flow.run import monitors as event_counters
 from bittrue.flow.run.ports_header import PREFIX, ports_header
 from bittrue.flow.run.result import (
     MAX_EVENTS,
@@ -128,7 +128,7 @@ class CompiledRtl:
         start = time.perf_counter()
         self._header = ports_header(self.inputs, output, weights, surroundings)
         files = [(Path(__file__).parent / name).read_text() for name in LOOP]
-        self._bound = spike_monitors.verilog(self.monitors)
+        self._bound = event_counters.verilog(self.monitors)
         name = key(verilog, self._bound, *files, self._header, optimize, trace)
         folder = cached(self.cache, f"compiled-{name}", self._build)
         self.library = folder / "design.so"

@@ -275,7 +275,7 @@ def collect(
     framing_errors  what every input's port counts in the end; -1: unknown bits
     state     DONE, DEADLOCK, CYCLE_LIMIT, or BROKEN: $finish, $fatal, a driver that met unknown bits
     events    the first protocol errors: number in `EVENTS`, cycle, output beat; `event_count` of them in all
-    ones      spikes by watched node
+    ones      events by watched node
     meets     sets that had taken effect when each frame began; `refused` were, and `unwritten` words never went in
     accesses  those that were asked for; `answers` as in `rtl.bus.access.answers`
     """

@@ -14,6 +14,7 @@ GENERIC = (
     "flow/engine/**/*",
     "flow/cli/**/*",
     "flow/report/**/*",
+    "flow/run/**/*",
     "flow/synth/**/*",
     "flow/verify/**/*",
     "models/graph/*",
