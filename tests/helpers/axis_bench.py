@@ -9,7 +9,7 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from bittrue.flow.run.result import Beats
-from tests.helpers.drive import Drive, Sink, Source, Wires
+from tests.helpers.drive import Drive, Sink, Source, Wires, edge
 
 #: Cycles in which nothing moves: a deadlock.
 PATIENCE = 1000
@@ -44,12 +44,6 @@ class AxisBench:
     async def _testbench(self, ctx) -> None:
         await self.script(ctx)
 
-    async def _edge(self, ctx) -> None:
-        ctx.set(self.top.aclk, 1)
-        await ctx.delay(5e-9)
-        ctx.set(self.top.aclk, 0)
-        await ctx.delay(5e-9)
-
     def run(
         self, beats: Sequence[Beats], produced: int, idle: float = 0.0, backpressure: float = 0.0, seed: int = 0
     ) -> Seen:
@@ -67,13 +61,13 @@ class AxisBench:
         async def script(ctx) -> None:
             drive = Drive(*sources, sink, patience=PATIENCE)
             for _ in range(2):
-                await self._edge(ctx)
+                await edge(ctx, self.top.aclk)
             ctx.set(self.top.aresetn, 1)
             left = DRAIN
             while left and len(sink.words) <= produced:
                 drive.set(ctx)
                 drive.see(ctx)
-                await self._edge(ctx)
+                await edge(ctx, self.top.aclk)
                 left -= len(sink.words) == produced and not any(source.left for source in sources)
             errors.extend(ctx.get(slave.framing_errors) for slave in self.slaves)
 

@@ -1,4 +1,4 @@
-"""Streams in Amaranth's simulator: sources and sinks with seeded pauses, stepped together cycle by cycle.
+"""Streams and AXI4-Lite in Amaranth's simulator: sources and sinks with seeded pauses, stepped cycle by cycle.
 
 In every cycle a bench lets all of them set their wires (`Drive.set`), then look at what the others set (`Drive.see`),
 then lets the clock tick. A beat is one integer: the bits of a payload, or of TDATA with TLAST above it.
@@ -6,7 +6,7 @@ then lets the clock tick. A beat is one integer: the bits of a payload, or of TD
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +77,7 @@ class Source:
         return len(self.words) - len(self.cycles)
 
     def clear(self) -> None:
-        """Nothing is offered any more, nothing went."""
+        """Nothing is to go or is offered any more, nothing went."""
         self.words, self.cycles, self.offers = [], [], False
 
     def set(self, ctx) -> None:
@@ -179,3 +179,62 @@ class Drive:
         self.set(ctx)
         self.see(ctx)
         await ctx.tick()
+
+
+async def edge(ctx, clock) -> None:
+    """A rising edge of a top's own clock, and the rest of its cycle."""
+    ctx.set(clock, 1)
+    await ctx.delay(5e-9)
+    ctx.set(clock, 0)
+    await ctx.delay(5e-9)
+
+
+class Lite:
+    """Accesses over AXI4-Lite, one at a time; every channel waits with probability `idle` in a cycle.
+
+    wire     the signal of a name, such as "awaddr"
+    cycle    lets a cycle of `streams` pass
+    """
+
+    #: Cycles after which an access that is not answered never will be.
+    PATIENCE = 1000
+
+    def __init__(
+        self,
+        wire: Callable[[str], Value],
+        cycle: Callable[[], Awaitable[None]],
+        *,
+        idle: float = 0.0,
+        seed: object = 0,
+    ):
+        def channel(name: str, *signals: str) -> Wires:
+            return Wires(Cat(*map(wire, signals)), wire(f"{name}valid"), wire(f"{name}ready"))
+
+        self.cycle = cycle
+        self.address = Source(channel("aw", "awaddr"), idle=idle, seed=[seed, 0])
+        self.data = Source(channel("w", "wdata", "wstrb"), idle=idle, seed=[seed, 1])
+        self.written = Sink(channel("b", "bresp"), backpressure=idle, seed=[seed, 2])
+        self.place = Source(channel("ar", "araddr"), idle=idle, seed=[seed, 3])
+        self.read_data = Sink(channel("r", "rdata", "rresp"), backpressure=idle, seed=[seed, 4])
+        self.streams = (self.address, self.data, self.written, self.place, self.read_data)
+
+    async def write(self, address: int, value: int, strobe: int = 0xF, data_first: bool = False) -> int:
+        """The response to a write."""
+        self.address.words.append(address)
+        self.data.words.append(value & 0xFFFFFFFF | strobe << 32)
+        self.address.may = lambda _: not data_first or not self.data.left
+        return await self.answer(self.written)
+
+    async def read(self, address: int) -> tuple[int, int]:
+        """The value that a read gives, and its response."""
+        self.place.words.append(address)
+        word = await self.answer(self.read_data)
+        return word & 0xFFFFFFFF, word >> 32
+
+    async def answer(self, sink: Sink) -> int:
+        had = len(sink.words)
+        for _ in range(self.PATIENCE):
+            await self.cycle()
+            if len(sink.words) > had:
+                return sink.words[-1]
+        raise AssertionError("AXI4-Lite: an access is not answered")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import numpy as np
+from amaranth.hdl import Cat
 from amaranth.lib import data
 from amaranth.sim import Simulator
 
@@ -15,6 +16,7 @@ from bittrue.rtl.light.registers import Address, Errors
 from bittrue.rtl.light.system import PhotonicSystem
 from bittrue.rtl.light.weights import stream_words
 from bittrue.sim.program import Program
+from tests.helpers.drive import Drive, Lite, Sink, Source, Wires, edge
 from tests.helpers.photonic_programs import images, photonic_network
 
 #: Cycles without any handshake that are taken for a deadlock.
@@ -55,7 +57,7 @@ def losing_codes(lost: dict[int, int], late: int = 0, **options) -> Bench:
     assert not np.array_equal(expected, program(x))
 
     async def script(bench):
-        bench.limit = 3000
+        bench.drive.patience = 3000
         bench.array = ArrayModel(system, 30, pace=(5, 5), lost=lost, late=late)
         assert await bench.write(Address.TIMEOUT, 12) == OKAY
         for part in (0, 3):
@@ -90,7 +92,7 @@ def without_codes(jobs: Jobs, x: np.ndarray, missing: dict[tuple[int, int], int]
 class Bench:
     """The system, cycle by cycle; `script` gets the bench and calls its asynchronous functions.
 
-    A system that wants weights is offered them again and again: `weights`, or else those it needs.
+    A system that wants weights is offered them again and again: `weights`, with TLAST above TDATA, or those it needs.
 
     results   the images' results that have left since the last reset
     """
@@ -104,20 +106,29 @@ class Bench:
         idle: float = 0.0,
         backpressure: float = 0.0,
     ):
-        self.system, self.idle, self.backpressure = system, idle, backpressure
-        self.rng = np.random.default_rng(seed)
-        self.queue: list[tuple[int, bool]] = []
+        self.system = system
+        self.images = Source(Wires.of(system.slave), idle=idle, seed=[seed, 0])
+        self.sink = Sink(Wires.of(system.master), backpressure=backpressure, seed=[seed, 1], then=self.take)
+        self.registers = Lite(system.registers.__getitem__, self.cycle, seed=[seed, 3])
+        self.read, self.write = self.registers.read, self.registers.write
+        streams = [self.images, self.sink, *self.registers.streams]
+        self.weights: list[int] = []
+        if system.streamed:
+            tdata, tvalid, tready, tlast = system.weights
+            self.weights = weights or [int.from_bytes(bytes(word), "little") for word in stream_words(system.jobs)]
+            if weights is None:
+                self.weights[-1] |= 1 << len(tdata)
+            wires = Wires(Cat(tdata, tlast), tvalid, tready)
+            self.weight_source = Source(wires, self.weights, idle=idle, seed=[seed, 2], then=self.again)
+            streams.append(self.weight_source)
+        self.drive = Drive(*streams, patience=QUIET)
         self.results: list[list[int]] = []
         self.partial: list[int] = []
-        self.held: int | None = None  # an output beat that waits
-        if weights is None and system.streamed:
-            weights = [int.from_bytes(bytes(word), "little") for word in stream_words(system.jobs)]
-        self.weights, self.weight_at, self.weight_offered = weights, 0, False
-        self.weight_ends = {len(weights) - 1} if weights else set()  # beats that have TLAST
-        self.cycles = self.quiet = self.weight_beats = 0
-        self.limit = QUIET
-        self.offered = False
         self.array: ArrayModel | None = None  # behind a system without a twin
+
+    @property
+    def cycles(self) -> int:
+        return self.drive.now
 
     def run(self, script: Callable[[Bench], Awaitable[None]]) -> Bench:
         """Reset, then the script."""
@@ -136,60 +147,28 @@ class Bench:
     async def reset(self) -> None:
         """Reset; what was to be sent or was half received is forgotten."""
         self.ctx.set(self.system.aresetn, 0)
-        self.queue, self.results, self.partial, self.offered, self.held = [], [], [], False, None
-        self.weight_at, self.weight_offered = 0, False
+        for stream in self.drive.streams:
+            stream.clear()
+        self.results, self.partial = [], []
+        if self.weights:
+            self.weight_source.words = list(self.weights)
         for _ in range(2):
-            await self.edge()
+            await edge(self.ctx, self.system.aclk)
         self.ctx.set(self.system.aresetn, 1)
-
-    async def edge(self) -> None:
-        self.ctx.set(self.system.aclk, 1)
-        await self.ctx.delay(5e-9)
-        self.ctx.set(self.system.aclk, 0)
-        await self.ctx.delay(5e-9)
 
     async def cycle(self, count: int = 1) -> None:
         """Cycles in which the streams move."""
-        ctx, slave, master = self.ctx, self.system.slave, self.system.master
         for _ in range(count):
-            if self.queue and not self.offered and self.rng.random() >= self.idle:
-                self.offered = True
-                ctx.set(slave.tdata, self.queue[0][0])
-                ctx.set(slave.tlast, self.queue[0][1])
-            ctx.set(slave.tvalid, self.offered)
-            ready = bool(self.rng.random() >= self.backpressure)
-            ctx.set(master.tready, ready)
-            if self.weights is not None:
-                self.offer_weights()
+            self.drive.set(self.ctx)
             if self.array is not None:
-                self.array.step(ctx)
-            self.quiet += 1
-            if self.offered and ctx.get(slave.tready):
-                self.queue.pop(0)
-                self.offered = False
-                self.quiet = 0
-            word = (
-                ctx.get(master.tdata) | ctx.get(master.tlast) << len(master.tdata) if ctx.get(master.tvalid) else None
-            )
-            assert self.held is None or word == self.held, "an output beat changed while it waited"
-            self.held = None if ready else word
-            if word is not None and ready:
-                self.take(word)
-                self.quiet = 0
-            assert self.quiet < self.limit, f"deadlock after {len(self.results)} images"
-            await self.edge()
-            self.cycles += 1
+                self.array.step(self.ctx)
+            self.drive.see(self.ctx)
+            await edge(self.ctx, self.system.aclk)
 
-    def offer_weights(self) -> None:
-        ctx, (tdata, tvalid, tready, tlast) = self.ctx, self.system.weights
-        self.weight_offered = self.weight_offered or bool(self.rng.random() >= self.idle)
-        ctx.set(tdata, self.weights[self.weight_at])
-        ctx.set(tvalid, self.weight_offered)
-        ctx.set(tlast, self.weight_at in self.weight_ends)
-        if self.weight_offered and ctx.get(tready):
-            self.weight_at = (self.weight_at + 1) % len(self.weights)
-            self.weight_offered = False
-            self.weight_beats += 1
+    def again(self, k: int) -> None:
+        """After the last of the weights they are offered from the first on."""
+        if k == len(self.weight_source.words) - 1:
+            self.weight_source.words += self.weights
 
     def take(self, word: int) -> None:
         width = len(self.system.master.tdata)
@@ -205,7 +184,8 @@ class Bench:
         """Images to go in, one after the other."""
         for words in self.system.input.pack(images):
             beats = [int.from_bytes(bytes(beat), "little") for beat in words]
-            self.queue += [(beat, k == len(beats) - 1) for k, beat in enumerate(beats)]
+            beats[-1] |= 1 << len(self.system.slave.tdata)
+            self.images.words += beats
 
     async def batch(self, images: np.ndarray) -> None:
         """Start one batch when all these images are there, and no earlier."""
@@ -222,44 +202,6 @@ class Bench:
         bytes_ = self.system.output.code_bytes
         raw = np.array(self.results[:count], dtype="<u8").view(np.uint8).reshape(count, -1, 8)[:, :, :bytes_]
         return self.system.output.unpack(np.ascontiguousarray(raw))
-
-    # -- registers -------------------------------------------------------------------------------------
-    async def write(self, address: int, value: int, strobe: int = 0xF, data_first: bool = False) -> int:
-        """An AXI4-Lite write; the response."""
-        axi, ctx = self.system.registers, self.ctx
-        ctx.set(axi["awaddr"], address)
-        ctx.set(axi["wdata"], value & 0xFFFFFFFF)
-        ctx.set(axi["wstrb"], strobe)
-        for channel in ("w", "aw") if data_first else ("aw", "w"):
-            ctx.set(axi[f"{channel}valid"], 1)
-            await self.until(f"{channel}ready")
-            ctx.set(axi[f"{channel}valid"], 0)
-        ctx.set(axi["bready"], 1)
-        return await self.until("bvalid", "bresp", "bready")
-
-    async def read(self, address: int) -> tuple[int, int]:
-        """An AXI4-Lite read; the value and the response."""
-        axi, ctx = self.system.registers, self.ctx
-        ctx.set(axi["araddr"], address)
-        ctx.set(axi["arvalid"], 1)
-        await self.until("arready")
-        ctx.set(axi["arvalid"], 0)
-        ctx.set(axi["rready"], 1)
-        value = await self.until("rvalid", "rdata", "rready", "rresp")
-        return value
-
-    async def until(self, strobe: str, value: str | None = None, done: str | None = None, more: str | None = None):
-        """Cycles up to and with the one in which the strobe is high, and what other signals are in it."""
-        axi, ctx = self.system.registers, self.ctx
-        for _ in range(1000):
-            high = ctx.get(axi[strobe])
-            found = tuple(ctx.get(axi[name]) for name in (value, more) if name is not None)
-            await self.cycle()
-            if high:
-                if done:
-                    ctx.set(axi[done], 0)
-                return found[0] if len(found) == 1 else found
-        raise AssertionError(f"AXI4-Lite hangs: no {strobe}")
 
 
 class ArrayModel:

@@ -11,6 +11,7 @@ from bittrue.rtl.light.jobs import Geometry, Job, Jobs
 from bittrue.rtl.light.twin import PhotonicTwin
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.program import Program
+from tests.helpers.drive import Source, Wires
 from tests.helpers.photonic_programs import photonic_network
 
 #: Cycles in which codes have to come.
@@ -46,9 +47,8 @@ class Bench:
 
     def __init__(self, jobs: Jobs, seed: int = 0, **options):
         self.jobs, self.twin = jobs, PhotonicTwin(jobs, **options)
-        self.rng = np.random.default_rng(seed)
+        self.weights = Source(Wires.of(self.twin.front.weight), idle=0.2, seed=seed)
         self.now, self.codes = 0, []
-        self.beats: list[dict] = []
 
     def run(self, script) -> Bench:
         async def main(ctx):
@@ -64,12 +64,8 @@ class Bench:
     async def cycle(self, count: int = 1) -> None:
         ctx, front = self.ctx, self.twin.front
         for _ in range(count):
-            offered = bool(self.beats) and self.rng.random() < 0.8
-            ctx.set(front.weight.valid, offered)
-            if offered:
-                ctx.set(front.weight.payload, self.beats[0])
-                if ctx.get(front.weight.ready):
-                    self.beats.pop(0)
+            self.weights.set(ctx)
+            self.weights.see(ctx, self.now)
             if ctx.get(front.adc_valid):
                 self.codes.append((self.now, [ctx.get(code) for code in front.adc_data]))
             await ctx.tick()
@@ -77,7 +73,7 @@ class Bench:
 
     def fill(self, job: Job) -> None:
         """Weights and offsets of a job are to go to the other bank; what it does not use is 0."""
-        g, mac = self.jobs.geometry, self.jobs.layers[job.layer].mac
+        g, mac, front = self.jobs.geometry, self.jobs.layers[job.layer].mac, self.twin.front
         left, top = job.column_tile * g.columns, job.row_tile * g.rows
         plus, minus = np.zeros((2, g.rows, g.columns), np.int64)
         for rail, cells in ((plus, mac.plus), (minus, mac.minus)):
@@ -91,10 +87,11 @@ class Bench:
                 cells = {"plus": dark, "minus": dark, "offset": offset[part].tolist()}
                 if not bias:
                     cells = {"plus": plus[row, part].tolist(), "minus": minus[row, part].tolist(), "offset": dark}
-                self.beats.append({"row": 0 if bias else row, "group": group, "bias": int(bias), **cells})
+                beat = {"row": 0 if bias else row, "group": group, "bias": int(bias), **cells}
+                self.weights.words.append(front.weight.payload.shape().const(beat).as_bits())
 
     async def filled(self) -> None:
-        while self.beats:
+        while self.weights.left:
             await self.cycle()
 
     async def swap(self, job: Job, inputs: np.ndarray | None = None, image: int = 0) -> None:

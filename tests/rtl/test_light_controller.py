@@ -138,7 +138,7 @@ def test_a_batch_takes_what_is_there_and_no_more_than_it_may():
                 await bench.cycle(20)
                 assert len(bench.results) == done
                 assert await bench.read(Address.FRAMES) == (done, OKAY) == await bench.read(Address.IMAGE)
-        assert bench.weight_beats == 6 * system.jobs.beats, "weights come once a batch"
+        assert bench.weight_source.taken == 6 * system.jobs.beats, "weights come once a batch"
 
     Bench(system).run(script)
 
@@ -148,12 +148,12 @@ def test_results_that_nobody_takes_hold_up_the_third_batch():
     x = images(program, 4)
 
     async def script(bench):
-        bench.backpressure = 1.0
+        bench.sink.backpressure = 1.0
         bench.send(x)
         await bench.cycle(1500)
         assert await bench.read(Address.FRAMES) == (2, OKAY)
         assert await bench.read(Address.STATUS) == (0b10, OKAY)
-        bench.backpressure = 0.0
+        bench.sink.backpressure = 0.0
         assert np.array_equal(await bench.receive(4), program(x))
 
     Bench(PhotonicSystem(program, ARRAY, images=1)).run(script)

@@ -143,14 +143,14 @@ def test_images_of_a_wrong_length():
     short[:, -lanes:] = 0
     over[:, :lanes] = 3
     whole = np.concatenate([short, over, x[1:3], over, x[3:]])
-    rest = [(int.from_bytes(bytes([3] * lanes), "little"), True)]
+    rest = int.from_bytes(bytes([3] * lanes), "little")
 
     async def script(bench):
         bench.send(x[:1])
-        bench.queue[-2:] = [(bench.queue[-2][0], True), *rest]
+        words, last = bench.images.words, 1 << len(bench.system.slave.tdata)
+        words[-2:] = [words[-2] | last, rest | last]
         bench.send(x[1:3])
-        bench.queue[-1] = (bench.queue[-1][0], False)
-        bench.queue += rest
+        words[-1:] = [words[-1] ^ last, rest | last]
         bench.send(x[3:])
         assert np.array_equal(await bench.receive(6), program(whole))
         assert await bench.read(Address.ERRORS) == (1 << Errors.FRAME, OKAY)
@@ -175,14 +175,14 @@ def test_codes_that_nobody_waits_for():
 def test_weight_stream_out_of_step():
     program = photonic_network()
     system = PhotonicSystem(program, ARRAY, weights="stream")
-    words = Bench(system).weights
+    words, last = Bench(system).weights, 1 << len(system.weights[0])
 
     async def script(bench):
         bench.send(images(program, 1))
         await bench.receive(1)
         assert await bench.read(Address.ERRORS) == (1 << Errors.WEIGHTS, OKAY)
 
-    Bench(system, weights=words[:-1]).run(script)
+    Bench(system, weights=[*words[:-2], words[-2] | last]).run(script)
 
 
 @pytest.mark.parametrize("length", [1, None])
@@ -192,9 +192,9 @@ def test_weights_of_a_wrong_length(length):
     system = PhotonicSystem(program, ARRAY, weights="stream", images=1)
     words = Bench(system).weights
     x = images(program, 3)
-    bench = Bench(system, weights=[*words, *words[:length], *words], idle=0.2)
-    size = len(bench.weights)
-    bench.weight_ends = {len(words) - 1, size - 1} | ({size - len(words) - 1} if length else set())
+    last = 1 << len(system.weights[0])
+    wrong = [*words[:-1], words[-1] ^ last] if length is None else [*words[: length - 1], words[length - 1] | last]
+    bench = Bench(system, weights=[*words, *wrong, *words], idle=0.2)
 
     async def script(bench):
         bench.send(x)

@@ -13,6 +13,7 @@ from bittrue.rtl.bus.lite import Slave, index
 from bittrue.rtl.bus.registers import FAULTS, OKAY, SLVERR, Field, Register, RegisterMap, Window, errors
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from tests.helpers.drive import Drive, Lite
 
 TOY = RegisterMap(
     "TOY",
@@ -74,49 +75,16 @@ class Master:
     """Drives the bus of a slave cycle by cycle, its channels with pauses."""
 
     def __init__(self, ctx, slave: Slave, device: Device, seed: int) -> None:
-        self.ctx, self.slave, self.device = ctx, slave, device
-        self.rng = np.random.default_rng(seed)
+        self.ctx, self.device = ctx, device
+        self.bus = Lite(slave.axi.__getattribute__, self.cycle, idle=0.4, seed=seed)
+        self.drive = Drive(*self.bus.streams, patience=1000)
+        self.read, self.write = self.bus.read, self.bus.write
 
     async def cycle(self) -> None:
+        self.drive.set(self.ctx)
+        self.drive.see(self.ctx)
         self.device.step(self.ctx)
         await self.ctx.tick()
-
-    async def hand(self, channels: dict[str, dict[str, int]]) -> None:
-        """Offer words on channels, each until it is taken, and each from a random cycle on."""
-        ctx, axi = self.ctx, self.slave.axi
-        waiting = {name: int(self.rng.integers(0, 4)) for name in channels}
-        while waiting:
-            for name in list(waiting):
-                if waiting[name] == 0:
-                    for signal, value in channels[name].items():
-                        ctx.set(getattr(axi, signal), value)
-                    ctx.set(getattr(axi, f"{name}valid"), 1)
-            taken = [n for n in waiting if waiting[n] == 0 and ctx.get(getattr(axi, f"{n}ready"))]
-            await self.cycle()
-            for name in taken:
-                ctx.set(getattr(axi, f"{name}valid"), 0)
-                del waiting[name]
-            waiting = {name: max(0, left - 1) for name, left in waiting.items()}
-
-    async def answer(self, channel: str, *signals: str) -> tuple[int, ...]:
-        ctx, axi = self.ctx, self.slave.axi
-        for _ in range(50):
-            ready = self.rng.random() < 0.5
-            ctx.set(getattr(axi, f"{channel}ready"), ready)
-            valid, found = ctx.get(getattr(axi, f"{channel}valid")), tuple(ctx.get(getattr(axi, s)) for s in signals)
-            await self.cycle()
-            if valid and ready:
-                ctx.set(getattr(axi, f"{channel}ready"), 0)
-                return found
-        raise AssertionError(f"no answer on {channel}")
-
-    async def write(self, address: int, value: int, strobe: int = 0xF) -> int:
-        await self.hand({"aw": {"awaddr": address}, "w": {"wdata": value & 0xFFFFFFFF, "wstrb": strobe}})
-        return (await self.answer("b", "bresp"))[0]
-
-    async def read(self, address: int) -> tuple[int, int]:
-        await self.hand({"ar": {"araddr": address}})
-        return await self.answer("r", "rdata", "rresp")
 
 
 class Model:
