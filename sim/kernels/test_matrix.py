@@ -259,24 +259,30 @@ def _square(v):
 
 def test_a_cache_that_cannot_be_written_breaks_nothing(monkeypatch):
     compiled = kernels_jit.jit(_square)
-    cache = compiled._cache
+    cache, asked = compiled._cache, []
 
     def full(*_):
+        asked.append(1)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache._cache_file, "save", full)
     monkeypatch.setattr(cache._cache_file, "load", full)
     assert compiled(7) == 49
+    assert len(asked) == 2  # to load, and to save
 
 
 def test_no_cache_at_all_breaks_nothing(monkeypatch):
+    refused = []
+
     def refuse(*_, **options):
         if options.get("cache"):
+            refused.append(1)
             raise RuntimeError("cannot cache function: no locator available")
         return njit(*_, **options)
 
     monkeypatch.setattr(kernels_jit, "njit", refuse)
     assert kernels_jit.jit(_square)(6) == 36
+    assert refused == [1]
 
 
 def test_a_first_result_needs_no_scipy_and_leaves_numba_whole():

@@ -1,11 +1,13 @@
 """The command line: what it prints, its exit status, and that a mistake costs one sentence and no half-written file."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bittrue.flow.cli import main as cli
+from bittrue.hls import project
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 from tests.helpers.flows import batch, program
@@ -151,8 +153,12 @@ def test_rtl_that_cannot_be_planned_writes_nothing(saved, bittrue, tmp_path):
 def test_hls_writes_a_project(saved, bittrue, tmp_path):
     status, out, _ = bittrue("hls", saved[1], "--out", tmp_path / "project", "--inputs", saved[2])
     assert status == 0
-    assert (tmp_path / "project" / "top.cpp").exists()
     assert "run_hls.tcl" in flat(out)
+    project.write(saved[0], tmp_path / "same", [np.load(saved[2])])
+    names = sorted(p.relative_to(tmp_path / "same") for p in (tmp_path / "same").rglob("*") if p.is_file())
+    assert Path("top.cpp") in names
+    for name in names:
+        assert (tmp_path / "project" / name).read_bytes() == (tmp_path / "same" / name).read_bytes(), name
 
 
 class TestVerify:

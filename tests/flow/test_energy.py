@@ -55,10 +55,10 @@ def test_event_driven_layers_read_and_add_for_every_spike_and_no_other(halving):
     x = stimulus(program, 6, 3)
     planned, found = view("events", program, x)
     counted = {layer.name: layer.operations for layer in spikes.count(program, x).synapses}
-    for row in found["layers"]:
+    rows = [row for row in found["layers"] if isinstance(program[row["name"]], SpikingLinear)]
+    assert len(rows) == len(counted) == 4
+    for row in rows:
         op = program[row["name"]]
-        if not isinstance(op, SpikingLinear):
-            continue
         events = counted[row["name"]] / 6
         assert row["kind"] == "event-driven"
         assert row["synaptic_operations"] == events
@@ -88,6 +88,7 @@ def test_moves_are_the_cycles_in_which_accumulators_change():
 
 def test_parallel_layers_add_and_read_everything_in_every_step():
     planned, found = view("parallel")
+    assert [row["name"] for row in found["layers"]] == [node.name for node in PROGRAM.nodes]
     for row in found["layers"]:
         op = PROGRAM[row["name"]]
         if isinstance(op, SpikingLinear):

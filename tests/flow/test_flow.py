@@ -205,7 +205,9 @@ class TestWholeFlow:
 
     def test_second_run_skips_every_step(self, done):
         recipe_, out, _ = done
-        assert not any(outcome.ran for outcome in steps.run(stages.steps(recipe_), recipe_, out))
+        again = steps.run(stages.steps(recipe_), recipe_, out)
+        assert [outcome.step for outcome in again] == [step.name for step in stages.steps(recipe_)]
+        assert not any(outcome.ran for outcome in again)
 
     def test_training_that_was_killed_resumes_to_the_same_network(self, done, tmp_path):
         recipe_, out, _ = done

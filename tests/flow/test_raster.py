@@ -111,4 +111,10 @@ class TestPicture:
         assert sorted(red) == [(1, "0.3"), (1, "1")]  # a spike on one side, and its place on the other
 
     def test_a_page_of_several_layers_is_well_formed(self):
-        ET.fromstring(raster.page([Raster("a<b", "encode", self.golden), Raster("c", "lif", self.golden[:1])], "t&t"))
+        layers = [Raster("a<b", "encode", self.golden), Raster("c", "lif", self.golden[:1])]
+        page = ET.fromstring(raster.page(layers, "t&t"))
+        words = " ".join("".join(e.itertext()) for e in page.iter() if e.tag.endswith("text"))
+        for shown in ("t&t", "a<b (encode)", "c (lif)"):
+            assert shown in words
+        bars = sum(p.get("d").count("M") for p in page.iter() if p.tag.endswith("path"))
+        assert bars == self.golden[raster.drawn(layers[0])].sum() + self.golden[0].sum()

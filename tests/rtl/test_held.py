@@ -65,9 +65,8 @@ def test_the_exchanges_fall_within_the_run():
     assert max(seen) == 3
 
 
-def refused(p: Plan, rng: np.random.Generator) -> dict[str, Written]:
-    """Sets of which none may take effect."""
-    words = p.pack_set(drawn(p.program, rng))
+def refused(p: Plan, words: np.ndarray) -> dict[str, Written]:
+    """What is made of the words of a set, and is none; the last has one after it."""
     first, last = p.network.words.tables[0].held, p.network.words.tables[-1].held
     high, low = words.copy(), words.copy()
     high[0], low[-1] = first.high + 1, last.low - 1
@@ -88,12 +87,13 @@ def test_what_is_no_whole_set_changes_nothing(seed):
     """Too short, too long, out of bounds: counted, the old set stays, and the next one that is right takes effect."""
     rng = np.random.default_rng([seed, 3])
     p = planned(seed, most=5)
-    x, right = codes(p.program, 12, rng), drawn(p.program, rng)
+    x, right, other = codes(p.program, 12, rng), drawn(p.program, rng), drawn(p.program, rng)
     bench = StageBench(p)
-    for name, bad in refused(p, rng).items():
+    for name, bad in refused(p, p.pack_set(other)).items():
         result = bench.run(x, 0.2, 0.2, seed, [bad])
         if name == "ends twice":  # the first part is refused, the second is a whole set
             assert result.errors == 1
+            np.testing.assert_array_equal(result.outputs, golden(p.program, x, result.meets, [other]), err_msg=name)
             continue
         assert (name, result.errors, set(result.meets)) == (name, 1, {0})
         np.testing.assert_array_equal(result.outputs, p.program(*x), err_msg=name)
