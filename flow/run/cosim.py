@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cocotb_tools.config
 import numpy as np
@@ -55,6 +55,9 @@ from bittrue.rtl.bus.access import Access
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.design import BUS
 from bittrue.sim.errors import BittrueError
+
+if TYPE_CHECKING:
+    from bittrue.rtl.design import Design
 
 SIMULATORS = ("icarus", "verilator")
 TIMESCALE = ("1ns", "1ps")
@@ -147,6 +150,14 @@ def run(
     build = _build(verilog, ports, simulator, waves, Path(cache or default_cache()))
     with _folder(folder) as place:
         return _simulate(build, place, job, arrays, inputs, sources, output, simulator, waves, accesses)
+
+
+def of(design: Design, x: Sequence[np.ndarray], verilog: str | None = None, **options: Any) -> RtlRun:
+    """Run a batch through a `Design`, one array per input; `verilog` is another text than its own, `options` are those
+    of `run`."""
+    ports = {"weights": design.weights, "surroundings": Surroundings.of(design)}
+    text = design.verilog() if verilog is None else verilog
+    return run(text, design.inputs, design.output, list(x), **ports, **options)
 
 
 def check_simulator(simulator: str, waves: bool, folder: Path | None) -> None:

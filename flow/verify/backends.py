@@ -264,16 +264,14 @@ class Cosim(Backend):
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         from bittrue.flow.run import cosim
-        from bittrue.flow.run.surroundings import Surroundings
 
         if progress:
             progress(f"cocotb under {self.name}", 0, 1)
         design = build.design
-        run = cosim.run(
+        run = cosim.of(
+            design,
+            x,
             build.verilog,
-            design.inputs,
-            design.output,
-            list(x),
             expected=expected,
             simulator=self.name,
             idle=stalls.idle,
@@ -281,9 +279,7 @@ class Cosim(Backend):
             seed=stalls.seed,
             folder=folder,
             watchdog=max(cosim.WATCHDOG, design.patience),
-            weights=design.weights,
             writes=sets.writes(design, len(x[0])) if sets else (),
-            surroundings=Surroundings.of(design),
             accesses=design.accesses(len(x[0])),
         )
         return Run(run.outputs, run.seconds, run)

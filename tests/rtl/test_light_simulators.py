@@ -11,7 +11,6 @@ import pytest
 
 from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.run.surroundings import Surroundings
 from bittrue.rtl import readback
 from bittrue.rtl.bus.access import END, MEANWHILE, Access
 from bittrue.rtl.bus.registers import SLVERR
@@ -57,12 +56,11 @@ def test_all_buses(simulator, weights, tmp_path):
         Access("ERRORS", Address.ERRORS, read=flags, frame=END),
     ]
     stalls = {"idle": 0.3, "backpressure": 0.3}
-    around = {"surroundings": Surroundings.of(design), "accesses": accesses}
     if simulator == "compiled":
         run = CompiledRtl.of(design).run(x, stall_seed=5, **stalls, accesses=accesses)
     else:
-        ports = (design.inputs, design.output)
-        run = cosim.run(design.verilog(), *ports, x, golden, simulator, seed=5, folder=tmp_path, **stalls, **around)
+        place = {"simulator": simulator, "folder": tmp_path, "seed": 5}
+        run = cosim.of(design, [x], expected=golden, **place, **stalls, accesses=accesses)
     run.check(golden)
     made = [answer.access.frame for answer in run.answers]
     assert made.count(MEANWHILE) > 30
@@ -83,8 +81,7 @@ def test_a_wrong_answer_is_an_error(simulator, tmp_path):
     if simulator == "compiled":
         run = CompiledRtl.of(design).run(x, accesses=accesses)
     else:
-        around = {"surroundings": Surroundings.of(design), "accesses": accesses}
-        run = cosim.run(design.verilog(), design.inputs, design.output, x, None, simulator, folder=tmp_path, **around)
+        run = cosim.of(design, [x], simulator=simulator, folder=tmp_path, accesses=accesses)
     assert run.mismatches(program(x)) == 0
     assert run.errors == (
         "AXI4-Lite: a write to PROGRAM was answered SLVERR, not OKAY",
