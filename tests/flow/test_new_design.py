@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from bittrue.flow.report import report
+from bittrue.flow.run import cosim
+from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.synth.designs import synthesize_design
 from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.verify import verify
@@ -226,6 +228,22 @@ class TestVerify:
         design = OneMultiplier(program(), "expect")
         design.steady = False
         assert any("the schedule says" in p for p in check(design, tmp_path / "d", {"compiled": 20}).problems)
+
+
+@pytest.mark.needs("verilator", "g++")
+@pytest.mark.parametrize("simulator", ["compiled", "verilator"])
+def test_a_bus_that_never_answers_is_told(simulator, tmp_path):
+    """Frames wait for the access before them, so nothing goes in: a deadlock, which names the access."""
+    design = OneMultiplier(program())
+    mute = design.verilog().replace("assign s_axi_bvalid = answered;", "assign s_axi_bvalid = 0;")
+    options = {"accesses": design.accesses(3), "watchdog": 2000}
+    if simulator == "compiled":
+        run = CompiledRtl.of(design, mute).run(frames(3), **options)
+    else:
+        run = cosim.of(design, [frames(3)], mute, simulator=simulator, folder=tmp_path, **options)
+    assert run.produced == 0
+    assert any("deadlock" in error for error in run.errors)
+    assert run.errors[-1] == "AXI4-Lite: a write to COUNT before the frames was not answered"
 
 
 def test_read_back_and_json():
