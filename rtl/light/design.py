@@ -76,29 +76,24 @@ class PhotonicDesign(Design):
         return emit(self.system)
 
     def expect(self, *x: np.ndarray) -> Cycles:
-        """A batch begins when the controller is idle, an image is there, and there is room for the results."""
+        """A batch begins when the controller is idle and an image is there; its results leave one after the other.
+
+        What never decides is left out: there is room for the images and for the results of two batches, and an image
+        takes longer to be measured than to come in.
+        """
         if self.system.twin is None:
             raise BittrueError("photonic controller: alone it does not run; build the design with its twin")
         count, size, most = len(x[0]), self.output.beats, self.options["images"]
-        beats, slots = self.inputs[0].beats, 2 * most
-        arrived = np.empty(count, np.int64)  # cycle of every image's last beat
-        ends, released = np.empty(count, np.int64), np.empty(count, np.int64)
-        taken = done = 0  # images that have come in; that batches have begun with
-        finished, left = [-1], [-1, -1]  # the end of every batch; and of the leaving of its results
+        arrived = self.inputs[0].beats * np.arange(1, count + 1) - 1  # cycle of every image's last beat
+        ends, done = np.empty(count, np.int64), 0
+        finished = left = -1  # the end of the last batch; and of the leaving of its results
         while done < count:
-            # Images come in one after the other; a slot is free when the batch that used it has ended.
-            while taken < count and (taken < slots or taken - slots < done):
-                free = released[taken - slots] + 1 if taken >= slots else 0
-                begin = max(arrived[taken - 1] + 1 if taken else 0, free)
-                arrived[taken] = begin + beats - 1
-                taken += 1
-            begin = max(finished[-1], arrived[done], left[-2]) + 1
-            images = min(most, int(np.searchsorted(arrived[done:taken], begin)))
-            finished.append(begin + self._batches[images])
-            released[done : done + images] = finished[-1]
-            leave = max(finished[-1], left[-1]) + 1
+            begin = max(finished, int(arrived[done])) + 1
+            images = min(most, int(np.searchsorted(arrived, begin)) - done)
+            finished = begin + self._batches[images]
+            leave = max(finished, left) + 1
             ends[done : done + images] = leave + size * np.arange(1, images + 1) - 1
-            left.append(leave + size * images - 1)
+            left = leave + size * images - 1
             done += images
         ends += LEAVING + 1  # from the issue of a result to its being offered
         return Cycles(int(ends[0]) - size + 1, ends)

@@ -108,9 +108,9 @@ def test_compiled(noise, weights):
     ("sizes", "geometry", "settling", "capacity", "noise"),
     [
         ((10, 7, 5), Geometry(4, 4, 2), 1, 1, False),
-        ((20, 5), Geometry(4, 2, 1), 1, 7, False),  # images come in slower than they are measured
+        ((20, 5), Geometry(4, 2, 1), 1, 7, False),
         ((8, 9, 3), Geometry(2, 8, 2), 20, 3, True),
-        ((8, 40), Geometry(8, 8, 1), 1, 2, False),  # results leave slower than they are made
+        ((16, 64), Geometry(16, 64, 16), 1, 4, False),  # results leave slower than they are made
     ],
 )
 def test_every_frame_ends_when_foretold(sizes, geometry, settling, capacity, noise):
