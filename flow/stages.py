@@ -234,9 +234,10 @@ def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def write_design(design: Design, folder: Path, verilog: str | None = None, name: str = TOP) -> None:
-    """Verilog, JSON and, where it has registers, an SVD file, all of this name; `verilog` where it is at hand."""
-    text = design.verilog() if verilog is None else verilog
-    write_whole(folder / f"{name}.v", text.encode())
+    """Verilog with its memory files, JSON and, where it has registers, an SVD file; `verilog` where it is at hand."""
+    from bittrue.rtl.verilog import Verilog
+
+    Verilog(design.verilog() if verilog is None else verilog).write(folder / f"{name}.v")
     write_whole(folder / f"{name}.json", json.dumps(design.to_json(), indent=1).encode())
     if design.map is not None:
         write_whole(folder / f"{name}.svd", design.map.svd().encode())
@@ -245,6 +246,7 @@ def write_design(design: Design, folder: Path, verilog: str | None = None, name:
 def read_design(program: Program, folder: Path, name: str = TOP) -> tuple[Design, str]:
     """What `write_design` left."""
     from bittrue.rtl.design import load
+    from bittrue.rtl.verilog import Verilog
 
     place = folder / name
-    return load(program, json.loads(place.with_suffix(".json").read_text())), place.with_suffix(".v").read_text()
+    return load(program, json.loads(place.with_suffix(".json").read_text())), Verilog.read(place.with_suffix(".v"))

@@ -11,7 +11,6 @@ import typer
 
 from bittrue.flow.cli import console
 from bittrue.flow.cli.console import OUT
-from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
 ProgramArgument = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
@@ -79,11 +78,12 @@ def rtl(
         bittrue rtl program.npz --out top.v --weights written
     """
     from bittrue.flow.verify.backends import Build
+    from bittrue.rtl.verilog import Verilog
     from bittrue.sim.storage import write_whole
 
     design = Build(read(program, weights), interval=interval, device=device).design
     text = design.verilog()
-    write_whole(out, text.encode())
+    Verilog(text).write(out)
     if design.map is not None:
         write_whole(out.with_suffix(".svd"), design.map.svd().encode())
     result = design.describe()
@@ -155,12 +155,13 @@ def verify(
     from bittrue.flow.verify.backends import Build, Stalls
     from bittrue.flow.verify.verify import DEFAULT
     from bittrue.flow.verify.verify import verify as check
+    from bittrue.rtl.verilog import Verilog
 
     loaded = read(program, weights)
     x = arrays.read_inputs(inputs, loaded) if inputs else corners(loaded, 64, seed)
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
-    text = _text(verilog) if verilog else None
+    text = Verilog.read(verilog) if verilog else None
     build = Build(loaded, interval=interval, device=device, verilog=text, kernel=hls_folder)
     with console.Bars() as bars:
         bars.begin("verify")
@@ -245,10 +246,3 @@ def corners(program: Program, images: int, seed: int) -> list[np.ndarray]:
         codes[0], codes[1] = kind.format.low, kind.format.high
         batches.append(codes.astype(kind.format.dtype))
     return batches
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BittrueError(f"{path}: cannot be read ({error})") from error

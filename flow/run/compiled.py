@@ -33,6 +33,7 @@ from bittrue.flow.run.sets import Write, check_writes
 from bittrue.flow.run.surroundings import ALONE, Surroundings
 from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
+    MEMORIES,
     TOP,
     cached,
     check_ports,
@@ -46,6 +47,7 @@ from bittrue.flow.run.verilate import (
 )
 from bittrue.rtl.bus.access import REPEATS, Access
 from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.verilog import Verilog
 from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
@@ -119,9 +121,10 @@ class CompiledRtl:
         surroundings: Surroundings = ALONE,
     ) -> None:
         self.weights = weights
-        self.verilog, self.inputs, self.output = verilog, tuple(inputs), output
+        self.inputs, self.output = tuple(inputs), output
         self.around = surroundings
         self.cache, self.optimize, self.trace = Path(cache or default_cache()), optimize, trace
+        self.verilog = Verilog(verilog).placed(self.cache / MEMORIES)
         self.monitors = tuple(monitors)
         if not self.inputs:
             raise BittrueError("the RTL has no input port")
@@ -129,7 +132,7 @@ class CompiledRtl:
         self._header = ports_header(self.inputs, output, weights, surroundings)
         files = [(Path(__file__).parent / name).read_text() for name in LOOP]
         self._bound = event_counters.verilog(self.monitors)
-        name = key(verilog, self._bound, *files, self._header, optimize, trace)
+        name = key(self.verilog, self._bound, *files, self._header, optimize, trace)
         folder = cached(self.cache, f"compiled-{name}", self._build)
         self.library = folder / "design.so"
         self.build_seconds = time.perf_counter() - start

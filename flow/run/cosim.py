@@ -38,6 +38,7 @@ from bittrue.flow.run.sets import ERRORS, SETS, Write, check_writes
 from bittrue.flow.run.surroundings import ALONE, Surroundings
 from bittrue.flow.run.verilate import (
     COMMON_FLAGS,
+    MEMORIES,
     TOP,
     cached,
     check_ports,
@@ -54,6 +55,7 @@ from bittrue.hls.host import build as build_kernel
 from bittrue.rtl.bus.access import Access
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.design import BUS
+from bittrue.rtl.verilog import Verilog
 from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
@@ -147,7 +149,8 @@ def run(
     if kernel is not None:
         build_kernel(kernel)  # now, so that what is wrong with it is told as it is
     ports = (*inputs, output, *([weights] if weights else []), surroundings)
-    build = _build(verilog, ports, simulator, waves, Path(cache or default_cache()))
+    cache = Path(cache or default_cache())
+    build = _build(Verilog(verilog).placed(cache / MEMORIES), ports, simulator, waves, cache)
     with _folder(folder) as place:
         return _simulate(build, place, job, arrays, inputs, sources, output, simulator, waves, accesses)
 

@@ -27,6 +27,8 @@ from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
 
+#: Folder of the memory files of designs, in the cache.
+MEMORIES = "memories"
 TOP = "bittrue_top"
 #: g++ processes at a time.
 JOBS = 2

@@ -23,6 +23,7 @@ from bittrue.flow.synth.memory_files import contents_to_files
 from bittrue.flow.synth.result import PathStep, SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
 from bittrue.flow.synth.targets import target as find_target
+from bittrue.rtl.verilog import Verilog
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
 
@@ -139,8 +140,9 @@ class _Run:
 
     def map(self, verilog: str) -> None:
         """Writes netlist.json, the cells of the design, and routable.json, what nextpnr reads."""
+        files = Verilog(verilog).files
         verilog, contents = contents_to_files(verilog)
-        for name, content in {"design.v": verilog, **contents}.items():
+        for name, content in {"design.v": verilog, **contents, **files}.items():
             (self.folder / name).write_text(content)
         with self._stage("read"):
             read = ("read_verilog design.v", f"hierarchy -check -top {self.top}", "blackbox", "write_json ports.json")

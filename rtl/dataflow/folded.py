@@ -23,6 +23,7 @@ from bittrue.rtl.dataflow.stage import (
     valid_chain,
 )
 from bittrue.rtl.parts.held import Table
+from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Parameter, bounds, content
@@ -223,20 +224,18 @@ class FoldedStage(BufferedStage):
         read = vectors.read_port(domain="sync")
         address = Cat(self.word_at(m, control)[:size], control.read_block) if words > 1 else control.read_block
         m.d.comb += [read.addr.eq(address), read.en.eq(1)]
-        rows = [[[int(w) for w in lane] for lane in row] for row in self.products.weight]
         x = [register(m, read.data[k], x_shape, name=f"x{k}") for k in range(simd)]
         if self.weight_table is not None:
             row = self.weight_table.build(m, "weights", self.weight_table.address(control.word, bank), early=True)
             w = [[register(m, row[p * simd + k], w_shape, name=f"w{p}_{k}") for k in range(simd)] for p in range(pe)]
         elif self.wired:
-            w = [[Const(rows[0][p][k], w_shape) for k in range(simd)] for p in range(pe)]
+            w = [[Const(int(v), w_shape) for v in lane] for lane in self.products.weight[0]]
         else:
-            m.submodules.weights = weights = self.weights.memory(
-                data.ArrayLayout(data.ArrayLayout(w_shape, simd), pe), rows
-            )
-            weight = weights.read_port(domain="sync")
-            m.d.comb += [weight.addr.eq(control.word), weight.en.eq(1)]
-            w = [[register(m, weight.data[p][k], w_shape, name=f"w{p}_{k}") for k in range(simd)] for p in range(pe)]
+            rows = self.products.weight.reshape(-1, pe * simd)
+            m.submodules.weights = weights = Rom(self.weights, w_shape, rows)
+            m.d.comb += weights.addr.eq(control.word)
+            row = weights.data
+            w = [[register(m, row[p * simd + k], w_shape, name=f"w{p}_{k}") for k in range(simd)] for p in range(pe)]
 
         # Products and adder trees, registered at every level.
         sums: list[Value] = []

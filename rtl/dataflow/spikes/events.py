@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data
 
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
@@ -23,6 +22,7 @@ from bittrue.rtl.dataflow.stage import (
 )
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.spiking_linear import SpikingLinear
@@ -240,10 +240,9 @@ class EventLinearStage(Stage):
         part, group = register(m, events.part, name="part_at"), register(m, events.group, name="group_at")
         place = times(part, self.lanes_in * groups) + times(channel, groups) + group
         address = register(m, place, counting(len(op.weight[0]) * groups), name="address")
-        memory = self.memory()
-        m.submodules.weights = memory
-        read = memory.read_port(domain="sync")
-        m.d.comb += [read.addr.eq(address), read.en.eq(1)]
+        # Word `channel * groups + group` holds the weights of a channel for a group of outputs.
+        m.submodules.weights = read = Rom(self.weights, shape_of(op.weight_format), op.weight.T.reshape(-1, pe))
+        m.d.comb += read.addr.eq(address)
         hit = register(m, hit, name="hit_late", cycles=2)
         shape = shape_of(op.weight_format)
         terms: list[Value] = [register(m, Mux(hit, read.data[p], 0), shape, name=f"weight{p}") for p in range(pe)]
@@ -272,12 +271,6 @@ class EventLinearStage(Stage):
         m.d.comb += outlet.push.eq(issued[depth - 1])
         m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(pe)]
         return m
-
-    def memory(self):
-        """Word `channel * groups + group` holds the weights of a channel for a group of outputs."""
-        shape = data.ArrayLayout(shape_of(self.operation.weight_format), self.pe)
-        words = self.operation.weight.T.reshape(-1, self.pe)
-        return self.weights.memory(shape, [[int(w) for w in word] for word in words])
 
 
 def times(value: Value, factor: int) -> Value:

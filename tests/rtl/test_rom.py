@@ -1,0 +1,142 @@
+"""Large memories in files beside the Verilog: the same words, found by every tool in whichever folder it runs."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bittrue.flow.run import cosim
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.verilate import MEMORIES
+from bittrue.flow.synth.synthesis import synthesize
+from bittrue.rtl.dataflow.plan import Plan, plan
+from bittrue.rtl.parts import rom
+from bittrue.rtl.verilog import Verilog, emit
+from bittrue.sim.contract import INT8
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
+from tests.helpers.programs import resmlp, spiking, stimulus
+
+
+def _names(verilog: str) -> list[str]:
+    return re.findall(r'\$readmemh\("([^"]+)"', verilog)
+
+
+@pytest.fixture
+def small_is_large(monkeypatch):
+    """Memories of 128 bits or more go to files."""
+    monkeypatch.setattr(rom, "LARGE", 128)
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    return plan(resmlp(tokens=3, channels=8, features=4, hidden=12, seed=4), interval=48)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_words_as_hexadecimal_digits(seed):
+    rng = np.random.default_rng(seed)
+    bits, lanes = int(rng.integers(1, 20)), int(rng.integers(1, 9))
+    words = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (11, lanes))
+    lines = rom.hexadecimal(words, bits).splitlines()
+    assert {len(line) for line in lines} == {-(-bits * lanes // 4)}
+    for row, line in zip(words.tolist(), lines, strict=True):
+        assert int(line, 16) == sum((code & ((1 << bits) - 1)) << (bits * lane) for lane, code in enumerate(row))
+
+
+def test_only_large_memories_go_to_files(planned, monkeypatch):
+    assert emit(planned).files == {}
+    monkeypatch.setattr(rom, "LARGE", 128)
+    verilog = emit(planned)
+    large = [element.stage for element in planned.network.elements if hasattr(element.stage, "weights")]
+    assert len(verilog.files) == sum(stage.weights.bits >= 128 for stage in large) >= 2
+    for name, content in verilog.files.items():
+        assert verilog.count(f'$readmemh("{name}"') == 1
+        assert content.count("\n") in {stage.weights.depth for stage in large}
+    assert emit(planned).files == verilog.files
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_text_and_files_stay_together(planned, tmp_path):
+    verilog = emit(planned)
+    verilog.write(tmp_path / "top.v")
+    again = Verilog.read(tmp_path / "top.v")
+    assert (again, again.files) == (verilog, verilog.files)
+    assert ("// more\n" + verilog + "// still more\n").files == verilog.files
+    text = verilog.placed(tmp_path / "memories")
+    placed = _names(text)
+    assert [Path(file).read_text() for file in placed] == [verilog.files[name] for name in _names(verilog)]
+    assert all(Path(file).is_relative_to(tmp_path / "memories") for file in placed)
+    with pytest.raises(BittrueError, match=r"nowhere\.v: cannot be read"):
+        Verilog.read(tmp_path / "nowhere.v")
+
+
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("events", [False, True])
+def test_compiled_in_any_folder(planned, events, tmp_path, monkeypatch):
+    """Read when the simulator runs: from another folder than the one it was built in."""
+    wanted = plan(spiking(halving=True), interval=2000, architecture="events") if events else planned
+    verilog = emit(wanted)
+    assert verilog.files
+    x = stimulus(wanted.program, 40, 1)
+    monkeypatch.chdir(tmp_path)
+    rtl = CompiledRtl(verilog, wanted.inputs, wanted.output, tmp_path / "cache", optimize="-O0")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    rtl.run(*x).check(wanted.program(*x))
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_wrong_word_is_a_wrong_code(planned, tmp_path):
+    """Also when the file has its old name and the right one was read before."""
+    verilog = emit(planned)
+    verilog.placed(tmp_path / MEMORIES)
+    name, content = next(iter(verilog.files.items()))
+    digit = f"{int(content[0], 16) ^ 4:x}"
+    changed = Verilog(verilog, {**verilog.files, name: digit + content[1:]})
+    x = stimulus(planned.program, 40, 1)
+    run = CompiledRtl(changed, planned.inputs, planned.output, tmp_path, optimize="-O0").run(*x)
+    assert (run.outputs != planned.program(*x)).any()
+
+
+@pytest.mark.usefixtures("small_is_large")
+@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=pytest.mark.needs("icarus")), "verilator"])
+def test_cocotb(planned, simulator):
+    x = stimulus(planned.program, 6, 2)
+    expected = planned.program(*x)
+    cosim.run(emit(planned), planned.inputs, planned.output, x, expected, simulator, seed=1).check(expected)
+
+
+@pytest.mark.needs("yosys")
+def test_synthesis_finds_the_same_cells(planned, tmp_path, monkeypatch):
+    inside = synthesize(emit(planned), "xilinx-7", tmp_path / "inside").to_dict()
+    monkeypatch.setattr(rom, "LARGE", 128)
+    verilog = emit(planned)
+    assert verilog.files
+    beside = synthesize(verilog, "xilinx-7", tmp_path / "beside").to_dict()
+    for name in ("dsp", "bram", "ff"):
+        assert beside[name] == inside[name]
+    assert beside["lut"] == pytest.approx(inside["lut"], rel=0.03)
+
+
+def test_a_large_layer_is_a_small_text():
+    """512 x 4608 random weights: 19 Mbit beside a text of which the weights are no part."""
+    rng = np.random.default_rng(0)
+    kind = TensorType((1, 4608), INT8)
+    requantize = Requantize(512, np.full(512, 12), np.zeros(512, np.int64), format=INT8)
+    layer = Linear(kind, rng.integers(-128, 128, (512, 4608)), requantize)
+    program = Program({"x": kind}, (Node("y", layer, ("x",)),), "y")
+    start = time.process_time()
+    planned = plan(program, interval=100_000)
+    verilog = emit(planned)
+    assert time.process_time() - start < 20
+    (words,) = verilog.files.values()
+    assert len(words) > 2 * 512 * 4608
+    assert len(verilog) < 1_000_000
