@@ -117,9 +117,7 @@ class Network:
             if make.whole_beats and folding.simd > 0 and not operation.inputs[0].channels % folding.simd:
                 return folding.simd
             return math.gcd(lanes[0], folding.simd)  # a folding that does not divide is refused by the stage
-        if len(lanes) > 1:
-            return max(lanes)
-        return make.legal_lanes(operation, lanes[0])
+        return make.legal_lanes(operation, max(lanes))
 
     def _fifo(self, name: str, source: int, entries: int) -> int:
         stage, kind = self.elements[source].stage, self.types[source]
@@ -144,7 +142,8 @@ class Network:
         for element, kind in zip(self.elements, self.types, strict=True):
             timing = element.stage.timing
             beats = kind.size // element.stage.lanes_out
-            most += -(-timing.credits // beats) + -(-timing.blocks // timing.frame) + 2
+            held = max(-(-room // supply) for room, supply in zip(timing.rooms, timing.supply, strict=True))
+            most += -(-timing.credits // beats) + held + 2
         return 2 * most
 
     @property
@@ -212,7 +211,7 @@ class Network:
                 reads.append([place[s] for s in sources])
             else:
                 reads.append([~len(inputs)])
-                inputs.append(element.stage.timing.beats_in * element.stage.timing.frame)
+                inputs.append(element.stage.timing.supply[0])
         beats = self.types[self.output].size // self.elements[self.output].stage.lanes_out
         told = {place[index]: cycles for index, cycles in (work or {}).items()}
         return simulate(stages, reads, inputs, place[self.output], beats, frames, goal, told)

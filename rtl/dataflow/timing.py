@@ -72,6 +72,11 @@ class Timing:
         return self.frame * self.period
 
     @property
+    def supply(self) -> tuple[int, ...]:
+        """By operand: the input beats of a frame."""
+        return tuple(self.frame * sum(p.times * p.needed[k] for p in self.phases) for k in range(self.operands))
+
+    @property
     def direct(self) -> bool:
         """Whether input beats are taken in the cycle in which they are worked on."""
         return not any(self.rooms)
@@ -165,7 +170,7 @@ class Phases(Timing):
     @cached_property
     def _alone(self) -> tuple[int, int]:
         beats = sum(phase.times for phase in self.phases if phase.emits)
-        inputs = [sum(p.times * p.needed[k] for p in self.phases) for k in range(self.operands)]
+        inputs = [count // self.frame for count in self.supply]
         reads = [~k for k in range(self.operands)]
         first, ends, _ = recurrence.Recurrence([self], [reads], inputs, [(0, beats)]).run(6)
         return int(ends[0, -1] - ends[0, -2]), int(first[0])

