@@ -14,7 +14,7 @@ from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
 from bittrue.flow.report import report
 from bittrue.flow.systems.light.controller import design, designs
-from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
+from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.verify import verify
 from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry, Jobs
@@ -37,7 +37,7 @@ QUICK = [
 ]
 ARRAY = Geometry(4, 4, 2)
 NO_STALLS = Stalls()
-needs_compiler = pytest.mark.skipif(BACKENDS["compiled"].missing() is not None, reason="no C++ tool chain")
+needs_compiler = pytest.mark.needs("verilator", "g++")
 
 
 # -- the flow ------------------------------------------------------------------------------------------

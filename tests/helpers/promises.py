@@ -11,16 +11,14 @@ from pathlib import Path
 import pytest
 
 #: Tools that continuous integration promises (`.ci/run` sets CI): there, a test that skips for one of them fails.
-PROMISED = ("iverilog", "icarus", "verilator", "g++", "yosys", "nextpnr", "snntorch", "nirtorch")
-
-
-#: Those that are, or lie in, a Python package of that name.
-PACKAGES = ("verilator", "snntorch", "nirtorch")
+PROGRAMS = ("iverilog", "icarus", "verilator", "g++", "yosys", "nextpnr")
+PACKAGES = ("snntorch", "nirtorch", "nbclient", "nbformat", "ipykernel", "hatchling", "mypy")
+PROMISED = (*PROGRAMS, *PACKAGES)
 
 
 def installed(tool: str) -> bool:
-    """Whether a command is on PATH or in this Python environment, or a Python package is there."""
-    if tool in PACKAGES and importlib.util.find_spec(tool) is not None:
+    """Whether a command is on PATH or in this Python environment, or a Python package of that name is there."""
+    if tool.isidentifier() and importlib.util.find_spec(tool) is not None:
         return True
     return (Path(sysconfig.get_path("scripts")) / tool).exists() or shutil.which(tool) is not None
 

@@ -256,9 +256,11 @@ def test_test_bench_passes_and_an_altered_expected_value_fails(tmp_path):
     assert done.returncode == 2
 
 
+@pytest.mark.needs("tkinter")
 def test_script_runs_the_steps_it_is_asked_for(tmp_path):
     """The Tcl script in a plain interpreter, with the vendor's commands recorded instead of run."""
-    tkinter = pytest.importorskip("tkinter", reason="Python has no tkinter, so no Tcl interpreter to try the script in")
+    import tkinter  # for its Tcl interpreter
+
     folder = project.write(two_inputs(), tmp_path)
 
     def calls(arguments: str) -> list[tuple[str, ...]]:

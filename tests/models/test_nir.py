@@ -16,6 +16,7 @@ from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from tests.helpers.nir_graphs import DT, EXACT, STEPS, chain, lif, small, weights
 from tests.helpers.programs import stimulus
+from tests.helpers.promises import require
 
 #: What snnTorch prints and warns about when it exports is not ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -23,7 +24,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 # -- networks of snnTorch -----------------------------------------------------------------------------------
 def snn():
-    return pytest.importorskip("snntorch", reason="snntorch is not installed")
+    require("snntorch")
+    import snntorch
+
+    return snntorch
 
 
 def leaky(*shape: int, beta: float = 0.75, threshold: float = 1.0, **options):
@@ -49,7 +53,7 @@ def dyadic(model: torch.nn.Module, seed: int, places: int = 6) -> torch.nn.Modul
 
 def exported(model: torch.nn.Module, shape: tuple[int, ...], path) -> nir.NIRGraph:
     """The network through snnTorch's exporter, a file, and our reader."""
-    pytest.importorskip("nirtorch", reason="nirtorch is not installed")
+    require("nirtorch")
     from snntorch.export_nir import export_to_nir
 
     nir.write(path, export_to_nir(model, torch.rand(1, *shape), ignore_dims=[0]))

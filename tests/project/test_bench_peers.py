@@ -61,7 +61,7 @@ def test_broken_peer_is_not_said_to_be_absent():
     assert note == "not measured: undefined symbol"
 
 
+@pytest.mark.needs("da4ml")
 def test_da4ml_gives_the_same_codes(mlp, tmp_path):
-    pytest.importorskip("da4ml", reason="pip install 'bittrue[peers]'")
     _, run, x = peers.da4ml_peer(mlp, str(tmp_path))
     assert np.array_equal(run(x), mlp.program(mlp.codes))

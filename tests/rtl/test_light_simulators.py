@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -22,8 +21,7 @@ from bittrue.sim.errors import BittrueError
 from tests.helpers.photonic_bench import ARRAY
 from tests.helpers.photonic_programs import images, photonic_network
 
-needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="Icarus Verilog is not installed")
-SIMULATORS = [pytest.param("icarus", marks=needs_icarus), "verilator"]
+SIMULATORS = [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"]
 
 
 @pytest.mark.parametrize("weights", ["memory", "stream"])
