@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from bittrue.sim.program import Builder, Program, load
     from bittrue.sim.storage import save
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BittrueError",
