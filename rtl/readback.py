@@ -234,7 +234,9 @@ def lint(verilog: str) -> list[str]:
     compilation.addSyntaxTree(tree)
     engine = pyslang.DiagnosticEngine(compilation.sourceManager)
     if unknown := [engine.formatMessage(problem) for problem in engine.setWarningOptions(list(_WARNINGS))]:
-        raise BittrueError(f"lint: this pyslang does not know an option: {unknown[0]}; install the one that constraints.txt names")
+        raise BittrueError(
+            f"lint: this pyslang does not know an option: {unknown[0]}; install the one that constraints.txt names"
+        )
     lines = []
     for problem in compilation.getAllDiagnostics():
         severity = engine.getSeverity(problem.code, problem.location)
