@@ -83,8 +83,8 @@ def test_page_of_a_mismatch_says_so_first(content):
     [
         (lambda c: c["verify"][0].update(mismatches=1), "rtl/compiled: 1 of 60 values differ"),
         (lambda c: c["verify"][2].update(errors=["m_axis: deadlock"]), "rtl/icarus with stalls: m_axis: deadlock"),
-        (lambda c: c["verify"][0].update(interval=25), "interval is 25 cycles, the plan promised 24"),
-        (lambda c: c["verify"][0].update(latency=None), "latency is None cycles, the plan promised 132"),
+        (lambda c: c["verify"][0].update(interval=25), "interval is 25 cycles, the design promised 24"),
+        (lambda c: c["verify"][0].update(latency=None), "latency is None cycles, the design promised 132"),
         (lambda c: c["golden"].update(mismatches=3), "golden: 3 of 12 values differ from the reference"),
         (lambda c: c.update(mismatches_with_network=4), "golden: 4 outputs differ from the quantised network"),
     ],
