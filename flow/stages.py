@@ -146,6 +146,7 @@ def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     program = built(recipe, program)
     work.progress("planning", 0, 1)
     options = {"architecture": recipe.rtl.architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
+    options["weight_bus"] = recipe.rtl.weight_bus
     design = Build(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).design
     work.progress("emitting Verilog", 0.5, 1)
     verilog = design.verilog()

@@ -271,6 +271,10 @@ class Design(ABC):
         """The words of a set of held inputs, int64, in the order in which the port `weights` takes them."""
         raise BittrueError(f"{self.title}: none of its weights are written while it runs")
 
+    def write_set(self, values: Set, frame: int, sets: int) -> tuple[Access, ...]:  # noqa: ARG002
+        """The accesses on AXI4-Lite that write a set, which holds from this frame of a run on; the `sets`-th of it."""
+        raise BittrueError(f"{self.title}: none of its weights are written over AXI4-Lite")
+
     def remedy(self, target: str) -> str:  # noqa: ARG002
         """What to do when it does not fit a target."""
         return "choose a larger target"

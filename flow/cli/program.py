@@ -20,6 +20,7 @@ Weights = Annotated[
     str | None,
     typer.Option(help="`written`: the weights can be written while it runs; or comma-separated names of operations."),
 ]
+WeightBus = Annotated[str, typer.Option(help="What written weights come over: `stream` or `lite` (registers).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 
 
@@ -63,6 +64,7 @@ def rtl(
     interval: Interval = None,
     device: Device = None,
     weights: Weights = None,
+    weight_bus: WeightBus = "stream",
     as_json: AsJson = False,
 ) -> None:
     """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
@@ -81,7 +83,7 @@ def rtl(
     from bittrue.rtl.verilog import Verilog
     from bittrue.sim.storage import write_whole
 
-    design = Build(read(program, weights), interval=interval, device=device).design
+    design = Build(read(program, weights), interval=interval, device=device, options={"weight_bus": weight_bus}).design
     text = design.verilog()
     Verilog(text).write(out)
     if design.map is not None:
@@ -129,6 +131,7 @@ def verify(
     interval: Interval = None,
     device: Device = None,
     weights: Weights = None,
+    weight_bus: WeightBus = "stream",
     verilog: Annotated[Path | None, typer.Option(help="Check this Verilog instead of freshly emitted one.")] = None,
     hls_folder: Annotated[
         Path | None, typer.Option("--hls", help="Check this HLS project instead of a fresh one.")
@@ -162,7 +165,8 @@ def verify(
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = Verilog.read(verilog) if verilog else None
-    build = Build(loaded, interval=interval, device=device, verilog=text, kernel=hls_folder)
+    options = {"weight_bus": weight_bus}
+    build = Build(loaded, interval=interval, device=device, options=options, verilog=text, kernel=hls_folder)
     with console.Bars() as bars:
         bars.begin("verify")
         found = check(build, x, counts, Stalls(idle, backpressure, seed), out, bars.progress, strict=bool(backends))
@@ -184,6 +188,7 @@ def synth(
     interval: Interval = None,
     device: Device = None,
     weights: Weights = None,
+    weight_bus: WeightBus = "stream",
     frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
     out: Annotated[Path, typer.Option(help="Folder for netlists and logs.")] = Path("build/synth"),
     as_json: AsJson = False,
@@ -208,7 +213,7 @@ def synth(
     loaded = read(program, weights)
     if interval is None and device is None:
         device = next((name for name in target if name in DEVICES), None)
-    build = Build(loaded, interval=interval, device=device)
+    build = Build(loaded, interval=interval, device=device, options={"weight_bus": weight_bus})
     rows = []
     with console.Bars() as bars:
         for name in target:

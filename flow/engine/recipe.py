@@ -41,13 +41,15 @@ class RtlPart(Part):
     """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`.
 
     `architecture` of operations that have several, for all that have it or by the operation's name. `weights` that are
-    written while it runs: `written` for all matrix products and affines, or the names of some (`sim.written`).
+    written while it runs: `written` for all matrix products and affines, or the names of some (`sim.written`), over a
+    `weight_bus`.
     """
 
     interval: int | None = Field(None, ge=1)
     device: str | None = "ecp5-85k"
     architecture: str | dict[str, str] = "parallel"
     weights: Literal["constant", "written"] | list[str] = "constant"
+    weight_bus: Literal["stream", "lite"] = "stream"
 
     @field_validator("device")
     @classmethod

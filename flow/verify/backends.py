@@ -243,7 +243,7 @@ class Compiled(Backend):
             backpressure=stalls.backpressure,
             progress=(lambda done, total: progress("compiled RTL", done, total)) if progress else None,
             watchdog=max(WATCHDOG, design.patience),
-            accesses=design.accesses(len(x[0])),
+            accesses=(*design.accesses(len(x[0])), *(sets.accesses(design, len(x[0])) if sets else ())),
             writes=sets.writes(design, len(x[0])) if sets else (),
         )
         return Run(run.outputs, run.seconds, run)
@@ -280,7 +280,7 @@ class Cosim(Backend):
             folder=folder,
             watchdog=max(cosim.WATCHDOG, design.patience),
             writes=sets.writes(design, len(x[0])) if sets else (),
-            accesses=design.accesses(len(x[0])),
+            accesses=(*design.accesses(len(x[0])), *(sets.accesses(design, len(x[0])) if sets else ())),
         )
         return Run(run.outputs, run.seconds, run)
 

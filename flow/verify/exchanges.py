@@ -8,6 +8,7 @@ import numpy as np
 
 from bittrue.flow.run.result import RtlRun
 from bittrue.flow.run.sets import Write, met
+from bittrue.rtl.bus.access import Access
 from bittrue.rtl.design import Design
 from bittrue.sim.held import Set
 from bittrue.sim.program import Program
@@ -42,15 +43,24 @@ class Exchanges:
         return list({first: self.contents[1], second: self.contents[2]}.items())
 
     def writes(self, design: Design, frames: int) -> list[Write]:
-        """For RTL."""
+        """For RTL with a stream of weights."""
+        if design.weights is None:
+            return []
         first, second = self._from(frames)
         words = [design.pack_set(values) for values in self.contents[1:]]
         return [Write(words[0], 0, first), Write(words[1], first, second)]
 
-    def expected(self, x: list[np.ndarray], run: RtlRun) -> np.ndarray:
-        """The golden codes of frames that met the sets that they met."""
-        known = np.maximum(run.meets, 0)
-        return self.program(*x, held=met(self.contents, known))
+    def accesses(self, design: Design, frames: int) -> tuple[Access, ...]:
+        """For RTL whose weights are written over AXI4-Lite: one set, half way."""
+        if design.weights is not None or design.map is None:
+            return ()
+        return design.write_set(self.contents[-1], frames // 2, 1)
+
+    def met(self, design: Design, run: RtlRun) -> list[tuple[int, Set]]:
+        """What the frames of a run met, and from which one on."""
+        if design.weights is None:
+            return list({0: self.contents[0], len(run.outputs) // 2: self.contents[-1]}.items())
+        return met(self.contents, np.maximum(run.meets, 0))
 
     @staticmethod
     def _from(frames: int) -> tuple[int, int]:

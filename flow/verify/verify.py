@@ -286,19 +286,19 @@ class _Session:
     def _judge(self, backend, ran: int, images: int, run: Run, stalls: Stalls, cycles: dict, begin: float) -> None:
         """Enter the row of an RTL run of `ran` frames, of which the first `images` are images of their own."""
         x, expected = self._take(ran)
-        exchanged = bool(run.rtl.meets.any())
-        if exchanged:
-            expected = self.sets.expected(x, run.rtl)
+        held = self.sets.met(self.build.design, run.rtl) if stalls and self.sets else []
+        if held:
+            expected = self.build.program(*x, held=held)
         wrong = run.rtl.mismatches(expected)
         row = self._row(backend, images, expected[:images], wrong, list(run.errors), run, stalls) | cycles
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
         row["events"] = self._events(run, ran)
         row["design"] = self.build.design.name
         if run.rtl.answers:
-            row["registers"] = access.shown(run.rtl.answers)
+            row["registers"] = access.shown([answer for answer in run.rtl.answers if answer.access.name != "WEIGHTS"])
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
-        row["sets"] = len(np.unique(run.rtl.meets))
-        if (wrong or run.errors) and not exchanged:
+        row["sets"] = len(held) or 1
+        if (wrong or run.errors) and not held:
             self.progress("looking for the first divergence", 0, 1)
             row["divergence"] = self._rtl_divergence(x, expected, run, stalls)
         self._enter(row, begin)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from bittrue.rtl.bus.access import Access
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.plan import Plan, fit
-from bittrue.rtl.design import Cycles, Design, Part, Probe
+from bittrue.rtl.dataflow.weight_registers import write_set
+from bittrue.rtl.design import COUNT_BITS, Cycles, Design, Part, Port, Probe
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Set
@@ -26,6 +28,9 @@ class PipelineDesign(Design):
         self.plan, self.program = plan, plan.program
         self.inputs, self.output, self.weights = plan.inputs, plan.output, plan.weights
         self.interval, self.latency, self.steady = plan.estimated_interval, plan.estimated_latency, not plan.dynamic
+        self.map = plan.registers
+        if self.map is not None:
+            self.others = tuple(Port(f"weights_{name}", "output", COUNT_BITS) for name in ("sets", "errors"))
         self.patience = max(1 << 14, 4 * (self.latency + self.interval))
 
     def verilog(self) -> str:
@@ -47,7 +52,7 @@ class PipelineDesign(Design):
     def instances(self) -> Mapping[str, tuple[str, ...]]:
         elements = self.plan.network.elements
         forks = [f"{element.name}_fork" for element in elements if element.readers > 1]
-        loader = [] if self.weights is None else [self.plan.network.loader_name]
+        loader = [] if self.plan.network.words is None else [self.plan.network.loader_name]
         return {"pipeline": (*(element.name for element in elements), *forks, *loader)}
 
     @property
@@ -71,6 +76,11 @@ class PipelineDesign(Design):
 
     def pack_set(self, values: Set) -> np.ndarray:
         return self.plan.pack_set(values)
+
+    def write_set(self, values: Set, frame: int, sets: int) -> tuple[Access, ...]:
+        if self.map is None or self.plan.network.words is None:
+            return super().write_set(values, frame, sets)
+        return write_set(self.plan.network.words, self.pack_set(values), frame, sets)
 
     def remedy(self, target: str) -> str:
         """The smallest interval whose estimated area fits."""

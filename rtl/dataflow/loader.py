@@ -59,7 +59,7 @@ class Loader(Elaboratable):
     word, valid, ready, last  the stream, a word sign-extended to whole bytes
     begins    by input: a beat is taken that begins a frame
     sets      sets that were exchanged, modulo 2^8; 0 after reset, which leaves the newest set in force
-    errors    sets that were refused, up to 2^8 - 1
+    errors    sets that were refused, up to 2^8 - 1;  refused  strobe
     """
 
     _MustUse__silence = True  # planning makes one that is never elaborated
@@ -71,7 +71,7 @@ class Loader(Elaboratable):
         self.word = Signal(Format(port.width, True).bits)
         self.valid, self.ready, self.last = Signal(), Signal(), Signal()
         self.begins = [Signal(name=f"begins_{k}") for k in range(inputs)]
-        self.sets, self.errors = Signal(COUNT_BITS), Signal(COUNT_BITS)
+        self.sets, self.errors, self.refused = Signal(COUNT_BITS), Signal(COUNT_BITS), Signal()
 
     def structure(self) -> Structure:
         built = Structure()
@@ -105,7 +105,7 @@ class Loader(Elaboratable):
         ]
         complete = Signal()
         m.d.comb += complete.eq(last_table & row_last & slot_last & fits & good)
-        refused, accepted = Signal(), Signal()
+        refused, accepted = self.refused, Signal()
         m.d.comb += [accepted.eq(taken & self.last & complete), refused.eq(taken & self.last & ~complete)]
         with m.If(taken):
             m.d.sync += good.eq(good & fits & ~over)

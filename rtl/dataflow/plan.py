@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,17 +11,22 @@ import numpy as np
 
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.bus.registers import RegisterMap
 from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.pipeline import Network
 from bittrue.rtl.dataflow.schedule import Flow
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
+from bittrue.rtl.dataflow.weight_registers import WeightRegisters, register_map
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Set, check_set
 from bittrue.sim.naming import identifier, slave_prefixes
 from bittrue.sim.operation import TensorType
 from bittrue.sim.program import Program
 from bittrue.sim.written import written
+
+#: What weights can be written over.
+WEIGHT_BUSES = ("stream", "lite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,7 @@ class Plan:
     fifos              entries of the FIFO before operand k of a node, by "node.k"
     estimated_latency  cycles from the first input beat to the first output beat, unstalled
     estimated_interval cycles between frames in steady state, unstalled
+    weight_bus         what written weights come over, where there are any: `stream` or `lite`
 
     Where a stage's cycles depend on the data, the two are the most that there can be; `expect` gives the exact cycles
     of given frames.
@@ -44,6 +50,7 @@ class Plan:
     fifos: Mapping[str, int] = field(default_factory=dict)
     estimated_latency: int = 0
     estimated_interval: int = 0
+    weight_bus: str = "stream"
 
     @cached_property
     def network(self) -> Network:
@@ -65,11 +72,16 @@ class Plan:
 
     @property
     def weights(self) -> StreamPort | None:
-        """The AXI4-Stream slave port of the weights, where any are written: a frame of it is a set."""
-        if self.network.words is None:
+        """The AXI4-Stream slave port of the weights, where they are written over one: a frame of it is a set."""
+        if self.network.words is None or self.weight_bus != "stream":
             return None
         taken = set(slave_prefixes(self.program.inputs))
         return self.network.words.port(identifier("s_axis_weights", taken))
+
+    @property
+    def registers(self) -> RegisterMap | None:
+        """The registers on AXI4-Lite, where weights are written over them."""
+        return register_map(self.network.words) if self.network.words and self.weight_bus == "lite" else None
 
     def pack_set(self, values: Set) -> np.ndarray:
         """The words of a set, checked, in the order in which the port `weights` takes them: int64 `[words]`."""
@@ -79,7 +91,10 @@ class Plan:
 
     @cached_property
     def estimate(self) -> Area:
-        return estimate(self.network, framing.structure(self.inputs, self.output))
+        ports = framing.structure(self.inputs, self.output)
+        if self.registers is not None:
+            ports += WeightRegisters.structure(self.network.words)
+        return estimate(self.network, ports)
 
     @cached_property
     def cost_of_writing(self) -> dict[str, int]:
@@ -129,6 +144,7 @@ class Plan:
             "fifos": dict(self.fifos),
             "estimated_latency": self.estimated_latency,
             "estimated_interval": self.estimated_interval,
+            "weight_bus": self.weight_bus,
         }
 
     @staticmethod
@@ -137,7 +153,8 @@ class Plan:
             raise BittrueError("the plan was made for another program; plan again")
         folding = {name: Folding(**f) for name, f in value["folding"].items()}
         latency, interval = value["estimated_latency"], value["estimated_interval"]
-        return Plan(program, folding, value["input_lanes"], value["fifos"], latency, interval)
+        bus = value.get("weight_bus", "stream")
+        return Plan(program, folding, value["input_lanes"], value["fifos"], latency, interval, bus)
 
 
 def _lanes_for(kind: TensorType, interval: int) -> int:
@@ -269,6 +286,7 @@ def plan(
     architecture: str | Mapping[str, str] = PARALLEL,
     activity: Mapping[str, float] | None = None,
     weights: str | Iterable[str] | None = None,
+    weight_bus: str = "stream",
 ) -> Plan:
     """Balance every stage to one interval and size the FIFOs.
 
@@ -280,7 +298,10 @@ def plan(
                is folded for it; without, for a one everywhere
     weights    `"written"`, or names of matrix products and affines: their weights, biases and shifts can be written
                while it runs (`sim.written`); the plan's program has them as held inputs
+    weight_bus  what weights are written over: `stream` (AXI4-Stream) or `lite` (registers on AXI4-Lite)
     """
+    if weight_bus not in WEIGHT_BUSES:
+        raise BittrueError(f"plan: no bus for weights {weight_bus!r}; use one of {', '.join(WEIGHT_BUSES)}")
     if weights is not None:
         program = written(program, weights)
     if interval is not None and device is not None:
@@ -295,7 +316,9 @@ def plan(
             f"plan: an interval of {interval} cycles cannot be reached: {slowest.name} needs {slowest.stage.interval}; "
             f"ask for {slowest.stage.interval} or more"
         )
-    return size_fifos(draft)
+    made = replace(size_fifos(draft), weight_bus=weight_bus)
+    _ = made.registers  # refuses words that the bus cannot carry
+    return made
 
 
 def fit(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
-from amaranth.lib.wiring import connect
+from amaranth.lib.wiring import In, connect
 
 from bittrue.rtl.bus.framing import FrameInlet, FrameOutlet
+from bittrue.rtl.bus.lite import AxiLite
 from bittrue.rtl.bus.ports import ERROR_BITS, StreamPort
 from bittrue.rtl.dataflow.loader import COUNT_BITS
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan
+from bittrue.rtl.dataflow.weight_registers import WeightRegisters
+from bittrue.rtl.design import BUS
 
 
 class AxisSignals:
@@ -60,6 +63,7 @@ class Accelerator(Elaboratable):
     m_axis_*             the master port
     s_axis_framing_errors  for every slave port, by its prefix: how often TLAST was wrong (`rtl.bus.framing`)
     s_axis_weights_*     where weights are written: one value a word, TLAST on the last of a set (`rtl.dataflow.loader`)
+    s_axi_*              in place of that stream: AXI4-Lite (`rtl.dataflow.weight_registers`)
     weights_sets         sets that have taken effect, modulo 2^8: a frame meets the set of the cycle in which it begins
     weights_errors       sets that were refused, up to 255: too short, too long, or a value out of its bounds
 
@@ -72,12 +76,19 @@ class Accelerator(Elaboratable):
         self.slaves = [AxisSignals(port) for port in plan.inputs]
         self.master = AxisSignals(plan.output)
         self.weights = None if plan.weights is None else AxisSignals(plan.weights)
+        self.lite: dict[str, Signal] = {}
+        if plan.registers is not None:
+            members = AxiLite(plan.registers.address_bits).members
+            self.lite = {name: Signal(member.shape, name=f"{BUS}_{name}") for name, member in members.items()}
         self.sets, self.errors = (Signal(COUNT_BITS, name=f"weights_{name}") for name in ("sets", "errors"))
 
     @property
     def ports(self) -> list[Signal]:
         ports = [self.aclk, self.aresetn, *(s for axis in (*self.slaves, self.master) for s in axis.all)]
-        return ports if self.weights is None else [*ports, *self.weights.all, self.sets, self.errors]
+        if self.plan.network.words is None:
+            return ports
+        written = self.lite.values() if self.weights is None else self.weights.all
+        return [*ports, *written, self.sets, self.errors]
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -94,7 +105,14 @@ class Accelerator(Elaboratable):
             loader = pipeline.loader
             m.d.comb += [loader.word.eq(self.weights.tdata), loader.valid.eq(self.weights.tvalid)]
             m.d.comb += [loader.last.eq(self.weights.tlast), self.weights.tready.eq(loader.ready)]
-            m.d.comb += [self.sets.eq(loader.sets), self.errors.eq(loader.errors)]
+        elif self.lite:
+            m.submodules.registers = registers = WeightRegisters(self.plan.network.words, pipeline.loader)
+            axi = registers.slave.axi
+            for name, member in axi.signature.members.items():
+                wire, here = self.lite[name], getattr(axi, name)
+                m.d.comb += here.eq(wire) if member.flow == In else wire.eq(here)
+        if self.plan.network.words is not None:
+            m.d.comb += [self.sets.eq(pipeline.loader.sets), self.errors.eq(pipeline.loader.errors)]
         outlet = FrameOutlet(pipeline.o.payload.shape(), self.master.port.beats)
         m.submodules[f"{self.master.port.prefix}_frames"] = outlet
         connect(m, pipeline.o, outlet.i)

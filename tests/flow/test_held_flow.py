@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from bittrue.flow.synth import designs
 from bittrue.flow.verify import verify
 from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.written import written
 from tests.helpers.flows import batch, program
@@ -36,6 +38,23 @@ class TestVerify:
         assert all(row["sets"] == 3 for row in stalled)
         plain = next(row for row in found.rows if row["simulator"] == "compiled" and not row["stalls"])
         assert (plain["interval"], plain["sets"]) == (plain["estimated_interval"], 1)
+
+    def test_a_set_over_registers(self, tmp_path, monkeypatch):
+        """One set half way, over AXI4-Lite, in every simulator; with two of its words swapped it is found."""
+        counts = {"compiled": 8} | {name: 4 for name in ("icarus", "verilator") if not BACKENDS[name].missing()}
+        design = Build(written(program(), ["embed"]), options={"weight_bus": "lite"})
+        found = run(design, tmp_path / "right", counts)
+        assert found.problems == []
+        assert all(row["sets"] == 2 for row in found.rows if row["stalls"])
+        right = PipelineDesign.write_set
+
+        def wrong(self, values, frame, sets):
+            first, second, *others = right(self, values, frame, sets)
+            return (replace(first, value=second.value), replace(second, value=first.value), *others)
+
+        monkeypatch.setattr(PipelineDesign, "write_set", wrong)
+        found = run(design, tmp_path / "wrong", {"compiled": 8})
+        assert re.search(r"compiled with stalls: \d+ of \d+ values differ", " ".join(found.problems))
 
     def test_two_words_in_the_wrong_order_are_found(self, tmp_path, monkeypatch):
         right = Exchanges.writes
@@ -60,14 +79,21 @@ class TestVerify:
 
 
 class TestRecipe:
-    def test_the_key(self, tmp_path):
+    @pytest.mark.parametrize(("bus", "port"), [("stream", "s_axis_weights_tdata"), ("lite", "s_axi_wdata")])
+    def test_the_keys(self, bus, port, tmp_path):
         """`rtl.weights` reaches plan, Verilog, HLS project and verification, and the design is found again."""
         p = program()
         lowered = tmp_path / "lower"
         p.save(lowered / "program.npz")
         np.save(lowered / "inputs.npy", batch(p, 12))
         np.save(lowered / "labels.npy", np.zeros(12, np.int64))
-        overrides = ["rtl.weights=[embed,classify]", "rtl.interval=64", "verify.compiled=12", "verify.reference=12"]
+        overrides = [
+            f"rtl.weight_bus={bus}",
+            "rtl.weights=[embed,classify]",
+            "rtl.interval=64",
+            "verify.compiled=12",
+            "verify.reference=12",
+        ]
         recipe = load("lerp-psa-digits", [*overrides, "verify.gxx=12", "verify.icarus=0", "verify.verilator=0"])
         upstream, results = {"lower": lowered}, {}
         for name in ("rtl", "hls", "verify"):
@@ -75,10 +101,10 @@ class TestRecipe:
             work.folder.mkdir()
             results[name] = getattr(stages, name)(recipe, work)
             upstream[name] = work.folder
-        assert "s_axis_weights_tdata" in (tmp_path / "rtl" / "instance.v").read_text()
+        assert port in (tmp_path / "rtl" / "instance.v").read_text()
         assert "held_embed_weight" in (tmp_path / "hls" / "top.hpp").read_text()
         assert results["verify"]["problems"] == []
-        assert max(row.get("sets", 0) for row in results["verify"]["rows"]) == 3
+        assert max(row.get("sets", 0) for row in results["verify"]["rows"]) == {"stream": 3, "lite": 2}[bus]
         assert set(results["rtl"]["written"]) == {name for name in written(p, ["embed", "classify"]).written}
 
     def test_by_default_nothing_is_written(self):
@@ -113,6 +139,9 @@ class TestCommands:
         assert status == 0
         assert "s_axis_weights_tdata" in (tmp_path / "top.v").read_text()
         assert set(json.loads(out)["written"]) == set(written(program()).written)
+        lite = ("--weights", "written", "--weight-bus", "lite")
+        assert bittrue("rtl", saved, "--out", tmp_path / "lite.v", *lite)[0] == 0
+        assert "s_axi_wdata" in (tmp_path / "lite.v").read_text()
         status, _, _ = bittrue("hls", saved, "--out", tmp_path / "hls", "--weights", "embed, mix")
         assert status == 0
         assert "held_mix_weight" in (tmp_path / "hls" / "top.hpp").read_text()
@@ -122,11 +151,12 @@ class TestCommands:
         assert "weights of 'pool' cannot be written" in " ".join(err.split())
         assert not (tmp_path / "no.v").exists()
 
-    def test_verify(self, bittrue, saved, tmp_path):
+    @pytest.mark.parametrize("bus", ["stream", "lite"])
+    def test_verify(self, bus, bittrue, saved, tmp_path):
         words = ["--backends", "compiled", "--images", 12, "--out", tmp_path / "v", "--weights", "written", "--json"]
-        status, out, _ = bittrue("verify", saved, *words)
+        status, out, _ = bittrue("verify", saved, *words, "--weight-bus", bus)
         assert status == 0
-        assert max(row["sets"] for row in json.loads(out)["rows"]) == 3
+        assert max(row["sets"] for row in json.loads(out)["rows"]) == {"stream": 3, "lite": 2}[bus]
 
     def test_synth(self, bittrue, saved, tmp_path, monkeypatch):
         """The design that is synthesised is the one with written weights."""
