@@ -24,6 +24,7 @@ class PhotonicSystem(Elaboratable):
 
     aclk, aresetn     clock, and reset (active low, synchronous)
     s_axis, m_axis    images and results: `input`, `output`
+    s_axis_framing_errors  images whose TLAST is not on the last beat (`rtl.bus.framing`); ERRORS has a bit for it, too
     s_axi             AXI4-Lite registers
     s_axis_weights    with weights="stream" only: the beats of `rtl.light.weights.stream_words` for every batch,
                       TLAST with the last of them

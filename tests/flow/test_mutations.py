@@ -117,14 +117,15 @@ def test_one_expected_value(planned):
 @pytest.mark.parametrize("name", REQUANTISED)
 def test_rounding_constant_missing_in_a_stage(planned, name):
     pipe = stage(planned, name).requantize
-    pipe.before = pipe.before - pipe.half
+    half = (np.int64(1) << pipe.requantize.shift) >> 1
+    pipe.numbers["before"] = pipe.numbers["before"] - half
     with pytest.raises(AssertionError):
         exact(planned, 0)
 
 
 def test_rounding_constant_off_by_one_in_the_rtl(planned):
     pipe = stage(planned, "block0.channel.linear1").requantize
-    pipe.before = pipe.before - 1
+    pipe.numbers["before"] = pipe.numbers["before"] - 1
     with pytest.raises(BittrueError, match="codes differ, the first at"):
         exact_compiled(planned, emit(planned), stimulus(PROGRAM, FRAMES, 0))
 
