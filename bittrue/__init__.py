@@ -20,7 +20,7 @@ Networks in PyTorch, to programs (`pip install 'bittrue[train]'`):
 
 Hardware from programs (`pip install 'bittrue[rtl]'`, and `synth` for the last):
 
-    plan, emit              balances the stages of a pipeline; its Verilog
+    plan, emit              balances the stages of a pipeline; its Verilog, which `emit(plan).write(path)` puts in files
     write_hls               the HLS project: kernels, test bench, Tcl
     verify, Build           holds RTL and HLS kernels to the golden simulator, bit for bit and cycle for cycle
     synthesize              places and routes for an FPGA with open tools

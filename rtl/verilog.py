@@ -48,15 +48,17 @@ class Verilog(str):
     def __radd__(self, other: str) -> Verilog:
         return Verilog(str(other) + str(self), {**getattr(other, "files", {}), **self.files})
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """The text into this file, the memory files beside it."""
+        path = Path(path)
         for name, content in self.files.items():
             write_whole(path.parent / name, content.encode())
         write_whole(path, self.encode())
 
     @staticmethod
-    def read(path: Path) -> Verilog:
+    def read(path: str | Path) -> Verilog:
         """What `write` wrote, or any Verilog file; memory files that are not beside it are left to the tools."""
+        path = Path(path)
         try:
             text = path.read_text()
             beside = {name: path.parent / name for name in _READ.findall(text) if not Path(name).is_absolute()}

@@ -79,7 +79,6 @@ def test_the_source_distribution_holds_the_packages_once(tmp_path):
 OF_THE_USER = ("sim/__init__.py", "models.py", "rtl.py", "hls.py", "flow.py", "tests.py")
 SCRIPT = """
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -90,7 +89,7 @@ program: bittrue.Program = bittrue.load("program.npz")
 y: np.ndarray = program(np.load("x.npy"))
 np.save("y.npy", y)
 plan = bittrue.plan(program)
-Path("top.v").write_text(bittrue.emit(plan))
+bittrue.emit(plan).write("top.v")
 print(bittrue.__file__, models.MINE, *(name for name in sys.modules if name in ("sim", "rtl", "hls", "flow")))
 """
 
