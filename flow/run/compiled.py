@@ -318,7 +318,7 @@ class CompiledRtl:
         design = self
         if not self.trace:
             ports = (self.inputs, self.output, self.cache, self.optimize)
-            options = {"weights": self.weights, "surroundings": self.around}
-            design = CompiledRtl(self.verilog, *ports, trace=True, **options)
+            around = {"weights": self.weights, "surroundings": self.around}
+            design = CompiledRtl(self.verilog, *ports, trace=True, **around)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return design.run(*(v[:frames] for v in x), waves=Path(path), **options)
