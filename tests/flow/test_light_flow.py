@@ -121,7 +121,8 @@ def test_a_wrong_weight_fails_the_flow_and_names_its_place(done, monkeypatch, tm
     problems = outcomes[-1].result["problems"]
     assert len(problems) >= 2
     assert all(problem.startswith("controller/") for problem in problems)
-    place = r"first divergence: layers_0_array \(photonicmac\), image \d+, \[\d+, \d+\]: expected \d+, got \d+; open "
+    place = r"first divergence: layers_0_array \(photonicmac\), image \d+, \[\d+, \d+\]: "
+    place += r"expected \d+, got \d+ in cycle \d+; open "
     assert re.search(r"controller/compiled: \d+ of 4500 values differ; " + place, problems[0])
     assert str(tmp_path / "flow" / "controller" / "memory" / "divergence.vcd") in problems[0]
 
