@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -46,6 +46,7 @@ class Network:
     folding       Folding of every matrix stage, by node
     input_lanes   codes per beat of every program input
     fifos         entries of the FIFO before operand k of a node, by "node.k"
+    stages        those made before, which is added to: for networks of one program that are only looked at
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Network:
         folding: Mapping[str, Folding],
         input_lanes: Mapping[str, int],
         fifos: Mapping[str, int],
+        stages: dict[tuple[Hashable, ...], Stage] | None = None,
     ):
         self.program = program
         self.elements: list[Element] = []
@@ -80,10 +82,13 @@ class Network:
             folded = folding.get(node.name)
             if folded is not None:
                 options |= {"simd": folded.simd, "pe": folded.pe}
+            key = (node.name, lanes, folded)
             try:
-                stage = component(operation, folded)(operation, **options)
+                stage = (stages or {}).get(key) or component(operation, folded)(operation, **options)
             except BittrueError as error:
                 raise BittrueError(f"{node.name}: {error}") from error
+            if stages is not None:
+                stages[key] = stage
             _check_held(node.name, operation, stage)
             self.made[node.name] = self._enter(node.name, stage, sources, operation.output, node.name)
         self.output = self.made[program.result]
@@ -191,11 +196,13 @@ class Network:
         entries: Mapping[str, int] | None = None,
         goal: np.ndarray | None = None,
         work: Mapping[int, np.ndarray] | None = None,
+        early: bool = False,
     ) -> Flow:
         """The cycles of `frames` frames.
 
-        `entries` tries other FIFO depths (0 takes the FIFO out); `goal` as in `rtl.dataflow.schedule.simulate`; `work`
-        is what the method of that name gives, else every block takes the most cycles that it can.
+        `entries` tries other FIFO depths (0 takes the FIFO out); `goal` and `early` as in
+        `rtl.dataflow.schedule.simulate`; `work` is what the method of that name gives, else every block takes the most
+        cycles that it can.
         """
         entries = entries or {}
         gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}
@@ -214,7 +221,7 @@ class Network:
                 inputs.append(element.stage.timing.supply[0])
         beats = self.types[self.output].size // self.elements[self.output].stage.lanes_out
         told = {place[index]: cycles for index, cycles in (work or {}).items()}
-        return simulate(stages, reads, inputs, place[self.output], beats, frames, goal, told)
+        return simulate(stages, reads, inputs, place[self.output], beats, frames, goal, told, early)
 
 
 def _check_held(name: str, operation: Operation, stage: Stage) -> None:

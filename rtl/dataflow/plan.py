@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from bittrue.sim.written import written
 
 #: What weights can be written over.
 WEIGHT_BUSES = ("stream", "lite")
+#: Stages made for a program, by node, lanes and folding: for networks that are planned with and never built.
+Stages = dict[tuple[Hashable, ...], Stage]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +169,11 @@ def natural_interval(program: Program) -> int:
     return max(kind.size for kind in program.types.values())
 
 
-def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: int) -> Plan:
+def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: int, stages: Stages) -> Plan:
     lanes = {name: _lanes_for(kind, interval) for name, kind in program.inputs.items()}
-    return Plan(program, folding, lanes)
+    draft = Plan(program, folding, lanes)
+    draft.__dict__["network"] = Network(program, folding, lanes, {}, stages)
+    return draft
 
 
 def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> dict[str, type[Stage]]:
@@ -221,11 +225,11 @@ def activity(program: Program, *x: np.ndarray) -> dict[str, float]:
     }
 
 
-def size_fifos(plan: Plan) -> Plan:
+def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
     """The plan with the smallest FIFOs that change no output time, and the exact latency and interval.
 
-    Every operand of a join gets a FIFO at first, deep enough never to fill; those that are not needed go, the others
-    shrink by bisection as long as every frame still ends in the same cycle.
+    Every operand of a join gets a FIFO at first, deep enough never to fill; those without which no frame ends later go,
+    the others shrink by bisection as long as every frame still ends in the same cycle.
     """
     program = plan.program
     joins = [node for node in program.nodes if len(node.operands) > 1]
@@ -234,29 +238,49 @@ def size_fifos(plan: Plan) -> Plan:
         for node in joins
         for k in range(len(node.operands))
     }
-    network = Network(program, plan.folding, plan.input_lanes, needed)
+    network = Network(program, plan.folding, plan.input_lanes, needed, stages)
     frames = (network.schedule(2).latency or 0) // network.bottleneck + 5
     goal = network.schedule(frames, needed)
-    for edge in needed:
-        without = network.schedule(frames, needed | {edge: 0})
-        if without.interval == goal.interval and without.ends[-1] <= goal.ends[-1]:
-            needed, goal = needed | {edge: 0}, without
+    # Mostly the longest way to a join needs none, and each of the others one: tried first, all of them in one run.
+    together = _longest(network)
+    for edges in (together, *([edge] for edge in needed if edge not in together), *([edge] for edge in together)):
+        if edges and all(needed[edge] for edge in edges):
+            fewer = needed | dict.fromkeys(edges, 0)
+            without = network.schedule(frames, fewer, goal.ends, early=True)
+            if without.interval == goal.interval:
+                needed, goal = fewer, without
 
     def unchanged(entries: Mapping[str, int]) -> bool:
         result = network.schedule(frames, entries, goal.ends)
         return result.latency == goal.latency and bool((result.ends == goal.ends).all())
 
-    guesses: dict[int, int] = {}  # joins of the same size mostly need the same depth
+    answers: set[int] = set()  # joins mostly need depths that others needed; what is too shallow shows soon
     for edge, most in needed.items():
         if most:
             others = dict(needed)
-            enough = lambda n, edge=edge, others=others: unchanged(others | {edge: n})  # noqa: E731
-            entries = _smallest(enough, most, guesses.get(most, most // 2))
-            needed, guesses[most] = needed | {edge: entries}, entries
+            enough = cache(lambda n, edge=edge, others=others: unchanged(others | {edge: n}))
+            entries = _smallest(enough, most, next((n for n in sorted(answers) if n <= most and enough(n)), 1))
+            needed = needed | {edge: entries}
+            answers.add(entries)
     needed = {edge: entries for edge, entries in needed.items() if entries}
     if goal.interval is None or goal.latency is None:
         raise BittrueError("the pipeline deadlocks in its schedule; this is a fault of the planner, please report it")
     return Plan(program, plan.folding, plan.input_lanes, needed, goal.latency, goal.interval)
+
+
+def _longest(network: Network) -> list[str]:
+    """The FIFO on the longest way to every join, by the latencies of the stages on it."""
+    latency: list[int] = []
+    found = []
+    for element in network.elements:
+        ways = [latency[source] for source in element.reads]
+        latency.append(max(ways, default=0) + element.stage.latency)
+        if len(ways) > 1:
+            source = element.reads[ways.index(max(ways))]
+            while network.elements[source].fifo is None:  # behind it, converters
+                source = network.elements[source].reads[0]
+            found.append(network.elements[source].fifo)
+    return [edge for edge in found if edge is not None]
 
 
 def _smallest(enough: Callable[[int], bool], most: int, guess: int) -> int:
@@ -306,17 +330,18 @@ def plan(
         program = written(program, weights)
     if interval is not None and device is not None:
         raise BittrueError("plan: give an interval or a device, not both")
+    stages: Stages = {}
     if device is not None:
-        interval = fit(program, device, architecture, activity)
+        interval = fit(program, device, architecture, activity, stages)
     interval = natural_interval(program) if interval is None else interval
-    draft = _without_fifos(program, fold_all(program, interval, folding, architecture, activity), interval)
+    draft = _without_fifos(program, fold_all(program, interval, folding, architecture, activity), interval, stages)
     slowest = max(draft.network.elements, key=lambda e: 0 if activity and e.stage.timing.dynamic else e.stage.interval)
     if slowest.stage.interval > interval and folding is None:
         raise BittrueError(
             f"plan: an interval of {interval} cycles cannot be reached: {slowest.name} needs {slowest.stage.interval}; "
             f"ask for {slowest.stage.interval} or more"
         )
-    made = replace(size_fifos(draft), weight_bus=weight_bus)
+    made = replace(size_fifos(draft, stages), weight_bus=weight_bus)
     _ = made.registers  # refuses words that the bus cannot carry
     return made
 
@@ -326,6 +351,7 @@ def fit(
     device: str,
     architecture: str | Mapping[str, str] = PARALLEL,
     activity: Mapping[str, float] | None = None,
+    stages: Stages | None = None,
 ) -> int:
     """The smallest interval whose estimated area (without residual FIFOs' exact depth) fits the device."""
     if device not in DEVICES:
@@ -334,9 +360,11 @@ def fit(
     for name, make in foldable(program, architecture).items():
         candidates |= make.intervals(program[name])
     last: tuple[int, Area] | None = None
+    stages = {} if stages is None else stages
     for interval in sorted(candidates):
         try:
-            draft = _without_fifos(program, fold_all(program, interval, None, architecture, activity), interval)
+            folding = fold_all(program, interval, None, architecture, activity)
+            draft = _without_fifos(program, folding, interval, stages)
         except BittrueError:
             continue
         if draft.network.bottleneck > interval and not (activity and draft.dynamic):

@@ -105,11 +105,16 @@ class Recurrence:
         self.phases = np.array(phases, np.int64)
 
     def run(
-        self, frames: int, goal: np.ndarray | None = None, told: Mapping[int, np.ndarray] | None = None
+        self,
+        frames: int,
+        goal: np.ndarray | None = None,
+        told: Mapping[int, np.ndarray] | None = None,
+        early: bool = False,
     ) -> tuple[np.ndarray, np.ndarray, bool]:
         """The cycle of the first beat and of the last beat of every frame, by output, and whether all came.
 
-        With a `goal` (such ends) the run stops at the first frame that ends in another cycle. `told` gives the cycles
+        With a `goal` (such ends) the run stops at the first frame that ends in another cycle, or later if it may be
+        `early`. `told` gives the cycles
         of the phases that depend on the data, by stage; without, or after the last of them, each takes the most.
         """
         table, operands = self.table.copy(), self.operands.copy()
@@ -130,6 +135,7 @@ class Recurrence:
         output = (
             self.beats,
             np.zeros((len(self.beats), 0), np.int64) if goal is None else np.atleast_2d(goal),
+            early,
             np.concatenate(cycles) if cycles else _NOTHING,
             np.zeros(len(self.beats), np.int64),
             first,
@@ -348,7 +354,7 @@ def _run(
     count, table, operand_at, operands, reader_at, readers, phases, widest,  # fixed
     issues, leaves, due, woken,  # state
     takes, frees, freed,  # rings
-    beats, goal, told, got, first, ends,  # output
+    beats, goal, early, told, got, first, ends,  # output
 ):  # fmt: skip
     outputs, frames = ends.shape
     while due[_COUNT_DUE]:
@@ -411,7 +417,7 @@ def _run(
                     if got[out] % beats[out] == 0:
                         frame = got[out] // beats[out] - 1
                         ends[out, frame] = now
-                        if goal.shape[1] > 0 and goal[out, frame] != now:
+                        if goal.shape[1] > 0 and (now > goal[out, frame] or (now < goal[out, frame] and not early)):
                             return _MISSED
             missing = 0
             for k in range(outputs):

@@ -38,17 +38,19 @@ def simulate(
     frames: int,
     goal: np.ndarray | None = None,
     work: Mapping[int, np.ndarray] | None = None,
+    early: bool = False,
 ) -> Flow:
     """Run `frames` frames through the stages, the inputs always valid and the output always ready.
 
     `reads[n]` lists the stage that each operand of stage n reads, or ~k for program input k; `inputs` are the beats of
     a frame of these. `output` is the stage that gives the program's output, `beats` its beats per frame. With a `goal`
-    (the ends of every frame) the run stops at the first frame that ends in another cycle. `work` gives the cycles of
+    (the ends of every frame) the run stops at the first frame that ends in another cycle, or later if frames may be
+    `early`. `work` gives the cycles of
     every piece of work, in order, of stages for which they depend on the data (see `Timing.told`); by default each
     takes the most.
     """
     told = {n: stages[n].told(cycles) for n, cycles in (work or {}).items()}
-    first, ends, complete = Recurrence(stages, reads, inputs, [(output, beats)]).run(frames, goal, told)
+    first, ends, complete = Recurrence(stages, reads, inputs, [(output, beats)]).run(frames, goal, told, early)
     return Flow(
         latency=None if first[0] < 0 else int(first[0]),
         interval=int(ends[0, -1] - ends[0, -2]) if complete and frames > 1 else None,
