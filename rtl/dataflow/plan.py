@@ -242,7 +242,8 @@ def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
     frames = (network.schedule(2).latency or 0) // network.bottleneck + 5
     goal = network.schedule(frames, needed)
     # Mostly the longest way to a join needs none, and each of the others one: tried first, all of them in one run.
-    together = _longest(network)
+    ways = _ways(network)
+    together = [edge for edge, shorter in ways.items() if not shorter]
     for edges in (together, *([edge] for edge in needed if edge not in together), *([edge] for edge in together)):
         if edges and all(needed[edge] for edge in edges):
             fewer = needed | dict.fromkeys(edges, 0)
@@ -254,33 +255,39 @@ def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
         result = network.schedule(frames, entries, goal.ends)
         return result.latency == goal.latency and bool((result.ends == goal.ends).all())
 
-    answers: set[int] = set()  # joins mostly need depths that others needed; what is too shallow shows soon
-    for edge, most in needed.items():
-        if most:
-            others = dict(needed)
-            enough = cache(lambda n, edge=edge, others=others: unchanged(others | {edge: n}))
-            entries = _smallest(enough, most, next((n for n in sorted(answers) if n <= most and enough(n)), 1))
-            needed = needed | {edge: entries}
-            answers.add(entries)
+    # Joins that are alike mostly need the same depth: all of them are tried at once, and then whether less is enough.
+    edges = [edge for edge, most in needed.items() if most]
+    answers: dict[tuple[int, int], int] = {}
+    settled = False  # whether what is known so far is enough for all that are still deep
+    for place, edge in enumerate(edges):
+        most, alike, others = needed[edge], (needed[edge], ways[edge]), dict(needed)
+        enough = cache(lambda n, edge=edge, others=others: unchanged(others | {edge: n}))
+        known = answers.get(alike, 0)
+        if known and (settled or enough(known)) and (known == 1 or not enough(known - 1)):
+            needed[edge] = known
+            continue
+        needed[edge] = answers[alike] = _smallest(enough, most, 1)  # from below: what is too shallow shows soon
+        rest = {e: answers.get((needed[e], ways[e]), needed[e]) for e in edges[place + 1 :]}
+        settled = any(rest[e] != needed[e] for e in rest) and unchanged(needed | rest)
     needed = {edge: entries for edge, entries in needed.items() if entries}
     if goal.interval is None or goal.latency is None:
         raise BittrueError("the pipeline deadlocks in its schedule; this is a fault of the planner, please report it")
     return Plan(program, plan.folding, plan.input_lanes, needed, goal.latency, goal.interval)
 
 
-def _longest(network: Network) -> list[str]:
-    """The FIFO on the longest way to every join, by the latencies of the stages on it."""
+def _ways(network: Network) -> dict[str, int]:
+    """By FIFO, how much shorter the way through it is than the longest to the same join: cycles of latency."""
     latency: list[int] = []
-    found = []
+    shorter: dict[str, int] = {}
     for element in network.elements:
         ways = [latency[source] for source in element.reads]
         latency.append(max(ways, default=0) + element.stage.latency)
-        if len(ways) > 1:
-            source = element.reads[ways.index(max(ways))]
-            while network.elements[source].fifo is None:  # behind it, converters
+        for source, way in zip(element.reads, ways, strict=True):
+            while len(ways) > 1 and network.elements[source].fifo is None:  # before a converter
                 source = network.elements[source].reads[0]
-            found.append(network.elements[source].fifo)
-    return [edge for edge in found if edge is not None]
+            if len(ways) > 1:
+                shorter[str(network.elements[source].fifo)] = max(ways) - way
+    return shorter
 
 
 def _smallest(enough: Callable[[int], bool], most: int, guess: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -184,6 +185,32 @@ class TestFifos:
         for answer in range(1, most + 1):
             for guess in range(1, most + 1):
                 assert _smallest(lambda n, answer=answer: n >= answer, most, guess) == answer
+
+
+class TestSpeed:
+    def test_sixty_stages_and_a_million_cycles(self):
+        """Planned in seconds, FIFOs and all: time goes by beats and not by cycles."""
+        program = resmlp(tokens=16, features=8, channels=64, hidden=1024, blocks=5)
+        start = time.process_time()
+        planned = plan(program, interval=1_000_000)
+        assert time.process_time() - start < 30
+        assert len(planned.network.elements) >= 60
+        assert 500_000 < planned.estimated_interval <= 1_000_000
+        assert len(planned.fifos) >= 5
+
+    def test_a_stage_is_made_once(self, program, monkeypatch):
+        """For all intervals that are tried for a device, and all depths of FIFOs."""
+        made = []
+        init = LinearStage.__init__
+
+        def counted(self, operation, **options):
+            made.append((id(operation), tuple(sorted(options.items()))))
+            init(self, operation, **options)
+
+        monkeypatch.setattr(LinearStage, "__init__", counted)
+        plan(program, device="ecp5-25k")
+        assert made
+        assert len(made) == len(set(made))
 
 
 class TestFile:
