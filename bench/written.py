@@ -113,10 +113,10 @@ def measure() -> list[Row]:
     words = p.pack_set(contents[1])
     say("words of a set", len(words))
 
-    verilog = emit(p)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in (("constant", emit(constant)), ("written", verilog)):
-        (FOLDER / f"{name}.v").write_text(text)
+    texts = {"constant": emit(constant), "written": emit(p)}
+    for name, text in texts.items():
+        text.write(FOLDER / f"{name}.v")
+    verilog = texts["written"]
     rtl = CompiledRtl(verilog, p.inputs, p.output, weights=p.weights)
     half = len(x) // 2
     run = rtl.run(x, stall_seed=1, idle=0.3, backpressure=0.3, writes=[Write(words, half)])
@@ -140,7 +140,7 @@ def measure() -> list[Row]:
         area = design.estimate
         say(f"estimate, {name}", area.lut, "LUT", f"{area.ff} FF, {area.dsp} DSP, {area.bram} BRAM")
         if os.environ.get("BITTRUE_SYNTH", "1") != "0":
-            made = synthesize((FOLDER / f"{name}.v").read_text(), "ecp5-85k", FOLDER / name, FREQUENCY)
+            made = synthesize(texts[name], "ecp5-85k", FOLDER / name, FREQUENCY)
             say(f"ECP5, {name}", made.lut, "LUT", f"{made.ff} FF, {made.dsp} DSP, {made.bram} BRAM")
             say(f"ECP5, {name}: clock", made.fmax_mhz or 0.0, "MHz")
     return rows

@@ -14,6 +14,7 @@ from amaranth.hdl import Cat, Module, ResetSignal, Signal, Value
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.stage import Storage, Structure, register, shape_of
+from bittrue.rtl.parts.rom import Ram
 from bittrue.sim.contract import Format
 from bittrue.sim.held import Held
 
@@ -66,22 +67,19 @@ class Table:
     def build(self, m: Module, name: str, address: Value, early: bool = False) -> data.View:
         """The values of a row, two cycles after its `address`; one cycle where a register follows (`early`)."""
         port, bits = self.port, self.format.bits
-        layout = data.ArrayLayout(shape_of(self.format), self.slots)
         content = self.held.initial.reshape(-1)[self.index] - self.base  # type: ignore[union-attr]
-        m.submodules[f"{name}_table"] = memory = self.storage.memory(layout, content.tolist())
-        write, read = memory.write_port(), memory.read_port(domain="sync")
+        m.submodules[f"{name}_table"] = memory = Ram(self.storage, shape_of(self.format), content)
         row = Signal(bits * self.slots, name=f"{name}_written", reset_less=True)
         with m.If(port.shift):
             m.d.sync += row.eq(Cat(row, (port.value - self.base)[:bits])[bits:])
         block = self.storage.style == "block"
         m.d.comb += [
-            write.addr.eq(self.address(port.row, port.bank)),
-            Value.cast(write.data).eq(row),
-            write.en.eq(port.write),
-            read.addr.eq(address if block or early else register(m, address, name=f"{name}_address")),
-            read.en.eq(1),
+            memory.write_addr.eq(self.address(port.row, port.bank)),
+            memory.write_data.as_value().eq(row),
+            memory.write.eq(port.write),
+            memory.addr.eq(address if block or early else register(m, address, name=f"{name}_address")),
         ]
-        return register(m, read.data, layout, name=f"{name}_row") if block and not early else read.data
+        return register(m, memory.data, memory.data.shape(), name=f"{name}_row") if block and not early else memory.data
 
     def address(self, row: Value, bank: Value) -> Value:
         """Where a row of a bank lies."""

@@ -1,4 +1,4 @@
-"""Read-only memories: in the text of the design where they are small, in a file of their own where they are large.
+"""Memories with contents: in the text of the design where they are small, in a file of their own where they are large.
 
 In Amaranth's simulator, and where no file is wanted, such a memory is one of Amaranth's. When a design is emitted with
 `Contents` as its platform, a large one becomes an instance of a small module that reads its words with `$readmemh`, so
@@ -31,18 +31,25 @@ class Contents:
         self.files: dict[str, str] = {}
         self.modules: dict[str, str] = {}
 
-    def module(self, storage: Storage, words: str) -> str:
-        """The name of the module that holds these words."""
-        name = f"bittrue_rom_{hashlib.sha256(words.encode()).hexdigest()[:16]}"
+    def module(self, storage: Storage, words: str, written: bool = False) -> str:
+        """The name of the module that holds these words, at first where they are `written`."""
+        told = f"{storage.width} {storage.style}\n{words}"  # words of 5 and of 7 bits may look alike
+        name = f"bittrue_{'ram' if written else 'rom'}_{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        bits, top = (storage.depth - 1).bit_length() - 1, storage.width - 1
+        ports = "clk, addr, data, write, write_addr, write_data" if written else "clk, addr, data"
+        inputs = f"  input write;\n  input [{bits}:0] write_addr;\n  input [{top}:0] write_data;\n" if written else ""
+        writes = "  always @(posedge clk) if (write) words[write_addr] <= write_data;\n" if written else ""
         self.files[f"{name}.hex"] = words
         self.modules[name] = (
-            f"module {name}(clk, addr, data);\n"
+            f"module {name}({ports});\n"
             f"  input clk;\n"
-            f"  input [{(storage.depth - 1).bit_length() - 1}:0] addr;\n"
-            f"  output reg [{storage.width - 1}:0] data;\n"
-            f'  (* rom_style = "{storage.style}" *)\n'
-            f"  reg [{storage.width - 1}:0] words [0:{storage.depth - 1}];\n"
+            f"  input [{bits}:0] addr;\n"
+            f"  output reg [{top}:0] data;\n"
+            f"{inputs}"
+            f'  (* {"ram" if written else "rom"}_style = "{storage.style}" *)\n'
+            f"  reg [{top}:0] words [0:{storage.depth - 1}];\n"
             f'  initial $readmemh("{name}.hex", words);\n'
+            f"{writes}"
             f"  always @(posedge clk) data <= words[addr];\n"
             f"endmodule\n"
         )
@@ -70,6 +77,36 @@ class Rom(Elaboratable):
         m.submodules.memory = memory = self.storage.memory(self.data.shape(), self.words.tolist())
         port = memory.read_port(domain="sync")
         m.d.comb += [port.addr.eq(self.addr), port.en.eq(1), self.data.eq(port.data)]
+        return m
+
+
+class Ram(Elaboratable):
+    """Words of `lanes` codes that are written, too: `data` is the word at `addr` one cycle later, as it was then.
+
+    words  integers `[n, lanes]`, what the first n words hold at first; the others are 0
+    write, write_addr, write_data  in a cycle with `write`, the word is written
+    """
+
+    def __init__(self, storage: Storage, shape: Shape, words: np.ndarray):
+        self.storage, self.shape, self.words = storage, shape, words
+        layout = data.ArrayLayout(shape, words.shape[1])
+        self.addr, self.write_addr = (Signal(range(max(storage.depth, 2))) for _ in range(2))
+        self.data, self.write_data, self.write = Signal(layout), Signal(layout), Signal()
+
+    def elaborate(self, platform):
+        m = Module()
+        if isinstance(platform, Contents) and self.storage.bits >= platform.large:
+            whole = np.zeros((self.storage.depth, self.words.shape[1]), np.int64)
+            whole[: len(self.words)] = self.words
+            name = platform.module(self.storage, hexadecimal(whole, self.shape.width), written=True)
+            ports = {"i_clk": ClockSignal(), "i_addr": self.addr, "o_data": self.data.as_value()}
+            ports |= {"i_write": self.write, "i_write_addr": self.write_addr}
+            m.submodules.memory = Instance(name, **ports, i_write_data=self.write_data.as_value())
+            return m
+        m.submodules.memory = memory = self.storage.memory(self.data.shape(), self.words.tolist())
+        write, read = memory.write_port(), memory.read_port(domain="sync")
+        m.d.comb += [read.addr.eq(self.addr), read.en.eq(1), self.data.eq(read.data)]
+        m.d.comb += [write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write)]
         return m
 
 

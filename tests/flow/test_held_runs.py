@@ -8,6 +8,7 @@ from bittrue.flow.run.cosim import run as cosim
 from bittrue.flow.run.sets import Write, met
 from bittrue.hls import host, project
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.parts import rom
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
 from tests.helpers.sets import codes, drawn, network
@@ -84,6 +85,19 @@ def test_cocotb(case, simulator, tmp_path):
     kernel = host.build(project.write(p.program, tmp_path))
     held = met([p.program.initial, *sets], run.meets)
     np.testing.assert_array_equal(kernel.predict(*x, held=held), wanted)
+
+
+def test_memory_files(case, monkeypatch):
+    """What large written memories hold at first comes from files; they are written all the same."""
+    p, _, x, sets = case
+    monkeypatch.setattr(rom, "LARGE", 1)
+    verilog = emit(p)
+    assert len(verilog.files) > len(p.network.words.tables) // 2  # tables of the same contents share one
+    rtl = CompiledRtl(verilog, p.inputs, p.output, weights=p.weights)
+    run = rtl.run(*x, writes=[Write(p.pack_set(s), 0) for s in sets], idle=0.2)
+    run.check(expected(p, x, run, sets))
+    assert run.meets[0] == 0
+    assert run.meets[-1] > 0
 
 
 def test_what_cannot_be_written(case):
