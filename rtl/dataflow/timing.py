@@ -19,10 +19,10 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.rtl.dataflow import recurrence
+from bittrue.rtl.dataflow import beats, recurrence
 
 #: Room that never fills.
-UNLIMITED = recurrence.UNLIMITED
+UNLIMITED = beats.UNLIMITED
 
 
 @dataclass(frozen=True)
