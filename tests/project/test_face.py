@@ -123,6 +123,21 @@ except bittrue.BittrueError as error:
     assert done.stdout.strip().endswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("module", "absent", "extra"),
+    [
+        ("rtl.verilog", "amaranth", "rtl"),
+        ("models.networks.mlp", "torch", "train"),
+        ("models.graph.lower", "torch", "train"),
+        ("models.formats.nir.read", "nir", "formats"),
+    ],
+)
+def test_a_package_that_is_imported_by_its_own_name_names_the_extra_too(module, absent, extra):
+    done = run(f"\nimport bittrue.{module}\n", absent=absent)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(f"{absent} is not installed; run pip install 'bittrue[{extra}]'")
+
+
 def test_without_any_extra_the_command_simulates_and_names_the_extra_of_what_it_cannot_do(saved, tmp_path):
     program, x = map(str, saved)
     y = str(tmp_path / "y.npy")
