@@ -13,7 +13,7 @@ import pytest
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
 from bittrue.flow.report import report
-from bittrue.flow.systems.light.controller import design, designs
+from bittrue.flow.systems.light.controller import design, designs, geometry
 from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.verify import verify
 from bittrue.rtl.light.design import PhotonicDesign
@@ -226,7 +226,7 @@ def test_lanes_suit_the_array(done, array, lanes):
     _, out, _ = done
     program = Program.load(out / "lower" / "program.npz")
     made = recipe.load("photonic-mlp-digits", [f"array={array}"])
-    assert design(made, program).jobs.geometry.lanes == lanes
+    assert geometry(made, program).lanes == lanes
 
 
 def test_the_controller_alone_has_no_twin_and_streams_its_weights(done):

@@ -21,6 +21,7 @@ from bittrue.sim.program import Program
 
 if TYPE_CHECKING:
     from bittrue.rtl.light.design import PhotonicDesign
+    from bittrue.rtl.light.jobs import Geometry
 
 #: Where the weights come from -> file, and the simulators that take that design.
 VARIANTS = {"memory": ("controller_memory", ("compiled",)), "stream": ("controller", ("icarus", "verilator"))}
@@ -48,14 +49,20 @@ def designs(recipe: Recipe, program: Program) -> Sequence[tuple[PhotonicDesign, 
 
 
 def design(recipe: Recipe, program: Program, weights: str = "memory", *, twin: bool = True) -> PhotonicDesign:
-    """The controller of a recipe, with the most lanes that suit the array and the images."""
+    """The controller of a recipe."""
     from bittrue.rtl.light.design import PhotonicDesign
+
+    part = recipe.controller
+    return PhotonicDesign(program, geometry(recipe, program), part.settling, weights, part.images, twin=twin)
+
+
+def geometry(recipe: Recipe, program: Program) -> Geometry:
+    """The array of a recipe, with the most lanes that suit it and the images."""
     from bittrue.rtl.light.jobs import Geometry
 
     (image,) = program.inputs.values()
-    part, rows, columns = recipe.controller, recipe.array.rows, recipe.array.columns
-    geometry = Geometry(rows, columns, math.gcd(part.lanes, rows, columns, image.channels))
-    return PhotonicDesign(program, geometry, part.settling, weights, part.images, twin=twin)
+    rows, columns = recipe.array.rows, recipe.array.columns
+    return Geometry(rows, columns, math.gcd(recipe.controller.lanes, rows, columns, image.channels))
 
 
 def run(recipe: Recipe, work: Workspace) -> dict[str, Any]:
