@@ -13,7 +13,7 @@ import pytest
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
 from bittrue.flow.report import report
-from bittrue.flow.systems.light.controller import design, designs, geometry
+from bittrue.flow.systems.light.controller import designs, geometry
 from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.verify import verify
 from bittrue.rtl.light.design import PhotonicDesign
