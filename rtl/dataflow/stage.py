@@ -111,10 +111,10 @@ class Storage:
         """16x4 distributed RAMs (ECP5 DPR16X4)."""
         return -(-self.width // 4) * -(-self.depth // 16) if self.style == "distributed" else 0
 
-    def memory(self, shape, init=()) -> Memory:
-        """The Amaranth memory, with the attribute that makes synthesis follow `style`."""
+    def memory(self, shape, init=(), **attributes: int) -> Memory:
+        """The Amaranth memory, with the attribute that makes synthesis follow `style`, and others."""
         style = {"rom_style" if self.table else "ram_style": self.style}
-        return Memory(shape=shape, depth=self.depth, init=init, attrs=style)
+        return Memory(shape=shape, depth=self.depth, init=init, attrs=style | attributes)
 
 
 @dataclass

@@ -46,7 +46,7 @@ class Contents:
             f"  input [{bits}:0] addr;\n"
             f"  output reg [{top}:0] data;\n"
             f"{inputs}"
-            f'  (* {"ram" if written else "rom"}_style = "{storage.style}" *)\n'
+            f'  (* {"ram" if written else "rom"}_style = "{storage.style}"{", no_rw_check" if written else ""} *)\n'
             f"  reg [{top}:0] words [0:{storage.depth - 1}];\n"
             f'  initial $readmemh("{name}.hex", words);\n'
             f"{writes}"
@@ -81,7 +81,10 @@ class Rom(Elaboratable):
 
 
 class Ram(Elaboratable):
-    """Words of `lanes` codes that are written, too: `data` is the word at `addr` one cycle later, as it was then.
+    """Words of `lanes` codes that are written, too: `data` is the word at `addr` one cycle later.
+
+    Nobody reads a word in the cycle in which it is written, and synthesis is told so (`no_rw_check` of yosys): else it
+    would build registers and multiplexers that keep what was read.
 
     words  integers `[n, lanes]`, what the first n words hold at first; the others are 0
     write, write_addr, write_data  in a cycle with `write`, the word is written
@@ -103,7 +106,7 @@ class Ram(Elaboratable):
             ports |= {"i_write": self.write, "i_write_addr": self.write_addr}
             m.submodules.memory = Instance(name, **ports, i_write_data=self.write_data.as_value())
             return m
-        m.submodules.memory = memory = self.storage.memory(self.data.shape(), self.words.tolist())
+        m.submodules.memory = memory = self.storage.memory(self.data.shape(), self.words.tolist(), no_rw_check=1)
         write, read = memory.write_port(), memory.read_port(domain="sync")
         m.d.comb += [read.addr.eq(self.addr), read.en.eq(1), self.data.eq(read.data)]
         m.d.comb += [write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write)]
