@@ -14,7 +14,7 @@ from amaranth.sim import Simulator
 
 from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.run.result import Beats
+from bittrue.flow.run.result import Beats, check_beats
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.dataflow import top
@@ -294,12 +294,10 @@ def test_cocotb(case):
 
 def test_beats_that_cannot_be_run():
     design, _ = built("first of two")
-    rtl = object.__new__(CompiledRtl)
-    rtl.inputs, rtl.trace = design.inputs, False
     good = stimulus(design, "right")
     with pytest.raises(BittrueError, match="has 2 inputs .*, got beats for 1"):
-        rtl.run(beats=good[:1])
+        check_beats(design.inputs, good[:1])
     with pytest.raises(BittrueError, match="the beats make 3, 4 frames"):
-        rtl.run(beats=[good[0], stimulus(design, "missing")[1]])
+        check_beats(design.inputs, [good[0], stimulus(design, "missing")[1]])
     with pytest.raises(BittrueError, match=r"port s_axis_a: beats are bytes"):
-        rtl.run(beats=[Beats(good[0].words, good[0].last[:-1]), good[1]])
+        check_beats(design.inputs, [Beats(good[0].words, good[0].last[:-1]), good[1]])
