@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from bittrue.flow.report import figures, report
+from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
@@ -68,6 +69,20 @@ def test_page_shows_what_it_should(content):
     assert program().sha256 in text
     assert all(f"{value:5d}" in text for value in program()["curve"].knots[0])
     assert all(node.name in text for node in program().nodes)
+
+
+def test_page_tells_what_writing_weights_costs(content):
+    """Where weights are written, and only there; a design that knows nothing of it has a page, too."""
+    described = PipelineDesign(plan(program(), weights="written")).describe()
+    words = sum(row["words"] for row in described["written"].values())
+    cost = described["written_costs"]
+    assert min(cost["lut"], cost["ff"]) > 0
+    page = " ".join(report.render(content | {"pipeline": described}).split())
+    assert f"{len(described['written'])} held inputs, {words:,} words a set" in page
+    assert f"are {cost['lut']:,} LUT, {cost['ff']:,} FF and {cost['bram']:,} block RAM" in page
+    assert "held inputs" not in report.render(content)
+    without = {k: v for k, v in content["pipeline"].items() if not k.startswith("written")}
+    assert "held inputs" not in report.render(content | {"pipeline": without})
 
 
 def test_page_of_a_mismatch_says_so_first(content):
