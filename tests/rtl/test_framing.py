@@ -40,7 +40,7 @@ from tests.helpers.photonic_programs import photonic_network
 
 # -- designs -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Design:
+class Framed:
     """A top, its ports, what it computes, and its latency where that is known.
 
     `bad` is the input whose TLAST is wrong; the others are framed well.
@@ -59,9 +59,9 @@ class Design:
         return AxisBench(made, slaves, made.master)
 
 
-def planned(found: Plan, bad: int = 0) -> Design:
+def planned(found: Plan, bad: int = 0) -> Framed:
     latency = None if found.dynamic else found.estimated_latency
-    return Design(lambda: top.Accelerator(found), found.inputs, found.output, found.program, latency, bad)
+    return Framed(lambda: top.Accelerator(found), found.inputs, found.output, found.program, latency, bad)
 
 
 def alone(operation: Operation) -> Program:
@@ -80,14 +80,14 @@ def requantize(channels: int) -> Requantize:
 TOKENS = TensorType((3, 4), INT8)
 
 
-def controller() -> Design:
+def controller() -> Framed:
     program = photonic_network()
     make = lambda: system.PhotonicSystem(program, ARRAY, images=2)  # noqa: E731
     ports = make()
-    return Design(make, (ports.input,), ports.output, program, None)
+    return Framed(make, (ports.input,), ports.output, program, None)
 
 
-DESIGNS: dict[str, Callable[[], Design]] = {
+DESIGNS: dict[str, Callable[[], Framed]] = {
     "direct": lambda: planned(plan(alone(Affine(TOKENS, rng().integers(-128, 128, 4), requantize(4))), interval=6)),
     "buffered": lambda: planned(plan(alone(Linear(TOKENS, rng().integers(-128, 128, (5, 4)), requantize(5))))),
     "one beat": lambda: planned(
@@ -109,7 +109,7 @@ DESIGNS: dict[str, Callable[[], Design]] = {
 STALLS = ((0.0, 0.0), (0.3, 0.4))
 
 
-def stimulus(design: Design, case: str, seed: int = 0) -> list[Beats]:
+def stimulus(design: Framed, case: str, seed: int = 0) -> list[Beats]:
     """The beats of every input, as many frames of each."""
     draw = np.random.default_rng([seed, CASES.index(case)])
     bad = design.inputs[design.bad]
@@ -134,19 +134,19 @@ def stimulus(design: Design, case: str, seed: int = 0) -> list[Beats]:
     return found
 
 
-def expected(design: Design, beats: list[Beats]) -> tuple[np.ndarray, list[int]]:
+def expected(design: Framed, beats: list[Beats]) -> tuple[np.ndarray, list[int]]:
     """The output's frames as bytes, and what every input counts."""
     frames, errors = zip(*(port.frames(*b) for port, b in zip(design.inputs, beats, strict=True)), strict=True)
     x = [port.unpack(words) for port, words in zip(design.inputs, frames, strict=True)]
     return design.output.pack(design.program.reference(*x)), list(errors)
 
 
-def produced(design: Design, beats: list[Beats]) -> int:
+def produced(design: Framed, beats: list[Beats]) -> int:
     """Beats that must come out."""
     return len(design.inputs[0].frames(*beats[0])[0]) * design.output.beats
 
 
-def check(design: Design, beats: list[Beats], seen: Seen, stalled: bool) -> None:
+def check(design: Framed, beats: list[Beats], seen: Seen, stalled: bool) -> None:
     """Right codes and TLASTs came out, no beat more; errors were counted."""
     words, errors = expected(design, beats)
     assert len(seen.words) == words.shape[0] * words.shape[1]
@@ -159,7 +159,7 @@ def check(design: Design, beats: list[Beats], seen: Seen, stalled: bool) -> None
 
 
 @cache
-def built(name: str) -> tuple[Design, AxisBench]:
+def built(name: str) -> tuple[Framed, AxisBench]:
     """A design, elaborated once for all its runs."""
     design = DESIGNS[name]()
     return design, design.bench()
@@ -222,7 +222,7 @@ def spoil(monkeypatch, old: str, new: str) -> None:
             monkeypatch.setattr(place, name, getattr(altered, name))
 
 
-def seen_wrong(design: Design, case: str) -> bool:
+def seen_wrong(design: Framed, case: str) -> bool:
     beats = stimulus(design, case)
     try:
         check(design, beats, design.bench().run(beats, produced(design, beats)), False)
