@@ -1,6 +1,8 @@
 """Who may import whom: the rules stand in `pyproject.toml`, import-linter reads them."""
 
+import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import grimp
 import pytest
+
+import bittrue
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("sim", "models", "rtl", "hls", "flow")
@@ -124,3 +128,12 @@ def test_a_breach_is_found_and_named(said, file, imported):
 
 def test_a_module_that_no_rule_names_is_found(said):
     assert "not listed as layers: - bittrue.flow.newcomer" in said
+
+
+def test_every_module_can_be_imported():
+    """Each by itself, in one process: a name that has moved is found here, whichever tests run."""
+    names = [module.name for module in pkgutil.walk_packages(bittrue.__path__, "bittrue.")]
+    names = [name for name in names if not name.rpartition(".")[2].startswith(("test_", "conftest", "__main__"))]
+    assert len(names) > 150
+    for name in names:
+        importlib.import_module(name)
