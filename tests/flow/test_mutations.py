@@ -84,12 +84,12 @@ def test_weight_bit_in_a_stage(planned, name):
 
 def flip(verilog: str, memory: int, word: int, bit: int) -> str:
     """The Verilog with one bit of one word of the k-th weight memory inverted."""
-    body = [m for m in re.finditer(r"initial begin\n(?:\s*weights\[\d+\] = .*;\n)+", verilog)][memory]
-    entry = re.search(rf"weights\[{word}\] = (\d+)'([hd])([0-9a-f]+);", body[0])
+    body = [m for m in re.finditer(r"initial begin\n(?:\s*weight_rom\[\d+\] = .*;\n)+", verilog)][memory]
+    entry = re.search(rf"weight_rom\[{word}\] = (\d+)'([hd])([0-9a-f]+);", body[0])
     bits, base = int(entry[1]), {"h": 16, "d": 10}[entry[2]]
     assert bit < bits
     value = int(entry[3], base) ^ 1 << bit
-    changed = f"weights[{word}] = {bits}'h{value:x};"
+    changed = f"weight_rom[{word}] = {bits}'h{value:x};"
     at = body.start() + entry.start()
     return verilog[:at] + changed + verilog[at + len(entry[0]) :]
 

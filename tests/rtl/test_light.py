@@ -267,8 +267,8 @@ class TestMutations:
 
     def test_an_offset_of_the_converter(self, planned):
         pipe = stage(planned, "hidden.array").convert
-        pipe.before = pipe.before.copy()
-        pipe.before[-1] += 8 << stage(planned, "hidden.array").operation.shift
+        pipe.numbers["before"] = pipe.numbers["before"].copy()
+        pipe.numbers["before"][-1] += 8 << stage(planned, "hidden.array").operation.shift
         with pytest.raises(AssertionError):
             exact(planned, 0)
 
