@@ -43,7 +43,7 @@ def with_backend(program: Program, name: str, x: np.ndarray) -> Program:
     os.environ[VARIABLE] = name
     try:
         nodes = tuple(type(n)(n.name, type(n.operation)(**vars_of(n.operation)), n.operands) for n in program.nodes)
-        copy = Program(program.inputs, nodes, program.result)
+        copy = Program(program.inputs, nodes, program.results)
         copy(x)
         return copy
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,11 @@ class _Action:
     dead: tuple[str, ...] = ()
 
 
+def alone(results: tuple[np.ndarray, ...]) -> Any:
+    """What a run returns to people: the codes of the only result, or a tuple of them."""
+    return results[0] if len(results) == 1 else results
+
+
 def _plain(operation: Operation) -> Callable[..., np.ndarray]:
     if hasattr(operation, "kernel"):
         return product(operation, operation.output, None)
@@ -66,7 +71,7 @@ class Program:
 
     inputs    name -> type of every streamed input: a new one with every sample
     nodes     in an order in which each operand exists; names are unique
-    result    name of the tensor that is the program's output
+    results   names of the tensors that are the program's outputs, in order; a name alone stands for one
     meta      JSON values for people and plots (scales, recipe, labels); never read when running
 
     Its held inputs (`held`) are those that its operations name: weights that are written, counters of samples.
@@ -74,11 +79,12 @@ class Program:
 
     inputs: Mapping[str, TensorType]
     nodes: tuple[Node, ...]
-    result: str
+    results: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
+        object.__setattr__(self, "results", (self.results,) if isinstance(self.results, str) else tuple(self.results))
         types = dict(self.inputs)
         if not types or not self.nodes:
             raise BittrueError("a program has at least one input and one operation")
@@ -95,8 +101,13 @@ class Program:
                 if types[operand] != expected:
                     raise BittrueError(f"program: {node.name!r} expects {expected} but {operand!r} is {types[operand]}")
             types[node.name] = node.operation.output
-        if self.result not in types or self.result in self.inputs:
-            raise BittrueError(f"program: its result {self.result!r} is not made by any of its operations")
+        if not self.results:
+            raise BittrueError("a program has at least one result; name a tensor that one of its operations makes")
+        for name in self.results:
+            if name not in types or name in self.inputs:
+                raise BittrueError(f"program: its result {name!r} is not made by any of its operations")
+            if self.results.count(name) > 1:
+                raise BittrueError(f"program: {name!r} is named twice as a result; name it once and read it twice")
         _ = self.held  # refuses two of one name that differ
 
     # -- what it is ------------------------------------------------------------------------------------
@@ -106,7 +117,22 @@ class Program:
         return dict(self.inputs) | {node.name: node.operation.output for node in self.nodes}
 
     @property
+    def outputs(self) -> dict[str, TensorType]:
+        """The type of every result by name, in order."""
+        return {name: self.types[name] for name in self.results}
+
+    @property
+    def result(self) -> str:
+        """The name of the only result. Raises BittrueError where there are several."""
+        if len(self.results) > 1:
+            raise BittrueError(
+                f"the program has {len(self.results)} results ({', '.join(self.results)}), one is needed"
+            )
+        return self.results[0]
+
+    @property
     def output(self) -> TensorType:
+        """The type of the only result. Raises BittrueError where there are several."""
         return self.types[self.result]
 
     def __getitem__(self, name: str) -> Operation:
@@ -196,7 +222,7 @@ class Program:
             return self
         values = check_set(self.written, values)
         nodes = tuple(replace(node, operation=node.operation.bind(values)) for node in self.nodes)
-        return Program(self.inputs, nodes, self.result, self.meta)
+        return Program(self.inputs, nodes, self.results, self.meta)
 
     @cached_property
     def _initially(self) -> Program:
@@ -217,29 +243,34 @@ class Program:
             raise BittrueError(f"program: the index of the first image, {first}, must lie in 0..2^32-1")
         return int(first)
 
-    def __call__(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> np.ndarray:
-        """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out.
+    def __call__(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Any:
+        """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out; several results are a tuple.
 
         `first` is the index of the batch's first sample in the run it is a part of; only programs that count their
         samples (`counts_frames`) read it, from 0 to 2^32 - 1; the sample after the last of these is number 0 again.
         `held` is what the written inputs hold, see `parts`; without it they hold what they do at first.
         """
+        return alone(self.run(*x, first=first, held=held))
+
+    def run(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> tuple[np.ndarray, ...]:
+        """The same, always as a tuple: the codes of every result, in order."""
         first = self.check_first(first)
         checked = self.check(*x)
-        result = np.empty((len(checked[0]), *self.output.shape), self.output.format.dtype)
-        for part, program in self.parts(len(result), first, held):
+        count = len(checked[0])
+        made = {name: np.empty((count, *kind.shape), kind.format.dtype) for name, kind in self.outputs.items()}
+        for part, program in self.parts(count, first, held):
             for start in range(part.start, part.stop, BLOCK):
                 block = slice(start, min(start + BLOCK, part.stop))
-                program._run([v[block] for v in checked], result[block], first + start)
-        return result
+                into = {name: codes[block] for name, codes in made.items()}
+                program._run([v[block] for v in checked], into, first + start)
+        return tuple(made.values())
 
-    def _run(self, x: list[np.ndarray], result: np.ndarray, first: int) -> None:
-        """Run one block of samples into `result`; the first of them has the index `first`."""
+    def _run(self, x: list[np.ndarray], results: Mapping[str, np.ndarray], first: int) -> None:
+        """Run one block of samples into `results`; the first of them has the index `first`."""
         live = dict(zip(self.inputs, x, strict=True))
         for step in self._steps:
-            out = result if step.result == self.result else None
             run = step.run if step.counting is None else _plain(step.counting.bind(self._counted(first)))
-            live[step.result] = run(*(live[name] for name in step.operands), out=out)
+            live[step.result] = run(*(live[name] for name in step.operands), out=results.get(step.result))
             for name in step.dead:
                 del live[name]
 
@@ -254,7 +285,7 @@ class Program:
         taken: set[str] = set()
         for node in self.nodes:
             reader = self.readers[node.name][0] if len(self.readers[node.name]) == 1 else None
-            if node.name in taken or reader is None or node.name == self.result or len(reader.operands) != 1:
+            if node.name in taken or reader is None or node.name in self.results or len(reader.operands) != 1:
                 continue
             if node.operation.held or reader.operation.held:
                 continue  # made anew for every block
@@ -271,7 +302,7 @@ class Program:
                 counting = node.operation if node.operation.held else None
                 steps.append(_Action(node.name, node.operands, _plain(node.operation), counting))
         last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
-        last[self.result] = len(steps)
+        last |= dict.fromkeys(self.results, len(steps))
         dead = [tuple(name for name, at in last.items() if at == index) for index in range(len(steps))]
         return [replace(step, dead=names) for step, names in zip(steps, dead, strict=True)]
 
@@ -294,17 +325,18 @@ class Program:
                 tensors[name].append(codes)
         return Trace({name: v[0] if len(v) == 1 else np.concatenate(v) for name, v in tensors.items()}, saturation)
 
-    def reference(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> np.ndarray:
-        """The slow, obvious execution of the whole program; `first` and `held` as in a plain run."""
+    def reference(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Any:
+        """The slow, obvious execution of the whole program; `first`, `held` and what is returned as in a plain run."""
         first, checked = self.check_first(first), self.check(*x)
-        results = []
+        made: dict[str, list[np.ndarray]] = {name: [] for name in self.results}
         for part, program in self.parts(len(checked[0]), first, held):
             live = dict(zip(self.inputs, (v[part] for v in checked), strict=True))
             counted = self._counted(first + part.start)
             for node in program.nodes:
                 live[node.name] = node.operation.bind(counted).reference(*(live[name] for name in node.operands))
-            results.append(live[self.result])
-        return results[0] if len(results) == 1 else np.concatenate(results)
+            for name, codes in made.items():
+                codes.append(live[name])
+        return alone(tuple(v[0] if len(v) == 1 else np.concatenate(v) for v in made.values()))
 
     # -- files -----------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:
@@ -323,8 +355,10 @@ def load(path: str | Path) -> Program:
     Raises BittrueError for what is no such file, was altered after it was written, or comes from a newer bittrue.
     """
 
-    def make(inputs: Mapping[str, TensorType], nodes: Iterable, result: str, meta: Mapping[str, Any]) -> Program:
-        return Program(inputs, tuple(Node(*node) for node in nodes), result, meta)
+    def make(
+        inputs: Mapping[str, TensorType], nodes: Iterable, results: Sequence[str], meta: Mapping[str, Any]
+    ) -> Program:
+        return Program(inputs, tuple(Node(*node) for node in nodes), tuple(results), meta)
 
     return storage.load(path, make)
 
@@ -350,5 +384,5 @@ class Builder:
         self.types[name] = operation.output
         return name
 
-    def program(self, result: str, /, **meta: Any) -> Program:
-        return Program(self.inputs, tuple(self.nodes), result, meta)
+    def program(self, /, *results: str, **meta: Any) -> Program:
+        return Program(self.inputs, tuple(self.nodes), results, meta)

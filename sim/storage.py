@@ -84,7 +84,7 @@ def _content(program: Program) -> tuple[dict[str, Any], list[np.ndarray]]:
     header = {
         "inputs": {name: _encode(kind, arrays) for name, kind in program.inputs.items()},
         "nodes": [[n.name, _encode(n.operation, arrays), list(n.operands)] for n in program.nodes],
-        "result": program.result,
+        "result": program.results[0] if len(program.results) == 1 else list(program.results),
     }
     return header, arrays
 
@@ -131,7 +131,7 @@ def save(program: Program, path: str | Path) -> Path:
 def load(path: str | Path, make: Callable[..., Program]) -> Program:
     """What `make` makes of the content that `save` wrote. Nothing in the file is run: it holds plain arrays and JSON.
 
-    make   is given inputs (name -> type), nodes (name, operation, operands), the name of the result, and `meta`
+    make   is given inputs (name -> type), nodes (name, operation, operands), the names of the results, and `meta`
 
     Raises BittrueError for what is no such file, was altered after it was written, or comes from a newer bittrue.
     """
@@ -163,7 +163,8 @@ def load(path: str | Path, make: Callable[..., Program]) -> Program:
     try:
         nodes = [(name, _decode(op, arrays, known), tuple(of)) for name, op, of in header["nodes"]]
         inputs = {name: _decode(kind, arrays, known) for name, kind in header["inputs"].items()}
-        program = make(inputs, nodes, header["result"], header["meta"])
+        results = header["result"]
+        program = make(inputs, nodes, [results] if isinstance(results, str) else results, header["meta"])
         expected = header["sha256"]
     except BittrueError as error:
         raise BittrueError(f"program {path}: {error}") from error

@@ -212,7 +212,7 @@ class TestRefused:
         nodes = [*other.nodes[:2], Node("last", Linear(program["last"].input, program["last"].weight, r), ("scale",))]
         with pytest.raises(BittrueError, match=r"last\.requantize\.floor differs"):
             set_of(written(program), Program(other.inputs, nodes, "last"))
-        with pytest.raises(BittrueError, match="other inputs or another result"):
+        with pytest.raises(BittrueError, match="other inputs or other results"):
             set_of(written(program), network(4))
 
 
@@ -235,7 +235,7 @@ def test_one_of_two_programs_becomes_the_other():
         kept = node.name == "scale"
         weight = rng.integers(-128, 128, op.weight.shape)
         nodes.append(node if kept else Node(node.name, type(op)(op.input, weight, moved), node.operands))
-    b = Program(a.inputs, nodes, a.result)
+    b = Program(a.inputs, nodes, a.results)
     program = written(a, ["first", "last"], others=[b])
     assert not any(name.startswith("scale") for name in program.held)
     x = codes(a, 30, rng)

@@ -167,6 +167,9 @@ class TestSingleAssignment:
         node = Node("y", self.add, ("x", "x"))
         self.refuse("its result 'z' is not made", [node], "z")
         self.refuse("its result 'x' is not made", [node], "x")
+        self.refuse("its result 'z' is not made", [node], ("y", "z"))
+        self.refuse("'y' is named twice as a result", [node], ("y", "y"))
+        self.refuse("at least one result", [node], ())
 
     def test_nothing(self):
         self.refuse("at least one input and one operation", [])
@@ -195,10 +198,53 @@ def test_a_result_that_is_read_again_is_kept():
     assert program(np.full((2, 3), 5, np.int8)).tolist() == [[10] * 3] * 2
 
 
+class TestSeveralResults:
+    """A sum, its double and its quadruple, as results in another order than they are made in."""
+
+    kind = TensorType((3,), INT8)
+    add = Add(kind, kind)
+    nodes = (Node("a", add, ("x", "x")), Node("b", add, ("a", "a")), Node("c", add, ("b", "b")))
+    program = Program({"x": kind}, nodes, ("c", "a"))
+    x = np.arange(-3, 3, dtype=np.int8).reshape(2, 3)
+    expected = (8 * x, 2 * x)
+
+    def test_a_run_gives_all_of_them_in_order(self):
+        for made in (self.program(self.x), self.program.run(self.x), self.program.reference(self.x)):
+            assert isinstance(made, tuple)
+            for codes, expected in zip(made, self.expected, strict=True):
+                np.testing.assert_array_equal(codes, expected)
+        (alone,) = Program(self.program.inputs, self.nodes, "a").run(self.x)
+        np.testing.assert_array_equal(alone, 2 * self.x)
+
+    def test_types_and_names(self):
+        assert list(self.program.outputs.items()) == [("c", self.kind), ("a", self.kind)]
+        for ask in ("result", "output"):
+            with pytest.raises(BittrueError, match=r"has 2 results \(c, a\), one is needed"):
+                getattr(self.program, ask)
+
+    def test_a_fused_pair_gives_out_its_first_when_that_is_a_result(self, program):
+        """A product whose only reader is a table is fused with it, but not where its own codes are wanted."""
+        fused = [node for node in program.nodes if isinstance(node.operation, Lerp)][0]
+        wanted = Program(program.inputs, program.nodes, (program.result, *fused.operands))
+        x = images(program, 5)
+        made, before = wanted(x)
+        np.testing.assert_array_equal(made, program(x))
+        np.testing.assert_array_equal(before, program.trace(x).tensors[fused.operands[0]])
+
+    def test_the_file_and_the_hash_hold_their_order(self, tmp_path):
+        again = Program.load(self.program.save(tmp_path / "p.npz"))
+        assert again.results == ("c", "a")
+        assert again.sha256 == self.program.sha256
+        hashes = {Program(self.program.inputs, self.nodes, r).sha256 for r in (("c", "a"), ("a", "c"), "a", "c")}
+        assert len(hashes) == 4
+        for codes, expected in zip(again(self.x), self.expected, strict=True):
+            np.testing.assert_array_equal(codes, expected)
+
+
 def test_hash_follows_every_number_and_no_note(program):
     again = mixer(np.random.default_rng(1), 4, 6, 10, 12, 3)
     assert again.sha256 == program.sha256
-    assert Program(program.inputs, program.nodes, program.result, {"other": 1}).sha256 == program.sha256
+    assert Program(program.inputs, program.nodes, program.results, {"other": 1}).sha256 == program.sha256
     for k, node in enumerate(program.nodes):
         if not isinstance(node.operation, Linear):
             continue
@@ -207,7 +253,7 @@ def test_hash_follows_every_number_and_no_note(program):
         weight[-1, -1] ^= 1
         changed = Linear(op.input, weight, op.requantize)
         nodes = (*program.nodes[:k], Node(node.name, changed, node.operands), *program.nodes[k + 1 :])
-        assert Program(program.inputs, nodes, program.result).sha256 != program.sha256
+        assert Program(program.inputs, nodes, program.results).sha256 != program.sha256
 
 
 @pytest.mark.parametrize("name", ["self", "inputs", "result", "file", "class", "a b/c", "é", ""])

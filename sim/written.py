@@ -58,7 +58,7 @@ def written(
             twins = [other[node.name] for other in others]
             node = replace(node, operation=_written(node.name, node.operation, twins, margin, shifts))
         nodes.append(node)
-    return Program(program.inputs, tuple(nodes), program.result, program.meta)
+    return Program(program.inputs, tuple(nodes), program.results, program.meta)
 
 
 def _written(name: str, operation: Any, twins: Sequence[Any], margin: int, shifts: int) -> Operation:
@@ -103,8 +103,8 @@ def set_of(program: Program, constants: Program) -> dict[str, np.ndarray]:
 
 def _pairs(mine: Program, other: Program, free: Any) -> Iterator[tuple[Any, Any]]:
     """The arrays of two programs that are the same but for those that `free(node, array)` allows to differ."""
-    if dict(mine.inputs) != dict(other.inputs) or mine.result != other.result:
-        raise BittrueError("written weights: the two programs have other inputs or another result")
+    if dict(mine.inputs) != dict(other.inputs) or mine.results != other.results:
+        raise BittrueError("written weights: the two programs have other inputs or other results")
     if [(n.name, n.operands, type(n.operation)) for n in mine.nodes] != [
         (n.name, n.operands, type(n.operation)) for n in other.nodes
     ]:

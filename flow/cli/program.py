@@ -48,14 +48,16 @@ def simulate(
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded)
     if trace is None:
-        outputs, saturation = loaded(*x), None
+        outputs, saturation = loaded.run(*x), None
     else:
         traced = loaded.trace(*x)
-        outputs, saturation = traced.tensors[loaded.result], traced.saturation
+        outputs, saturation = tuple(traced.tensors[name] for name in loaded.results), traced.saturation
         arrays.write(trace, traced.tensors)
-    arrays.write(out, outputs)
-    result = {"images": len(outputs), "shape": list(outputs.shape), "outputs": str(out), "saturation": saturation}
-    console.say(as_json, result, f"{len(outputs)} samples, outputs {outputs.dtype} {list(outputs.shape)} in {out}")
+    arrays.write_results(out, loaded, outputs)
+    shapes = {name: list(codes.shape) for name, codes in zip(loaded.results, outputs, strict=True)}
+    result = {"images": len(x[0]), "shapes": shapes, "outputs": str(out), "saturation": saturation}
+    made = ", ".join(f"{name} {y.dtype} {list(y.shape)}" for name, y in zip(loaded.results, outputs, strict=True))
+    console.say(as_json, result, f"{len(x[0])} samples, outputs {made} in {out}")
 
 
 def rtl(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,11 @@ def read(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
         raise BittrueError(
             f"array file {path}: not a numpy file of numbers, or cut ({error}); write it with numpy.save"
         ) from error
+
+
+def write_results(path: str | Path, program: Program, outputs: Sequence[np.ndarray]) -> Path:
+    """Write what a program gave: the codes of its one result as `.npy`, those of several as `.npz` by name."""
+    return write(path, outputs[0] if len(outputs) == 1 else dict(zip(program.results, outputs, strict=True)))
 
 
 def write(path: str | Path, content: np.ndarray | Mapping[str, np.ndarray]) -> Path:

@@ -188,6 +188,6 @@ class TestFigures:
 
 def test_program_meta_is_not_needed(content):
     """A program that was imported has no scales; its functions are shown all the same."""
-    bare = Program(program().inputs, program().nodes, program().result)
+    bare = Program(program().inputs, program().nodes, program().results)
     assert report.functions(bare)[0]["x_scale"] is None
     assert content["functions"][0]["x_scale"] is None

@@ -63,4 +63,4 @@ def with_weight_flipped(p: Program, name: str) -> Program:
             weight[0, 0] ^= 64
             op = Linear(op.input, weight, op.requantize, op.weight_format)
         nodes.append(Node(node.name, op, node.operands))
-    return Program(p.inputs, tuple(nodes), p.result, p.meta)
+    return Program(p.inputs, tuple(nodes), p.results, p.meta)

@@ -215,6 +215,23 @@ def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: in
     return grow.build.program(result)
 
 
+def several(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: int = 0) -> Program:
+    """Two inputs and four results: `a` int8 and `b` u5 as in `two_inputs`.
+
+    The results are a tensor that is read again by two operations, the end of a short branch, an average that gives out
+    one beat a frame, and the long way to the end: codes of one and two bytes, one beat and several a frame.
+    """
+    kind = TensorType((tokens, channels), INT8)
+    grow = _Growing(seed, {"a": kind, "b": TensorType((tokens, channels), Format(5, signed=False))})
+    mix = grow.linear("mix", "a", channels, part=0.7)
+    scale = grow.affine("scale", "b", part=0.7)
+    total = grow.sum("sum", mix, scale)
+    weight = grow.rng.integers(-128, 128, (outputs, channels))
+    requantize = grow.requantize(grow.codes[total] @ weight.T, Format(12))
+    out = grow.add("out", Linear(grow.build.types[total], weight, requantize), total)
+    return grow.build.program(out, total, scale, grow.mean("mean", mix))
+
+
 #: Names for the tensors of `two_inputs`: of one identifier, as its pipeline names parts, as its ports are named;
 #: words of Python, Verilog and C++, and what functions call their arguments; no ASCII.
 AWKWARD = {
@@ -229,7 +246,7 @@ def awkward(names: str = "parts", seed: int = 0) -> Program:
     names, program = AWKWARD[names], two_inputs(seed=seed)
     inputs = {names[name]: kind for name, kind in program.inputs.items()}
     nodes = [Node(names[n.name], n.operation, tuple(names[name] for name in n.operands)) for n in program.nodes]
-    return Program(inputs, nodes, names[program.result])
+    return Program(inputs, nodes, tuple(names[name] for name in program.results))
 
 
 def spiking(

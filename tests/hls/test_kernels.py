@@ -200,7 +200,7 @@ def test_one_weight_bit_is_noticed(tmp_path):
     altered = Program(
         program.inputs,
         (Node(program.nodes[0].name, replace(first, weight=weight), program.nodes[0].operands), *program.nodes[1:]),
-        program.result,
+        program.results,
     )
     x = stimulus(program, 20, seed=2)
     kernel = host.build(project.write(altered, tmp_path))
