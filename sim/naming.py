@@ -24,6 +24,18 @@ def identifier(text: str, taken: set[str]) -> str:
 
 def slave_prefixes(inputs: Iterable[str]) -> list[str]:
     """Prefixes of the AXI4-Stream slave ports of a program's inputs: `s_axis`, or `s_axis_<input>` each if several."""
-    names = list(inputs)
+    return _prefixes("s_axis", list(inputs))
+
+
+def master_prefixes(results: Iterable[str]) -> list[str]:
+    """Prefixes of the AXI4-Stream master ports of a program's results: `m_axis`, or `m_axis_<result>` each if several.
+
+    >>> master_prefixes(["y"]), master_prefixes(["a.b", "a_b"])
+    (['m_axis'], ['m_axis_a_b', 'm_axis_a_b_2'])
+    """
+    return _prefixes("m_axis", list(results))
+
+
+def _prefixes(stem: str, names: list[str]) -> list[str]:
     taken: set[str] = set()
-    return ["s_axis"] if len(names) == 1 else [f"s_axis_{identifier(name, taken)}" for name in names]
+    return [stem] if len(names) == 1 else [f"{stem}_{identifier(name, taken)}" for name in names]
