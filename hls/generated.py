@@ -129,11 +129,11 @@ def top(program: Program, network: KernelGraph, kernels: list[str]) -> str:
 
 def test_bench(network: KernelGraph) -> str:
     """`tb.cpp`: sends the frames of `vectors/`, compares every code of the result; for csim and cosim alike."""
-    *inputs, (output, _) = network.ports
+    (output, _), *_ = network.masters
     lines = ["// Reads vectors/<port>.txt (one frame a line) from the folder given as the argument."]
     lines += ["#include <cstdio>"]
     lines += ["#include <fstream>", "#include <string>", "#include <vector>", ""]
-    lines += ['#include "frames.hpp"', '#include "top.hpp"', "", TEST_BENCH_READ]
+    lines += ['#include "frames.hpp"', '#include "top.hpp"', "", TEST_BENCH_TOOLS]
     lines += ["int main(int argc, char** argv) {", '    const std::string folder = argc > 1 ? argv[1] : "vectors";']
     for port, _ in network.ports:
         lines.append(f'    const std::vector<long long> {port}_codes = numbers(folder + "/{port}.txt");')
@@ -152,18 +152,13 @@ def test_bench(network: KernelGraph) -> str:
     lines += [f"    bittrue::framing_errors_t {name} = 0;" for name in network.reports]
     lines += ["    long mismatches = 0;", "    for (std::size_t f = 0; f < frames; ++f) {"]
     lines += [f"        hls::stream<{port}_beat> {port};" for port, _ in network.ports]
-    for port, _ in inputs:
+    for port, _ in network.slaves:
         lines.append(f"        bittrue::send_frame<{port}_code>({port}, &{port}_codes[f * {port}_size], {port}_size);")
     lines.append(f"        bittrue_top({network.arguments});")
-    lines.append(f"        std::vector<long long> got({output}_size);")
-    lines.append(f"        if (!bittrue::receive_frame<{output}_code>({output}, got.data(), {output}_size)) {{")
-    lines += ['            std::printf("frame %zu: TLAST is not on the last beat\\n", f);', "            ++mismatches;"]
-    lines += ["        }", f"        for (int i = 0; i < {output}_size; ++i) {{"]
-    lines.append(f"            const long long expected = {output}_codes[f * {output}_size + i];")
-    lines += ["            if (got[i] != expected && ++mismatches <= 10) {"]
-    report = '"frame %zu, code %d: expected %lld, got %lld\\n", f, i, expected, got[i]'
-    lines.append(f"                std::printf({report});")
-    lines += ["            }", "        }", "    }"]
+    for port, _ in network.masters:
+        lines.append(f'        mismatches += compare<{port}_code>("{port}", {port}, &{port}_codes[f * {port}_size], ')
+        lines[-1] += f"{port}_size, f, mismatches);"
+    lines.append("    }")
     for name in network.reports:
         lines.append(f"    if ({name} != 0) {{")
         lines.append(f'        std::printf("{name} counts %d, 0 were made\\n", int({name}));')
@@ -172,7 +167,7 @@ def test_bench(network: KernelGraph) -> str:
     return "\n".join([*lines, "    return mismatches == 0 ? 0 : 1;", "}", ""])
 
 
-TEST_BENCH_READ = """\
+TEST_BENCH_TOOLS = """\
 static std::vector<long long> numbers(const std::string& path) {
     std::ifstream file(path.c_str());
     std::vector<long long> values;
@@ -181,6 +176,24 @@ static std::vector<long long> numbers(const std::string& path) {
         values.push_back(value);
     }
     return values;
+}
+
+// Receives a frame; prints and counts what differs from the expected codes, the first ten of all.
+template <class Code, class Beat>
+static long compare(const char* port, hls::stream<Beat>& stream, const long long* expected, int size, std::size_t frame,
+                    long before) {
+    std::vector<long long> got(size);
+    long mismatches = 0;
+    if (!bittrue::receive_frame<Code>(stream, got.data(), size)) {
+        std::printf("%s, frame %zu: TLAST is not on the last beat\\n", port, frame);
+        ++mismatches;
+    }
+    for (int i = 0; i < size; ++i) {
+        if (got[i] != expected[i] && before + ++mismatches <= 10) {
+            std::printf("%s, frame %zu, code %d: expected %lld, got %lld\\n", port, frame, i, expected[i], got[i]);
+        }
+    }
+    return mismatches;
 }
 """
 
@@ -192,17 +205,16 @@ def first(name: str, held: Held) -> str:
 
 def batch(network: KernelGraph) -> str:
     """`host/batch.cpp`: the C functions that hls/host.py calls, in one translation unit with the top."""
-    *inputs, (output, _) = network.ports
     streams = "\n".join(f'            hls::stream<{port}_beat> {port}("{port}");' for port, _ in network.ports)
     sends = "\n".join(
         f"            bittrue::send_frame<{port}_code>({port}, inputs[{k}] + f * {port}_size, {port}_size);"
-        for k, (port, _) in enumerate(inputs)
+        for k, (port, _) in enumerate(network.slaves)
     )
     beats = "\n".join(
         f"        for (long i = 0; i < beats[{k}]; ++i) {{\n"
         f"            bittrue::send_beat<{port}_code>({port}, inputs[{k}][i], last[{k}][i] != 0);\n"
         "        }"
-        for k, (port, _) in enumerate(inputs)
+        for k, (port, _) in enumerate(network.slaves)
     )
     errors = "\n".join(f"    bittrue::framing_errors_t {name} = 0;" for name in network.reports)
     counts = "\n".join(f"        errors[{k}] = static_cast<long>({name});" for k, name in enumerate(network.reports))
@@ -217,7 +229,11 @@ def batch(network: KernelGraph) -> str:
         for k, (name, h) in enumerate(network.held.items())
     )
     call = f"            bittrue_top({network.arguments});"
+    receives = "\n".join(RECEIVE.format(port=port, k=k) for k, (port, _) in enumerate(network.masters))
+    ends = "".join(END.format(port=port) for port, _ in network.masters)
     parts = {
+        "receives": receives,
+        "ends": ends,
         "errors": errors,
         "held": held,
         "outer": streams.replace("            ", "        "),
@@ -225,7 +241,17 @@ def batch(network: KernelGraph) -> str:
         "refuse": refuse,
         "beats": beats,
     }
-    return BATCH.format(streams=streams, sends=sends, call=call, output=output, **parts)
+    return BATCH.format(streams=streams, sends=sends, call=call, **parts)
+
+
+RECEIVE = """\
+            if (!bittrue::receive_frame<{port}_code>({port}, results[{k}] + f * {port}_size, {port}_size)) {{
+                throw std::runtime_error("{port}: TLAST is not on a frame's last beat, or on an earlier one too");
+            }}"""
+END = """
+            if (!{port}.empty()) {{
+                throw std::runtime_error("{port}: more codes come out than a frame has");
+            }}"""
 
 
 BATCH = """\
@@ -239,7 +265,7 @@ BATCH = """\
 // written. `tensors` is null, or one pointer a tensor to
 // room for all its codes. Returns 0, or 1 with a sentence in `message` (room for `room` characters).
 extern "C" int bittrue_batch(long frames, long first, const long long* const* inputs,
-                             const long long* const* held, long long* result, long long** tensors,
+                             const long long* const* held, long long* const* results, long long** tensors,
                              char* message, long room) {{
     (void)held;
 {held}{errors}
@@ -252,12 +278,7 @@ extern "C" int bittrue_batch(long frames, long first, const long long* const* in
 {streams}
 {sends}
 {call}
-            if (!bittrue::receive_frame<{output}_code>({output}, result + f * {output}_size, {output}_size)) {{
-                throw std::runtime_error("TLAST is not on the last beat of the frame, or on an earlier one too");
-            }}
-            if (!{output}.empty()) {{
-                throw std::runtime_error("more codes come out than a frame has");
-            }}
+{receives}{ends}
         }}
 {refuse}
     }} catch (const std::exception& error) {{
@@ -275,7 +296,7 @@ extern "C" int bittrue_batch(long frames, long first, const long long* const* in
 // The same for any beats: `beats[k]` codes of input k with their `last`, of which `frames` frames come. What each input
 // counts goes to `errors`.
 extern "C" int bittrue_beats(long frames, const long* beats, const long long* const* inputs,
-                             const long long* const* held, const unsigned char* const* last, long long* result,
+                             const long long* const* held, const unsigned char* const* last, long long* const* results,
                              long* errors, char* message, long room) {{
     (void)held;
 {held}{errors}
@@ -288,9 +309,7 @@ extern "C" int bittrue_beats(long frames, const long* beats, const long long* co
 {beats}
         for (long f = 0; f < frames; ++f) {{
 {call}
-            if (!bittrue::receive_frame<{output}_code>({output}, result + f * {output}_size, {output}_size)) {{
-                throw std::runtime_error("TLAST is not on the last beat of the frame, or on an earlier one too");
-            }}
+{receives}
         }}
 {counts}
     }} catch (const std::exception& error) {{

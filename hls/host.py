@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
 from bittrue.sim.held import Held, Sets, split
 from bittrue.sim.operation import TensorType
+from bittrue.sim.program import alone
 
 #: Of -O1, -O2 and -O3 the last runs fastest (1.4 times -O1 on a full-size network) for a fifth more compile time.
 #: -fwrapv: the sums of contract.hpp wrap modulo a power of two.
@@ -110,7 +112,7 @@ class HostKernel:
 
     tensors   name -> type of every tensor, inputs first
     inputs    names of the inputs, in order
-    result    name of the output
+    results   names of the results, in order
     written   the held inputs that are written; `predict` and `trace` take sets of them as `Program` does
     """
 
@@ -118,7 +120,7 @@ class HostKernel:
         self.project = project
         self.tensors = {name: TensorType(tuple(shape), Format.parse(fmt)) for name, shape, fmt in project["tensors"]}
         self.inputs: list[str] = project["inputs"]
-        self.result: str = project["result"]
+        self.results: list[str] = project["results"]
         self.written = {
             name: Held(name, h["shape"], h["low"], h["high"], np.reshape(np.array(h["initial"], np.int64), h["shape"]))
             for name, h in project["held"].items()
@@ -126,11 +128,16 @@ class HostKernel:
         self._library = ctypes.CDLL(str(library))
 
     @cached_property
-    def output(self) -> TensorType:
-        return self.tensors[self.result]
+    def outputs(self) -> dict[str, TensorType]:
+        """The type of every result by name, in order."""
+        return {name: self.tensors[name] for name in self.results}
 
-    def predict(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> np.ndarray:
-        """Run a batch: int arrays `[n, *shape]`, one per input, to codes `[n, *output shape]`."""
+    def predict(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Any:
+        """Run a batch: int arrays `[n, *shape]`, one per input, to codes `[n, *output shape]`; several are a tuple."""
+        return alone(self.run(*x, first=first, held=held))
+
+    def run(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> tuple[np.ndarray, ...]:
+        """The same, always as a tuple: the codes of every result, in order."""
         return self._run(x, None, first, held)
 
     def trace(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> dict[str, np.ndarray]:
@@ -142,41 +149,48 @@ class HostKernel:
 
     def _run(
         self, x: tuple[np.ndarray, ...], tensors: list[np.ndarray] | None, first: int, held: Sets | None
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, ...]:
         if len(x) != len(self.inputs):
             raise BittrueError(f"the kernel has {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(x)}")
         named = zip(self.inputs, x, strict=True)
         codes = [self.tensors[name].check(v, f"input {name!r}").astype(np.int64) for name, v in named]
         if len({len(v) for v in codes}) > 1:
             raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in codes)}")
-        result = np.empty((len(codes[0]), *self.output.shape), np.int64)
-        for part, values in split(self.written, len(result), first, held):
+        results = self._room(len(codes[0]))
+        for part, values in split(self.written, len(codes[0]), first, held):
             given = [h.initial if values is None else values[name] for name, h in self.written.items()]
             into = None if tensors is None else [tensor[part] for tensor in tensors]
-            self._run_set([v[part] for v in codes], given, result[part], into, first + part.start)
-        return result.astype(self.output.format.dtype)
+            self._run_set([v[part] for v in codes], given, [y[part] for y in results], into, first + part.start)
+        return self._codes(results)
+
+    def _room(self, frames: int) -> list[np.ndarray]:
+        """Where the kernels write the codes of every result."""
+        return [np.empty((frames, *kind.shape), np.int64) for kind in self.outputs.values()]
+
+    def _codes(self, results: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        return tuple(y.astype(kind.format.dtype) for y, kind in zip(results, self.outputs.values(), strict=True))
 
     def _run_set(
         self,
         codes: list[np.ndarray],
         held: list[np.ndarray],
-        result: np.ndarray,
+        results: list[np.ndarray],
         tensors: list[np.ndarray] | None,
         first: int,
     ) -> None:
         """Frames in which nothing is written; arrays are int64."""
         self._call(
             "bittrue_batch",
-            ctypes.c_long(len(result)),
+            ctypes.c_long(len(codes[0])),
             ctypes.c_long(first),
             _pointers(codes),
             _pointers(held),
-            result.ctypes.data_as(_POINTER),
+            _pointers(results),
             None if tensors is None else _pointers(tensors),
         )
 
-    def beats(self, *sources: tuple[np.ndarray, np.ndarray], frames: int) -> tuple[np.ndarray, list[int]]:
-        """Run what sources send, whatever its TLAST: codes `[frames, *output shape]`, and the framing errors of each.
+    def beats(self, *sources: tuple[np.ndarray, np.ndarray], frames: int) -> tuple[tuple[np.ndarray, ...], list[int]]:
+        """Run what sources send, whatever its TLAST: what `run` gives, and the framing errors of each.
 
         Held inputs have their first values.
 
@@ -186,7 +200,7 @@ class HostKernel:
         codes = [np.ascontiguousarray(code, np.int64) for code, _ in sources]
         last = [np.ascontiguousarray(flags, np.uint8) for _, flags in sources]
         counts = np.array([len(code) for code in codes], np.int64)
-        result = np.empty((frames, *self.output.shape), np.int64)
+        results = self._room(frames)
         errors = np.zeros(len(sources), np.int64)
         self._call(
             "bittrue_beats",
@@ -195,10 +209,10 @@ class HostKernel:
             _pointers(codes),
             _pointers([np.ascontiguousarray(h.initial, np.int64) for h in self.written.values()]),
             (ctypes.c_void_p * len(last))(*(flags.ctypes.data for flags in last)),
-            result.ctypes.data_as(_POINTER),
+            _pointers(results),
             errors.ctypes.data_as(ctypes.POINTER(ctypes.c_long)),
         )
-        return result.astype(self.output.format.dtype), errors.tolist()
+        return self._codes(results), errors.tolist()
 
     def _call(self, name: str, *arguments: object) -> None:
         """Call a function of the library that says by its status whether it failed, and in a message why."""

@@ -3,11 +3,11 @@
 A tensor that is read once is one stream; one that is read several times (a residual) goes through a fork, and one
 that nobody reads is drained. Depths: two codes everywhere, a whole frame on every operand of an operation that has
 several operands. No network of that kind can deadlock, provided that each process finishes a frame on every stream
-before it begins the next. Take the oldest frame that some process has not finished, and of those processes the first
-in the order of the nodes: its operands are all there, so only a full output can stop it. Follow the full streams
-downstream. Each ends at a process that has data on its only operand and is itself stopped by a full output, or at one
-with several operands; but a stream a frame deep that is full of this frame's codes still holds one of the frame
-before, which contradicts the choice of the oldest frame. So the process can run.
+before it begins the next, and that all results are read at the same time. Take the oldest frame that some process has
+not finished, and of those processes the first in the order of the nodes: its operands are all there, so only a full
+output can stop it. Follow the full streams downstream. Each ends at a process that has data on its only operand and is
+itself stopped by a full output, or at one with several operands; but a stream a frame deep that is full of this frame's
+codes still holds one of the frame before, which contradicts the choice of the oldest frame. So the process can run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from bittrue.sim.contract import Format
 from bittrue.sim.held import Held
-from bittrue.sim.naming import identifier, slave_prefixes
+from bittrue.sim.naming import identifier, master_prefixes, slave_prefixes
 from bittrue.sim.operation import Operation, TensorType
 from bittrue.sim.program import Program
 
@@ -65,21 +65,28 @@ class Process:
 
 @dataclass(frozen=True)
 class KernelGraph:
-    """Streams and processes in an order in which every operand exists; `ports` are the AXI4-Streams, output last.
+    """Streams and processes in an order in which every operand exists.
 
-    `held` are the written inputs, by the names that they have as arguments of the top.
+    `slaves` and `masters` are the AXI4-Streams of inputs and results, in the program's order; `held` are the written
+    inputs, by the names that they have as arguments of the top.
     """
 
-    ports: tuple[tuple[str, TensorType], ...]
+    slaves: tuple[tuple[str, TensorType], ...]
+    masters: tuple[tuple[str, TensorType], ...]
     structs: tuple[str, ...]
     streams: tuple[Stream, ...]
     processes: tuple[Process, ...]
     held: Mapping[str, Held]
 
     @property
+    def ports(self) -> tuple[tuple[str, TensorType], ...]:
+        """All AXI4-Streams, inputs first."""
+        return self.slaves + self.masters
+
+    @property
     def reports(self) -> list[str]:
         """The output arguments of the top that count framing errors, one an input."""
-        return [f"{port}_framing_errors" for port, _ in self.ports[:-1]]
+        return [f"{port}_framing_errors" for port, _ in self.slaves]
 
     @property
     def arguments(self) -> str:
@@ -92,20 +99,22 @@ class KernelGraph:
         index = {name: k for k, name in enumerate(program.types)}
         label = {name: f"{k}_{identifier(name, set())}" for name, k in index.items()}
         structs = tuple(f"node_{label[node.name]}" for node in program.nodes)
-        ports = [*zip(slave_prefixes(program.inputs), program.inputs.values(), strict=True), ("m_axis", program.output)]
+        slaves = tuple(zip(slave_prefixes(program.inputs), program.inputs.values(), strict=True))
+        masters = tuple(zip(master_prefixes(program.results), program.outputs.values(), strict=True))
 
-        taken = {port for port, _ in ports}
+        taken = {port for port, _ in slaves + masters}
         arguments = {name: identifier(f"held_{name}", taken) for name in program.written}
 
         streams: list[Stream] = []
         processes: list[Process] = []
-        feeds: dict[tuple[int, int], str] = {}  # (node, operand) -> stream; node -1 is the program's output
+        feeds: dict[tuple[int, int], str] = {}  # (node, operand) -> stream; node -1 are the program's results
         readers: dict[str, list[tuple[int, int, int]]] = {name: [] for name in program.types}
         for at, node in enumerate(program.nodes):
             for operand, name in enumerate(node.operands):
                 several = len(node.operands) > 1
                 readers[name].append((at, operand, program.types[name].size if several else SHALLOW))
-        readers[program.result].append((-1, 0, SHALLOW))
+        for k, name in enumerate(program.results):
+            readers[name].append((-1, k, SHALLOW))
 
         def publish(name: str) -> tuple[str, Process | None]:
             """The stream that the maker of a tensor writes, and the fork behind it if there is one."""
@@ -123,7 +132,7 @@ class KernelGraph:
                 feeds[at, operand] = branches[-1]
             return base, Process(f"bittrue::fork<{kind.size}>", (base,), tuple(branches))
 
-        for k, ((port, kind), name) in enumerate(zip(ports, program.inputs, strict=False)):
+        for k, ((port, kind), name) in enumerate(zip(slaves, program.inputs, strict=True)):
             made, fork = publish(name)
             call, reports = f"bittrue::unpack<{k}, {kind.size}>", (f"{port}_framing_errors",)
             processes.append(Process(call, (port,), (made,), index[name], reports))
@@ -134,9 +143,10 @@ class KernelGraph:
             given = parameters(node.operation, struct, arguments)
             processes.append(Process(f"bittrue::{kernel}<{struct}>", operands, (made,), index[node.name], given))
             processes += [fork] if fork else []
-        processes.append(Process(f"bittrue::pack<{program.output.size}>", (feeds[-1, 0],), ("m_axis",)))
+        for k, (port, kind) in enumerate(masters):
+            processes.append(Process(f"bittrue::pack<{kind.size}>", (feeds[-1, k],), (port,)))
         held = {arguments[name]: h for name, h in program.written.items()}
-        return cls(tuple(ports), structs, tuple(streams), tuple(processes), held)
+        return cls(slaves, masters, structs, tuple(streams), tuple(processes), held)
 
 
 #: The arrays that a kernel takes as arguments where one of them is held, in order.

@@ -59,7 +59,7 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
     files["top.hpp"], files["top.cpp"] = top_header(network), top(program, network, kernels)
     files["tb.cpp"], files["host/batch.cpp"] = test_bench(network), batch(network)
     files["run_hls.tcl"] = (HERE / "run_hls.tcl").read_text()
-    for (port, _), codes in zip(network.ports, (*frames, program(*frames)), strict=True):
+    for (port, _), codes in zip(network.ports, (*frames, *program.run(*frames)), strict=True):
         files[f"vectors/{port}.txt"] = vectors(codes)
     for argument, held in network.held.items():
         files[f"vectors/{argument}.txt"] = vectors(held.initial[None])
@@ -103,7 +103,7 @@ def describe(program: Program, network: KernelGraph, files: dict[str, str]) -> s
     record = {
         "sha256": program.sha256,
         "inputs": list(program.inputs),
-        "result": program.result,
+        "results": list(program.results),
         "tensors": [[name, list(kind.shape), str(kind.format)] for name, kind in program.types.items()],
         "held": {
             name: {"shape": list(h.shape), "low": h.low, "high": h.high, "initial": h.initial.reshape(-1).tolist()}

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.needs("g++")
 PROGRAMS = {
     "first of two": (programs.two_inputs, 0),
     "second of two": (programs.two_inputs, 1),
+    "several results": (programs.several, 1),
     "spiking": (lambda: programs.spiking(halving=True, steps=3), 0),
     "photonic": (lambda: programs.photonic(noisy=True), 0),
 }
@@ -60,8 +61,9 @@ def check(program: Program, bad: int, made: host.HostKernel, case: str) -> None:
             right = np.tile(np.arange(port.beats) == port.beats - 1, len(frames))
             sources.append((send(port, right)[0], right))
             x.append(sources[-1][0].reshape(len(frames), *port.tensor.shape))
-    result, counted = made.beats(*sources, frames=len(frames))
-    np.testing.assert_array_equal(result, program.reference(*x))
+    results, counted = made.beats(*sources, frames=len(frames))
+    for codes, expected in zip(results, (program.trace(*x).tensors[name] for name in program.results), strict=True):
+        np.testing.assert_array_equal(codes, expected)
     assert counted == [errors if k == bad else 0 for k in range(len(ports))]
 
 
