@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.timing import Row
+from bittrue.sim.files import write_whole
 from bittrue.sim.kernels.matrix import backends
-from bittrue.sim.storage import write_whole
 
 BENCHES = ("layer", "network", "first_inference", "rtl_speed", "spikes", "photonic", "peers", "written")
 RESULT = Path(__file__).parents[1] / "out" / "bench.json"

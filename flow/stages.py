@@ -20,8 +20,8 @@ from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run import arrays
 from bittrue.flow.verify import backends
 from bittrue.flow.verify.backends import SIMULATORS, Build, Stalls
+from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
-from bittrue.sim.storage import write_whole
 
 if TYPE_CHECKING:
     from bittrue.rtl.design import Design

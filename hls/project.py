@@ -16,8 +16,8 @@ import numpy as np
 from bittrue.hls.generated import batch, parameters, test_bench, top, top_header
 from bittrue.hls.network import KernelGraph
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.program import Node, Program
-from bittrue.sim.storage import write_whole
 
 HERE = Path(__file__).parent
 #: Sources that every project contains: name in this folder -> name in the project.

@@ -18,7 +18,7 @@ from bittrue.rtl.dataflow.top import Accelerator
 from bittrue.rtl.design import TOP
 from bittrue.rtl.parts.rom import Contents
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.storage import write_whole
+from bittrue.sim.files import beside, write_whole
 
 #: The register that yosys reads in every `always @*` to have it run at time 0, when none of its inputs changes.
 _STARTER = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.MULTILINE)
@@ -50,9 +50,8 @@ class Verilog(str):
 
     def write(self, path: str | Path) -> None:
         """The text into this file, the memory files beside it."""
-        path = Path(path)
         for name, content in self.files.items():
-            write_whole(path.parent / name, content.encode())
+            write_whole(beside(path, name, "the memory file " + name), content.encode())
         write_whole(path, self.encode())
 
     @staticmethod

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import fields
@@ -21,6 +19,7 @@ import numpy as np
 
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.held import Held
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType, discover
@@ -33,22 +32,6 @@ VERSION = 1
 MAGIC = "bittrue program"
 _SEAL = b"sha256:"
 _PARTS: dict[str, type] = {cls.__name__: cls for cls in (Format, TensorType, Requantize, Noise, Held)}
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file so that it is there complete or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
 
 
 def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
@@ -120,12 +103,7 @@ def save(program: Program, path: str | Path) -> Path:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
         archive.comment = _SEAL + b"0" * 64
     body = buffer.getvalue()[:-64]
-    try:
-        return write_whole(Path(path), body + hashlib.sha256(body).hexdigest().encode())
-    except OSError as error:
-        raise BittrueError(
-            f"program {path}: cannot be written ({error.strerror}); nothing was changed there"
-        ) from error
+    return write_whole(Path(path), body + hashlib.sha256(body).hexdigest().encode())
 
 
 def load(path: str | Path, make: Callable[..., Program]) -> Program:

@@ -83,13 +83,14 @@ def rtl(
     """
     from bittrue.flow.verify.backends import Build
     from bittrue.rtl.verilog import Verilog
-    from bittrue.sim.storage import write_whole
+    from bittrue.sim.files import beside, write_whole
 
     design = Build(read(program, weights), interval=interval, device=device, options={"weight_bus": weight_bus}).design
     text = design.verilog()
+    svd = beside(out, f"{out.stem}.svd", "an SVD file of the registers") if design.map is not None else None
     Verilog(text).write(out)
-    if design.map is not None:
-        write_whole(out.with_suffix(".svd"), design.map.svd().encode())
+    if svd is not None:
+        write_whole(svd, design.map.svd().encode())
     result = design.describe()
     if as_json:
         print(json.dumps(result))

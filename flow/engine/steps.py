@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.storage import write_whole
+from bittrue.sim.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = "step.json"

@@ -11,8 +11,8 @@ import numpy as np
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.run import arrays
+from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
-from bittrue.sim.storage import write_whole
 
 if TYPE_CHECKING:
     from torch import nn

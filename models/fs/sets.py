@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.operation import freeze
-from bittrue.sim.storage import write_whole
 
 FORMAT, VERSION = "bittrue neuron set", 1
 #: Most steps of a neuron: a spike word is an integer of 32 bits.
@@ -216,11 +216,7 @@ class NeuronSet:
 
     def save(self, path: Path | str) -> Path:
         """Write the set as a JSON file, complete or not at all."""
-        path = Path(path)
-        try:
-            return write_whole(path, (_pretty(self.to_json()) + "\n").encode())
-        except OSError as error:
-            raise BittrueError(f"{path} cannot be written ({error.strerror})") from error
+        return write_whole(Path(path), (_pretty(self.to_json()) + "\n").encode())
 
 
 def _round(values: np.ndarray, scale: float) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.storage import write_whole
+from bittrue.sim.files import write_whole
 
 VERSION = 1
 

@@ -18,7 +18,7 @@ from bittrue.models.fs import target as fs_target
 from bittrue.models.fs.fit import FitSettings, Progress
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.storage import write_whole
+from bittrue.sim.files import write_whole
 
 #: Names under which a published set is compared with a fit.
 PUBLISHED_AS = {"relu": "relu", "swish": "swish", "silu": "swish", "sigmoid": "sigmoid"}
@@ -51,10 +51,7 @@ def run(
         fitted.name, fitted.h, fitted.d, fitted.T, fitted.low, fitted.high, target.name, fitted.source, fit
     )
     made.save(out)
-    try:
-        write_whole(picture, draw(made, target).encode())
-    except OSError as error:
-        raise BittrueError(f"{picture} cannot be written ({error.strerror})") from error
+    write_whole(picture, draw(made, target).encode())
     return {
         "file": str(out),
         "picture": str(picture),

@@ -35,7 +35,7 @@ from bittrue.flow.systems.light import sweep_figure
 from bittrue.models.light.settings import Array, Calibrate
 from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.storage import write_whole
+from bittrue.sim.files import write_whole
 
 if TYPE_CHECKING:
     from bittrue.models.data.sets import Data

@@ -26,6 +26,7 @@ import numpy as np
 from bittrue.models.formats.nir.read import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
 from bittrue.sim.contract import Range
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.operation import Operation
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.encode import Encode
@@ -35,7 +36,6 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
-from bittrue.sim.storage import write_whole
 
 #: Most input values of an FS-neuron that are tried to see whether its clip changes a spike.
 MAX_TRIED = 1 << 22
@@ -45,10 +45,7 @@ def save(graph: nir.NIRGraph, path: str | Path) -> Path:
     """Write a graph to a NIR file, whole or not at all."""
     buffer = io.BytesIO()
     nir.write(buffer, graph)
-    try:
-        return write_whole(Path(path), buffer.getvalue())
-    except OSError as error:
-        raise BittrueError(f"NIR file {path}: cannot be written ({error.strerror})") from error
+    return write_whole(Path(path), buffer.getvalue())
 
 
 def graph(program: Program, dt: float = 1e-4, round_outside: bool = False) -> nir.NIRGraph:

@@ -49,15 +49,19 @@ def fit(
         bittrue fit "where(x > 0, x, 0.1 * x)" --steps 10 --range -4 4 --out leaky.json
     """
     from bittrue.flow.systems.fs import fit as fits
+    from bittrue.sim.files import beside, try_file
 
     target, settings = fits.settings(
         function, steps, interval, importance,
         bits=bits, spike_cost=spike_cost, restarts=restarts, tries=tries, seed=seed,
     )  # fmt: skip
     out = out or Path(f"{fits.default_name(target, steps, bits)}.json")
+    picture = picture or beside(out, f"{out.stem}.svg", "without --picture, the picture")
+    try_file(out)
+    try_file(picture)
     with console.Bars() as bars:
         bars.begin("fit")
-        result = fits.run(target, settings, out, picture or out.with_suffix(".svg"), bars.progress)
+        result = fits.run(target, settings, out, picture, bars.progress)
     if as_json:
         print(json.dumps(result))
         return

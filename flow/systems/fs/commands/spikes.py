@@ -53,7 +53,7 @@ def raster(
     """
     from bittrue.flow.run import arrays
     from bittrue.flow.systems.fs import raster as rasters
-    from bittrue.sim.storage import write_whole
+    from bittrue.sim.files import write_whole
 
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded)
