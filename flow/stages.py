@@ -20,8 +20,10 @@ from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run import arrays
 from bittrue.flow.verify import backends
 from bittrue.flow.verify.backends import SIMULATORS, Build, Stalls
+from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
+from bittrue.sim.reading import sealed, unsealed
 
 if TYPE_CHECKING:
     from bittrue.rtl.design import Design
@@ -239,7 +241,7 @@ def write_design(design: Design, folder: Path, verilog: str | None = None, name:
     from bittrue.rtl.verilog import Verilog
 
     Verilog(design.verilog() if verilog is None else verilog).write(folder / f"{name}.v")
-    write_whole(folder / f"{name}.json", json.dumps(design.to_json(), indent=1).encode())
+    write_whole(folder / f"{name}.json", sealed(design.to_json()))
     if design.map is not None:
         write_whole(folder / f"{name}.svd", design.map.svd().encode())
 
@@ -250,4 +252,8 @@ def read_design(program: Program, folder: Path, name: str = TOP) -> tuple[Design
     from bittrue.rtl.verilog import Verilog
 
     place = folder / name
-    return load(program, json.loads(place.with_suffix(".json").read_text())), Verilog.read(place.with_suffix(".v"))
+    try:
+        design = load(program, unsealed(place.with_suffix(".json").read_bytes()))
+    except (OSError, BittrueError) as error:
+        raise BittrueError(f"design {place.with_suffix('.json')}: {error}; make it again") from error
+    return design, Verilog.read(place.with_suffix(".v"))

@@ -7,7 +7,6 @@ needs nothing but its kernel `hls/kernels/<stem>.hpp`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from bittrue.hls.network import KernelGraph
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Node, Program
+from bittrue.sim.reading import sealed
 
 HERE = Path(__file__).parent
 #: Sources that every project contains: name in this folder -> name in the project.
@@ -114,4 +114,4 @@ def describe(program: Program, network: KernelGraph, files: dict[str, str]) -> s
         "processes": [[p.call, list(p.reads), list(p.writes)] for p in network.processes],
         "sources": sorted(name for name in files if name.endswith((".h", ".hpp", ".cpp"))),
     }
-    return json.dumps(record, indent=1) + "\n"
+    return sealed(record).decode()

@@ -23,6 +23,7 @@ from bittrue.rtl.bus.lite import AxiLite
 from bittrue.rtl.bus.ports import ERROR_BITS
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.reading import shown
 
 if TYPE_CHECKING:
     from bittrue.rtl.bus.access import Access
@@ -302,12 +303,23 @@ KINDS: dict[str, type[Design]] = {}
 
 def load(program: Program, value: Mapping[str, Any]) -> Design:
     """The design that `to_json` wrote."""
-    kind = value.get("kind")
-    if kind not in KINDS and isinstance(kind, str) and kind.isidentifier() and find_spec(f"bittrue.rtl.{kind}"):
-        import_module(f"bittrue.rtl.{kind}.design")
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str):
+        raise BittrueError("design: its file is not one that bittrue writes; make the design again")
+    package = f"bittrue.rtl.{kind}"
+    if kind not in KINDS and kind.isidentifier() and find_spec(package) and find_spec(f"{package}.design"):
+        import_module(f"{package}.design")
     if kind not in KINDS:
-        raise BittrueError(f"design: no kind {kind!r}; known are {', '.join(sorted(KINDS))}; make the design again")
-    return KINDS[kind].from_json(program, value)
+        known = ", ".join(sorted(KINDS))
+        raise BittrueError(f"design: no kind {shown(kind)}; known are {known}; make the design again")
+    try:
+        return KINDS[kind].from_json(program, value)
+    except BittrueError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, MemoryError) as error:
+        raise BittrueError(
+            f"design: its file is not one that bittrue writes ({shown(error)}); make the design again"
+        ) from error
 
 
 def other_ports(feeds: Sequence[Feed], registers: RegisterMap | None, others: Sequence[Port]) -> tuple[Port, ...]:

@@ -1,7 +1,8 @@
 """Programs on disk: a numpy `.npz` (a zip of plain arrays) with a JSON header and a hash of every byte.
 
-The zip's comment holds the SHA-256 of all that precedes it, so a single altered byte is noticed. Nothing is
-ever unpickled. Files are written beside their place and moved there when complete.
+The zip's comment holds the SHA-256 of all that precedes it, so a single altered byte is noticed; the header holds
+that of the operations, which is compared before any of them is made. Nothing is ever unpickled. Files are written
+beside their place and moved there when complete.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bittrue.sim import reading
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
@@ -31,6 +33,9 @@ if TYPE_CHECKING:  # a program stores itself: here it is only looked at
 VERSION = 1
 MAGIC = "bittrue program"
 _SEAL = b"sha256:"
+_OTHER = "its operations do not match its hash; make it again"
+#: Most numbers of a program: as int64 they take 2 GiB.
+MAX_ENTRIES = 1 << 28
 _PARTS: dict[str, type] = {cls.__name__: cls for cls in (Format, TensorType, Requantize, Noise, Held)}
 
 
@@ -74,7 +79,10 @@ def _content(program: Program) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 def digest(program: Program) -> str:
     """SHA-256 of everything in a program but its `meta`."""
-    header, arrays = _content(program)
+    return _digest(*_content(program))
+
+
+def _digest(header: dict[str, Any], arrays: list[np.ndarray]) -> str:
     sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for array in arrays:
         sha.update(str(array.shape).encode())
@@ -91,7 +99,8 @@ def save(program: Program, path: str | Path) -> Path:
     header |= {"magic": MAGIC, "version": VERSION, "sha256": digest(program), "meta": dict(program.meta)}
     try:
         text = json.dumps(header, sort_keys=True, indent=1)
-    except TypeError as error:
+        reading.plain_json(text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise BittrueError(f"the program's meta holds something that is not JSON: {error}") from error
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -125,10 +134,8 @@ def load(path: str | Path, make: Callable[..., Program]) -> Program:
     if hashlib.sha256(content[:-64]).hexdigest().encode() != content[-64:]:
         raise BittrueError(f"program {path}: its content does not match its hash, so it was altered; make it again")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
-            arrays = [archive[f"array{k}"].astype(np.int64) for k in range(len(archive.files) - 1)]
-    except (KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        header, arrays = _parsed(content)
+    except BittrueError as error:
         raise BittrueError(f"program {path}: not a bittrue program ({error})") from error
     if not isinstance(header, dict) or header.get("magic") != MAGIC or not isinstance(header.get("version"), int):
         raise BittrueError(f"program {path}: not a bittrue program")
@@ -137,17 +144,42 @@ def load(path: str | Path, make: Callable[..., Program]) -> Program:
             f"program {path}: written by a newer bittrue (file version {header['version']}, "
             f"this one reads up to {VERSION}); upgrade bittrue"
         )
-    known = _PARTS | discover()
     try:
-        nodes = [(name, _decode(op, arrays, known), tuple(of)) for name, op, of in header["nodes"]]
-        inputs = {name: _decode(kind, arrays, known) for name, kind in header["inputs"].items()}
-        results = header["result"]
-        program = make(inputs, nodes, [results] if isinstance(results, str) else results, header["meta"])
-        expected = header["sha256"]
+        program = _made(header, arrays, make)
     except BittrueError as error:
         raise BittrueError(f"program {path}: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise BittrueError(f"program {path}: its header is not one that bittrue writes ({error!r})") from error
-    if program.sha256 != expected:
-        raise BittrueError(f"program {path}: its operations do not match its hash; make it again")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, MemoryError) as error:
+        raise BittrueError(
+            f"program {path}: its header is not one that bittrue writes ({reading.shown(error)}); make it again"
+        ) from error
+    if program.sha256 != header["sha256"]:
+        raise BittrueError(f"program {path}: {_OTHER}")
     return program
+
+
+def _parsed(content: bytes) -> tuple[Any, list[np.ndarray]]:
+    """The header, whatever it is, and the arrays, int64."""
+    members = reading.arrays(content)
+    names = ["header", *(f"array{k}" for k in range(len(members) - 1))]
+    if set(names) != set(members):
+        raise BittrueError(f"its members are {reading.shown(sorted(members))}")
+    for name in names:
+        if members[name].dtype.kind not in "iu":
+            raise BittrueError(f"its member {name!r} holds {members[name].dtype}, and not integers")
+    if (count := sum(array.size for array in members.values())) > MAX_ENTRIES:
+        raise BittrueError(f"it holds {count} numbers, and at most {MAX_ENTRIES} are read")
+    header, *arrays = (members[name] for name in names)
+    return reading.plain_json(header.tobytes()), [array.astype(np.int64) for array in arrays]
+
+
+def _made(header: dict[str, Any], arrays: list[np.ndarray], make: Callable[..., Program]) -> Program:
+    """The program of a header. Its hash is compared first: nothing that was altered is made."""
+    inputs, nodes, results, meta = (header[name] for name in ("inputs", "nodes", "result", "meta"))
+    if _digest({"inputs": inputs, "nodes": nodes, "result": results}, arrays) != header["sha256"]:
+        raise BittrueError(_OTHER)
+    if not isinstance(meta, dict):
+        raise BittrueError(f"its meta is {reading.shown(meta)}, and not keys with values; make it again")
+    known = _PARTS | discover()
+    operations = [(name, _decode(operation, arrays, known), tuple(of)) for name, operation, of in nodes]
+    types = {name: _decode(kind, arrays, known) for name, kind in inputs.items()}
+    return make(types, operations, [results] if isinstance(results, str) else results, meta)

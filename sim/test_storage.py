@@ -1,5 +1,6 @@
 """Program files: read back equal, and refused with a sentence when they are anything but whole."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -50,14 +51,27 @@ def header_of(path) -> dict:
         return json.loads(archive["header"].tobytes())
 
 
-def with_header(path, header):
-    """The file at `path` with another header, sealed again."""
+def npy(array: np.ndarray) -> bytes:
+    member = io.BytesIO()
+    np.lib.format.write_array(member, array)
+    return member.getvalue()
+
+
+def with_members(path, **changed: bytes):
+    """The file at `path` with other members, sealed again."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
+    return sealed(path, members | {f"{name}.npy": content for name, content in changed.items()})
+
+
+def with_header(path, header, right: bool = False):
+    """The file at `path` with another header, sealed again; with `right`, its inner hash is right too."""
+    if right:
+        with np.load(path) as archive:
+            arrays = [archive[f"array{k}"].astype(np.int64) for k in range(len(archive.files) - 1)]
+        header = header | {"sha256": storage._digest({k: header[k] for k in ("inputs", "nodes", "result")}, arrays)}
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    member = io.BytesIO()
-    np.lib.format.write_array(member, np.frombuffer(text, np.uint8))
-    return sealed(path, members | {"header.npy": member.getvalue()})
+    return with_members(path, header=npy(np.frombuffer(text, np.uint8)))
 
 
 class TestRoundTrip:
@@ -153,7 +167,7 @@ class TestForeign:
         header = header_of(path)
         header["nodes"][0][1]["is"] = "Attention"
         with pytest.raises(BittrueError, match="it uses the operation 'Attention'"):
-            Program.load(with_header(path, header))
+            Program.load(with_header(path, header, right=True))
 
     @pytest.mark.parametrize("text", [b"{", b"[]", b"null", b'{"magic": "bittrue program"}', b"\xff\xfe"])
     def test_sealed_but_no_header_of_ours(self, path, text):
@@ -172,6 +186,112 @@ class TestForeign:
         header["nodes"][0][1]["has"]["requantize"]["has"]["floor"] = 0
         with pytest.raises(BittrueError, match="its operations do not match its hash"):
             Program.load(with_header(path, header))
+
+
+def claiming(shape: str, descr: str = "'<i8'") -> bytes:
+    """An array of which only the header is there."""
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+class TestDamagedMembers:
+    """The outer hash is right, and what it seals is not: a forger, or a fault of whatever wrote it."""
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (
+                claiming("(100000000000000,)"),
+                r"says 800000000000000 bytes of shape \(100000000000000,\), but 0 are there",
+            ),
+            (claiming("(10, 100000000000000)"), "but 0 are there"),
+            (claiming("(-1,)"), "its header has the shape"),
+            (claiming("(True,)"), "its header"),
+            (claiming("(4,)", "[('a', '<i8'), ('b', '<i8')]"), "and not numbers"),
+            (claiming("(4,)", "'<U8'"), "and not numbers"),
+            (claiming("(4,)", "'|O'"), "and not numbers"),
+            (claiming("{" * 3000), "its header is not one of numpy"),
+            (claiming("(" * 3000), "its header is not one of numpy"),
+            (b"", "its header is not one of numpy"),
+            (npy(np.ones(4)), "holds float64, and not integers"),
+            (npy(np.ones(4, np.int64))[:-1], "says 32 bytes of shape .*, but 31 are there"),
+            (npy(np.ones(4, np.int64)) + b"1", "says 32 bytes of shape .*, but 33 are there"),
+        ],
+    )
+    def test_arrays(self, path, content, reason):
+        with pytest.raises(
+            BittrueError, match=f"program .*not a bittrue program .member 'array0': .*{reason}|{reason}"
+        ):
+            Program.load(with_members(path, array0=content))
+
+    def test_compressed_data(self, path):
+        """Every third byte of the zip altered in turn, in four ways, and the outer hash made right."""
+        whole, loaded = path.read_bytes()[:-64], Program.load(path).sha256
+        outcomes = set()
+        for position in range(0, len(whole) - 7, 3):
+            altered = bytearray(whole)
+            altered[position] ^= (1, 16, 128, 255)[position % 4]
+            path.write_bytes(bytes(altered) + hashlib.sha256(altered).hexdigest().encode())
+            with contextlib.suppress(BittrueError):
+                outcomes.add(Program.load(path).sha256)
+        assert outcomes <= {loaded}  # a date, say, changes nothing
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            (b"[" * 100_000, "nested more than 32 deep"),
+            (b"[" * 40 + b"]" * 40, "nested more than 32 deep"),
+            (b'{"magic": 1, "magic": 2}', "the key 'magic' is there twice"),
+            (b"1" * 5000, "a number of 5000 digits"),
+        ],
+    )
+    def test_header(self, path, text, reason):
+        with pytest.raises(BittrueError, match=f"not a bittrue program .*{reason}"):
+            Program.load(with_header(path, text))
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    def test_two_members_of_one_name(self, path):
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [(name, archive.read(name)) for name in archive.namelist()]
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, member in [*members, members[-1]]:
+                archive.writestr(name, member)
+            archive.comment = b"sha256:" + b"0" * 64
+        body = buffer.getvalue()[:-64]
+        path.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+        with pytest.raises(BittrueError, match="is there twice"):
+            Program.load(path)
+
+    @pytest.mark.parametrize("meta", [None, 5, [], "text"])
+    def test_meta_has_keys(self, path, meta):
+        with pytest.raises(BittrueError, match="its meta is .* and not keys with values"):
+            Program.load(with_header(path, header_of(path) | {"meta": meta}))
+
+    @pytest.mark.parametrize("value", [10**14, -1, "text", None, [], {}, True, 1.5, {"array": 99}, {"array": -1}])
+    def test_fields_of_operations(self, path, value):
+        """With both hashes right: every field of every part, one at a time, takes a value of another kind."""
+        places = []
+
+        def walk(part):
+            for key, inner in part["has"].items():
+                places.append((part["has"], key))
+                if isinstance(inner, dict) and "has" in inner:
+                    walk(inner)
+
+        header = header_of(path)
+        for _, operation, _ in header["nodes"]:
+            walk(operation)
+        refused = 0
+        for part, key in places:
+            before, part[key] = part[key], value
+            try:
+                Program.load(with_header(path, header, right=True))
+            except BittrueError:
+                refused += 1
+            part[key] = before
+        assert refused > len(places) / 2
 
 
 class TestWriting:

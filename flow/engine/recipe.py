@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bittrue.flow.engine import registry
+from bittrue.flow.engine import plain_yaml, registry
 from bittrue.flow.engine.system import System
 from bittrue.sim.errors import BittrueError
 
@@ -27,7 +27,7 @@ from bittrue.sim.errors import BittrueError
 class Part(BaseModel):
     """A section of a recipe: no unknown key is accepted, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetPart(Part):
@@ -148,7 +148,7 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a shipped recipe by name, or a YAML file by path, and apply `key.sub=value` overrides in order."""
     path = _find(source)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = plain_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise BittrueError(f"recipe {path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
@@ -169,7 +169,8 @@ def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str]
     except BittrueError as error:
         raise BittrueError(f"{where}: {error}") from error
     try:
-        return model.model_validate(content)
+        # as JSON, where lists are tuples and texts are paths, but no truth is a number and no text either
+        return model.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         sentences = [_explain(model, problem, where, places or {}) for problem in error.errors()]
         raise BittrueError("; ".join(dict.fromkeys(sentences))) from error
@@ -196,7 +197,7 @@ def _apply(content: dict[str, Any], override: str, places: dict[str, str]) -> No
     if not equals or not all(keys):
         raise BittrueError(f"override {override!r}: write key.sub=value, for example train.epochs=5")
     try:
-        value = yaml.safe_load(text)
+        value = plain_yaml.load(text)
     except yaml.YAMLError as error:
         raise BittrueError(f"override {override!r}: its value is not YAML ({' '.join(str(error).split())})") from error
     inner = content

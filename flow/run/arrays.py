@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bittrue.sim import reading
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
@@ -41,14 +42,12 @@ def read_inputs(path: str | Path, program: Program) -> list[np.ndarray]:
 def read(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     """One array, or the arrays of an `.npz` by name; anything else is refused, pickles above all."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            return {name: found[name] for name in found.files}
+        content = Path(path).read_bytes()
     except OSError as error:
         raise BittrueError(f"array file {path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    try:
+        return reading.arrays(content) if content.startswith(b"PK") else reading.array(content)
+    except BittrueError as error:
         raise BittrueError(
             f"array file {path}: not a numpy file of numbers, or cut ({error}); write it with numpy.save"
         ) from error

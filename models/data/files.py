@@ -21,6 +21,8 @@ import numpy as np
 from bittrue.sim.errors import BittrueError
 
 _IDX_UNSIGNED_BYTE = 8
+#: Most bytes that a byte of a gzip file unfolds to, and some more.
+_MOST_PACKED = 1100
 Labelled = tuple[np.ndarray, np.ndarray]
 
 
@@ -63,26 +65,35 @@ def _find_idx(folder: Path, stem: str, axes: int) -> Path:
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
     """One idx file of unsigned bytes, plain or gzip: zeros (2), type, number of axes, sizes (big endian), data."""
-    content = _read(path)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise BittrueError(f"{path} is a damaged or truncated gzip file ({error})") from error
-    header = 4 + 4 * axes
-    if len(content) < header or content[:2] != b"\0\0":
+    content, header = _read(path), 4 + 4 * axes
+    packed = content[:2] == b"\x1f\x8b"
+    start = _unpacked(path, content, header) if packed else content[:header]
+    if len(start) < header or start[:2] != b"\0\0":
         raise BittrueError(f"{path} is not an idx file")
-    if content[2] != _IDX_UNSIGNED_BYTE or content[3] != axes:
+    if start[2] != _IDX_UNSIGNED_BYTE or start[3] != axes:
         raise BittrueError(
-            f"{path} is an idx file of type {content[2]} with {content[3]} axes; "
+            f"{path} is an idx file of type {start[2]} with {start[3]} axes; "
             f"expected type {_IDX_UNSIGNED_BYTE} (unsigned byte) with {axes}"
         )
-    shape = struct.unpack(f">{axes}I", content[4:header])
+    shape = struct.unpack(f">{axes}I", start[4:header])
+    if 0 in shape:
+        raise BittrueError(f"{path} is empty: its header says {shape}")
     expected = header + int(np.prod([int(n) for n in shape], dtype=object))
+    if packed and expected <= _MOST_PACKED * len(content):
+        content = _unpacked(path, content, expected + 1)  # no more than it says, and one to see if there is more
     if len(content) != expected:
         what = "truncated" if len(content) < expected else "too long"
         raise BittrueError(f"{path} is {what}: {len(content)} bytes, but its header says {expected}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _unpacked(path: Path, content: bytes, count: int) -> bytes:
+    """The first bytes of a gzip file, and all of them checked where there are no more."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            return file.read(count)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BittrueError(f"{path} is a damaged or truncated gzip file ({error})") from error
 
 
 # -- CIFAR ---------------------------------------------------------------------------------------------
@@ -192,8 +203,11 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, byte strings and arrays of bytes, and nothing else: numpy itself is not called."""
+class _ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """Builds containers, numbers, byte strings and arrays of bytes, and nothing else: numpy itself is not called.
+
+    The unpickler that is written in Python: the other one takes memory for as many marks as a damaged number says.
+    """
 
     _known = {
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bittrue.models.formats import c_text
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation, TensorType
@@ -39,11 +40,11 @@ PARAMETERS = "quant_params.h"
 TABLES = "lerp_psa_params.h"
 SAMPLES = "quant_samples.h"
 
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _DECLARATION = re.compile(
-    r"\s*(?:static\s+)?const\s+ap_(u?)int\s*<\s*(\d+)\s*>\s+(\w+)\s*((?:\[\s*\d+\s*\]\s*)+)=\s*", re.DOTALL
+    r"\s*(?:static\s+)?const\s+ap_(u?)int\s*<\s*(\d{1,9})\s*>\s+(\w+)\s*((?:\[\s*[1-9]\d{,8}\s*\]\s*)+)=\s*", re.DOTALL
 )
 _NAME = re.compile(r"ap_u?int\s*<\s*\d+\s*>\s+(\w+)")
+_WORD = re.compile(r"\S")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,29 +69,22 @@ class Samples:
 def parse(path: Path) -> dict[str, HeaderArray]:
     """Every array of one header, by name.
 
-    Refuses, naming the array: text that ends early, dimensions that the values do not have, values outside
-    the declared type, a name declared twice, and anything that is not an array of constants.
+    Refuses, naming the array or the line: directives that may change them (`c_text.read`), text that ends early,
+    dimensions that the values do not have, values outside the declared type, a name declared twice, and anything that
+    is not an array of constants.
     """
-    try:
-        text = Path(path).read_text(encoding="ascii")
-    except OSError as error:
-        raise BittrueError(f"header {path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise BittrueError(f"header {path}: it is no C header, byte {error.start} is not ASCII") from error
-    guarded = re.search(r"^\s*#\s*ifndef\b", text, re.MULTILINE) is not None
-    ended = re.search(r"^\s*#\s*endif\b", text, re.MULTILINE) is not None
-    body = re.sub(r"^\s*#[^\n]*", "", _COMMENT.sub("", text), flags=re.MULTILINE)
+    body, closed = c_text.read(path)
     arrays: dict[str, HeaderArray] = {}
     position, last = 0, None
-    while body[position:].strip():
-        array, position = _array(body, position, path, last)
+    while (begin := _WORD.search(body, position)) is not None:
+        array, position = _array(body, begin.start(), path, last)
         if array.name in arrays:
             raise BittrueError(f"header {path}: array {array.name} is declared twice")
         arrays[array.name] = array
         last = array.name
     if not arrays:
         raise BittrueError(f"header {path}: it holds no array")
-    if guarded and not ended:
+    if not closed:
         raise BittrueError(f"header {path}: it is cut after array {last}, its #endif is missing; fetch the file again")
     return arrays
 
@@ -210,8 +204,10 @@ def read(folder: str | Path) -> Program:
     for name in tables.keys() & arrays.keys():
         raise BittrueError(f"headers {folder}: array {name} is in both {PARAMETERS} and {TABLES}")
     reader = _Reader(folder, arrays | tables)
-    lerp = any(re.fullmatch(r"blocks_\d+_mlp_psa_[12]_lerp_lut", name) for name in reader.arrays)
-    blocks = 1 + max((int(m[1]) for m in (re.match(r"blocks_(\d+)_", name) for name in reader.arrays) if m), default=-1)
+    lerp = any(re.fullmatch(r"blocks_\d{1,9}_mlp_psa_[12]_lerp_lut", name) for name in reader.arrays)
+    blocks = 1 + max(
+        (int(m[1]) for m in (re.match(r"blocks_(\d{1,9})_", name) for name in reader.arrays) if m), default=-1
+    )
     if blocks == 0:
         raise BittrueError(f"headers {folder}: array blocks_0_token_mixer_linear_w is missing")
     if blocks > len(reader.arrays):

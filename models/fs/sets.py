@@ -25,6 +25,7 @@ import numpy as np
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.operation import freeze
+from bittrue.sim.reading import plain_json, shown
 
 FORMAT, VERSION = "bittrue neuron set", 1
 #: Most steps of a neuron: a spike word is an integer of 32 bits.
@@ -269,16 +270,18 @@ def load(path: Path | str) -> NeuronSet:
     """Read a set that `NeuronSet.save` wrote; what is wrong with a file is said in one sentence."""
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain_json(path.read_bytes())
     except OSError as error:
         raise BittrueError(f"neuron set {path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise BittrueError(f"neuron set {path} is not JSON text ({error}); write one with `bittrue fit`") from error
+    except BittrueError as error:
+        raise BittrueError(
+            f"neuron set {path} is not JSON text of one ({error}); write it with `bittrue fit`"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise BittrueError(f"{path} is not a neuron set: its key 'format' is not {FORMAT!r}")
     if content.get("version") != VERSION:
         raise BittrueError(
-            f"neuron set {path} is of version {content.get('version')!r}, and only {VERSION} is known here; "
+            f"neuron set {path} is of version {shown(content.get('version'))}, and only {VERSION} is known here; "
             "fit it again or use a newer bittrue"
         )
     missing = [key for key in ("name", "h", "d", "T", "range", "steps") if key not in content]
@@ -286,7 +289,7 @@ def load(path: Path | str) -> NeuronSet:
         raise BittrueError(f"neuron set {path} has no {', '.join(missing)}")
     bounds = content["range"]
     if not isinstance(bounds, list) or len(bounds) != 2 or not all(b is None or _is_number(b) for b in bounds):
-        raise BittrueError(f"neuron set {path}: 'range' must be two numbers, null where unbounded, not {bounds!r}")
+        raise BittrueError(f"neuron set {path}: 'range' must be two numbers, null where unbounded, not {shown(bounds)}")
     for name in ("h", "d", "T"):
         if not isinstance(content[name], list) or not all(_is_number(v) for v in content[name]):
             raise BittrueError(f"neuron set {path}: {name} must be a list of numbers, one a step")
@@ -295,17 +298,25 @@ def load(path: Path | str) -> NeuronSet:
                 f"neuron set {path}: {len(content[name])} values of {name} for {content['steps']} steps; "
                 "expected one of each per step"
             )
+    for name, kind, what in (
+        ("name", str, "text"),
+        ("function", str, "text"),
+        ("source", str, "text"),
+        ("fit", dict, "keys with values"),
+    ):
+        if not isinstance(content.get(name, kind()), kind):
+            raise BittrueError(f"neuron set {path}: {name!r} must be {what}, not {shown(content[name])}")
     try:
         return NeuronSet(
-            name=str(content["name"]),
+            name=content["name"],
             h=np.array(content["h"], dtype=np.float64),
             d=np.array(content["d"], dtype=np.float64),
             T=np.array(content["T"], dtype=np.float64),
             low=-math.inf if bounds[0] is None else bounds[0],
             high=math.inf if bounds[1] is None else bounds[1],
-            function=str(content.get("function", "")),
-            source=str(content.get("source", "")),
-            fit=content.get("fit") or {},
+            function=content.get("function", ""),
+            source=content.get("source", ""),
+            fit=content.get("fit", {}),
         )
     except (BittrueError, OverflowError) as error:
         raise BittrueError(f"{path}: {error}") from error

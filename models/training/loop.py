@@ -212,14 +212,24 @@ def resume(
     if checkpoint is None or not Path(checkpoint).exists():
         return []
     content = storage.read(checkpoint, "checkpoint")
-    if content["identity"] != identity:
-        before, now = json.loads(content["identity"]), json.loads(identity)
-        names = {"settings": "settings", "data": "data set", "start": "initial parameters", "stage": "stage"}
-        other = " and ".join(names[key] for key in names if before.get(key) != now[key])
+    if content.get("identity") != identity:
         raise BittrueError(
-            f"checkpoint {checkpoint}: it was left by a run with other {other}; delete it to start anew, "
-            "or give back what it was made with"
+            f"checkpoint {checkpoint}: it was left by a run with other {_others(content.get('identity'), identity)}; "
+            "delete it to start anew, or give back what it was made with"
         )
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return [Epoch(**epoch) for epoch in content["history"]]
+    try:
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        return [Epoch(**epoch) for epoch in content["history"]]
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise BittrueError(f"checkpoint {checkpoint}: it does not fit ({error}); delete it to start anew") from error
+
+
+def _others(before: object, now: str) -> str:
+    """In what two identities differ, in words."""
+    names = {"settings": "settings", "data": "data set", "start": "initial parameters", "stage": "stage"}
+    try:
+        found = json.loads(before)  # type: ignore[arg-type]
+        return " and ".join(names[key] for key in names if found.get(key) != json.loads(now)[key])
+    except (TypeError, ValueError, AttributeError):
+        return "settings"

@@ -21,6 +21,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder, Program
+from bittrue.sim.reading import sealed
 from bittrue.sim.requantize import Requantize
 from tests.helpers.flows import QUICK, batch, program, with_weight_flipped
 
@@ -155,7 +156,7 @@ def test_the_log_of_a_failed_synthesis_stays_where_the_error_says(tmp_path):
         (tmp_path / "lower").mkdir(exist_ok=True)
         (tmp_path / "rtl").mkdir(exist_ok=True)
         planned.program.save(tmp_path / "lower" / "program.npz")
-        (tmp_path / "rtl" / "bittrue_top.json").write_text(json.dumps(PipelineDesign(planned).to_json()))
+        (tmp_path / "rtl" / "bittrue_top.json").write_bytes(sealed(PipelineDesign(planned).to_json()))
         (tmp_path / "rtl" / "bittrue_top.v").write_text(text)
         upstream = {name: tmp_path / name for name in ("lower", "rtl")}
         return stages.synth(recipe_, replace(work, upstream=upstream, results={"rtl": {"beside": {}}}))

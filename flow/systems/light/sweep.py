@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 
 from bittrue.flow import stages
-from bittrue.flow.engine import cluster, steps
+from bittrue.flow.engine import cluster, plain_yaml, steps
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.training import data_of
@@ -96,7 +96,7 @@ def axis(text: str) -> Axis:
     """`array.adc_bits=4,6,8` as an axis; values are separated as in a YAML list."""
     key, equals, listed = text.partition("=")
     try:
-        values = yaml.safe_load(f"[{listed}]")
+        values = plain_yaml.load(f"[{listed}]")
     except yaml.YAMLError as error:
         raise BittrueError(
             f"--over {text!r}: its values are not a YAML list ({' '.join(str(error).split())})"
