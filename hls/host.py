@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from bittrue.sim import caches
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
@@ -63,8 +64,7 @@ def build(folder: str | Path, defines: tuple[str, ...] = ()) -> HostKernel:
 
 def cache_folder() -> Path:
     """Where compiled kernels are kept: `$XDG_CACHE_HOME/bittrue/hls`, by default in `~/.cache`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "bittrue" / "hls"
+    return caches.folder("hls")
 
 
 def find_compiler() -> str:

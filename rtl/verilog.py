@@ -17,6 +17,7 @@ from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.dataflow.top import Accelerator
 from bittrue.rtl.design import TOP
 from bittrue.rtl.parts.rom import Contents
+from bittrue.sim import caches
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import beside, write_whole
 
@@ -92,12 +93,18 @@ def emit(plan: Plan) -> Verilog:
 def convert(top: Elaboratable, ports: Sequence[Signal], name: str = TOP) -> Verilog:
     """The Verilog of any top, whose module gets this name; same design, same bytes."""
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    caches.prepare()  # its yosys keeps what it compiles
     from amaranth.back import verilog
 
     contents = Contents()
-    text = verilog.convert(
-        top, platform=contents, name=name, ports=list(ports), emit_src=False, strip_internal_attrs=True
-    )
+    options = {"platform": contents, "name": name, "emit_src": False, "strip_internal_attrs": True}
+    try:
+        text = verilog.convert(top, ports=list(ports), **options)
+    except verilog.YosysError as error:
+        lines = str(error).strip().splitlines() or ["it says nothing"]
+        raise BittrueError(
+            f"the Verilog cannot be written: Amaranth's yosys ended with {lines[-1].strip()!r}"
+        ) from error
     # Its initial value alone is no event where declarations are initialised before any process starts (IEEE 1800, as
     # in Icarus with -g2012): the process would wait and give X. A nonblocking assignment comes after all have started.
     text = _STARTER.sub(r"  reg \1 = 0;\n  initial \1 <= 1;", text)

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bittrue.sim.errors import BittrueError
+from bittrue.sim.errors import BittrueError, remedy
 
 #: A temporary file of this age, in seconds, was left by a process that was killed.
 STALE = 60
@@ -22,11 +22,6 @@ STALE = 60
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
 #: What file systems answer that have no files without a name.
 _NAMED_ONLY = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
-_REMEDIES = {
-    errno.ENOSPC: "free space there, or choose another place",
-    errno.EDQUOT: "free space there, or choose another place",
-    errno.EFBIG: "a file there may not be so large; choose another place",
-}
 
 
 class PlaceError(BittrueError):
@@ -35,8 +30,7 @@ class PlaceError(BittrueError):
     @classmethod
     def of(cls, path: str | Path, error: OSError) -> PlaceError:
         """The sentence of what the machine said when `path` was to be written."""
-        remedy = _REMEDIES.get(error.errno or 0, "choose another place")
-        return cls(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+        return cls(f"{path}: cannot be written ({error.strerror or error}); {remedy(error)}")
 
 
 def write_whole(path: str | Path, content: bytes) -> Path:

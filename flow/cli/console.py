@@ -128,7 +128,7 @@ def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
         name = f"{row['backend']} {row['simulator']}" + (" + stalls" if row["stalls"] else "")
         figures = (row["images"], row["values"], row["mismatches"], cycles(row, "interval"), cycles(row, "latency"))
         body.append((name, *figures, verdict))
-    body += [(f"rtl {s['simulator']}", *([None] * 5), "[yellow]not run[/]") for s in skipped]
+    body += [(f"{s.get('backend', 'rtl')} {s['simulator']}", *([None] * 5), "[yellow]skipped[/]") for s in skipped]
     heads = ("back end", "images", "values", "mismatches", "interval", "latency", "verdict")
     caption = "; ".join(s["reason"] for s in skipped)
     return table("Verification against the golden simulator", heads, body, caption)

@@ -14,7 +14,7 @@ from bittrue.flow.cli import console
 from bittrue.flow.cli import program as cli_program
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.cli.console import ERR, OUT
-from bittrue.sim.errors import BittrueError
+from bittrue.sim.errors import sentence
 from bittrue.sim.extras import explained
 
 #: Exit status after Ctrl-C, as shells have it.
@@ -76,8 +76,10 @@ def flow(
     folder, outcomes = _flow(recipe, overrides, out, until, "train" if force else start)
     if outcomes[-1].step == "report":
         _show_report(folder, as_json)
-    elif as_json:
+        return
+    if as_json:
         print(json.dumps({outcome.step: outcome.result for outcome in outcomes}))
+    console.conclude([problem for outcome in outcomes for problem in outcome.result.get("problems", ())])
 
 
 app.command(help=f"{inspect.getdoc(flow)}\n\n{cli_systems.paragraph()}")(cli_systems.with_shortcuts(flow))
@@ -162,17 +164,25 @@ def _show_report(folder: Path, as_json: bool) -> None:
     console.conclude(reports.problems(content))
 
 
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The words without a `--debug`, which is understood before and behind a command, and whether there was one."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    left = [word for word in arguments[:end] if word != "--debug"]
+    return [*left, *arguments[end:]], len(left) < end
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error for people ends it with one sentence and status 1."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     cli_systems.told()
     try:
         with explained():
             app(args=arguments, prog_name="bittrue")
-    except BittrueError as error:
-        if "--debug" in arguments:
+    except Exception as error:
+        told = sentence(error)
+        if debug or told is None:
             raise
-        console.fail(error)
+        console.fail(told)
         sys.exit(1)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # typer has taken the KeyboardInterrupt

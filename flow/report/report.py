@@ -22,6 +22,7 @@ from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.report import figures
 from bittrue.flow.report.section import WORDS, Section
 from bittrue.flow.verify.verify import problems as verification_problems
+from bittrue.flow.verify.verify import unverified
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
@@ -143,7 +144,24 @@ def problems(content: Mapping[str, Any]) -> list[str]:
     if content["mismatches_with_network"]:
         count = content["mismatches_with_network"]
         found.insert(0, f"golden: {count} outputs differ from the quantised network in PyTorch")
-    return found + verification_problems(section.rows(content), None) + section.problems(content)
+    found += verification_problems(section.rows(content), None) + section.problems(content)
+    return found + _unverified(content)
+
+
+def _unverified(content: Mapping[str, Any]) -> list[str]:
+    """What no back end could verify, in sentences."""
+    section = section_of(content)
+    found = unverified(content["verify"], content["skipped"], content["golden"])
+    own = section.rows(content), section.skipped(content)
+    return found + (unverified(*own) if any(own) else [])
+
+
+def verdict(content: Mapping[str, Any]) -> str:
+    """What the page says first."""
+    found = problems(content)
+    if not found:
+        return "equal, bit for bit"
+    return "not verified" if set(found) <= set(_unverified(content)) else "not equal"
 
 
 def fewer(content: Mapping[str, Any]) -> dict[str, int]:
@@ -184,8 +202,8 @@ def read(path: str | Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise BittrueError(f"report {path}: not JSON, or cut ({error}); run `bittrue flow` again") from error
-    wanted = ("recipe", "system", "accuracy", "verify", "synth", "operations", "functions", "pipeline")
-    absent = [key for key in wanted if not isinstance(content, dict) or key not in content]
+    wanted = ("recipe", "system", "accuracy", "verify", "golden", "skipped", "synth", "operations", "functions")
+    absent = [key for key in (*wanted, "pipeline") if not isinstance(content, dict) or key not in content]
     if absent:
         raise BittrueError(f"report {path}: it has no key {absent[0]!r}, so bittrue did not write it")
     return content
@@ -209,7 +227,7 @@ def render(content: Mapping[str, Any]) -> str:
     environment.globals["section"] = section.template.name if section.template else None
     environment.globals |= {"words": WORDS | section.words, "designs": section.designs}
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
-    environment.globals["fewer"] = fewer(content)
+    environment.globals |= {"fewer": fewer(content), "verdict": verdict(content)}
     environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
     return environment.get_template("report.html").render(dict(content))

@@ -52,6 +52,10 @@ class Section:
         """Verifications beside those of the pipeline, as rows of `verify`: they join the verdict and the headline."""
         return ()
 
+    def skipped(self, content: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:  # noqa: ARG002
+        """Back ends of those verifications that could not run: what none of them verified is no success."""
+        return ()
+
     def problems(self, content: Mapping[str, Any]) -> list[str]:  # noqa: ARG002
         """One sentence for everything else that is not as it must be."""
         return []

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from bittrue.flow.run.compiled import CompiledRtl
@@ -21,6 +21,7 @@ from bittrue.flow.run.result import RtlRun
 from bittrue.flow.run.waves import Names, Reader, number, piped
 from bittrue.rtl.design import Design
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.jit import jit
 
 _MODULE = re.compile(r"^module (?:\\(\S+) |(\w+))\(.*?^endmodule", re.MULTILINE | re.DOTALL)
 _CLOCKED = re.compile(r"^  always @\(posedge clk\).*\n(?:   +.*\n)+", re.MULTILINE)
@@ -88,7 +89,7 @@ class Counter(Reader):
         return int(sum(self.toggles[self.lookup[number(code)]] for code in codes))
 
 
-@numba.njit(cache=True, nogil=True)
+@partial(jit, nogil=True)
 def _changes(text, lookup, offsets, bits, toggles, state):  # pragma: no cover  (compiled)
     """Work off the whole lines of `text`; returns how many bytes that was. `state`: the reset's index, 1 out of it."""
     start, size = 0, len(text)

@@ -24,7 +24,8 @@ from filelock import FileLock
 
 from bittrue.flow.run.surroundings import Surroundings
 from bittrue.rtl.bus.ports import StreamPort
-from bittrue.sim.errors import BittrueError
+from bittrue.sim import caches
+from bittrue.sim.errors import BittrueError, sentence
 from bittrue.sim.extras import absent
 
 #: Folder of the memory files of designs, in the cache.
@@ -45,7 +46,7 @@ COMMON_FLAGS = (
 
 def default_cache() -> Path:
     """Folder of compiled simulators: `$XDG_CACHE_HOME/bittrue/rtl`, or the same below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bittrue" / "rtl"
+    return caches.folder("rtl")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ def toolchain() -> Toolchain:
     gxx = shutil.which("g++")
     if gxx is None:
         raise BittrueError("the RTL cannot be compiled: g++ is not installed; run `apt-get install g++`")
-    version = subprocess.run([gxx, "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True, check=True)
+    try:
+        version = subprocess.run([gxx, "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BittrueError(f"the RTL cannot be compiled: g++ does not run: {sentence(error)}") from error
     header = re.search(r'VERILATOR_VERSION[^"\n]*"([^"]+)"', (root / "include" / "verilated_config.h").read_text())
     return Toolchain(root, header[1] if header else "unknown", Path(gxx), version.stdout.strip())
 

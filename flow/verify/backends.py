@@ -23,6 +23,7 @@ import numpy as np
 
 from bittrue.flow.run.result import RtlRun
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.extras import need
 from bittrue.sim.program import Program
 
 if TYPE_CHECKING:
@@ -220,9 +221,10 @@ class Compiled(Backend):
     name, kind = "compiled", "rtl"
 
     def missing(self) -> str | None:
-        from bittrue.flow.run.verilate import toolchain
-
         try:
+            need("amaranth", "the RTL cannot be compiled")
+            from bittrue.flow.run.verilate import toolchain
+
             toolchain()
         except BittrueError as error:
             return str(error)
@@ -260,6 +262,11 @@ class Cosim(Backend):
     def missing(self) -> str | None:
         if self.name == "icarus" and not shutil.which("iverilog"):
             return "Icarus Verilog is not installed, so cocotb cannot run under it; run `apt-get install iverilog`"
+        try:
+            for module in ("amaranth", "cocotb", "cocotb_tools", "cocotbext"):
+                need(module, f"cocotb cannot run under {self.name}")
+        except BittrueError as error:
+            return str(error)
         return Compiled().missing() if self.name == "verilator" else None
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
@@ -291,8 +298,13 @@ class Gxx(Backend):
     name, kind = "gxx", "hls"
 
     def missing(self) -> str | None:
-        if not shutil.which("g++"):
-            return "g++ is not installed, so the HLS kernels cannot be built; run `apt-get install g++`"
+        from bittrue.hls import host
+
+        try:
+            host.find_compiler()
+            host.find_headers()
+        except BittrueError as error:
+            return str(error)
         return None
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008

@@ -48,7 +48,7 @@ class Verification:
 
     rows        one per back end and kind of run, with the keys of report.json and the details beside them
     golden      the golden simulator against the reference: images, values, mismatches
-    skipped     back ends that this machine lacks: `simulator` and `reason`
+    skipped     back ends that this machine lacks: `backend` (its kind), `simulator` and `reason`
     outputs     what each back end made of the images without stalls, by name
     """
 
@@ -60,7 +60,7 @@ class Verification:
     @property
     def problems(self) -> list[str]:
         """One sentence for each thing that is not as it must be; empty when all is well."""
-        return problems(self.rows, self.golden)
+        return problems(self.rows, self.golden) + unverified(self.rows, self.skipped, self.golden)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, the outputs apart."""
@@ -92,6 +92,22 @@ def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None
                 found.append(
                     f"{name}: {figure} is {row[figure]} cycles, the design promised {row[f'estimated_{figure}']}"
                 )
+    return found
+
+
+def unverified(
+    rows: Sequence[Mapping[str, Any]],
+    skipped: Sequence[Mapping[str, str]],
+    golden: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Sentences for what was to be verified and was not, as no back end of its kind could run; without any, nothing."""
+    found = []
+    for kind, what in (("rtl", "the RTL was"), ("hls", "the HLS kernels were")):
+        reasons = [one["reason"] for one in skipped if one.get("backend", "rtl") == kind]
+        if reasons and not any(row["backend"] == kind for row in rows):
+            found.append(f"{what} not verified: {'; '.join(dict.fromkeys(reasons))}")
+    if not rows and not skipped and not golden:
+        found.append("nothing was verified: no back end was given any image; name some")
     return found
 
 
@@ -133,7 +149,7 @@ def verify(
         if reason and strict:
             raise BittrueError(f"verify: {reason}")
         if reason:
-            result.skipped.append({"simulator": name, "reason": reason})
+            result.skipped.append({"backend": backend.kind, "simulator": name, "reason": reason})
             del chosen[name]
     folder = Path(folder) if folder is not None else build.folder / "verify"
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +163,8 @@ def verify(
         ET.Element("testsuites"),
         Exchanges(build.program, stalls.seed),
     )
+    for one in result.skipped:
+        session.skip(one)
     for name, backend in chosen.items():
         session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
     ET.indent(session.junit)
@@ -363,6 +381,14 @@ class _Session:
         self._report(
             row["backend"], row["simulator"] + ("-stalls" if row["stalls"] else ""), seconds, problems([row], None)
         )
+
+    def skip(self, one: Mapping[str, str]) -> None:
+        """The JUnit suite of a back end that did not run."""
+        kind, name = one["backend"], one["simulator"]
+        counts = {"tests": "1", "failures": "0", "skipped": "1"}
+        suite = ET.SubElement(self.junit, "testsuite", counts, name=f"{kind}.{name}")
+        case = ET.SubElement(suite, "testcase", classname=kind, name=name, time="0.000")
+        ET.SubElement(case, "skipped", message=one["reason"])
 
     def _report(self, kind: str, name: str, seconds: float, failures: list[str]) -> None:
         """One JUnit suite a row, with what cocotb wrote beside our own verdict."""

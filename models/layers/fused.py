@@ -8,9 +8,12 @@ an address outside the table.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
-from numba import njit
 from torch import Tensor
+
+from bittrue.sim.kernels.jit import jit
 
 
 def rows(x: Tensor) -> np.ndarray:
@@ -18,7 +21,7 @@ def rows(x: Tensor) -> np.ndarray:
     return x.detach().view(-1, x.shape[-1]).numpy()
 
 
-@njit(cache=True)
+@jit
 def lerp_forward(x, g, start, per_unit, y):
     """`t = (x - start) * per_unit`, `i = clamp(floor(t), 0, G-2)`, `y = g[c,i] + (t-i) * (g[c,i+1] - g[c,i])`.
 
@@ -36,7 +39,7 @@ def lerp_forward(x, g, start, per_unit, y):
             y[r, c] = left + (t - m) * (g[c, i + 1] - left)
 
 
-@njit(cache=True)
+@jit
 def lerp_backward(x, g, start, per_unit, dy, dx, dg):
     """Adds to dg `[C, G]` (float32, zeroed by the caller) and writes dx."""
     last = np.float32(g.shape[1] - 2)
@@ -54,7 +57,7 @@ def lerp_backward(x, g, start, per_unit, dy, dx, dg):
             dg[c, i + 1] += right
 
 
-@njit(cache=True)
+@jit
 def requantize_forward(acc, factor, bias, low, high, y, inside):
     """`v = floor(acc * factor[c] + 0.5) + bias[c]`, `y = clamp(v, low, high)`, `inside` = v was not clamped.
 
@@ -69,7 +72,7 @@ def requantize_forward(acc, factor, bias, low, high, y, inside):
             y[r, c] = v if v < high else high
 
 
-@njit(cache=True)
+@jit
 def requantize_backward(dy, inside, factor, dacc, dbias):
     """`dacc = dy * inside * factor[c]`; adds `sum_r dy * inside` to dbias."""
     for r in range(dy.shape[0]):
@@ -79,7 +82,7 @@ def requantize_backward(dy, inside, factor, dacc, dbias):
             dbias[c] += d
 
 
-@njit(cache=True)
+@jit
 def requantize_rows_forward(acc, factor, bias, low, high, y, inside):
     """As `requantize_forward`, with the channels along the rows: acc `[C, columns]`."""
     half = factor.dtype.type(0.5)
@@ -92,7 +95,7 @@ def requantize_rows_forward(acc, factor, bias, low, high, y, inside):
             y[c, k] = v if v < high else high
 
 
-@njit(cache=True, fastmath={"reassoc"})
+@partial(jit, fastmath={"reassoc"})
 def requantize_rows_backward(dy, inside, factor, dacc, dbias):
     """As `requantize_backward`, with the channels along the rows."""
     for c in range(dy.shape[0]):
@@ -104,7 +107,7 @@ def requantize_rows_backward(dy, inside, factor, dacc, dbias):
         dbias[c] = total
 
 
-@njit(cache=True)
+@jit
 def affine_forward(x, weight, factor, bias, low, high, y, inside):
     """`requantize_forward` of `acc = x * weight[c]`."""
     half = np.float32(0.5)
@@ -116,7 +119,7 @@ def affine_forward(x, weight, factor, bias, low, high, y, inside):
             y[r, c] = v if v < high else high
 
 
-@njit(cache=True)
+@jit
 def affine_backward(x, weight, factor, dy, inside, dx, dweight, dbias):
     """Writes dx; adds to dweight and dbias `[C]`."""
     for r in range(x.shape[0]):
@@ -128,7 +131,7 @@ def affine_backward(x, weight, factor, dy, inside, dx, dweight, dbias):
             dbias[c] += d
 
 
-@njit(cache=True)
+@jit
 def table_forward(x, table, low, y):
     """`y = table[c, x - low]`: x codes `[rows, C]`, table `[C, levels]`."""
     last = np.float32(table.shape[1] - 1)
@@ -140,7 +143,7 @@ def table_forward(x, table, low, y):
             y[r, c] = table[c, int(k)]
 
 
-@njit(cache=True)
+@jit
 def table_backward(x, knots, low, fraction_bits, dy, dx, dknots):
     """Gradient of the interpolation: dx is the slope of the segment; adds to dknots `[C, segments + 1]`."""
     step = 1 << fraction_bits

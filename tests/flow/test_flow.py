@@ -119,7 +119,9 @@ class TestVerify:
     def test_an_absent_simulator_is_skipped_or_refused(self, tmp_path, monkeypatch):
         monkeypatch.setattr(BACKENDS["icarus"].__class__, "missing", lambda _: "it is not here; install it")
         found = self.run(Build(program()), tmp_path, {"icarus": 2})
-        assert found.skipped == [{"simulator": "icarus", "reason": "it is not here; install it"}]
+        reason = "it is not here; install it"
+        assert found.skipped == [{"backend": "rtl", "simulator": "icarus", "reason": reason}]
+        assert found.problems == [f"the RTL was not verified: {reason}"]
         with pytest.raises(BittrueError, match="not here; install it"):
             verify.verify(Build(program()), [batch(program(), 2)], {"icarus": 2}, folder=tmp_path, strict=True)
 

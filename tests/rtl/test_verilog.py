@@ -350,3 +350,15 @@ class TestOtherReaders:
         }
         assert warnings
         assert [w for w in warnings if w[0] not in forms or not re.match(forms[w[0]], w[1])] == []
+
+
+def test_it_is_emitted_where_the_home_is_not_writable(tmp_path):
+    """Amaranth's yosys keeps its machine code in the cache, and ends where it cannot."""
+    code = (
+        "from amaranth.hdl import Module, Signal; from bittrue.rtl.verilog import convert\n"
+        "m, a, b = Module(), Signal(), Signal(); m.d.comb += b.eq(a); print(convert(m, [a, b]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    environment |= {"HOME": "/dev/null", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert "module bittrue_top" in done.stdout, done.stderr

@@ -76,6 +76,7 @@ def run(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     stalls = Stalls(recipe.verify.idle, recipe.verify.backpressure, recipe.verify.seed)
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    problems: list[str] = []
     for weights, (file, simulators) in VARIANTS.items():
         made = design(recipe, program, weights)
         write_design(made, work.folder, name=file)
@@ -83,11 +84,13 @@ def run(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         found = verify(made, x, counts, stalls, work.folder / weights, work.progress)
         rows += found.rows
         skipped += found.skipped
+        problems += found.problems
     jobs = made.jobs
     sizes = (jobs.input.channels, *(layer.outputs for layer in jobs.layers))
     result = {
         "rows": rows,
         "skipped": skipped,
+        "problems": problems,
         "rows_of_array": array.rows,
         "columns": array.columns,
         "lanes": jobs.geometry.lanes,

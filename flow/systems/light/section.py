@@ -47,6 +47,9 @@ class Light(Section):
     def rows(self, content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         return (content.get("controller") or {"rows": ()})["rows"]
 
+    def skipped(self, content: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
+        return (content.get("controller") or {"skipped": ()})["skipped"]
+
     def tables(self, content: Mapping[str, Any]) -> list[Table]:
         checked = content.get("controller")
         return [table(checked["rows"], checked["skipped"])] if checked else []
@@ -64,7 +67,7 @@ def table(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]
         name += " + AXI-Lite" if row.get("registers") else ""
         figures_ = (row["images"], row["values"], row["mismatches"], row["interval"], row["images_per_second"])
         body.append((name, *figures_, verdict))
-    body += [(s["simulator"], *([None] * 5), "[yellow]not run[/]") for s in skipped]
+    body += [(s["simulator"], *([None] * 5), "[yellow]skipped[/]") for s in skipped]
     heads = ("simulator", "images", "values", "mismatches", "cycles", "images/s", "verdict")
     caption = "; ".join(["cycles an image, without stalls", *(s["reason"] for s in skipped)])
     return console.table("Controller with the array's twin against the golden simulator", heads, body, caption)
