@@ -81,6 +81,10 @@ class Storage:
 
     Tables go to block RAM from 4,096 bits on, else to LUTs; written memories from 2,048 bits or 65 words on, else to
     distributed RAM. What is read without a clock can only be distributed RAM.
+
+    Block RAM and LUTs are asked for by an attribute. Distributed RAM is not: families without it (iCE40) would refuse
+    the memory, while without an attribute synthesis takes it where there is any, and else flip-flops or block RAM. So
+    that the two agree, a memory for which yosys finds one block cheaper than 26 distributed RAMs is a block here, too.
     """
 
     width: int
@@ -96,25 +100,36 @@ class Storage:
     def style(self) -> str:
         if self.table:
             return "block" if self.bits >= 4096 else "logic"
-        return "block" if self.clocked and (self.bits >= 2048 or self.depth > 64) else "distributed"
+        large = self.bits >= 2048 or self.depth > 64 or self._lutrams >= 26 * self._blocks
+        return "block" if self.clocked and large else "distributed"
 
     @property
-    def block_rams(self) -> int:
-        """18 kbit block RAMs (ECP5 DP16KD), in the best of their shapes."""
-        if self.style != "block":
-            return 0
+    def attributes(self) -> dict[str, str]:
+        """What makes synthesis follow `style`."""
+        return {} if self.style == "distributed" else {"rom_style" if self.table else "ram_style": self.style}
+
+    @property
+    def _blocks(self) -> int:
         shapes = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
         return min(-(-self.width // w) * -(-self.depth // d) for w, d in shapes)
 
     @property
+    def _lutrams(self) -> int:
+        return -(-self.width // 4) * -(-self.depth // 16)
+
+    @property
+    def block_rams(self) -> int:
+        """18 kbit block RAMs (ECP5 DP16KD), in the best of their shapes."""
+        return self._blocks if self.style == "block" else 0
+
+    @property
     def lutrams(self) -> int:
         """16x4 distributed RAMs (ECP5 DPR16X4)."""
-        return -(-self.width // 4) * -(-self.depth // 16) if self.style == "distributed" else 0
+        return self._lutrams if self.style == "distributed" else 0
 
     def memory(self, shape, init=(), **attributes: int) -> Memory:
         """The Amaranth memory, with the attribute that makes synthesis follow `style`, and others."""
-        style = {"rom_style" if self.table else "ram_style": self.style}
-        return Memory(shape=shape, depth=self.depth, init=init, attrs=style | attributes)
+        return Memory(shape=shape, depth=self.depth, init=init, attrs=self.attributes | attributes)
 
 
 @dataclass

@@ -73,8 +73,7 @@ class SumStage(Stage):
         exact = shape_of(self.total | Range(0, 0))
         layout = data.ArrayLayout(exact, self.lanes_in)
         # Two rows at least: the address of a single one would have no bits.
-        depth, attributes = len(counting(groups)), {"ram_style": "distributed"}
-        m.submodules.sums = memory = Memory(shape=layout, depth=depth, init=[], attrs=attributes)
+        m.submodules.sums = memory = Memory(shape=layout, depth=len(counting(groups)), init=[])
         read, write = memory.read_port(domain="comb"), memory.write_port()
         where = register(m, group, name="where")
         first = register(m, token == 0, name="first")

@@ -39,6 +39,8 @@ class Contents:
         ports = "clk, addr, data, write, write_addr, write_data" if written else "clk, addr, data"
         inputs = f"  input write;\n  input [{bits}:0] write_addr;\n  input [{top}:0] write_data;\n" if written else ""
         writes = "  always @(posedge clk) if (write) words[write_addr] <= write_data;\n" if written else ""
+        asked = [f'{what} = "{style}"' for what, style in storage.attributes.items()] + ["no_rw_check"] * written
+        attributes = f"  (* {', '.join(asked)} *)\n" if asked else ""
         self.files[f"{name}.hex"] = words
         self.modules[name] = (
             f"module {name}({ports});\n"
@@ -46,7 +48,7 @@ class Contents:
             f"  input [{bits}:0] addr;\n"
             f"  output reg [{top}:0] data;\n"
             f"{inputs}"
-            f'  (* {"ram" if written else "rom"}_style = "{storage.style}"{", no_rw_check" if written else ""} *)\n'
+            f"{attributes}"
             f"  reg [{top}:0] words [0:{storage.depth - 1}];\n"
             f'  initial $readmemh("{name}.hex", words);\n'
             f"{writes}"

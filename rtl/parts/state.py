@@ -26,8 +26,7 @@ def state(
         with m.If(valid):
             m.d.sync += held.eq(after)
         return held, after
-    attributes = {"ram_style": "distributed"}
-    m.submodules[name] = memory = Memory(shape=layout, depth=groups, init=[], attrs=attributes)
+    m.submodules[name] = memory = Memory(shape=layout, depth=groups, init=[])
     read, write = memory.read_port(domain="comb"), memory.write_port()
     if groups < PIPELINED:
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.data.eq(after), write.en.eq(valid)]

@@ -266,6 +266,17 @@ def spiking(
     return grow.build.program(grow.sum("classifier", left, right))
 
 
+def every_kind(seed: int = 0) -> Program:
+    """A chain of stages of every kind: matrix, transpose, table, neurons, a layer behind spikes.
+
+    Input `x` int8 `[2, 16]`, result `out` int8 `[32, 2]`. The weights of the matrix fill a block RAM.
+    """
+    grow = _Growing(seed, {"x": TensorType((2, 16), INT8)})
+    x = grow.transpose("transpose", grow.linear("matrix", "x", 32))
+    spikes, decode = grow.fire("neuron", grow.lerp("table", x, 4), 3, halving=False)
+    return grow.build.program(grow.spiking("out", spikes, decode, 2))
+
+
 def photonic(*, noisy: bool, tokens: int = 2, seed: int = 0) -> Program:
     """Two layers on photonic arrays: input `x` u6 `[tokens, 10]`, result `classifier` int8 `[tokens, 3]`.
 

@@ -111,8 +111,7 @@ class SpikeTrainStage(BufferedStage):
         advance(
             m, step, self.operation.steps - 1, control.advance & advance(m, group, self.groups - 1, control.advance)
         )
-        attributes = {"ram_style": "distributed"}
-        m.submodules.values = memory = Memory(shape=layout, depth=2 * self._rows, init=[], attrs=attributes)
+        m.submodules.values = memory = Memory(shape=layout, depth=2 * self._rows, init=[])
         write, read = memory.write_port(), memory.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(control.write_beat + self._rows * control.write_block),

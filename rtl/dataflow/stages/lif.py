@@ -90,12 +90,8 @@ class LifStage(Stage):
         where = register(m, group, name="where")
         first = register(m, step == 0, name="first")
         # Two rows at least: the address of a single one would have no bits.
-        m.submodules.membranes = memory = Memory(
-            shape=data.ArrayLayout(kept, lanes),
-            depth=len(counting(self.groups)),
-            init=[],
-            attrs={"ram_style": "distributed"},
-        )
+        layout = data.ArrayLayout(kept, lanes)
+        m.submodules.membranes = memory = Memory(shape=layout, depth=len(counting(self.groups)), init=[])
         read, write = memory.read_port(domain="comb"), memory.write_port()
         m.d.comb += [
             read.addr.eq(where),
