@@ -76,6 +76,7 @@ class Bars:
 
     def end(self, step: str, outcome: Outcome) -> None:
         words = outcome.why if outcome.ran else f"up to date (took {outcome.seconds:.1f} s)"
+        words = "; ".join(filter(None, (outcome.result.get("status"), words)))
         self.bars.update(self.task, completed=1.0, description=f"[dim]{escape(words)}[/]")
         if not ERR.is_terminal:
             took = f"done in {outcome.seconds:.1f} s ({words})" if outcome.ran else words

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bittrue.sim.program import Program
 
 #: What decides what is trained, besides the sources of the system itself.
-TRAINING = ("models", "flow/engine/training.py")
+TRAINING = ("models", "flow/engine/training.py", "flow/engine/statistics.py")
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,12 @@ class System(ABC):
     @abstractmethod
     def train(self, recipe: Any, work: Workspace) -> dict[str, Any]:
         """Float training. The report reads `accuracy` of what it returns, and draws `history` (loss and accuracy of
-        each epoch) where there is one."""
+        each epoch, of which the `kept`th is what is left) where there is one; `status` is said when it is done."""
 
     @abstractmethod
     def quantize(self, recipe: Any, work: Workspace) -> dict[str, Any]:
-        """The network in integers, from what `train` left in `work.upstream["train"]`; returns as `train` does."""
+        """The network in integers, from what `train` left in `work.upstream["train"]`; returns as `train` does, with
+        `accuracy_converted`, the accuracy before it was trained in integers, where it was."""
 
     @abstractmethod
     def lower(self, recipe: Any, work: Workspace) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bittrue.flow.engine.recipe import Recipe
+from bittrue.flow.engine.statistics import chosen, share
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.run import arrays
 from bittrue.sim.files import write_whole
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bittrue.models.data.sets import Data
-    from bittrue.models.training.loop import Epoch, Progress
+    from bittrue.models.training.loop import History, Progress
 
 
 def data_of(recipe: Recipe) -> Data:
@@ -39,9 +40,27 @@ def watch(work: Workspace) -> Callable[[Progress], None]:
     return progress
 
 
-def history(epochs: Sequence[Epoch]) -> list[dict[str, float]]:
-    """Loss and validation accuracy of each epoch, for reports."""
-    return [{"loss": round(e.loss, 6), "accuracy": e.accuracy} for e in epochs]
+def history(*trainings: History | None) -> dict[str, Any]:
+    """What reports show of trainings that followed each other, None for one that was not done.
+
+    history        loss and validation accuracy of each epoch
+    kept           number of the epoch that was kept, from 1; 0: what the first began with
+    """
+    epochs: list[dict[str, float]] = []
+    kept = 0
+    for one in trainings:
+        if one is not None:
+            kept = len(epochs) + one.kept if one.kept else kept
+            epochs += [{"loss": round(e.loss, 6), "accuracy": e.accuracy} for e in one]
+    return {"history": epochs, "kept": kept}
+
+
+def trained(result: Mapping[str, Any], images: int) -> str:
+    """The status of a step that quantised and trained, from its result, for `images` test images."""
+    accuracy = share(result["accuracy"], images)
+    if not result["history"]:
+        return f"integers {accuracy}, not trained"
+    return f"quantised {100 * result['accuracy_converted']:.2f} %, trained in integers {accuracy}, {chosen(result)}"
 
 
 def fit(recipe: Any, work: Workspace, model: nn.Module, data: Data) -> dict[str, Any]:
@@ -50,13 +69,14 @@ def fit(recipe: Any, work: Workspace, model: nn.Module, data: Data) -> dict[str,
     from bittrue.models.training import storage
 
     checkpoint = work.scratch / "checkpoint.pt"
-    epochs = train.fit(model, data, recipe.train, checkpoint=checkpoint, progress=watch(work))
+    told = history(train.fit(model, data, recipe.train, checkpoint=checkpoint, progress=watch(work)))
     storage.save(model, work.folder / "network.pt")
-    return {
-        "accuracy": train.accuracy(model, data.test),
+    accuracy = train.accuracy(model, data.test)
+    return told | {
+        "status": f"float {share(accuracy, len(data.test))}, {chosen(told)}",
+        "accuracy": accuracy,
         "parameters": sum(p.numel() for p in model.parameters()),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
-        "history": history(epochs),
     }
 
 

@@ -60,21 +60,28 @@ def line(
 
 
 # -- the chain -----------------------------------------------------------------------------------------
+def chain(accuracy: Mapping[str, float | None]) -> dict[str, tuple[str, str]]:
+    """The stages of a chain in order, by key: name, and where it is from; integers that were trained are two stages."""
+    trained = accuracy.get("converted") is not None
+    return {
+        "float": ("float", "PyTorch"),
+        **({"converted": ("quantised", "before training")} if trained else {}),
+        "quantized": ("trained" if trained else "quantised", "PyTorch, exact integers"),
+        "golden": ("golden", "integer simulator"),
+        "rtl": ("RTL", "compiled Verilog"),
+        "hls": ("HLS", "C++ kernels"),
+    }
+
+
 def accuracy_chain(accuracy: Mapping[str, float | None], fewer: Mapping[str, int] | None = None) -> str:
     """Accuracy from the float network to the hardware: a box a stage, and between two what changed.
 
     `fewer` says of how many images those stages are that did not run on all; they are not compared with the others.
     """
-    fewer = fewer or {}
-    titles = {
-        "float": ("float", "PyTorch"),
-        "quantized": ("quantised", "PyTorch, exact integers"),
-        "golden": ("golden", "integer simulator"),
-        "rtl": ("RTL", "compiled Verilog"),
-        "hls": ("HLS", "C++ kernels"),
-    }
+    fewer, titles = fewer or {}, chain(accuracy)
     shown = [(key, accuracy.get(key)) for key in titles]
     parts, width, gap = [], 148, 52
+    learned = {"converted", "quantized"}  # integers that training may change; behind them every difference is an error
     for index, (key, value) in enumerate(shown):
         x = index * (width + gap)
         parts.append(rect(x + 0.5, 0.5, width - 1, 83, PANEL, 8, FAINT))
@@ -92,13 +99,16 @@ def accuracy_chain(accuracy: Mapping[str, float | None], fewer: Mapping[str, int
             same = value == before
             points = 100 * (value - before)
             sign = "=" if same else f"{points:+.2f}".replace("-", "−")
-            colour = GOOD if same else (SOFT if index == 1 else BAD)
+            colour = GOOD if same else (SOFT if key in learned else BAD)
             parts.append(text(x - gap / 2, 48, sign, 20 if same else 13, colour, "middle", True))
     return svg(len(shown) * (width + gap) - gap, 84, parts, "accuracy along the chain")
 
 
-def curves(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Loss and validation accuracy of every training, one pair of panels each; one of a single epoch is left out."""
+def curves(series: Mapping[str, Sequence[Mapping[str, float]]], kept: Mapping[str, int] | None = None) -> str:
+    """Loss and validation accuracy of every training, one pair of panels each; one of a single epoch is left out.
+
+    `kept` has the number of the epoch that was kept, from 1, which gets a dot; 0: none of them.
+    """
     parts, width, height, left = [], 430, 130, 44
     panels = [(name, key) for name, epochs in series.items() if len(epochs) > 1 for key in ("loss", "accuracy")]
     for place, (name, key) in enumerate(panels):
@@ -121,7 +131,12 @@ def curves(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         step = inner / max(1, len(values) - 1)
         points = [(x0 + k * step, y0 + height * (1 - (v - low) / span)) for k, v in enumerate(values)]
         parts.append(line(points, ACCENT, 1.8))
-        parts.append(text(x0 + inner, y0 + height + 14, f"{len(values)} epochs", 10, SOFT, "end"))
+        here = (kept or {}).get(name)
+        if here:
+            x, y = points[here - 1]
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{GOOD}"/>')
+        words = {None: "", 0: "; none kept"}.get(here, f"; epoch {here} kept")
+        parts.append(text(x0 + inner, y0 + height + 14, f"{len(values)} epochs{words}", 10, SOFT, "end"))
     rows = (len(panels) + 1) // 2
     return svg(2 * (width + 30) - 30, max(1, rows) * (height + 44) + 6, parts, "training curves")
 

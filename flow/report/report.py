@@ -19,6 +19,7 @@ from rich.console import Console
 from bittrue.flow.cli.console import percent, synthesis, table, verification
 from bittrue.flow.engine import registry
 from bittrue.flow.engine.recipe import Recipe
+from bittrue.flow.engine.statistics import chosen, wilson
 from bittrue.flow.report import figures
 from bittrue.flow.report.section import WORDS, Section
 from bittrue.flow.verify.verify import problems as verification_problems
@@ -37,10 +38,11 @@ def collect(
     recipe: Recipe, program: Program, results: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """The content of `report.json` from the results of the steps, by name."""
-    simulated, checked = results["simulate"], results["verify"]
+    simulated, checked, quantized = results["simulate"], results["verify"], results["quantize"]
     accuracy = {
         "float": results["train"]["accuracy"],
-        "quantized": results["quantize"]["accuracy"],
+        "converted": quantized.get("accuracy_converted") if quantized.get("history") else None,
+        "quantized": quantized["accuracy"],
         "golden": simulated["accuracy"],
         "rtl": checked["accuracy"].get("rtl"),
         "hls": checked["accuracy"].get("hls"),
@@ -56,6 +58,7 @@ def collect(
             "weights": program.weights,
         },
         "accuracy": accuracy,
+        "confidence": wilson(simulated["accuracy"], simulated["images"]),
         "verify": checked["rows"],
         "saturation": simulated["saturation"],
         "synth": results["synth"]["targets"],
@@ -67,7 +70,7 @@ def collect(
         "images": simulated["images"],
         "golden_images_per_second": simulated["images_per_second"],
         "mismatches_with_network": simulated["mismatches_with_network"],
-        "training": {"train": results["train"], "quantize": results["quantize"]},
+        "training": {"train": results["train"], "quantize": quantized},
         "operations": operations(program, simulated),
         "functions": functions(program),
         "pipeline": {key: results["rtl"][key] for key in results["rtl"]},
@@ -227,7 +230,7 @@ def render(content: Mapping[str, Any]) -> str:
     environment.globals["section"] = section.template.name if section.template else None
     environment.globals |= {"words": WORDS | section.words, "designs": section.designs}
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
-    environment.globals |= {"fewer": fewer(content), "verdict": verdict(content)}
+    environment.globals |= {"fewer": fewer(content), "verdict": verdict(content), "epochs": epochs(content)}
     environment.globals["right"] = lambda row: not verification_problems([row], None)
     environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
     return environment.get_template("report.html").render(dict(content))
@@ -258,7 +261,7 @@ def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     compared = [*rows, *section.rows(content)]
     values, wrong = sum(row["values"] for row in compared), sum(row["mismatches"] for row in compared)
     tiles = [
-        ("accuracy", percent(content["accuracy"]["golden"]), f"in hardware, {content['images']:,} test images"),
+        ("accuracy", percent(content["accuracy"]["golden"]), f"in hardware, {confidence(content)}"),
         ("mismatches", f"{wrong:,}", f"of {values:,} values compared"),
         ("interval", f"{plan['estimated_interval']:,}", "cycles a frame"),
         ("latency", f"{plan['estimated_latency']:,}", "cycles, first beat in to first beat out"),
@@ -272,14 +275,30 @@ def headline(content: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return tiles
 
 
+def confidence(content: Mapping[str, Any]) -> str:
+    """How sure the accuracy in hardware is: of so many test images, and the interval of 95 % (Wilson)."""
+    low, high = wilson(content["accuracy"]["golden"], content["images"])
+    return f"{content['images']:,} test images; 95 % interval {100 * low:.2f} to {100 * high:.2f} %"
+
+
+def epochs(content: Mapping[str, Any]) -> str:
+    """Which epochs the trainings kept, in a sentence; nothing where no training says it."""
+    found = []
+    for key, name in (("train", "float training"), ("quantize", "integer training")):
+        result = content["training"][key]
+        if result.get("history") and "kept" in result:
+            found.append(f"{name}: {chosen(result)}")
+    return "; ".join(found)
+
+
 def show(content: Mapping[str, Any], console: Console) -> None:
     """The closing table on the terminal."""
-    heads = ("float", "quantised", "golden", "RTL", "HLS")
-    keys = ("float", "quantized", "golden", "rtl", "hls")
+    shown = figures.chain(content["accuracy"])
     few = fewer(content)
-    words = ", ".join(f"{k.upper()}: the first {n:,} of {content['images']:,} test images" for k, n in few.items())
-    scores = [[percent(content["accuracy"][k]) for k in keys]]
-    console.print(table(f"Accuracy of {content['recipe']}", heads, scores, words))
+    words = [f"{k.upper()}: the first {n:,} of {content['images']:,} test images" for k, n in few.items()]
+    scores = [[percent(content["accuracy"][k]) for k in shown]]
+    caption = "; ".join(filter(None, [confidence(content), epochs(content), *words]))
+    console.print(table(f"Accuracy of {content['recipe']}", [head for head, _ in shown.values()], scores, caption))
     console.print(verification(content["verify"], content["skipped"]))
     for drawn in section_of(content).tables(content):
         console.print(drawn)

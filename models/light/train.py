@@ -4,7 +4,8 @@ transform   train the regular network with SGD, then transform it
 post        train briefly with SGD, transform, go on with an optimiser that keeps every parameter non-negative
 scratch     initialise, transform, and train non-negatively from the start
 
-Plain SGD, constant rates, cross entropy, batches in the order of the data set: as published. What is reported is an
+Plain SGD, constant rates, cross entropy, batches in the order of the data set: as published; of the epochs the best on
+the validation split is kept (`models.training.loop`). What is reported is an
 evaluation of both networks in float64, image by image. Everything runs in true float32 or float64: reduced precision
 (TF32, bfloat16, autocast) is switched off, because a non-negative layer subtracts a pedestal that is many times
 larger than its result.
@@ -32,7 +33,7 @@ from bittrue.models.light.settings import (
     check_calibration,
 )
 from bittrue.models.light.transform import NonNegativeNetwork, transform
-from bittrue.models.training.loop import Epoch, Progress, optimize, predict
+from bittrue.models.training.loop import History, Progress, optimize, predict
 from bittrue.models.training.precision import full_precision
 from bittrue.sim.errors import BittrueError
 
@@ -63,14 +64,17 @@ class Agreement:
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What a scenario leaves, both networks in float64; `before` is the accuracy after the first phase of post."""
+    """What a scenario leaves, both networks in float64; `before` is the accuracy after the first phase of post.
+
+    A history is None where the scenario has no such phase.
+    """
 
     settings: PhotonicTrain
     regular: SimpleMLP
     twin: NonNegativeNetwork
     agreement: Agreement
-    history: tuple[Epoch, ...]
-    non_negative_history: tuple[Epoch, ...]
+    history: History | None
+    non_negative_history: History | None
     before: float | None
 
 
@@ -130,8 +134,8 @@ def train(
     check_calibration(settings.scenario, calibrate, network.activation)
     place = None if folder is None else Path(folder)
     regular = SimpleMLP.for_data(network, data, settings.seed)
-    first: tuple[Epoch, ...] = ()
-    second: tuple[Epoch, ...] = ()
+    first: History | None = None
+    second: History | None = None
     before = None
     if settings.scenario != "scratch":
         optimizer = torch.optim.SGD(regular.parameters(), lr=settings.lr)
@@ -175,7 +179,7 @@ def descend(
     checkpoint: str | Path | None = None,
     progress: Report | None = None,
     device: torch.device | str | None = None,
-) -> tuple[Epoch, ...]:
+) -> History:
     """`models.training.loop.optimize` as published: constant rates, and the last batch of an epoch may be smaller."""
     return optimize(
         model,

@@ -10,6 +10,9 @@ and where the logits depend on which images these are, as they do with noise, wi
     forward(codes, first)   `first` is the index of the batch's first image: in evaluation its place in the set, in
                             training the number of those that were in front of it since the training began
 
+A training ends with the parameters that did best on the validation split: those after one of its epochs, or those it
+began with where no epoch did better. Better is a higher accuracy, and of equal ones a smaller loss.
+
 What is random in an epoch is drawn from a generator seeded by (seed, epoch), or belongs to the index of an image, so a
 run that was interrupted and resumed after any epoch ends with the same weights, bit for bit, as one that was not.
 """
@@ -20,7 +23,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,11 +45,37 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch left: mean training loss, accuracy on the validation split (0..1), seconds."""
+    """What an epoch left: mean training loss, accuracy (0..1) and loss on the validation split, seconds."""
 
     loss: float
     accuracy: float
+    validation_loss: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class History(Sequence[Epoch]):
+    """The epochs of a training, in order, and which of them the network is left with.
+
+    epochs   every epoch that ran
+    start    accuracy on the validation split before the first epoch, 0..1
+    kept     number of the epoch whose parameters were kept, from 1; 0: those that the training began with
+    """
+
+    epochs: tuple[Epoch, ...]
+    start: float
+    kept: int
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the validation split of what was kept, 0..1."""
+        return self.epochs[self.kept - 1].accuracy if self.kept else self.start
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, index):
+        return self.epochs[index]
 
 
 @dataclass(frozen=True)
@@ -100,6 +129,26 @@ def accuracy(model: nn.Module, split: Split) -> float:
     return float((predict(model, split.images).argmax(1) == split.labels).mean())
 
 
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """The best parameters so far: number of their epoch (0: before the first), their score, themselves.
+
+    The score is (accuracy, - loss) on the validation split: a larger one is better.
+    """
+
+    kept: int
+    score: tuple[float, float]
+    state: dict[str, Tensor]
+
+
+def _judge(model: nn.Module, split: Split, loss: Loss) -> tuple[float, float]:
+    """Accuracy and loss on a split, on the model's device."""
+    found, device = predict(model, split.images), next(model.parameters()).device
+    with torch.no_grad():
+        value = loss(torch.from_numpy(found).to(device), torch.from_numpy(np.array(split.labels)).to(device))
+    return float((found.argmax(1) == split.labels).mean()), float(value)
+
+
 def fit(
     model: nn.Module,
     data: Data,
@@ -108,8 +157,8 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
-) -> tuple[Epoch, ...]:
-    """Train in place by AdamW with a cosine schedule, and give the epochs; see `optimize`."""
+) -> History:
+    """Train in place by AdamW with a cosine schedule, keep the best epoch on the validation split; see `optimize`."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     return optimize(
         model,
@@ -140,8 +189,9 @@ def optimize(
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
-) -> tuple[Epoch, ...]:
-    """The loop behind every training, in place; the model is on the CPU afterwards.
+) -> History:
+    """The loop behind every training, in place; the model is on the CPU afterwards, with the parameters that did best
+    on `data.val` (see the module), those it has now among them.
 
     settings     has `batch` and `seed`, and is part of what a checkpoint must have in common with a run
     optimizer    over the model's parameters; its groups' `lr` are the rates that `schedule` multiplies, step by step
@@ -150,6 +200,11 @@ def optimize(
     checkpoint   file that keeps the state after each epoch; one that is already there, left by an interrupted run of
                  the same settings, is continued to the same weights bit for bit
     """
+    if not len(data.val):
+        raise BittrueError(
+            f"{stage}: the data set {data.name} has no validation images, which decide on the epoch that is kept; "
+            "give some of the training images as `val`"
+        )
     device = torch.device(device) if device is not None else default_device()
     identity = identity_of(model, data, settings, stage)
     codes, labels = torch.from_numpy(model.encode(data.train.images)), torch.from_numpy(np.array(data.train.labels))
@@ -158,8 +213,11 @@ def optimize(
     model.to(device)
     codes, labels = codes.to(device), labels.to(device)
     rates = [group["lr"] for group in optimizer.param_groups] if schedule else []
-    history = resume(checkpoint, identity, model, optimizer)
     with full_precision(), flushed_denormals():
+        history, start, best = resume(checkpoint, identity, model, optimizer)
+        if best is None:
+            start, value = _judge(model, data.val, loss)
+            best = _Best(0, (start, -value), _copy(model))
         for epoch in range(len(history), epochs):
             begin, total = time.perf_counter(), 0.0
             model.train()
@@ -188,12 +246,21 @@ def optimize(
                         last = history[-1] if history else None
                         progress(Progress(stage, epoch + 1, epochs, step + 1, steps, total / (step + 1), last))
             seconds = time.perf_counter() - begin
-            history.append(Epoch(total / steps, accuracy(model, data.val), seconds))
+            right, value = _judge(model, data.val, loss)
+            history.append(Epoch(total / steps, right, value, seconds))
+            if (right, -value) > best.score:
+                best = _Best(epoch + 1, (right, -value), _copy(model))
             if checkpoint is not None:
                 content = {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                content |= {"start": start, "best": {"kept": best.kept, "score": best.score, "state": best.state}}
                 storage.write(checkpoint, "checkpoint", content | {"history": [asdict(e) for e in history]})
+    model.load_state_dict(best.state)
     model.to("cpu").eval()
-    return tuple(history)
+    return History(tuple(history), start, best.kept)
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def identity_of(model: nn.Module, data: Data, settings: Settings, stage: str) -> str:
@@ -203,14 +270,16 @@ def identity_of(model: nn.Module, data: Data, settings: Settings, stage: str) ->
         start.update(name.encode() + str(tuple(tensor.shape)).encode())
         start.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     sets = [data.name, len(data.train), len(data.val)]
-    return json.dumps({"stage": stage, "settings": settings.model_dump(), "data": sets, "start": start.hexdigest()})
+    content = {"stage": stage, "settings": settings.model_dump(), "data": sets, "start": start.hexdigest()}
+    return json.dumps(content | {"keeps": "best"})
 
 
 def resume(
     checkpoint: str | Path | None, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> list[Epoch]:
+) -> tuple[list[Epoch], float, _Best | None]:
+    """The epochs, the accuracy before the first and the best parameters that a checkpoint has; None: there is none."""
     if checkpoint is None or not Path(checkpoint).exists():
-        return []
+        return [], 0.0, None
     content = storage.read(checkpoint, "checkpoint")
     if content.get("identity") != identity:
         raise BittrueError(
@@ -220,7 +289,9 @@ def resume(
     try:
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
-        return [Epoch(**epoch) for epoch in content["history"]]
+        kept = content["best"]
+        best = _Best(kept["kept"], tuple(kept["score"]), kept["state"])
+        return [Epoch(**epoch) for epoch in content["history"]], content["start"], best
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise BittrueError(f"checkpoint {checkpoint}: it does not fit ({error}); delete it to start anew") from error
 
@@ -228,6 +299,7 @@ def resume(
 def _others(before: object, now: str) -> str:
     """In what two identities differ, in words."""
     names = {"settings": "settings", "data": "data set", "start": "initial parameters", "stage": "stage"}
+    names["keeps"] = "rule for the epoch that is kept"
     try:
         found = json.loads(before)  # type: ignore[arg-type]
         return " and ".join(names[key] for key in names if found.get(key) != json.loads(now)[key])

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from bittrue.models.data.sets import Data
 from bittrue.models.layers.integer import CodeStep
-from bittrue.models.training.loop import Epoch, Progress, cosine, optimize
+from bittrue.models.training.loop import History, Progress, cosine, optimize
 from bittrue.models.training.settings import Qat
 
 
@@ -23,8 +23,10 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
-) -> tuple[Epoch, ...]:
+) -> History:
     """Train a network of integer layers in place: cross entropy of its logits times their `scale`.
+
+    It is left as the best epoch on the validation split had it, or as it was quantised where none did better.
 
     Scales stay as they were set unless `settings.learn_scales`; fixed ones, as the input's, always do. See
     `models.training.loop.optimize`.

@@ -33,8 +33,8 @@ def content() -> dict:
         "accuracy": {"rtl": 0.9, "hls": 0.9},
     }
     results = {
-        "train": {"accuracy": 0.91, "history": history},
-        "quantize": {"accuracy": 0.9, "history": history[:1]},
+        "train": {"accuracy": 0.91, "history": history, "kept": 2},
+        "quantize": {"accuracy": 0.9, "accuracy_converted": 0.85, "history": history[:1], "kept": 1},
         "simulate": simulated,
         "rtl": PipelineDesign(plan(p)).describe(),
         "verify": checked,

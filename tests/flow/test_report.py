@@ -26,7 +26,9 @@ def test_keys_that_others_rely_on(content):
         "macs": program().macs,
         "weights": program().weights,
     }
-    assert content["accuracy"] == {"float": 0.91, "quantized": 0.9, "golden": 0.9, "rtl": 0.9, "hls": 0.9}
+    accuracies = {"float": 0.91, "converted": 0.85, "quantized": 0.9, "golden": 0.9, "rtl": 0.9, "hls": 0.9}
+    assert content["accuracy"] == accuracies
+    assert content["confidence"] == pytest.approx([0.69897, 0.97213], abs=1e-5)  # 18 of 20, by scipy
     for key in "backend simulator images values mismatches stalls interval estimated_interval latency".split():
         assert all(key in entry for entry in content["verify"])
     assert content["saturation"] == program().trace(batch(program(), 20)).saturation
@@ -108,6 +110,43 @@ def test_each_problem_is_told(change, sentence, content):
     assert report.problems(content) == []
     change(content)
     assert any(sentence in problem for problem in report.problems(content))
+
+
+def test_accuracy_before_and_after_integer_training_is_shown(content):
+    """On the page and on the terminal, with the epoch that was kept; once where nothing was trained in integers."""
+    sentence = "float training: epoch 2 of 2, the best on validation images; integer training: epoch 1 of 1, the best"
+
+    def terminal():
+        console = Console(record=True, width=250)
+        report.show(content, console)
+        return " ".join(console.export_text().split())
+
+    for shown in (report.render(content), terminal()):
+        assert "85.00 %" in shown
+        assert "trained" in shown
+        assert sentence in shown
+        assert "20 test images; 95 % interval 69.90 to 97.21 %" in shown
+    content["training"]["quantize"]["kept"] = 0
+    assert "integer training: as before, since none of 1 epochs did better on validation images" in terminal()
+    content["training"]["quantize"]["history"] = []
+    content["accuracy"]["converted"] = None
+    for shown in (report.render(content), terminal()):
+        assert "85.00 %" not in shown
+        assert "trained" not in shown.replace("trained and quantised", "")
+        assert "integer training" not in shown
+
+
+def test_the_epoch_that_was_kept_has_a_dot():
+    history = [{"loss": 2.0, "accuracy": 0.5}, {"loss": 1.0, "accuracy": 0.7}, {"loss": 0.5, "accuracy": 0.6}]
+    picture = figures.curves({"t": history}, {"t": 2})
+    lines = re.findall(r'<polyline points="([^"]*)" fill="none" stroke="var\(--accent', picture)
+    dots = re.findall(r'<circle cx="([^"]*)" cy="([^"]*)"', picture)
+    assert dots == [tuple(points.split()[1].split(",")) for points in lines]
+    assert picture.count("3 epochs; epoch 2 kept") == 2
+    none = figures.curves({"t": history}, {"t": 0})
+    assert "<circle" not in none
+    assert "3 epochs; none kept" in none
+    assert "<circle" not in figures.curves({"t": history})
 
 
 def test_files_are_written_and_read_back(content, tmp_path):

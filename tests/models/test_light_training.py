@@ -159,7 +159,7 @@ class TestScenarios:
         assert result.above == 0
         assert 0 < result.difference < 1e-11  # two computations, not one
         assert all((p >= 0).all() for p in outcome.twin.parameters())
-        assert (len(outcome.history), len(outcome.non_negative_history)) == (first, second)
+        assert (len(outcome.history or ()), len(outcome.non_negative_history or ())) == (first, second)
         assert (outcome.before is not None) == (scenario == "post")
         assert next(outcome.twin.parameters()).dtype == next(outcome.regular.parameters()).dtype == F64
 

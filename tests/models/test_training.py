@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
-from bittrue.models.data.sets import load
+from bittrue.models.data.sets import Split, load
 from bittrue.models.int8.quantize import post_training
+from bittrue.models.light import train as light
+from bittrue.models.light.network import SimpleMLP
+from bittrue.models.light.settings import PhotonicPerceptron, published
+from bittrue.models.light.transform import transform
 from bittrue.models.networks.integer import IntegerResMLP
 from bittrue.models.networks.resmlp import ResMLP
 from bittrue.models.networks.settings import Quantize, ResMLPSettings
@@ -66,7 +72,8 @@ def test_every_epoch_sees_all_images_in_another_order(data):
     seen = []
 
     def loss(logits, labels):
-        seen.append(labels.clone())
+        if logits.requires_grad:  # not those of the validation
+            seen.append(labels.clone())
         return logits.sum() * 0
 
     model = network(data)
@@ -84,10 +91,128 @@ def test_training_learns_and_reports(data):
     history = train.fit(model, data, TRAIN.model_copy(update={"epochs": 20}), progress=reports.append)
     assert len(history) == 20
     assert history[-1].loss < history[0].loss / 1.5
-    assert history[-1].accuracy == train.accuracy(model, data.val) > max(0.5, start)
+    assert history.start == start
+    assert history[history.kept - 1].accuracy == history.accuracy == train.accuracy(model, data.val) > max(0.5, start)
     assert [(r.epoch, r.step) for r in reports] == [(e, s) for e in range(1, 21) for s in range(1, 6)]
     assert (reports[0].epochs, reports[0].steps, reports[0].last) == (20, 5, None)
     assert reports[-1].last == history[-2]
+
+
+def float_training(data):
+    """A network and, by a factor on its learning rate in each epoch, its training."""
+    model = network(data)
+
+    def run(factors, **options):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+        settings = Train(batch=200)
+        schedule = lambda share: factors[int(share * len(factors))]  # noqa: E731
+        given = {"epochs": len(factors), "stage": "train", "schedule": schedule}
+        return train.optimize(model, data, settings, optimizer, **given, **options)
+
+    return model, run
+
+
+def integer_training(data):
+    float_model = network(data)
+    train.fit(float_model, data, TRAIN.model_copy(update={"epochs": 12}))
+    model = post_training(float_model, data, Quantize())
+
+    def run(factors, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(qat, "cosine", lambda share: factors[int(share * len(factors))])
+            return qat.fit(model, data, Qat(epochs=len(factors), batch=200, lr=1e-3), **options)
+
+    return model, run
+
+
+def light_training(data):
+    model = SimpleMLP.for_data(PhotonicPerceptron(hidden=(16,)), data, 1)
+
+    def run(factors, **options):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        settings = published("digits", "sinusoid")
+        schedule = lambda share: factors[int(share * len(factors))]  # noqa: E731
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(light, "optimize", partial(train.optimize, schedule=schedule))
+            return light.descend(model, data, settings, optimizer, len(factors), "train", **options)
+
+    return model, run
+
+
+def non_negative_training(data):
+    model = transform(SimpleMLP.for_data(PhotonicPerceptron(hidden=(16,)), data, 1)).float()
+
+    def run(factors, **options):
+        optimizer = light.non_negative_optimizer(model, published("digits", "sinusoid", "scratch", "csgd"))
+        schedule = lambda share: factors[int(share * len(factors))]  # noqa: E731
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(light, "optimize", partial(train.optimize, schedule=schedule))
+            settings = published("digits", "sinusoid", "scratch", "csgd")
+            return light.descend(model, data, settings, optimizer, len(factors), "train", **options)
+
+    return model, run
+
+
+TRAININGS = [float_training, integer_training, light_training, non_negative_training]
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_the_best_epoch_on_validation_images_is_kept(data, training):
+    """Two epochs that learn, then one with a rate that ruins everything: the last must not be what is left."""
+    model, run = training(data)
+    start, value = train.accuracy(model, data.val), state(model)
+    history = run([1, 1, 1e4])
+    scores = [(history.start, 0), *((epoch.accuracy, k) for k, epoch in enumerate(history, 1))]
+    best = max(score for score, _ in scores)
+    assert history.start == start
+    assert history[2].accuracy < best == history.accuracy == train.accuracy(model, data.val)
+    assert (best, history.kept) in scores
+    assert same(state(model), value) == (history.kept == 0)
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_what_a_training_began_with_is_kept_where_no_epoch_does_better(data, training):
+    model, run = training(data)
+    run([1] * 6)  # something that can be ruined
+    before = state(model)
+    history = run([1e4, 1e4])
+    assert history.kept == 0
+    assert max(epoch.accuracy for epoch in history) < history.start == history.accuracy
+    assert same(state(model), before)
+
+
+def test_of_equal_accuracies_the_smaller_loss_is_kept(data):
+    few = Split(data.val.images[:12], data.val.labels[:12])  # so that many epochs have the same accuracy
+    data = replace(data, val=few)
+    model = network(data)
+    history = train.fit(model, data, TRAIN.model_copy(update={"epochs": 30}))
+    best = max(epoch.accuracy for epoch in history)
+    losses = {k: epoch.validation_loss for k, epoch in enumerate(history, 1) if epoch.accuracy == best}
+    assert len(losses) > 2
+    assert history.kept == min(losses, key=losses.get)
+    logits = torch.from_numpy(train.predict(model, few.images))
+    found = torch.nn.functional.cross_entropy(logits, torch.from_numpy(few.labels.copy()))
+    assert float(found) == losses[history.kept]
+
+
+def test_an_interruption_after_the_best_epoch_loses_nothing(data, tmp_path):
+    factors = [1, 1e4, 1e4]
+    whole, run = float_training(data)
+    full = run(factors)
+    assert full.kept == 1
+    stopped, run = float_training(data)
+    with pytest.raises(Interrupted):
+        run(factors, checkpoint=tmp_path / "c", progress=interrupt_in(3))
+    resumed, run = float_training(data)
+    history = run(factors, checkpoint=tmp_path / "c")
+    assert (history.kept, history.start) == (full.kept, full.start)
+    assert same(state(whole), state(resumed))
+
+
+def test_without_validation_images_a_training_is_refused(data):
+    none = replace(data, val=Split(data.val.images[:0], data.val.labels[:0]))
+    with pytest.raises(BittrueError, match="train: the data set digits has no validation images.*give some of the"):
+        train.fit(network(data), none, TRAIN)
 
 
 @pytest.mark.parametrize("nonlinearity", ["relu", "lerp_psa"])

@@ -57,22 +57,21 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         "clipped_in_calibration": {name: list(pair) for name, pair in network.clipped.items()},
         "accuracy_float": accuracy(model, data.test),
         "accuracy_converted": accuracy(network, data.test),
-        "history": [],
     }
     if quantized is not None:
         result["accuracy_int8"] = accuracy(quantized, data.test)
     result["sweep"] = fs_convert.sweep(observed, data, recipe.convert, recipe.sweep, work.progress)
+    epochs = None
     if recipe.finetune.epochs:
         checkpoint = work.scratch / "checkpoint.pt"
         epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
-        result["history"] = training.history(epochs)
-    result["accuracy"] = accuracy(network, data.test)
+    result |= training.history(epochs) | {"accuracy": accuracy(network, data.test)}
     if recipe.convert.strict:
         fs_convert.refuse_clipped(network, fs_convert.outside(network, data.test.images))
     counted = spikes.count(_program(network, recipe, data), [network.encode(data.test.images)], work.progress)
     storage.save(network, work.folder / "integer.pt")
     np.savez(work.folder / "neurons.npz", **counted.arrays())
-    return result | {"spikes": counted.to_json()}
+    return result | {"spikes": counted.to_json(), "status": training.trained(result, len(data.test))}
 
 
 def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:

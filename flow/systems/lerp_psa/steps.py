@@ -31,16 +31,15 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     result: dict[str, Any] = {
         "percentile": integer.percentile,
         "calibration": {str(percentile): score for percentile, score in integer.calibration.items()},
-        "accuracy_post_training": accuracy(integer, data.test),
-        "history": [],
+        "accuracy_converted": accuracy(integer, data.test),
     }
+    epochs = None
     if recipe.qat.epochs:
         checkpoint = work.scratch / "checkpoint.pt"
         epochs = qat.fit(integer, data, recipe.qat, checkpoint=checkpoint, progress=training.watch(work))
-        result["history"] = training.history(epochs)
-    result["accuracy"] = accuracy(integer, data.test)
+    result |= training.history(epochs) | {"accuracy": accuracy(integer, data.test)}
     storage.save(integer, work.folder / "integer.pt")
-    return result
+    return result | {"status": training.trained(result, len(data.test))}
 
 
 def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.flow.engine import training
+from bittrue.flow.engine import statistics, training
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.systems.light.recipe import Recipe
 from bittrue.models.light.settings import Array, ArrayNoise
@@ -28,11 +28,12 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     storage.save(made.regular, work.folder / "network.pt")
     storage.save(made.twin, work.folder / "twin.pt")
     found = made.agreement
-    return {
+    told = training.history(made.history, made.non_negative_history)
+    return told | {
+        "status": f"float {statistics.share(found.regular, found.images)}, {statistics.chosen(told)}",
         "accuracy": found.regular,
         "parameters": sum(p.numel() for p in made.regular.parameters()),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
-        "history": training.history(made.history + made.non_negative_history),
         "scenario": settings.model_dump(mode="json"),
         "accuracy_before_non_negative": made.before,
         "agreement": {
@@ -68,7 +69,7 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         full = recipe.array.model_copy(update={"window": "full"})
         result["full_scale"] = _converted(twin, recipe, full, data, work, trained)[1]
     storage.save(network, work.folder / "integer.pt")
-    return result
+    return result | {"status": training.trained(result, len(data.test))}
 
 
 def _converted(twin, recipe: Recipe, array: Array, data, work: Workspace, trained: bool) -> tuple[Any, dict[str, Any]]:
@@ -80,18 +81,16 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Workspace, traine
 
     work.progress(f"calibrating {array.window} windows", 0, 1)
     network = convert(twin, data, array)
-    codes, history = network.encode(data.test.images), []
+    codes, epochs = network.encode(data.test.images), None
     before = _accuracy(_program(network, recipe, data), codes, data)
     if trained:
         checkpoint = work.scratch / f"{array.window}.pt"
         epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
-        history = training.history(epochs)
     program = _program(network, recipe, data)
     quiet = {"accuracy_without_noise": accuracy(network.under(ArrayNoise()), data.test)} if array.noise.on else {}
-    return network, quiet | {
+    return network, quiet | training.history(epochs) | {
         "accuracy_converted": before,
         "accuracy": _accuracy(program, codes, data),
-        "history": history,
         "converters": [asdict(row) for row in conversions(network, program, codes, work.progress)],
     }
 
