@@ -291,7 +291,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(data, tmp_path, monkeypatch
         raise OSError("disk full")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BittrueError, match="disk full"):
         storage.save(network(data), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["float.ckpt"]
