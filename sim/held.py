@@ -104,6 +104,16 @@ def bounds(parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
     return parameter, parameter
 
 
+def fixed(values: Any, name: str) -> np.ndarray:
+    """The array of an operation that hardware has as a constant; a held input in its place is refused by `name`."""
+    if isinstance(values, Held):
+        raise BittrueError(
+            f"{name} is a constant, so the held input {values.name!r} cannot stand for it; give its values. What can "
+            "be held: weights, cells and offsets of matrix products, and what requantisers add, multiply and shift by"
+        )
+    return np.asarray(values)
+
+
 def content(parameter: Parameter) -> np.ndarray:
     """What it holds before anything is written."""
     return parameter.initial if isinstance(parameter, Held) else parameter  # type: ignore[return-value]

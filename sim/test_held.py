@@ -1,16 +1,24 @@
 """Held inputs: bounds and ranges, sets in the course of a run, counters, written weights, files, linked programs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
-from bittrue.sim.operation import TensorType, same
+from bittrue.sim.operation import Operation, TensorType, same
 from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.program import BLOCK, Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.system import Link, System
@@ -49,16 +57,42 @@ def codes(program: Program, count: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(kind.format.low, kind.format.high + 1, (count, *kind.shape)).astype(kind.format.dtype)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+def alone(kind: type[Operation], seed: int) -> Program:
+    """A random operation of a kind by itself."""
+    op = kind.example(np.random.default_rng(seed))
+    return Program({"x": op.inputs[0]}, (Node("last", op, ("x",)),), "last")
+
+
+def spiking(seed: int) -> Program:
+    return alone(SpikingLinear, seed)
+
+
+def light(seed: int) -> Program:
+    return alone(PhotonicMac, seed)
+
+
+def tiles(seed: int) -> Program:
+    return alone(TileSum, seed)
+
+
+def mean(seed: int) -> Program:
+    return alone(Mean, seed)
+
+
+CASES = [(network, seed) for seed in SEEDS]
+CASES += [(make, seed) for make in (spiking, light, tiles, mean) for seed in range(6)]
+
+
+@pytest.mark.parametrize(("network", "seed"), CASES)
 class TestRandomPrograms:
-    def test_without_a_set_it_is_what_it_was(self, seed):
+    def test_without_a_set_it_is_what_it_was(self, network, seed):
         program = network(seed)
         x = codes(program, 20, np.random.default_rng(seed))
         held = written(program)
         np.testing.assert_array_equal(held(x), program(x))
         assert all(same(held.bind(held.initial)[node.name], node.operation) for node in program.nodes)
 
-    def test_several_sets_in_one_run(self, seed):
+    def test_several_sets_in_one_run(self, network, seed):
         """Fast run, trace and reference change sets at the sample, also within a block of samples."""
         rng = np.random.default_rng(seed)
         program = written(network(seed))
@@ -66,7 +100,7 @@ class TestRandomPrograms:
         sets = [(3, drawn(program, rng)), (7, drawn(program, rng)), (BLOCK + 1, drawn(program, rng))]
         expected = program.bind(program.initial)(x)
         for at, values in sets:
-            expected[at:] = program.bind(values)(x[at:])
+            expected[at:] = program.bind(values)(x[at:], first=at)
         np.testing.assert_array_equal(program(x, held=sets), expected)
         np.testing.assert_array_equal(program.reference(x, held=sets), expected)
         trace = program.trace(x, held=sets)
@@ -75,7 +109,7 @@ class TestRandomPrograms:
         np.testing.assert_array_equal(program(x[:4], held=sets), expected[:4])
         np.testing.assert_array_equal(program(x, held=sets[0][1]), program.bind(sets[0][1])(x))
 
-    def test_saved_and_loaded(self, seed, tmp_path):
+    def test_saved_and_loaded(self, network, seed, tmp_path):
         program = written(network(seed))
         again = Program.load(program.save(tmp_path / "p.npz"))
         assert again.sha256 == program.sha256
@@ -83,7 +117,7 @@ class TestRandomPrograms:
         assert list(again.held) == list(program.held)
 
     @pytest.mark.parametrize("corner", ["low", "high"])
-    def test_a_set_at_the_bounds(self, seed, corner):
+    def test_a_set_at_the_bounds(self, network, seed, corner):
         rng = np.random.default_rng(seed)
         program = written(network(seed))
         values, x = drawn(program, rng, corner), codes(program, 12, rng)
@@ -92,11 +126,11 @@ class TestRandomPrograms:
 
 def extremes(op) -> tuple[Range, ...]:
     """What an operation's sums reach over its bounds, tried corner by corner: the sum, scaled, rounded, shifted."""
-    r, fmt = op.requantize, op.inputs[0].format
+    r, fmt = op.requantize, op.values if isinstance(op, SpikingLinear) else op.inputs[0].format
     seen: list[list[int]] = [[], [], [], []]
     for weight in (op.weight.low, op.weight.high):
         for x in (fmt.low, fmt.high, 0):
-            terms = op.inputs[0].channels if isinstance(op, Linear) else 1
+            terms = 1 if isinstance(op, Affine) else op.inputs[0].channels
             total = weight * x * terms
             seen[0].append(total)
             for bias_acc in (r.bias_acc.low, r.bias_acc.high):
@@ -110,14 +144,14 @@ def extremes(op) -> tuple[Range, ...]:
     return tuple(Range(min(values), max(values)) for values in seen)
 
 
-@pytest.mark.parametrize("kind", [Linear, Affine])
+@pytest.mark.parametrize("kind", [Linear, Affine, SpikingLinear])
 @pytest.mark.parametrize("shift", [(0, 3), (4, 4), (7, 12)])
 def test_the_range_of_the_bounds_is_reached_and_not_left(kind, shift):
     """Every bound of every width is attained by some set and some input: widths are as narrow as they can be."""
     fmt = Format(5)
     for signed in (True, False):
-        source = TensorType((2, 3), Format(6, signed))
-        n = 4 if kind is Linear else 3
+        source = TensorType((2, 3), SPIKE if kind is SpikingLinear else Format(6, signed))
+        n = 3 if kind is Affine else 4
         requantize = Requantize(
             n,
             Held("shift", (n,), *shift),
@@ -125,13 +159,43 @@ def test_the_range_of_the_bounds_is_reached_and_not_left(kind, shift):
             Held("bias_acc", (n,), -1000, 77),
             Held("multiplier", (n,), 1, 9),
         )
-        shape = (n, 3) if kind is Linear else (3,)
-        op = kind(source, Held("w", shape, -3, 15), requantize, fmt)
+        shape = (3,) if kind is Affine else (n, 3)
+        decode = [np.array([8, -3]) if signed else np.array([2, 1])] if kind is SpikingLinear else []
+        op = kind(source, Held("w", shape, -3, 15), *decode, requantize, fmt)
         sums, scaled, rounded, shifted = extremes(op)
         assert Range.of(*op.sums) == sums
         assert op.ranges[0] == scaled
         assert op.ranges[1].low >= rounded.low - (1 << shift[1])
         assert (op.ranges[1].high, op.ranges[2]) == (rounded.high, shifted)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_light_of_held_cells_is_reached_and_not_left(seed):
+    """Whatever cells of the bounds are set: the counts lie within the range, and at the highest cells reach its end."""
+    rng = np.random.default_rng(seed)
+    op = alone(PhotonicMac, seed)["last"]
+    op = replace(op, noise=None)
+    n, c = op.plus.shape
+    (a, b), (d, e) = np.sort(rng.integers(0, op.cells.high + 1, (2, 2)))
+    sides = {"plus": Held("p", (n, c), int(a), int(b)), "minus": Held("m", (n, c), int(d), int(e))}
+    offset = Held("o", op.offset.shape, -int(rng.integers(9)), int(rng.integers(99)))
+    for rails in (sides, {"plus": sides["plus"]}, {"minus": sides["minus"]}):
+        held = replace(op, **rails, offset=offset)
+        seen = []
+        for _ in range(60):
+            x = rng.choice([0, op.input.format.high], (1, *op.input.shape))
+            values = {h.name: rng.choice([h.low, h.high], h.shape) for h in held.held.values()}
+            if _ < 2:
+                x = np.full((1, *op.input.shape), _ * op.input.format.high)
+                values = {h.name: np.full(h.shape, h.high) for h in held.held.values()}
+            seen += [*held.bind(values).counts(x).reshape(-1)]
+        assert min(seen) >= 0
+        if len(rails) == 2:
+            assert max(seen) == held.light.high
+        assert max(seen) <= held.light.high
+        half = (1 << op.shift) >> 1
+        ends = [0, held.light.high, -offset.high, held.light.high - offset.low + half]
+        assert held.accumulator == Range(min(ends), max(ends))
 
 
 def test_the_bounds_of_a_constant_are_itself():
@@ -170,6 +234,42 @@ class TestRefused:
         constant = network(3)
         with pytest.raises(BittrueError, match="no held input that is written, so it takes no set"):
             constant(codes(constant, 2, np.random.default_rng(0)), held=[(0, {})])
+
+    def test_arrays_that_are_constants(self):
+        """What hardware has as a constant: refused where it is made, with the array's name."""
+        kind = TensorType((2, 3), INT8)
+        held, row = Held("h", (3,), 0, 4), np.arange(3)
+        for message, make in (
+            ("lerp: knots", lambda: Lerp(kind, held)),
+            ("lif: threshold", lambda: Lif(kind, held, row, row, 5)),
+            ("lif: reset", lambda: Lif(kind, row, held, row, 5)),
+            ("lif: keep", lambda: Lif(kind, row, row, held, 5)),
+            ("fs_neuron: threshold", lambda: FsNeuron(kind, held, row)),
+            ("fs_neuron: reset", lambda: FsNeuron(kind, row, held)),
+            (
+                "spiking_linear: decode",
+                lambda: SpikingLinear(TensorType((3, 2), SPIKE), np.ones((4, 2)), held, Requantize(4, np.array(1))),
+            ),
+        ):
+            with pytest.raises(BittrueError, match=f"^{message} is a constant, so the held input 'h' cannot.*give its"):
+                make()
+
+    def test_cells_and_offsets(self):
+        kind, cells = TensorType((4,), Format(3, signed=False)), Format(4, signed=False)
+        open_, shut = np.ones((2, 4), np.int64), np.zeros((2, 4), np.int64)
+        with pytest.raises(BittrueError, match=r"photonic_mac: cells 0\.\.16 do not fit u4"):
+            PhotonicMac(kind, Held("p", (2, 4), 0, 16), shut, 4, 6, 2, np.zeros(1), cells)
+        with pytest.raises(BittrueError, match=r"photonic_mac: cells -1\.\.15 do not fit u4"):
+            PhotonicMac(kind, open_, Held("m", (2, 4), -1, 15), 4, 6, 2, np.zeros(1), cells)
+        with pytest.raises(BittrueError, match=r"photonic_mac: offset \(2,\), expected \(2, 2\)"):
+            PhotonicMac(kind, open_, shut, 2, 6, 2, Held("o", (2,), 0, 4), cells)
+        for shape in ((1, 1), (2, 2)):  # a number that is held is no array of one a tile
+            make = lambda shape=shape: PhotonicMac(kind, open_, shut, 2, 6, 2, Held("o", shape, 0, 4), cells)  # noqa: E731
+            if shape == (2, 2):
+                assert list(make().held) == ["o"]
+            else:
+                with pytest.raises(BittrueError, match=r"offset \(1, 1\), expected \(2, 2\)"):
+                    make()
 
     def test_an_operation_alone_does_not_know_what_it_holds(self):
         program = written(network(3))

@@ -14,13 +14,25 @@ from bittrue.sim.held import Held, check_set
 from bittrue.sim.operation import Operation, same
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.program import Program
-from bittrue.sim.requantize import Requantize
 
-#: The operations whose weights can be written.
-WRITABLE = (Linear, Affine)
-#: Every operation that has such weights, in place of a list of names.
+#: The operations whose arrays can be written: of each its own, beside those of its requantiser.
+WRITABLE: dict[type[Operation], tuple[str, ...]] = {
+    Linear: ("weight",),
+    Affine: ("weight",),
+    SpikingLinear: ("weight",),
+    PhotonicMac: ("plus", "minus", "offset"),
+    TileSum: (),
+    Mean: (),
+}
+#: Every operation that has such arrays, in place of a list of names.
 ALL = "written"
+#: The arrays of a requantiser, with the value of all entries at which each costs nothing in hardware.
+REQUANTIZER = {"bias_acc": 0, "multiplier": 1, "shift": None, "bias": 0}
 
 
 def written(
@@ -30,20 +42,24 @@ def written(
     margin: int = 1,
     shifts: int = 1,
 ) -> Program:
-    """The program with the weights, biases and shifts of its matrix products and affines as held inputs.
+    """The program with the weights of its matrix products and affines, the cells and offsets of its photonic arrays,
+    and the biases, multipliers and shifts of all requantisers as held inputs.
 
     operations  names of those whose weights are written; `"written"`: all that have any
     others      programs that differ in these arrays only: the bounds hold what they have too
     margin      bits that biases and multipliers may have beyond the widest that is there
     shifts      by how much a shift may be smaller or larger than those that are there
 
-    A weight may be any code of its format. An array that is all 0 (a multiplier: all 1) in every program is left as
-    it is, for it costs nothing in hardware. The held inputs are named `<operation>.<field>` and hold at first what the
+    A weight or cell may be any code of its format. Another array, or a rail of cells, that is all 0 (a multiplier: all
+    1) in every program is left as it is, for it costs nothing in hardware. The held inputs are named `<operation>.<field>` and hold at first what the
     program had (`Program.initial`).
     """
-    known = [node.name for node in program.nodes if isinstance(node.operation, WRITABLE)]
+    known = [node.name for node in program.nodes if type(node.operation) in WRITABLE]
     if not known:
-        raise BittrueError("written weights: the program has no matrix product or affine, so none can be written")
+        raise BittrueError(
+            "written weights: the program has no matrix product, affine or other operation with a requantiser, so "
+            "nothing can be written; leave its weights constant"
+        )
     names = known if operations == ALL else [operations] if isinstance(operations, str) else list(operations)
     if unknown := [name for name in names if name not in known]:
         raise BittrueError(
@@ -62,29 +78,33 @@ def written(
 
 
 def _written(name: str, operation: Any, twins: Sequence[Any], margin: int, shifts: int) -> Operation:
-    def hold(field: str, low: int, high: int, array: np.ndarray) -> Held:
-        return Held(f"{name}.{field}", array.shape, low, high, array)
-
-    requantize: Requantize = operation.requantize
-    changed: dict[str, Held] = {}
-    for field, idle in (("bias_acc", 0), ("multiplier", 1), ("shift", None), ("bias", 0)):
-        arrays = [getattr(op.requantize, field) for op in (operation, *twins)]
+    def hold(part: Any, others: Sequence[Any], field: str, idle: int | None, fmt: Format | None) -> dict[str, Held]:
+        """The held input in place of an array of the operation or its requantiser; none where it is idle."""
+        arrays = [getattr(one, field) for one in (part, *others)]
         least, most = min(int(a.min()) for a in arrays), max(int(a.max()) for a in arrays)
         if least == most == idle:
-            continue
+            return {}
         if field == "shift":
             low, high = max(0, least - shifts), min(47, most + shifts)
+        elif fmt is not None:
+            low, high = fmt.low, fmt.high
         else:
             covering = Format.covering(least, most, signed=field != "multiplier")
             wider = Format(min(MAX_BITS, covering.bits + margin), covering.signed)
             low, high = max(wider.low, 1 if field == "multiplier" else wider.low), wider.high
-        changed[field] = hold(field, low, high, arrays[0])
-    fmt: Format = operation.weight_format
-    return replace(
-        operation,
-        weight=hold("weight", fmt.low, fmt.high, operation.weight),
-        requantize=replace(requantize, **changed),
-    )
+        return {field: Held(f"{name}.{field}", arrays[0].shape, low, high, arrays[0])}
+
+    changed: dict[str, Any] = {}
+    for field in WRITABLE[type(operation)]:
+        fmt = {"weight": "weight_format", "plus": "cells", "minus": "cells"}.get(field)
+        idle = None if field == "weight" else 0
+        changed |= hold(operation, twins, field, idle, fmt and getattr(operation, fmt))
+    if hasattr(operation, "requantize"):
+        others, parts = [twin.requantize for twin in twins], {}
+        for field, idle in REQUANTIZER.items():
+            parts |= hold(operation.requantize, others, field, idle, None)
+        changed["requantize"] = replace(operation.requantize, **parts)
+    return replace(operation, **changed)
 
 
 def set_of(program: Program, constants: Program) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bittrue.sim.contract import Format, Range, check_bits
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import fixed
 from bittrue.sim.kernels.spikes import fire
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze
 from bittrue.sim.operations.encode import SPIKE
@@ -38,7 +39,7 @@ class FsNeuron(Operation):
 
     def __post_init__(self) -> None:
         fmt = self.input.format
-        threshold, reset = freeze(np.asarray(self.threshold)), freeze(np.asarray(self.reset))
+        threshold, reset = (freeze(fixed(getattr(self, name), f"fs_neuron: {name}")) for name in ("threshold", "reset"))
         object.__setattr__(self, "threshold", threshold)
         object.__setattr__(self, "reset", reset)
         if threshold.ndim != 1 or reset.ndim != 1 or len(threshold) != len(reset) or not len(threshold):

@@ -9,6 +9,7 @@ import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, round_shift
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import fixed
 from bittrue.sim.kernels.matrix import table_rows
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze, tabulate
 
@@ -28,7 +29,7 @@ class Lerp(Operation):
     format: Format = INT8
 
     def __post_init__(self) -> None:
-        knots = np.asarray(self.knots)
+        knots = fixed(self.knots, "lerp: knots")
         if knots.ndim != 2 or knots.shape[0] not in (1, self.input.channels):
             raise BittrueError(f"lerp: knots {knots.shape} do not fit input {self.input}; expected [C, 2^M + 1]")
         segments = knots.shape[1] - 1

@@ -9,6 +9,7 @@ import numpy as np
 
 from bittrue.sim.contract import Format, Range, check_bits, round_shift
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import fixed
 from bittrue.sim.kernels.lif import integrate
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze
 from bittrue.sim.operations.encode import SPIKE
@@ -60,7 +61,7 @@ class Lif(Operation):
             values = getattr(self, name)
             if values is None:
                 continue
-            values = freeze(np.asarray(values))
+            values = freeze(fixed(values, f"lif: {name}"))
             if values.ndim > 1 or values.size not in (1, self.input.channels):
                 raise BittrueError(f"lif: {name} has shape {values.shape}, expected ({self.input.channels},) or one")
             object.__setattr__(self, name, freeze(np.broadcast_to(values.reshape(-1), (self.input.channels,))))

@@ -11,7 +11,7 @@ import numpy as np
 
 from bittrue.sim.contract import Format, Range, check_bits, round_shift
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, Set
+from bittrue.sim.held import Held, Parameter, Set, bounds, find, put
 from bittrue.sim.kernels.light import TileKernel
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.noise import noisy_codes
@@ -31,7 +31,8 @@ class PhotonicMac(Operation):
     the transmissions of the cells of the two rails, at least 0 (both may be open: leakage, crosstalk and errors of
     setting are part of them). A tile holds `rows` inputs, the last one what is left. Output `[..., tiles, N]` in
     `bits` unsigned bits. `offset` int `[tiles, N]` is subtracted before conversion (a pedestal; 0 for a full-scale
-    window), `shift` is the converter's step, 2^shift counts. What it clips is counted as saturated.
+    window), `shift` is the converter's step, 2^shift counts. What it clips is counted as saturated. `plus`, `minus` and
+    `offset` may be held inputs.
 
     Noise is drawn per image: of the images of a run the first has the index `noise.first`, the one after 2^32 - 1 is 0.
     Source of the isomorphism: Kirtas et al., "Non-negative isomorphic neural networks for photonic neuromorphic
@@ -39,17 +40,17 @@ class PhotonicMac(Operation):
     """
 
     input: TensorType
-    plus: np.ndarray
-    minus: np.ndarray
+    plus: Parameter
+    minus: Parameter
     rows: int
     bits: int
     shift: int
-    offset: np.ndarray
+    offset: Parameter
     cells: Format = Format(8, signed=False)  # noqa: RUF009  (frozen)
     noise: Noise | None = None
 
     def __post_init__(self) -> None:
-        plus, minus = freeze(np.asarray(self.plus)), freeze(np.asarray(self.minus))
+        plus, minus = freeze(self.plus), freeze(self.minus)
         object.__setattr__(self, "plus", plus)
         object.__setattr__(self, "minus", minus)
         if self.input.format.signed:
@@ -58,9 +59,10 @@ class PhotonicMac(Operation):
             raise BittrueError(
                 f"photonic_mac: cells {plus.shape} and {minus.shape} do not fit {self.input}; expected [N, C] twice"
             )
-        if self.cells.signed or not (self.cells.holds(plus) and self.cells.holds(minus)):
+        ends = np.stack([*bounds(plus), *bounds(minus)])
+        if self.cells.signed or not self.cells.holds(ends):
             raise BittrueError(
-                f"photonic_mac: cells {min(plus.min(), minus.min())}..{max(plus.max(), minus.max())} do not fit "
+                f"photonic_mac: cells {ends.min()}..{ends.max()} do not fit "
                 f"{self.cells}; transmissions are unsigned codes of the weight DAC"
             )
         if self.rows < 1:
@@ -69,12 +71,16 @@ class PhotonicMac(Operation):
             raise BittrueError(
                 f"photonic_mac: an ADC has 1 to 24 bits and a shift of 0 to 40, not {self.bits}, {self.shift}"
             )
-        offset = np.asarray(self.offset)
-        if offset.size != 1 and offset.shape != (self.tiles, len(plus)):
+        offset = freeze(self.offset)
+        one = not isinstance(offset, Held) and offset.size == 1
+        if not one and offset.shape != (self.tiles, len(plus)):
             raise BittrueError(f"photonic_mac: offset {offset.shape}, expected ({self.tiles}, {len(plus)})")
-        object.__setattr__(self, "offset", freeze(np.broadcast_to(offset, (self.tiles, len(plus)))))
+        object.__setattr__(
+            self, "offset", freeze(np.broadcast_to(offset, (self.tiles, len(plus)))) if one else offset
+        )
         check_bits(self._rough_bound(), "photonic_mac")  # in floats, which do not wrap as the exact ranges would
-        check_bits(float(self.light.high) + float(np.abs(self.offset).max()) + 2.0**self.shift, "photonic_mac")
+        most = float(np.abs(np.stack(bounds(self.offset))).max())
+        check_bits(float(self.light.high) + most + 2.0**self.shift, "photonic_mac")
         if self.noise is not None:
             bound = self.noise.bound(self.light.high)
             check_bits(float(bound.high) + 2.0**self.noise.shift, "photonic_mac: noise")
@@ -102,7 +108,7 @@ class PhotonicMac(Operation):
 
     @cached_property
     def weight(self) -> np.ndarray:
-        """`plus - minus`: what the input really counts, int64 `[N, C]`."""
+        """`plus - minus`: what the input really counts, int64 `[N, C]`; of cells that are not held."""
         return self.plus - self.minus
 
     @property
@@ -110,25 +116,29 @@ class PhotonicMac(Operation):
         """The narrowest signed format of `weight`."""
         return Format.covering(self.weight, signed=True)
 
+    @property
+    def rails(self) -> bool:
+        """Whether a rail's cells are held: then only the two rails, not their difference, are known to hardware."""
+        return isinstance(self.plus, Held) or isinstance(self.minus, Held)
+
     @cached_property
     def pedestal(self) -> np.ndarray:
-        """The light of dark inputs, `Q sum minus`, int64 `[tiles, N]`."""
+        """The light of dark inputs, `Q sum minus`, int64 `[tiles, N]`; of cells that are not held."""
         return np.stack([self.input.format.high * self.minus[:, part].sum(1) for _, part in self.parts()])
 
     @cached_property
     def light(self) -> Range:
         """Range of a tile's count without noise."""
-        top = [
-            (np.maximum(self.weight[:, part], 0).sum(1) * self.input.format.high + self.pedestal[k]).max()
-            for k, part in self.parts()
-        ]
-        return Range(0, int(max(top)))
+        cells = np.maximum(bounds(self.plus)[1], bounds(self.minus)[1])
+        top = max(int(cells[:, part].sum(1).max()) for _, part in self.parts())
+        return Range(0, top * self.input.format.high)
 
     def _rough_bound(self) -> float:
         """The largest of what one tile's cells let through, of the offsets and of the converter's step, in floats."""
-        cells = np.maximum(self.plus, self.minus).astype(np.float64)
+        cells = np.maximum(bounds(self.plus)[1], bounds(self.minus)[1]).astype(np.float64)
         most = max(float(cells[:, part].sum(1).max()) for _, part in self.parts())
-        return max(most * self.input.format.high, float(np.abs(self.offset.astype(np.float64)).max()), 2.0**self.shift)
+        offset = np.stack(bounds(self.offset)).astype(np.float64)
+        return max(most * self.input.format.high, float(np.abs(offset).max()), 2.0**self.shift)
 
     @property
     def accumulator(self) -> Range:
@@ -137,7 +147,8 @@ class PhotonicMac(Operation):
             most = round_shift(np.int64(self.noise.bound(light.high).high), self.noise.shift)
             light = Range(0, light.high + int(most))
         half = (1 << self.shift) >> 1
-        return light | Range(light.low - int(self.offset.max()), light.high - int(self.offset.min()) + half)
+        least, most = (int(end) for end in (bounds(self.offset)[0].min(), bounds(self.offset)[1].max()))
+        return light | Range(light.low - most, light.high - least + half)
 
     @property
     def macs(self) -> int:
@@ -149,17 +160,17 @@ class PhotonicMac(Operation):
 
     @property
     def held(self) -> dict[str, Held]:
-        """With noise, the index of the image."""
-        return {} if self.noise is None else {IMAGE.name: IMAGE}
+        """Cells and offsets that are written; with noise, the index of the image."""
+        return find(self) | ({} if self.noise is None else {IMAGE.name: IMAGE})
 
     def bind(self, values: Set) -> PhotonicMac:
-        """The operation as a run sees it whose first image has this index."""
-        first = int(values.get(IMAGE.name, 0))
-        if self.noise is None or not first:
-            return self
-        _ = self.kernels  # do not depend on the index: made once, shared by the copies
-        moved = copy(self)
-        object.__setattr__(moved, "noise", replace(self.noise, first=(self.noise.first + first) % INDICES))
+        """With these cells and offsets, as a run sees it whose first image has this index."""
+        bound, first = put(self, values), int(values.get(IMAGE.name, 0))
+        if bound.noise is None or not first:
+            return bound
+        _ = bound.kernels  # do not depend on the index: made once, shared by the copies
+        moved = copy(bound)
+        object.__setattr__(moved, "noise", replace(bound.noise, first=(bound.noise.first + first) % INDICES))
         return moved
 
     @property
@@ -174,10 +185,14 @@ class PhotonicMac(Operation):
             "shift": self.shift,
             "noisy": int(n is not None),
             "light": self.light.format,
-            "weight": (self.weight_format, self.weight),
-            "pedestal": (Format.covering(self.pedestal, signed=True), self.pedestal),
-            "offset": (Format.covering(self.offset, signed=True), self.offset),
+            "rails": int(self.rails),
+            "offset": (Format.covering(*bounds(self.offset), signed=True), self.offset),
         }
+        if self.rails:
+            named |= {"plus": (self.cells, self.plus), "minus": (self.cells, self.minus)}
+        else:
+            named["weight"] = self.weight_format, self.weight
+            named["pedestal"] = Format.covering(self.pedestal, signed=True), self.pedestal
         keys = n.keys.astype(np.int64) if n else np.zeros(1, np.int64)
         named |= {"rounds": len(keys), "keys": (Format(32, signed=False), keys)}
         factors = ("relative", "shot", "thermal")

@@ -10,7 +10,7 @@ import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, product_sum_range
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Parameter, bounds
+from bittrue.sim.held import Parameter, bounds, fixed
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.spikes import decode_steps, decode_words, take
 from bittrue.sim.operation import Constant, Operation, TensorType, freeze
@@ -22,7 +22,8 @@ from bittrue.sim.requantize import Requantize
 class SpikingLinear(Operation):
     """`S[t, n] = sum_i weight[n, i] * z[t, i]`,  `acc[n] = sum_t decode[t] * S[t, n]`,  `y = requantize(acc)`.
 
-    Input: spike trains `[..., K, C]` of one unsigned bit; weight int `[N, C]` in `weight_format`; decode int `[K]`,
+    Input: spike trains `[..., K, C]` of one unsigned bit; weight int `[N, C]` (held or not) in
+    `weight_format`; decode int `[K]`,
     what a spike of each step is worth; output `[..., N]` in the requantiser's format. The accumulator never wraps.
 
     Since the sums are integers, `acc[n] = sum_i weight[n, i] * d[i]` with the decoded values
@@ -37,7 +38,7 @@ class SpikingLinear(Operation):
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight, decode = freeze(self.weight), freeze(self.decode)
+        weight, decode = freeze(self.weight), freeze(fixed(self.decode, "spiking_linear: decode"))
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "decode", decode)
         if self.input.format != SPIKE or len(self.input.shape) < 2:
