@@ -150,7 +150,7 @@ class KernelGraph:
 
 
 #: The arrays that a kernel takes as arguments where one of them is held, in order.
-PARAMETERS = ("weight", "shift", "bias", "bias_acc", "multiplier")
+PARAMETERS = ("weight", "plus", "minus", "offset", "shift", "bias", "bias_acc", "multiplier")
 
 
 def parameters(operation: Operation, struct: str, arguments: Mapping[str, str]) -> tuple[str, ...]:

@@ -105,11 +105,6 @@ typename P::output_t requantize(typename P::accumulator_t sum, typename P::shift
     return clip<typename P::output_t>(rounded + typename P::bias_t(bias), P::floor);
 }
 
-template <class P> typename P::output_t requantize(typename P::accumulator_t sum, int channel) {
-#pragma HLS INLINE
-    return requantize<P>(sum, P::shift[channel], P::bias[channel], P::bias_acc[channel], P::multiplier[channel]);
-}
-
 // One tensor to every stream that reads it; with no reader, the tensor is drained.
 template <int SIZE, class T, class... Streams> void fork(hls::stream<T>& in, Streams&... out) {
 copy:

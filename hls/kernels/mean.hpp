@@ -3,6 +3,7 @@
 //     y[c] = requantize(sum_t x[t, c])
 //
 // One code a cycle; the sums are registers, so that a channel can be added to in every cycle.
+// Requantisation is an argument where any of it is a held input.
 #ifndef BITTRUE_MEAN_HPP
 #define BITTRUE_MEAN_HPP
 
@@ -10,7 +11,11 @@
 
 namespace bittrue {
 
-template <class P> void mean(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+template <class P>
+void mean(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
+          const typename P::shift_rom shift[P::channels], const typename P::bias_rom bias[P::channels],
+          const typename P::bias_acc_rom bias_acc[P::channels],
+          const typename P::multiplier_rom multiplier[P::channels]) {
     typename P::accumulator_t sums[P::channels];
 #pragma HLS ARRAY_PARTITION variable=sums complete
 tokens:
@@ -23,10 +28,14 @@ tokens:
             const typename P::accumulator_t sum = before + x;
             sums[c] = sum;
             if (t == P::tokens - 1) {
-                out.write(requantize<P>(sum, c));
+                out.write(requantize<P>(sum, shift[c], bias[c], bias_acc[c], multiplier[c]));
             }
         }
     }
+}
+
+template <class P> void mean(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+    mean<P>(in, out, P::shift, P::bias, P::bias_acc, P::multiplier);
 }
 
 }  // namespace bittrue

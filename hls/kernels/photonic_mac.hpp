@@ -1,6 +1,7 @@
 // The photonic array with its noise and its converter: sim/operations/photonic_mac.py, sim/noise.py.
 //
 //     u[k, n] = sum_{i in tile k} weight[n, i] * x[i] + pedestal[k, n]                      >= 0
+//             = sum_{i in tile k} plus[n, i] * x[i] + minus[n, i] * (Q - x[i])              where a rail is held
 //     v       = max(u + round_shift(relative * u * g0 + shot * floor(sqrt(u)) * g1 + thermal * g2, noise_shift), 0)
 //     y[k, n] = saturate(round_shift(v - offset[k, n], shift))
 //
@@ -10,7 +11,7 @@
 //
 // The images are counted from reset (a static variable, with the index P::first after reset), and so a frame's noise is
 // that of its place in the run. On a host every batch is a run of its own and sets the index of its first frame, see
-// `hls::host_run`.
+// `hls::host_run`. Cells and offsets are arguments where any of them is a held input.
 #ifndef BITTRUE_PHOTONIC_MAC_HPP
 #define BITTRUE_PHOTONIC_MAC_HPP
 
@@ -95,16 +96,28 @@ codes:
     }
 }
 
-template <class P>
-void photonic_mac_multiply(const typename P::input0_t x[P::inputs],
-                           const typename P::weight_rom weight[P::outputs][P::inputs], word_t image, int token,
-                           hls::stream<typename P::output_t>& out) {
+// The light of dark inputs, a constant of each output; where a rail is held (RAILS), it is counted with the rest.
+template <class P, bool RAILS> struct photonic_dark {
+    static noise_t of(int k, int n) { return noise_t(P::pedestal[k][n]); }
+};
+template <class P> struct photonic_dark<P, true> {
+    static noise_t of(int, int) { return noise_t(0); }
+};
+
+// The cells are one array: the difference of the two rails, `weight`; or two: `weight` is the first rail, `minus` the
+// one whose inputs are dark where x is full.
+template <class P, bool RAILS, class W, class M, class O>
+void photonic_mac_multiply(const typename P::input0_t x[P::inputs], const W weight[P::outputs][P::inputs],
+                           const M minus[P::outputs][P::inputs], const O offset[P::tiles][P::outputs], word_t image,
+                           int token, hls::stream<typename P::output_t>& out) {
     typedef typename P::accumulator_t accumulator_t;
     typedef typename adder<accumulator_t>::type sum_t;
     constexpr int rows = P::rows < P::inputs ? P::rows : P::inputs;
     constexpr int simd = divisor_from(rows, P::parallel);
 #pragma HLS ARRAY_RESHAPE variable=x cyclic factor=simd dim=1
 #pragma HLS ARRAY_RESHAPE variable=weight cyclic factor=simd dim=2
+#pragma HLS ARRAY_RESHAPE variable=minus cyclic factor=simd dim=2
+    const sum_t full = limits<typename P::input0_t>::high;
     accumulator_t sum = 0;
     gaussian_t common = 0;
 tiles:
@@ -120,12 +133,16 @@ tiles:
 #pragma HLS UNROLL
                     const int i = k * rows + b + s;
                     if (i < P::inputs) {  // the last tile may have fewer
-                        partial += operand<accumulator_t>(x[i]) * operand<accumulator_t>(weight[n][i]);
+                        const sum_t code = operand<accumulator_t>(x[i]);
+                        partial += code * operand<accumulator_t>(weight[n][i]);
+                        if (RAILS) {
+                            partial += (full - code) * operand<accumulator_t>(minus[n][i]);
+                        }
                     }
                 }
                 sum = b == 0 ? accumulator_t(partial) : accumulator_t(sum + partial);
                 if (b + simd == rows) {
-                    noise_t light = noise_t(sum) + noise_t(P::pedestal[k][n]);  // the tile's count u
+                    noise_t light = noise_t(sum) + photonic_dark<P, RAILS>::of(k, n);  // the tile's count u
                     if (P::noisy) {
                         const word_t place = word_t(token * P::tiles + k) * word_t(P::outputs + 1);
                         if (n == 0 && P::relative != 0) {
@@ -133,7 +150,7 @@ tiles:
                         }
                         light = add_noise<P>(light, image, place + n, common);
                     }
-                    const accumulator_t shown = accumulator_t(light - noise_t(P::offset[k][n]));
+                    const accumulator_t shown = accumulator_t(light - noise_t(offset[k][n]));
                     out.write(saturate<typename P::output_t>(round_shift<P::shift>(shown, P::shift)));
                 }
             }
@@ -141,15 +158,20 @@ tiles:
     }
 }
 
-template <class P> void photonic_mac_token(hls::stream<typename P::input0_t>& in, word_t image, int token,
-                                           hls::stream<typename P::output_t>& out) {
+template <class P, bool RAILS, class W, class M, class O>
+void photonic_mac_token(hls::stream<typename P::input0_t>& in, const W weight[P::outputs][P::inputs],
+                        const M minus[P::outputs][P::inputs], const O offset[P::tiles][P::outputs], word_t image,
+                        int token, hls::stream<typename P::output_t>& out) {
 #pragma HLS DATAFLOW
     typename P::input0_t x[P::inputs];
     photonic_mac_load<P>(in, x);
-    photonic_mac_multiply<P>(x, P::weight, image, token, out);
+    photonic_mac_multiply<P, RAILS>(x, weight, minus, offset, image, token, out);
 }
 
-template <class P> void photonic_mac(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+template <class P, bool RAILS, class W, class M, class O>
+void photonic_mac_frame(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
+                        const W weight[P::outputs][P::inputs], const M minus[P::outputs][P::inputs],
+                        const O offset[P::tiles][P::outputs]) {
     static word_t image = word_t(P::first);
 #pragma HLS RESET variable=image
 #ifdef BITTRUE_HOST
@@ -161,9 +183,28 @@ template <class P> void photonic_mac(hls::stream<typename P::input0_t>& in, hls:
 #endif
 tokens:
     for (int t = 0; t < P::tokens; ++t) {
-        photonic_mac_token<P>(in, image, t, out);
+        photonic_mac_token<P, RAILS>(in, weight, minus, offset, image, t, out);
     }
     ++image;
+}
+
+template <class P>
+void photonic_mac(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
+                  const typename P::plus_rom plus[P::outputs][P::inputs],
+                  const typename P::minus_rom minus[P::outputs][P::inputs],
+                  const typename P::offset_rom offset[P::tiles][P::outputs]) {
+    photonic_mac_frame<P, true>(in, out, plus, minus, offset);
+}
+
+template <class P>
+void photonic_mac(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
+                  const typename P::weight_rom weight[P::outputs][P::inputs],
+                  const typename P::offset_rom offset[P::tiles][P::outputs]) {
+    photonic_mac_frame<P, false>(in, out, weight, weight, offset);
+}
+
+template <class P> void photonic_mac(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+    photonic_mac<P>(in, out, P::weight, P::offset);
 }
 
 }  // namespace bittrue

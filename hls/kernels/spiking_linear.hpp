@@ -7,7 +7,8 @@
 // of the one before (P::halving), `acc = 2 * acc + S[t]` needs none. P::parallel is sized for products of whole values,
 // and a train has P::steps spikes a value, so parallel * steps weights are added at once (rounded up to a divisor of the
 // inputs). A step takes max(inputs, outputs * inputs / adders) cycles: while it is summed, the spikes of the next one
-// are loaded and the sums of the one before are weighed.
+// are loaded and the sums of the one before are weighed. Weights and requantisation are arguments where any of them is a
+// held input.
 #ifndef BITTRUE_SPIKING_LINEAR_HPP
 #define BITTRUE_SPIKING_LINEAR_HPP
 
@@ -54,20 +55,25 @@ rows:
 }
 
 template <class P>
-void spiking_linear_steps(hls::stream<typename P::input0_t>& in, hls::stream<typename P::step_sum_t>& sums) {
+void spiking_linear_steps(hls::stream<typename P::input0_t>& in,
+                          const typename P::weight_rom weight[P::outputs][P::inputs],
+                          hls::stream<typename P::step_sum_t>& sums) {
 steps:
     for (int t = 0; t < P::tokens * P::steps; ++t) {
 #pragma HLS DATAFLOW
         typename P::input0_t spikes[P::inputs];
         spiking_linear_load<P>(in, spikes);
-        spiking_linear_add<P>(spikes, P::weight, sums);
+        spiking_linear_add<P>(spikes, weight, sums);
     }
 }
 
 // From the sums of the steps to codes. No running value leaves the range of acc: it is what acc would be if the train
 // were silent from there on, or, when halving, that divided by a power of two.
 template <class P>
-void spiking_linear_weigh(hls::stream<typename P::step_sum_t>& sums, hls::stream<typename P::output_t>& out) {
+void spiking_linear_weigh(hls::stream<typename P::step_sum_t>& sums, hls::stream<typename P::output_t>& out,
+                          const typename P::shift_rom shift[P::outputs], const typename P::bias_rom bias[P::outputs],
+                          const typename P::bias_acc_rom bias_acc[P::outputs],
+                          const typename P::multiplier_rom multiplier[P::outputs]) {
     typedef typename P::accumulator_t accumulator_t;
     accumulator_t acc[P::outputs];
 #pragma HLS ARRAY_PARTITION variable=acc complete
@@ -89,18 +95,27 @@ tokens:
                 }
                 acc[n] = after;
                 if (t == P::steps - 1) {
-                    out.write(requantize<P>(after, n));
+                    out.write(requantize<P>(after, shift[n], bias[n], bias_acc[n], multiplier[n]));
                 }
             }
         }
     }
 }
 
-template <class P> void spiking_linear(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+template <class P>
+void spiking_linear(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
+                    const typename P::weight_rom weight[P::outputs][P::inputs],
+                    const typename P::shift_rom shift[P::outputs], const typename P::bias_rom bias[P::outputs],
+                    const typename P::bias_acc_rom bias_acc[P::outputs],
+                    const typename P::multiplier_rom multiplier[P::outputs]) {
 #pragma HLS DATAFLOW
     hls::stream<typename P::step_sum_t> sums("sums");
-    spiking_linear_steps<P>(in, sums);
-    spiking_linear_weigh<P>(sums, out);
+    spiking_linear_steps<P>(in, weight, sums);
+    spiking_linear_weigh<P>(sums, out, shift, bias, bias_acc, multiplier);
+}
+
+template <class P> void spiking_linear(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+    spiking_linear<P>(in, out, P::weight, P::shift, P::bias, P::bias_acc, P::multiplier);
 }
 
 }  // namespace bittrue

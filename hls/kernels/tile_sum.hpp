@@ -3,6 +3,7 @@
 //     acc[t, n] = sum_k code[t, k, n] << step,    y = requantize(acc)
 //
 // One code a cycle, tiles before outputs; the sums are registers, so that an output can be added to in every cycle.
+// Requantisation is an argument where any of it is a held input.
 #ifndef BITTRUE_TILE_SUM_HPP
 #define BITTRUE_TILE_SUM_HPP
 
@@ -10,7 +11,11 @@
 
 namespace bittrue {
 
-template <class P> void tile_sum(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+template <class P>
+void tile_sum(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
+              const typename P::shift_rom shift[P::channels], const typename P::bias_rom bias[P::channels],
+              const typename P::bias_acc_rom bias_acc[P::channels],
+              const typename P::multiplier_rom multiplier[P::channels]) {
     typedef typename P::accumulator_t accumulator_t;
     accumulator_t sums[P::channels];
 #pragma HLS ARRAY_PARTITION variable=sums complete
@@ -26,11 +31,15 @@ tokens:
                 const accumulator_t sum = before + accumulator_t(code << P::step);
                 sums[n] = sum;
                 if (k == P::tiles - 1) {
-                    out.write(requantize<P>(sum, n));
+                    out.write(requantize<P>(sum, shift[n], bias[n], bias_acc[n], multiplier[n]));
                 }
             }
         }
     }
+}
+
+template <class P> void tile_sum(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
+    tile_sum<P>(in, out, P::shift, P::bias, P::bias_acc, P::multiplier);
 }
 
 }  // namespace bittrue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
@@ -17,16 +19,17 @@ from bittrue.rtl.dataflow.folding import (
 from bittrue.rtl.dataflow.stage import (
     Storage,
     Structure,
+    advance,
     counting,
     register,
     shape_of,
     valid_chain,
 )
-from bittrue.rtl.parts.held import Table
+from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, Parameter, bounds, content
+from bittrue.sim.held import Held, Parameter, bounds
 
 
 def fold_rows(weight: np.ndarray, simd: int, pe: int) -> np.ndarray:
@@ -38,33 +41,93 @@ def fold_rows(weight: np.ndarray, simd: int, pe: int) -> np.ndarray:
 class Products:
     """Exact ranges of the products, of every node of the adder tree and of the running sums, per output lane.
 
-    `weight[address, pe, simd]` is the content of the weight memory, at first where the weights are held; `level[0]` are
-    the products, the last level the sum of one step, `sums` the accumulator over the steps of an output.
+    `level[0]` are the products of a step, the last level their sum, `sums` the accumulator over the steps of an output.
+
+    weight  int64 `[N, K]`; or of weights that are held the lowest and the highest that each can be
     """
 
-    def __init__(self, weight: Parameter, fmt: Format, simd: int, pe: int):
-        self.weight = fold_rows(content(weight), simd, pe)
-        self.steps = weight.shape[1] // simd
-        corners = [fold_rows(end, simd, pe) * x for end in bounds(weight) for x in (fmt.low, fmt.high)]
-        if not isinstance(weight, Held):
-            corners = corners[:2]
-        low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    def __init__(self, weight: np.ndarray | tuple[np.ndarray, np.ndarray], fmt: Format, simd: int, pe: int):
+        ends = weight if isinstance(weight, tuple) else (weight,)
+        self.steps = ends[0].shape[1] // simd
+        corners = [fold_rows(end, simd, pe) * x for end in ends for x in (fmt.low, fmt.high)]
         self.levels: list[list[list[Range]]] = []
-        while True:
-            self.levels.append(
-                [[Range.of(low[:, p, k], high[:, p, k]) for k in range(low.shape[2])] for p in range(pe)]
-            )
-            if low.shape[2] == 1:
-                break
+        self.grow(np.minimum.reduce(corners), np.maximum.reduce(corners))
+
+    def level(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Add the ranges of a level, given for every row `[rows, pe, nodes]`."""
+        _, pe, nodes = low.shape
+        self.levels.append([[Range.of(low[:, p, k], high[:, p, k]) for k in range(nodes)] for p in range(pe)])
+
+    def grow(self, low: np.ndarray, high: np.ndarray) -> None:
+        """Add this level and all above it."""
+        self.level(low, high)
+        while low.shape[2] > 1:
             pairs = range(0, low.shape[2], 2)
             low, high = (np.stack([v[:, :, k : k + 2].sum(2) for k in pairs], axis=2) for v in (low, high))
-        running = (v[:, :, 0].reshape(-1, self.steps, pe).cumsum(1) for v in (low, high))
-        low, high = running
+            self.level(low, high)
+        pe = low.shape[1]
+        low, high = (v[:, :, 0].reshape(-1, self.steps, pe).cumsum(1) for v in (low, high))
         self.sums = [Range.of(low[:, :, p], high[:, :, p]) for p in range(pe)]
 
     @property
     def tree_depth(self) -> int:
         return len(self.levels) - 1
+
+
+class Cells:
+    """The memory of a matrix: a row of `pe` times `simd` weights a step, constant or held.
+
+    weight  int64 `[N, K]`, or a held input of which `index` `[N, K]` says which (flat) entry lies where
+    fmt     what a weight is handed over in
+    wire    the rows of a constant matrix are wires, where there is only one
+    """
+
+    def __init__(
+        self,
+        weight: Parameter,
+        fmt: Format,
+        simd: int,
+        pe: int,
+        index: np.ndarray | None = None,
+        wire: bool = False,
+    ):
+        self.format, self.simd, self.pe = fmt, simd, pe
+        self.table: Table | None = None
+        if isinstance(weight, Held):
+            index = np.arange(weight.size).reshape(weight.shape) if index is None else index
+            rows = fold_rows(index, simd, pe)
+            self.table = Table(weight, rows.reshape(len(rows), -1))
+            self.storage = self.table.storage
+        else:
+            rows = self.rows = fold_rows(weight, simd, pe)
+            self.storage = Storage(fmt.bits * simd * pe, len(rows), table=True)
+        self.wired = wire and len(rows) == 1 and self.table is None
+
+    def structure(self) -> Structure:
+        """The memory, and a register for every weight of a row."""
+        built = Structure()
+        if self.wired:
+            return built
+        built.registers += self.simd * self.pe * self.format.bits
+        if self.table is not None:
+            return built + self.table.structure(early=True)
+        built.store(self.storage)
+        return built
+
+    def build(self, m: Module, name: str, word: Value, bank: Value | None) -> list[list[Value]]:
+        """The weights `[pe][simd]` of the row `word`, two cycles later; held ones are those of the `bank`."""
+        shape, places = shape_of(self.format), [(p, k) for p in range(self.pe) for k in range(self.simd)]
+        if self.wired:
+            flat: list[Value] = [Const(int(self.rows[0, p, k]), shape) for p, k in places]
+        else:
+            if self.table is not None:
+                row = self.table.build(m, name, self.table.address(word, bank), early=True)
+            else:
+                m.submodules[name] = memory = Rom(self.storage, shape, self.rows.reshape(len(self.rows), -1))
+                m.d.comb += memory.addr.eq(word)
+                row = memory.data
+            flat = [register(m, row[i], shape, name=f"{name[0]}{p}_{k}") for i, (p, k) in enumerate(places)]
+        return [flat[p * self.simd : (p + 1) * self.simd] for p in range(self.pe)]
 
 
 class FoldedStage(BufferedStage):
@@ -74,23 +137,32 @@ class FoldedStage(BufferedStage):
     and turns the sums into output. A vector of K codes takes K / lanes cycles to come in and (N / pe) * (K / simd) to
     be worked through; both happen at once, in two blocks. Codes of one unsigned bit choose weights, so that no
     multiplier is used for them. A stage whose outputs see parts of the vector only says which word of the vector a
-    step reads (`words`, `word_at`).
+    step reads (`words`, `word_at`). Weights, and what a subclass builds of held inputs (`tables`), are those of the set
+    that a frame meets.
     """
 
     #: The depth of `sums`: memory, operand register, product register (the adder tree and the accumulator come on top).
     FRONT = 3
 
-    def __init__(self, operation, *, lanes: int, simd: int, pe: int, output: tuple[Format, int]):
+    def __init__(
+        self,
+        operation,
+        *,
+        lanes: int,
+        simd: int,
+        pe: int,
+        output: tuple[Format, int],
+        cells: Sequence[Cells] = (),
+        tables: Mapping[str, Table] | None = None,
+        arrival: int,
+    ):
         self.format = operation.input.format
-        self.operation, self.simd, self.pe = operation, simd, pe
+        self.operation, self.simd, self.pe, self.arrival = operation, simd, pe, arrival
         self.vectors = Storage(self.format.bits * simd, 2 << (self.words - 1).bit_length())
-        self.weights = Storage(operation.weight_format.bits * simd * pe, len(self.products.weight), table=True)
-        self.weight_table: Table | None = None
-        if isinstance(operation.weight, Held):
-            index = fold_rows(np.arange(operation.weight.size).reshape(operation.weight.shape), simd, pe)
-            self.weight_table = Table(operation.weight, index.reshape(len(index), -1))
-            self.weights = self.weight_table.storage
+        self.cells = cells or [Cells(operation.weight, operation.weight_format, simd, pe, wire=self.choosing)]
+        self.weights = self.cells[0].storage
         super().__init__([(self.format, lanes)], output)
+        self.tables = [*(c.table for c in self.cells if c.table is not None), *(tables or {}).values()]
 
     @classmethod
     def products_of(cls, operation, lanes: int, simd: int, pe: int) -> Products:
@@ -100,7 +172,8 @@ class FoldedStage(BufferedStage):
         check_folding(stem, simd=(simd, inputs), pe=(pe, outputs), lanes=(lanes, inputs))
         if simd % lanes:
             raise BittrueError(f"{stem}: {lanes} input lanes do not divide simd = {simd}")
-        return Products(operation.weight, operation.input.format, simd, pe)
+        weight = operation.weight
+        return Products(bounds(weight) if isinstance(weight, Held) else weight, operation.input.format, simd, pe)
 
     folds = True
 
@@ -156,13 +229,13 @@ class FoldedStage(BufferedStage):
     @property
     def wired(self) -> bool:
         """Whether the weights that single bits choose are the same in every cycle: then they are no memory."""
-        return self.choosing and len(self.products.weight) == 1 and self.weight_table is None
+        return all(cells.wired for cells in self.cells)
 
     def structure(self) -> Structure:
         built = super().structure()
-        op, simd, pe = self.operation, self.simd, self.pe
-        built.multipliers += 0 if self.choosing else simd * pe
-        built.registers += simd * self.format.bits + (0 if self.wired else simd * pe * op.weight_format.bits)
+        simd, pe = self.simd, self.pe
+        built.multipliers += 0 if self.choosing else len(self.cells) * simd * pe
+        built.registers += len(self.cells) * simd * self.format.bits
         for depth, ranges in enumerate(self.products.levels):
             for lane in ranges:
                 for k, node in enumerate(lane):
@@ -179,12 +252,34 @@ class FoldedStage(BufferedStage):
         else:
             part = Storage(self.lanes_in * self.format.bits, self.vectors.depth)
             built.store(part, simd // self.lanes_in)
-        if self.weight_table is not None:
-            built += self.weight_table.structure(early=True)
-        elif not self.wired:
-            built.store(self.weights)
+        for cells in self.cells:
+            built += cells.structure()
         built.count(self.words - 1, simd // self.lanes_in - 1)
+        if self.tables:
+            built += Exchange.structure(self.exchange_bits, self.arrival)
+            built.count(self.timing.frame - 1, self.timing.beats_out - 1)
         return built
+
+    def follow(self, m: Module, control: Control, issued: Sequence[Value]) -> tuple[Value | None, Value | None]:
+        """The bank of the step at hand, and the row of `tables` two cycles before each result is requantised.
+
+        `issued[k]` is `control.issue` k cycles later. Both are None where nothing is held.
+        """
+        if not self.tables:
+            return None, None
+        block, group = Signal(counting(self.timing.frame)), Signal(counting(self.timing.beats_out))
+        ends = control.release & advance(m, block, self.timing.frame - 1, control.release)
+        banks = self.exchange.follow(m, ends, self.arrival)
+        ahead = self.arrival - 2
+        advance(m, group, self.timing.beats_out - 1, issued[ahead])
+        return banks[0], Cat(group[: (self.timing.beats_out - 1).bit_length()], banks[ahead])
+
+    def factors(
+        self, m: Module, control: Control, codes: Sequence[Value], bank: Value | None
+    ) -> tuple[list[Value], list[list[Value]]]:
+        """What is multiplied in a step, `x[k]` and `w[p][k]`, in registers: from the codes that were read."""
+        x: list[Value] = [register(m, code, shape_of(self.format), name=f"x{k}") for k, code in enumerate(codes)]
+        return x, self.cells[0].build(m, "weights", control.word, bank)
 
     def sums(self, m: Module, control: Control, bank: Value | None = None) -> list[Value]:
         """The sums of the `pe` outputs at hand, `front_depth` cycles after the step that completes them.
@@ -192,7 +287,6 @@ class FoldedStage(BufferedStage):
         Held weights are those of the `bank`.
         """
         x_shape = shape_of(self.format)
-        w_shape = shape_of(self.operation.weight_format)
         simd, pe, lanes = self.simd, self.pe, self.lanes_in
 
         # Input vectors: two blocks of words, written lanes at a time.
@@ -224,23 +318,13 @@ class FoldedStage(BufferedStage):
         read = vectors.read_port(domain="sync")
         address = Cat(self.word_at(m, control)[:size], control.read_block) if words > 1 else control.read_block
         m.d.comb += [read.addr.eq(address), read.en.eq(1)]
-        x = [register(m, read.data[k], x_shape, name=f"x{k}") for k in range(simd)]
-        if self.weight_table is not None:
-            row = self.weight_table.build(m, "weights", self.weight_table.address(control.word, bank), early=True)
-            w = [[register(m, row[p * simd + k], w_shape, name=f"w{p}_{k}") for k in range(simd)] for p in range(pe)]
-        elif self.wired:
-            w = [[Const(int(v), w_shape) for v in lane] for lane in self.products.weight[0]]
-        else:
-            rows = self.products.weight.reshape(-1, pe * simd)
-            m.submodules.weights = weights = Rom(self.weights, w_shape, rows)
-            m.d.comb += weights.addr.eq(control.word)
-            row = weights.data
-            w = [[register(m, row[p * simd + k], w_shape, name=f"w{p}_{k}") for k in range(simd)] for p in range(pe)]
+        x, w = self.factors(m, control, [read.data[k] for k in range(simd)], bank)
 
         # Products and adder trees, registered at every level.
         sums: list[Value] = []
         for p in range(pe):
-            level: list[Value] = [Mux(x[k], w[p][k], 0) if self.choosing else w[p][k] * x[k] for k in range(simd)]
+            pairs = zip(x, w[p], strict=True)
+            level: list[Value] = [Mux(code, weight, 0) if self.choosing else weight * code for code, weight in pairs]
             for depth, ranges in enumerate(self.products.levels[: self.products.tree_depth + 1]):
                 shapes = [shape_of(r) for r in ranges[p]]
                 registered = [

@@ -19,6 +19,7 @@ from bittrue.rtl.dataflow.schedule import Flow, simulate
 from bittrue.rtl.dataflow.stage import Stage, beat, realisation
 from bittrue.rtl.parts.held import Exchange
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Sets
 from bittrue.sim.naming import identifier
 from bittrue.sim.operation import Operation, TensorType
 from bittrue.sim.program import BLOCK, Program
@@ -178,13 +179,16 @@ class Network:
         """The elements whose cycles depend on the data."""
         return [e for e in self.elements if e.stage.timing.dynamic]
 
-    def work(self, *x: np.ndarray) -> dict[int, np.ndarray]:
-        """The cycles of every block of the elements whose work depends on the data, for a batch, by element."""
+    def work(self, *x: np.ndarray, held: Sets | None = None) -> dict[int, np.ndarray]:
+        """The cycles of every block of the elements whose work depends on the data, for a batch, by element.
+
+        `held` is what is written meanwhile, as for the program.
+        """
         dynamic = [k for k, e in enumerate(self.elements) if e.stage.timing.dynamic]
         operands = {node.name: node.operands for node in self.program.nodes}
         parts: dict[int, list[np.ndarray]] = {k: [] for k in dynamic}
         for start in range(0, len(x[0]) if dynamic else 0, BLOCK):
-            tensors = self.program.trace(*(v[start : start + BLOCK] for v in x), first=start).tensors
+            tensors = self.program.trace(*(v[start : start + BLOCK] for v in x), first=start, held=held).tensors
             for k in dynamic:
                 element = self.elements[k]
                 parts[k].append(element.stage.work(*(tensors[name] for name in operands[element.node])))
@@ -230,8 +234,8 @@ def _check_held(name: str, operation: Operation, stage: Stage) -> None:
     lacking = [held.name for held in operation.held.values() if not held.counts and held.name not in stored]
     if lacking and any(held.low != held.high for held in operation.held.values() if held.name in lacking):
         raise BittrueError(
-            f"{name}: the RTL of {type(operation).__name__} cannot be written ({', '.join(lacking)}); "
-            "leave these constant: weights of matrix products and affines can be written"
+            f"{name}: the RTL of {type(operation).__name__} cannot be written ({', '.join(lacking)}); leave these "
+            "constant, or give its stage a memory for them (`tables`)"
         )
 
 

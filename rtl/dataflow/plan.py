@@ -19,7 +19,7 @@ from bittrue.rtl.dataflow.schedule import Flow
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
 from bittrue.rtl.dataflow.weight_registers import WeightRegisters, register_map
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Set, check_set
+from bittrue.sim.held import Set, Sets, check_set
 from bittrue.sim.naming import identifier, slave_prefixes
 from bittrue.sim.operation import TensorType
 from bittrue.sim.program import Program
@@ -112,9 +112,9 @@ class Plan:
         """Whether the cycles of a frame depend on its data."""
         return bool(self.network.dynamic)
 
-    def expect(self, *x: np.ndarray) -> Flow:
-        """The exact cycles of these frames, one after the other, unstalled."""
-        return self.network.schedule(len(x[0]), work=self.network.work(*x))
+    def expect(self, *x: np.ndarray, held: Sets | None = None) -> Flow:
+        """The exact cycles of these frames, one after the other, unstalled; `held` is what is written meanwhile."""
+        return self.network.schedule(len(x[0]), work=self.network.work(*x, held=held))
 
     def stages(self) -> list[dict[str, Any]]:
         """One row a stage, for reports: name, kind, node, folding, lanes, interval, latency, FIFO entries, area."""
@@ -327,8 +327,8 @@ def plan(
     architecture  which one of those an operation has (`parallel`, `events`), for all that have it or by node
     activity   by node, the share of ones in the events it reads (see the function `activity`): an event-driven stage
                is folded for it; without, for a one everywhere
-    weights    `"written"`, or names of matrix products and affines: their weights, biases and shifts can be written
-               while it runs (`sim.written`); the plan's program has them as held inputs
+    weights    `"written"`, or names of operations: their weights, cells, biases and shifts can be written while it
+               runs (`sim.written`); the plan's program has them as held inputs
     weight_bus  what weights are written over: `stream` (AXI4-Stream) or `lite` (registers on AXI4-Lite)
     """
     if weight_bus not in WEIGHT_BUSES:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
+from bittrue.rtl.parts.held import Exchange
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Range
+
+#: Cycles from a beat to its sum: code 1, sum 1.
+ARRIVAL = 2
 
 
 class SumStage(Stage):
@@ -30,9 +34,10 @@ class SumStage(Stage):
     def __init__(self, operation, *, lanes: int, terms: int, frame: int = 1, step: int = 0):
         self.operation, self.terms, self.step = operation, terms, step
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, lanes)
+        self.tables = [*self.requantize.tables.values()]
         self.total = Range.of(*(ends >> step for ends in operation.sums))
         beats = operation.input.channels // lanes
-        depth = 2 + self.requantize.cycles + 1
+        depth = ARRIVAL + self.requantize.cycles + 1
         self.timing = Blocks(
             beats_in=terms * beats, beats_out=beats, depth=depth, credits=enough_credits(depth), frame=frame
         )
@@ -47,6 +52,9 @@ class SumStage(Stage):
             built.add(bits)
             built.select_bits += bits
             built.registers += self.operation.input.format.bits
+        if self.tables:
+            built += Exchange.structure(self.exchange_bits, ARRIVAL)
+            built.count(self.timing.frame - 1)
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
@@ -67,6 +75,11 @@ class SumStage(Stage):
         group_last = advance(m, group, groups - 1, go)
         token_last = advance(m, token, terms - 1, go & group_last)
         m.d.comb += outlet.issue.eq(go & token_last)
+        row = None
+        if self.tables:
+            total, ends = Signal(counting(self.timing.frame), name="frame_sum"), outlet.issue & group_last
+            banks = self.exchange.follow(m, ends & advance(m, total, self.timing.frame - 1, ends), ARRIVAL)
+            row = Cat(group[: (groups - 1).bit_length()], banks[ARRIVAL - 2])
         moving = valid_chain(m, go, 1)[1]
         valid = valid_chain(m, outlet.issue, self.timing.depth - 1)
 
@@ -85,7 +98,7 @@ class SumStage(Stage):
             m.d.comb += [total.eq(Mux(first, 0, read.data[lane]) + x), write.data[lane].eq(total)]
             sums.append(register(m, total, name=f"sum{lane}"))
         sums = [total << self.step for total in sums]
-        result = self.requantize.build(m, sums, valid[1])
+        result = self.requantize.build(m, sums, valid[ARRIVAL - 1], held=row)
         m.d.comb += outlet.push.eq(valid[-1])
         m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(result)]
         return m

@@ -8,6 +8,7 @@ frames that it is through with, so that each frame meets one set in every stage,
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Module, ResetSignal, Signal, Value
@@ -24,16 +25,17 @@ class Table:
 
     held    the input
     index   int64 `[rows, slots]`: which of its entries (flat) lies in a slot; row after row this is also the order in
-            which the values of a set come
+            which the values of a set come. An entry may lie in several slots, and then comes for each
     base    what a stored value is less than the held one
+    negated  the held value is stored with its sign turned
 
     Values are written one after the other: `shift` takes the `value` into a register of a row, then `write` stores that
     row at `row` of the `bank`.
     """
 
-    def __init__(self, held: Held, index: np.ndarray, base: int = 0):
-        self.held, self.index, self.base = held, index, base
-        self.format = Format.covering(held.low - base, held.high - base)
+    def __init__(self, held: Held, index: np.ndarray, base: int = 0, negated: bool = False):
+        self.held, self.index, self.base, self.negated = held, index, base, negated
+        self.format = Format.covering(*(int(self.stored(end)) for end in (held.low, held.high)))
         rows, slots = index.shape
         self.row_bits = (rows - 1).bit_length()
         self.storage = Storage(self.format.bits * slots, (1 << self.row_bits) + rows)
@@ -45,6 +47,10 @@ class Table:
     @property
     def slots(self) -> int:
         return self.index.shape[1]
+
+    def stored(self, value: Any) -> Any:
+        """What is stored of a held value."""
+        return (-value if self.negated else value) - self.base
 
     @cached_property
     def port(self) -> TablePort:
@@ -60,18 +66,18 @@ class Table:
         elif not early:
             built.registers += row
         built.store(self.storage)
-        if self.base:
+        if self.base or self.negated:
             built.add(self.format.bits, registered=False)
         return built
 
     def build(self, m: Module, name: str, address: Value, early: bool = False) -> data.View:
         """The values of a row, two cycles after its `address`; one cycle where a register follows (`early`)."""
         port, bits = self.port, self.format.bits
-        content = self.held.initial.reshape(-1)[self.index] - self.base  # type: ignore[union-attr]
+        content = self.stored(self.held.initial.reshape(-1)[self.index])  # type: ignore[union-attr]
         m.submodules[f"{name}_table"] = memory = Ram(self.storage, shape_of(self.format), content)
         row = Signal(bits * self.slots, name=f"{name}_written", reset_less=True)
         with m.If(port.shift):
-            m.d.sync += row.eq(Cat(row, (port.value - self.base)[:bits])[bits:])
+            m.d.sync += row.eq(Cat(row, self.stored(port.value)[:bits])[bits:])
         block = self.storage.style == "block"
         m.d.comb += [
             memory.write_addr.eq(self.address(port.row, port.bank)),

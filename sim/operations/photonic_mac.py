@@ -75,9 +75,7 @@ class PhotonicMac(Operation):
         one = not isinstance(offset, Held) and offset.size == 1
         if not one and offset.shape != (self.tiles, len(plus)):
             raise BittrueError(f"photonic_mac: offset {offset.shape}, expected ({self.tiles}, {len(plus)})")
-        object.__setattr__(
-            self, "offset", freeze(np.broadcast_to(offset, (self.tiles, len(plus)))) if one else offset
-        )
+        object.__setattr__(self, "offset", freeze(np.broadcast_to(offset, (self.tiles, len(plus)))) if one else offset)
         check_bits(self._rough_bound(), "photonic_mac")  # in floats, which do not wrap as the exact ranges would
         most = float(np.abs(np.stack(bounds(self.offset))).max())
         check_bits(float(self.light.high) + most + 2.0**self.shift, "photonic_mac")

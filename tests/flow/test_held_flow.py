@@ -146,9 +146,9 @@ class TestCommands:
         assert status == 0
         assert "held_mix_weight" in (tmp_path / "hls" / "top.hpp").read_text()
         assert "held_classify_weight" not in (tmp_path / "hls" / "top.hpp").read_text()
-        status, _, err = bittrue("rtl", saved, "--out", tmp_path / "no.v", "--weights", "pool")
+        status, _, err = bittrue("rtl", saved, "--out", tmp_path / "no.v", "--weights", "curve")
         assert status != 0
-        assert "weights of 'pool' cannot be written" in " ".join(err.split())
+        assert "weights of 'curve' cannot be written" in " ".join(err.split())
         assert not (tmp_path / "no.v").exists()
 
     @pytest.mark.parametrize("bus", ["stream", "lite"])

@@ -84,12 +84,12 @@ def photonic(build: Builder, name: str, x: str, n: int, rng: np.random.Generator
     minus = minus * int(rng.random() < 0.8)
     full = rows * source.format.high * cells.high
     bits, tiles = int(rng.integers(3, 9)), -(-source.channels // rows)
-    offset = rng.integers(0, full // 2 + 1, (tiles, n)) * int(rng.random() < 0.8)
+    offset = rng.integers(0, full // 4 + 2, (tiles, n))
     drawn = Noise.from_physics(int(rng.integers(99)), 1, relative=0.02, photons=20.0, thermal=full / 90, shift=16)
     shift = max(0, full.bit_length() - bits - 1)
     mac = PhotonicMac(source, plus, minus, rows, bits, shift, offset, cells, drawn if noise else None)
     build.add(f"{name}_array", mac, x)
-    total = TileSum(mac.output, shift, Requantize.example(rng, n, tiles * full // 2 + 1))
+    total = TileSum(mac.output, shift, Requantize.example(rng, n, tiles * full // 8 + 1))
     return build.add(name, total, f"{name}_array")
 
 

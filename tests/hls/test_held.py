@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,16 +16,16 @@ from bittrue.sim.operations.mean import Mean
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
-from tests.helpers.sets import codes, drawn, golden, network
+from tests.helpers.sets import KINDS, codes, drawn, golden, network
 
 pytestmark = pytest.mark.needs("g++")
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_several_sets_in_one_run(seed, tmp_path):
+@pytest.mark.parametrize(("seed", "kinds"), [*((seed, ()) for seed in range(3)), *enumerate(KINDS)])
+def test_several_sets_in_one_run(seed, kinds, tmp_path):
     """Kernels equal the golden simulator, tensor by tensor, with sets at random and at the bounds."""
     rng = np.random.default_rng([seed, 5])
-    program = written(network(seed))
+    program = written(network(seed, kinds=kinds))
     kernel = host.build(project.write(program, tmp_path))
     x = codes(program, 30, rng)
     sets = [(at, drawn(program, rng, corner)) for at, corner in ((4, ""), (9, "low"), (15, "high"), (22, "both"))]
@@ -73,8 +74,26 @@ def test_the_test_bench_has_the_first_set(tmp_path):
     assert status() == 2
 
 
-def test_a_kernel_that_takes_none(tmp_path):
+@pytest.mark.parametrize("rail", ["plus", "minus", "offset"])
+def test_one_array_of_a_photonic_layer(rail, tmp_path):
+    """A rail or the offsets alone; the other arrays are constants of the kernel."""
+    rng = np.random.default_rng(3)
+    program = written(network(1, kinds=["photonic"]), ["photonic0_array"])
+    mac = program["photonic0_array"]
+    constant = mac.bind({name: held.initial for name, held in mac.held.items() if rail not in name})
+    nodes = [replace(node, operation=constant if node.operation is mac else node.operation) for node in program.nodes]
+    program = Program(program.inputs, nodes, "photonic0")
+    assert [name.rpartition(".")[2] for name in program.written] == [rail]
+    kernel = host.build(project.write(program, tmp_path))
+    x = codes(program, 16, rng)
+    sets = [(at, drawn(program, rng, corner)) for at, corner in ((4, ""), (9, "low"), (12, "high"))]
+    np.testing.assert_array_equal(kernel.predict(*x, held=sets), program(*x, held=sets))
+    assert not np.array_equal(program(*x), program(*x, held=sets))
+
+
+def test_a_kernel_that_takes_none(tmp_path, monkeypatch):
     kind = TensorType((4, 3), INT8)
     mean = Mean(kind, Requantize(3, Held("s", (3,), 1, 4)))
+    monkeypatch.setattr(project, "HOLDING", ())
     with pytest.raises(BittrueError, match=r"'y': the HLS kernel of Mean takes no held inputs \(s\)"):
         project.write(Program({"x": kind}, (Node("y", mean, ("x",)),), "y"), tmp_path)

@@ -7,6 +7,7 @@ from amaranth.sim import Simulator
 from bittrue.rtl.dataflow.loader import Loader, Words
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.parts.held import Exchange, Table
+from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
@@ -16,41 +17,60 @@ from bittrue.sim.operations.mean import Mean
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.programs import two_inputs
-from tests.helpers.sets import codes, drawn, golden, network
+from tests.helpers.sets import KINDS, codes, drawn, golden, network
 from tests.helpers.stage_bench import StageBench, Written, run
 
 SEEDS = range(7)
+PAIRS = [(kinds, (1, 4) if "spiking" in kinds else (0, 1)) for kinds in KINDS]
+#: Seeds, kinds of operations, architectures, and whether there are stalls: matrix products and affines, then the others.
+CASES = [(seed, (), "parallel", stalled) for seed in SEEDS for stalled in (False, True)]
+CASES += [(seeds[at], kinds, "parallel", bool(at)) for kinds, seeds in PAIRS for at in range(2)]
+CASES += [(seeds[at], kinds, "events", bool(at)) for kinds, seeds in PAIRS for at in range(2) if "spiking" in kinds]
 
 
-def planned(seed: int, **options) -> Plan:
+#: Some of them: in which sets that are none are told apart.
+WHOLE = [*((seed, (), "parallel") for seed in SEEDS[:4]), (1, KINDS[0], "events"), (0, KINDS[2], "parallel")]
+
+
+def planned(seed: int, architecture: str = "parallel", **options) -> Plan:
     program = network(seed, **options)
     interval = int(np.random.default_rng(seed).choice([1, 8, 30, 200]))
     try:
-        return plan(program, interval=interval, weights="written")
+        return plan(program, interval=interval, weights="written", architecture=architecture)
     except BittrueError:
-        return plan(program, weights="written")
+        interval = None if architecture == "parallel" else 1000
+        return plan(program, interval=interval, weights="written", architecture=architecture)
 
 
-@pytest.mark.parametrize("stalled", [False, True])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_sets_are_exchanged_between_frames(seed, stalled):
+@pytest.mark.parametrize(("seed", "kinds", "architecture", "stalled"), CASES)
+def test_sets_are_exchanged_between_frames(seed, kinds, architecture, stalled):
     """Every frame is worked with the set that had taken effect when it began, and none is late for it."""
     rng = np.random.default_rng([seed, 1])
-    p = planned(seed)
+    p = planned(seed, architecture, kinds=kinds)
     frames = 16
     x = codes(p.program, frames, rng)
     sets = [drawn(p.program, rng, corner) for corner in ("", "high", "low", "both", "")]
     writes = [Written(int(after), p.pack_set(s)) for after, s in zip(np.sort(rng.integers(0, 9, 5)), sets, strict=True)]
+    if kinds:  # so many values that short frames would be over before a set is there
+        for at, (batch, kind) in enumerate(zip(x, p.program.inputs.values(), strict=True)):
+            frames = 16 + 3 * len(writes[0].words) // p.estimated_interval
+            x[at] = np.resize(batch, (frames, *kind.shape))
     stalls = {"idle": 0.3, "backpressure": 0.3} if stalled else {}
     result = run(p, x, seed=seed, sets=writes, **stalls)
     expected = golden(p.program, x, result.meets, sets)
     np.testing.assert_array_equal(result.outputs, expected)
+    if kinds:
+        assert len(set(result.meets)) > 1
+        assert len(np.unique(expected)) > 2
     np.testing.assert_array_equal(expected, golden(p.program, x, result.meets, sets, p.program.reference))
     assert result.errors == 0
     if not stalled:
-        assert result.latency == p.estimated_latency
+        changes = [(at, ([p.program.initial, *sets])[n]) for at, n in enumerate(result.meets)]
+        flow = p.expect(*x, held=changes)
+        assert result.latency == flow.latency
+        assert p.dynamic or flow.latency == p.estimated_latency
         first = result.first - result.latency
-        assert [end - first for end in result.ends] == list(p.expect(*x).ends)
+        assert [end - first for end in result.ends] == list(flow.ends)
 
 
 def test_the_exchanges_fall_within_the_run():
@@ -82,11 +102,11 @@ def refused(p: Plan, words: np.ndarray) -> dict[str, Written]:
     }
 
 
-@pytest.mark.parametrize("seed", SEEDS[:4])
-def test_what_is_no_whole_set_changes_nothing(seed):
+@pytest.mark.parametrize(("seed", "kinds", "architecture"), WHOLE)
+def test_what_is_no_whole_set_changes_nothing(seed, kinds, architecture):
     """Too short, too long, out of bounds: counted, the old set stays, and the next one that is right takes effect."""
     rng = np.random.default_rng([seed, 3])
-    p = planned(seed, most=5)
+    p = planned(seed, architecture, most=5, kinds=kinds)
     x, right, other = codes(p.program, 12, rng), drawn(p.program, rng), drawn(p.program, rng)
     bench = StageBench(p)
     for name, bad in refused(p, p.pack_set(other)).items():
@@ -126,6 +146,40 @@ def test_a_set_that_is_too_long_by_a_whole_one():
             sim.add_testbench(bench)
             sim.run()
             assert seen == [int(right), int(not right)], f"{length} words for {count} tables of 2"
+
+
+def test_cells_beyond_the_last_row_do_nothing():
+    """The last tile lacks rows: what a set has in their place is whatever is sent, within the bounds."""
+    rng = np.random.default_rng(0)
+    seen = 0
+    for seed in range(30):
+        program = network(seed, kinds=["photonic"])
+        mac = program["photonic0_array"]
+        lacking = mac.tiles * mac.rows - mac.input.channels
+        if mac.tiles < 2 or not lacking:
+            continue
+        p = plan(program, weights=["photonic0_array"])
+        x, values = codes(p.program, 8, rng), drawn(p.program, rng)
+        words = p.pack_set(values)
+        assert len(words) == sum(h.size for h in p.program.written.values()) + lacking * len(mac.plus) * (
+            "photonic0_array.minus" in p.program.written
+        ) + lacking * len(mac.plus)
+        other = words.copy()
+        for table in p.network.words.tables:
+            first = next(row["first"] for row in p.network.words.describe() if row["held"] == table.held.name)
+            flat = table.index.reshape(-1)
+            again = np.array([entry in flat[:at] for at, entry in enumerate(flat)])
+            other[first : first + len(flat)][again] = table.held.high
+        assert not np.array_equal(words, other)
+        frames = 4 + len(words) // p.estimated_interval
+        x = [np.resize(v, (frames, *v.shape[1:])) for v in x]
+        result = run(p, x, sets=[Written(0, other)])
+        assert result.meets[-1] == 1
+        np.testing.assert_array_equal(result.outputs, golden(p.program, x, result.meets, [values]))
+        seen += 1
+        if seen == 3:
+            return
+    raise AssertionError("too few arrays whose last tile is short")
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -221,8 +275,11 @@ class TestPlan:
         assert "weights_sets" not in text
         assert "s_axis_weights" not in text
 
-    def test_what_cannot_be_written_is_refused(self):
+    def test_a_stage_without_a_memory_is_refused(self, monkeypatch):
         kind = TensorType((4, 3), INT8)
         mean = Mean(kind, Requantize(3, Held("s", (3,), 1, 4)))
-        with pytest.raises(BittrueError, match=r"y: the RTL of Mean cannot be written \(s\)"):
-            plan(Program({"x": kind}, (Node("y", mean, ("x",)),), "y"))
+        program = Program({"x": kind}, (Node("y", mean, ("x",)),), "y")
+        assert plan(program).network.words.count == 3
+        monkeypatch.setattr(RequantizePipe, "tables", property(lambda _: {}, lambda *_: None), raising=False)
+        with pytest.raises(BittrueError, match=r"y: the RTL of Mean cannot be written \(s\).*give its stage a memory"):
+            plan(program)

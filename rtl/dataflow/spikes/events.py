@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 
@@ -21,10 +23,12 @@ from bittrue.rtl.dataflow.stage import (
     valid_chain,
 )
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
+from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held, bounds
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 
 #: Most spikes of a beat that the search for the next event looks at in a cycle, for 100 MHz.
@@ -41,6 +45,7 @@ class AddressEvents:
     clear     nothing of this train was accumulated before
     double    the time step begins, and so do accumulators that double
     issue     its group of outputs is complete after it: the last event of the train
+    ends      nothing of this train is left after it
     """
 
     def __init__(self, m: Module, stage: EventLinearStage, outlet: Outlet):
@@ -92,6 +97,7 @@ class AddressEvents:
             self.moves.eq(go & ~skips),
             release.eq(go & group_last & alone),
         ]
+        self.ends = release & final
         with m.If(go):
             m.d.sync += self.group.eq(Mux(group_last, 0, self.group + 1))
             with m.If(group_last):
@@ -134,7 +140,8 @@ class EventLinearStage(Stage):
         self.accumulators = Accumulators(operation, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         self.worth_cycles = 0 if operation.halving else 1
-        depth = 5 + self.worth_cycles + self.requantize.cycles + 1
+        self.arrival = 5 + self.worth_cycles
+        depth = self.arrival + self.requantize.cycles + 1
         self.timing = Blocks(
             beats_out=self.groups,
             blocks=2,
@@ -145,7 +152,19 @@ class EventLinearStage(Stage):
             work=lanes * self.groups,
         )
         self.weights = Storage(operation.weight_format.bits * pe, inputs * self.groups, table=True)
+        self.weight_table: Table | None = None
+        if isinstance(operation.weight, Held):
+            index = np.arange(operation.weight.size).reshape(outputs, inputs)
+            self.weight_table = Table(operation.weight, self.rows(index))
+            self.weights = self.weight_table.storage
         super().__init__([(operation.input.format, lanes)], (operation.output.format, pe))
+        held = [] if self.weight_table is None else [self.weight_table]
+        self.tables = [*held, *self.requantize.tables.values()]
+
+    def rows(self, weight: np.ndarray) -> np.ndarray:
+        """A matrix `[N, C]` as words of the weight memory: word `channel * groups + group` holds the `pe` weights of a
+        channel for a group of outputs."""
+        return weight.T.reshape(-1, self.pe)
 
     # -- cycles ----------------------------------------------------------------------------------------
     def work(self, spikes: np.ndarray) -> np.ndarray:
@@ -187,7 +206,13 @@ class EventLinearStage(Stage):
     def structure(self) -> Structure:
         built = super().structure() + self.accumulators.structure() + self.requantize.structure()
         lanes, bits = self.lanes_in, self.operation.weight_format.bits
-        built.store(self.weights)
+        if self.weight_table is None:
+            built.store(self.weights)
+        else:
+            built += self.weight_table.structure(early=True)
+        if self.tables:
+            built += Exchange.structure(self.exchange_bits, self.arrival)
+            built.count(self.operation.tokens - 1, self.groups - 1)
         built.count(self.parts - 1, self.operation.steps - 1, self.groups - 1)
         built.registers += 3 * lanes + 2 + self.pe * bits
         built.add(lanes, registered=False)
@@ -239,17 +264,23 @@ class EventLinearStage(Stage):
             m.d.comb += channel[k].eq(Cat(*places).any() if places else 0)
         part, group = register(m, events.part, name="part_at"), register(m, events.group, name="group_at")
         place = times(part, self.lanes_in * groups) + times(channel, groups) + group
-        address = register(m, place, counting(len(op.weight[0]) * groups), name="address")
-        # Word `channel * groups + group` holds the weights of a channel for a group of outputs.
-        m.submodules.weights = read = Rom(self.weights, shape_of(op.weight_format), op.weight.T.reshape(-1, pe))
-        m.d.comb += read.addr.eq(address)
-        hit = register(m, hit, name="hit_late", cycles=2)
+        address = register(m, place, counting(op.input.channels * groups), name="address")
+        issued = valid_chain(m, events.issue, depth - 1)
+        banks, constants = self.follow(m, events, issued)
         shape = shape_of(op.weight_format)
-        terms: list[Value] = [register(m, Mux(hit, read.data[p], 0), shape, name=f"weight{p}") for p in range(pe)]
+        if self.weight_table is not None:
+            row = self.weight_table.build(m, "weights", self.weight_table.address(address, banks[2]), early=True)
+        else:
+            m.submodules.weights = read = Rom(self.weights, shape, self.rows(op.weight))
+            m.d.comb += read.addr.eq(address)
+            row = read.data
+        hit = register(m, hit, name="hit_late", cycles=2)
+        terms: list[Value] = [register(m, Mux(hit, row[p], 0), shape, name=f"weight{p}") for p in range(pe)]
         if self.worth_cycles:
             worths = Format.covering(op.decode, signed=True)
             worth = register(m, Array(int(d) for d in op.decode)[events.step], shape_of(worths), name="worth", cycles=4)
-            ends = np.outer([op.weight.min(), op.weight.max(), 0], op.decode)
+            least, most = bounds(op.weight)
+            ends = np.outer([least.min(), most.max(), 0], op.decode)
             product = shape_of(Range.of(ends, ends))
             terms = [register(m, term * worth, product, name=f"product{p}") for p, term in enumerate(terms)]
 
@@ -266,11 +297,21 @@ class EventLinearStage(Stage):
             double=register(m, events.double, name="double", cycles=at),
             falls=register(m, falls, name="falls_late", cycles=at),
         )
-        issued = valid_chain(m, events.issue, depth - 1)
-        result = self.requantize.build(m, totals, issued[at])
+        result = self.requantize.build(m, totals, issued[at], held=constants)
         m.d.comb += outlet.push.eq(issued[depth - 1])
         m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(pe)]
         return m
+
+    def follow(self, m: Module, events: AddressEvents, issued: Sequence[Value]) -> tuple[Sequence[Value], Value | None]:
+        """The bank of the event at hand, now and so many cycles ago; and the row of the requantiser's tables two cycles
+        before each result reaches it."""
+        if not self.tables:
+            return (), None
+        train, group, ahead = Signal(counting(self.operation.tokens)), Signal(counting(self.groups)), self.arrival - 2
+        train_last = advance(m, train, self.operation.tokens - 1, events.ends)
+        banks = self.exchange.follow(m, events.ends & train_last, self.arrival)
+        advance(m, group, self.groups - 1, issued[ahead])
+        return banks, Cat(group[: (self.groups - 1).bit_length()], banks[ahead])
 
 
 def times(value: Value, factor: int) -> Value:

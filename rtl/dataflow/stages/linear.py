@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Module
 
-from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
-from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, register, valid_chain
+from bittrue.rtl.dataflow.stage import Structure, realises, valid_chain
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
-from bittrue.rtl.parts.held import Exchange
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.operations.linear import Linear
 
@@ -38,28 +36,18 @@ class LinearStage(FoldedStage):
             credits=enough_credits(depth, self.products.steps),
             frame=operation.input.tokens,
         )
-        super().__init__(operation, lanes=lanes, simd=simd, pe=pe, output=(operation.output.format, pe))
-        weights = [] if self.weight_table is None else [self.weight_table]
-        self.tables = [*weights, *self.requantize.tables.values()]
+        super().__init__(
+            operation,
+            lanes=lanes,
+            simd=simd,
+            pe=pe,
+            output=(operation.output.format, pe),
+            tables=self.requantize.tables,
+            arrival=self.front_depth,
+        )
 
     def structure(self) -> Structure:
-        built = super().structure() + self.requantize.structure()
-        if self.tables:
-            built += Exchange.structure(self.exchange_bits, self.front_depth)
-            built.count(self.timing.frame - 1, self.timing.beats_out - 1)
-            built.registers += (self.front_depth - 2) * (self.timing.beats_out - 1).bit_length()
-        return built
-
-    def follow(self, m: Module, control: Control) -> tuple[Signal, Value]:
-        """The bank of the step at hand, and the row of the requantiser's tables two cycles before each sum."""
-        block, group = Signal(counting(self.timing.frame)), Signal(counting(self.timing.beats_out))
-        ends = control.release & advance(m, block, self.timing.frame - 1, control.release)
-        advance(m, group, self.timing.beats_out - 1, control.issue)
-        banks = self.exchange.follow(m, ends, self.front_depth)
-        ahead = self.front_depth - 2
-        late = register(m, group, name="group_late", cycles=ahead)
-        bits = (self.timing.beats_out - 1).bit_length()
-        return banks[0], Cat(late[:bits], banks[ahead])
+        return super().structure() + self.requantize.structure()
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
         """A product and an addition each; single bits choose weights, so that nothing is multiplied."""
@@ -78,9 +66,9 @@ class LinearStage(FoldedStage):
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        bank, row = self.follow(m, control) if self.tables else (None, None)
-        sums = self.sums(m, control, bank)
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
+        bank, row = self.follow(m, control, issued)
+        sums = self.sums(m, control, bank)
         result = self.requantize.build(m, sums, issued[self.front_depth - 1], held=row)
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
         m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(self.pe)]

@@ -37,7 +37,8 @@ class SpikingLinearStage(FoldedStage):
         self.accumulators = Accumulators(operation, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         self.worth_cycles = 0 if operation.halving else 2
-        depth = self.front_depth + self.worth_cycles + 1 + self.requantize.cycles + 1
+        arrival = self.front_depth + self.worth_cycles + 1
+        depth = arrival + self.requantize.cycles + 1
         self.timing = Blocks(
             beats_in=inputs // lanes,
             beats_out=outputs // pe,
@@ -48,7 +49,15 @@ class SpikingLinearStage(FoldedStage):
             frame=operation.input.tokens,
             gather=operation.steps,
         )
-        super().__init__(operation, lanes=lanes, simd=simd, pe=pe, output=(operation.output.format, pe))
+        super().__init__(
+            operation,
+            lanes=lanes,
+            simd=simd,
+            pe=pe,
+            output=(operation.output.format, pe),
+            tables=self.requantize.tables,
+            arrival=arrival,
+        )
 
     def structure(self) -> Structure:
         built = super().structure() + self.accumulators.structure() + self.requantize.structure()
@@ -90,10 +99,11 @@ class SpikingLinearStage(FoldedStage):
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        sums = self.sums(m, control)
-        totals = self.totals(m, control, sums)
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
-        result = self.requantize.build(m, totals, issued[self.front_depth + self.worth_cycles])
+        bank, row = self.follow(m, control, issued)
+        sums = self.sums(m, control, bank)
+        totals = self.totals(m, control, sums)
+        result = self.requantize.build(m, totals, issued[self.arrival - 1], held=row)
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
         m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(self.pe)]
         return m
