@@ -51,8 +51,8 @@ def written(
     shifts      by how much a shift may be smaller or larger than those that are there
 
     A weight or cell may be any code of its format. Another array, or a rail of cells, that is all 0 (a multiplier: all
-    1) in every program is left as it is, for it costs nothing in hardware. The held inputs are named `<operation>.<field>` and hold at first what the
-    program had (`Program.initial`).
+    1) in every program is left as it is, for it costs nothing in hardware. The held inputs are named
+    `<operation>.<field>` and hold at first what the program had (`Program.initial`).
     """
     known = [node.name for node in program.nodes if type(node.operation) in WRITABLE]
     if not known:

@@ -41,7 +41,7 @@ class RtlPart(Part):
     """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`.
 
     `architecture` of operations that have several, for all that have it or by the operation's name. `weights` that are
-    written while it runs: `written` for all matrix products and affines, or the names of some (`sim.written`), over a
+    written while it runs: `written` for all operations that have any, or the names of some (`sim.written`), over a
     `weight_bus`.
     """
 

@@ -115,6 +115,11 @@ class Jobs:
     @classmethod
     def of(cls, program: Program, geometry: Geometry) -> Jobs:
         """The jobs of a chain of layers PhotonicMac, TileSum and an exact table (Lerp), on one token."""
+        if program.written:
+            raise BittrueError(
+                f"photonic controller: {next(iter(program.written))!r} is a held input, but its jobs are made of "
+                "constants; give it the program that `bind` makes with a set, or let it take weights over its stream"
+            )
         if len(program.inputs) != 1:
             raise BittrueError(f"photonic controller: the program has {len(program.inputs)} inputs, it drives one")
         (tensor,) = program.inputs

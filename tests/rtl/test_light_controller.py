@@ -17,6 +17,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.program import Builder
+from bittrue.sim.written import written
 from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, exact
 from tests.helpers.photonic_programs import images, photonic_network
 
@@ -230,6 +231,8 @@ def test_refusals():
             Geometry(*geometry)
     with pytest.raises(BittrueError, match="'mac0' have 4 rows, the array has 8"):
         Jobs.of(program, Geometry(8, 4, 2))
+    with pytest.raises(BittrueError, match=r"'mac0\.plus' is a held input.*give it the program that `bind` makes"):
+        Jobs.of(written(program, ["mac0"]), Geometry(4, 4, 2))
     with pytest.raises(BittrueError, match="4 lanes do not divide the 10 inputs"):
         Jobs.of(program, Geometry(4, 4, 4))
     nodes = list(program.nodes)
