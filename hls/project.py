@@ -16,6 +16,7 @@ from bittrue.hls.generated import batch, parameters, test_bench, top, top_header
 from bittrue.hls.network import KernelGraph
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
+from bittrue.sim.locks import locked
 from bittrue.sim.program import Node, Program
 from bittrue.sim.reading import sealed
 
@@ -64,10 +65,10 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
     for argument, held in network.held.items():
         files[f"vectors/{argument}.txt"] = vectors(held.initial[None])
     files["project.json"] = describe(program, network, files)
-    folder = Path(folder)
-    for name, text in files.items():
-        write_whole(folder / name, text.encode())
-    return folder
+    with locked(folder) as place:
+        for name, text in files.items():
+            write_whole(place / name, text.encode())
+    return place
 
 
 def kernel_of(node: Node) -> str:

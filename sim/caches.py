@@ -56,6 +56,11 @@ def complaint() -> str | None:
     return f"{refused}; or set {VARIABLE} to a folder where compiled code can be kept"
 
 
+def replaced() -> str | None:
+    """`complaint`, if that has led to another cache in this process."""
+    return next(iter(_replaced.values()), None)
+
+
 def _usual() -> Path | None:
     """`~/.cache`, None for a user without a home."""
     try:

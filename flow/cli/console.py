@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from bittrue.flow.engine.steps import Outcome
 
 #: Tables go to stdout, everything else to stderr, so that output can be piped.
 OUT = Console()
 ERR = Console(stderr=True)
+#: Verdicts of a verification.
+EQUAL, DIFFERS, SKIPPED = Text("equal", "green"), Text("differs", "bold red"), Text("skipped", "yellow")
 #: Columns of figures that are already text.
 CYCLES = ("interval", "latency")
 
@@ -39,60 +47,121 @@ def say(as_json: bool, result: Mapping[str, Any], sentence: str) -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        OUT.print(sentence, soft_wrap=True)
+        line(sentence)
+
+
+def line(text: object) -> None:
+    """A line of a result on stdout as it is: not wrapped, no markup, so that what it names can be copied."""
+    OUT.print(str(text), soft_wrap=True, highlight=False, markup=False)
+
+
+def show(drawn: Table, console: Console = OUT) -> None:
+    """Print a table: within the terminal's width where no word has to be cut for that, else as wide as it needs."""
+    needed = Measurement.get(console, console.options.update(max_width=10_000), drawn)
+    piped = not console.is_terminal and "COLUMNS" not in os.environ
+    drawn.width = max(needed.minimum, min(needed.maximum, 10_000 if piped else console.width))
+    console.print(drawn, crop=False)
 
 
 class Bars:
     """A listener of the flow (and a plain progress callback) that draws one bar a step; use as a context.
 
-    Where stderr is no terminal, as in the log of a machine, one line a step is printed instead.
+    Where stderr is no terminal, as in the log of a machine, lines are printed instead: that a step which takes longer
+    than `SOON` seconds began, how far it is every `BEAT` seconds, and that it is done.
     """
+
+    SOON, BEAT = 1.0, 30.0
 
     def __init__(self) -> None:
         columns = (
             SpinnerColumn(finished_text="[green]✔[/]"),
             TextColumn("[bold]{task.fields[step]:<9}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=20),
             TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        self.bars = Progress(*columns, console=ERR, refresh_per_second=5, disable=not ERR.is_terminal)
+        self.lines = not ERR.is_interactive
+        self.bars = Progress(*columns, console=ERR, refresh_per_second=5, disable=self.lines, expand=True)
         self.task = None
+        self.step, self.words, self.since = "", "", 0.0
+        self.ended = threading.Event()
+        self.told = False
+        self.beats: threading.Thread | None = None
 
     def __enter__(self) -> Bars:
         self.bars.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._rest()
         self.bars.__exit__(*exception)
 
     def begin(self, step: str) -> None:
+        self._rest()
+        self.step, self.words, self.since = step, "", time.monotonic()
         self.task = self.bars.add_task("", step=step, total=1.0)
+        if self.lines:
+            self.ended, self.told = threading.Event(), False
+            self.beats = threading.Thread(target=self._beat, args=(self.ended,), daemon=True)
+            self.beats.start()
 
     def progress(self, text: str, done: float, total: float) -> None:
         if self.task is None:
             self.begin("")
-        self.bars.update(self.task, description=escape(text), completed=done / total if total else 0)
+        share = done / total if total else 0
+        self.words = text + (f" ({100 * share:.0f} %)" if 0 < share < 1 else "")
+        self.bars.update(self.task, description=escape(text), completed=share)
 
     def end(self, step: str, outcome: Outcome) -> None:
+        self._rest()
         words = outcome.why if outcome.ran else f"up to date (took {outcome.seconds:.1f} s)"
         words = "; ".join(filter(None, (outcome.result.get("status"), words)))
         self.bars.update(self.task, completed=1.0, description=f"[dim]{escape(words)}[/]")
-        if not ERR.is_terminal:
-            took = f"done in {outcome.seconds:.1f} s ({words})" if outcome.ran else words
-            ERR.print(f"{step}: {escape(took)}", highlight=False, soft_wrap=True)
+        if self.lines:
+            self._say(step, f"done in {outcome.seconds:.1f} s ({words})" if outcome.ran else words)
+
+    def _rest(self) -> None:
+        """The step under way is over."""
+        self.ended.set()
+        if self.beats is not None:
+            self.beats.join()
+            self.beats = None
+
+    def _beat(self, ended: threading.Event) -> None:
+        wait = self.SOON
+        while not ended.wait(wait):
+            taken = time.monotonic() - self.since
+            self._say(self.step, f"{taken:.0f} s, {self.words or 'at work'}" if self.told else "began")
+            wait, self.told = self.BEAT, True
+
+    @staticmethod
+    def _say(step: str, words: str) -> None:
+        ERR.print(f"{step}: {words}" if step else words, soft_wrap=True, highlight=False, markup=False)
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Table:
-    """A table; columns of numbers are flushed right, None is a dash."""
+    """A table; columns of numbers are flushed right, None is a dash. Only text breaks, between its words.
+
+    A cell that is coloured is a `rich.text.Text`; any other text stands there as it is.
+    """
     drawn = Table(
-        title=title, caption=caption or None, title_justify="left", caption_justify="left", title_style="bold"
+        title=title,
+        caption=caption or None,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for index, heading in enumerate(headings):
-        numeric = all(isinstance(row[index], int | float | None) for row in rows) or heading in CYCLES
-        drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        cells = [row[index] for row in rows]
+        numeric = all(isinstance(cell, int | float | None) for cell in cells) or heading in CYCLES
+        words = any(isinstance(cell, str | Text) and " " in str(cell) for cell in cells) and not numeric
+        drawn.add_column(heading, justify="right" if numeric else "left", no_wrap=not words, overflow="fold")
     for row in rows:
-        drawn.add_row(*(cell if isinstance(cell, str) else number(cell) for cell in row))
+        drawn.add_row(*(cell if isinstance(cell, Text) else escape(number(cell)) for cell in row))
     return drawn
 
 
@@ -106,30 +175,44 @@ def number(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return escape(str(value))
+    return str(value)
 
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.2f} %"
 
 
+def pipeline(stages: Sequence[Mapping[str, Any]]) -> Table:
+    """The stages of a plan."""
+    lanes = [
+        str(s["lanes_in"]) if s["lanes_in"] == s["lanes_out"] else f"{s['lanes_in']}:{s['lanes_out']}" for s in stages
+    ]
+    keys = ("name", "kind", "simd", "pe", "interval", "latency", "entries")
+    body = [
+        [*(s[key] for key in keys[:4]), of, *(s[key] for key in keys[4:])] for s, of in zip(stages, lanes, strict=True)
+    ]
+    heads = ("stage", "kind", "simd", "pe", "lanes", "interval", "latency", "entries")
+    caption = "lanes: codes a beat; in:out where they differ" if any(":" in of for of in lanes) else ""
+    return table("Pipeline", heads, body, caption)
+
+
 def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()) -> Table:
     """The rows of a verification; a cycle count that the plan did not promise is red, with the promise beside it."""
 
-    def cycles(row: Mapping[str, Any], name: str) -> str:
+    def cycles(row: Mapping[str, Any], name: str) -> str | Text:
         measured, promised = row[name], row[f"estimated_{name}"]
         words = number(measured)
-        return words if measured == promised else f"[bold red]{words} (planned {number(promised)})[/]"
+        return words if measured == promised else Text(f"{words} (planned {number(promised)})", "bold red")
 
     from bittrue.flow.verify.verify import problems  # not before it is needed: it loads every back end
 
     body = []
     for row in rows:
-        verdict = "[bold red]differs[/]" if problems([row], None) else "[green]equal[/]"
+        verdict = DIFFERS if problems([row], None) else EQUAL
         name = f"{row['backend']} {row['simulator']}" + (" + stalls" if row["stalls"] else "")
         figures = (row["images"], row["values"], row["mismatches"], cycles(row, "interval"), cycles(row, "latency"))
         body.append((name, *figures, verdict))
-    body += [(f"{s.get('backend', 'rtl')} {s['simulator']}", *([None] * 5), "[yellow]skipped[/]") for s in skipped]
+    body += [(f"{s.get('backend', 'rtl')} {s['simulator']}", *([None] * 5), SKIPPED) for s in skipped]
     heads = ("back end", "images", "values", "mismatches", "interval", "latency", "verdict")
     caption = "; ".join(s["reason"] for s in skipped)
     return table("Verification against the golden simulator", heads, body, caption)

@@ -4,56 +4,87 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from bittrue.flow.cli import console
+from bittrue import __version__
+from bittrue.flow.cli import console, options
 from bittrue.flow.cli import program as cli_program
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.cli.console import ERR, OUT
+from bittrue.flow.engine import recipe as recipes
+from bittrue.sim import caches
 from bittrue.sim.errors import sentence
 from bittrue.sim.extras import explained
+from bittrue.sim.locks import locked
 
 #: Exit status after Ctrl-C, as shells have it.
 INTERRUPTED = 130
+#: What a shell sets that asks for completions.
+COMPLETE = "_BITTRUE_COMPLETE"
+
+
+class Commands(TyperGroup):
+    """The commands; a recipe in the place of one is told how it is run."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0] if args else ""
+        if self.get_command(ctx, word) is None and (word in recipes.shipped() or word.endswith((".yaml", ".yml"))):
+            ctx.fail(f"{word!r} is a recipe, not a command: bittrue flow {word}")
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="bittrue",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="From a PyTorch network to verified hardware: one integer program, many executions, equal bit for bit.",
-    epilog="`bittrue systems` lists the recipes to begin with; `bittrue doctor` says what this machine lacks.",
+    epilog="`bittrue recipes` lists what to begin with; `bittrue doctor` says what this machine lacks.",
 )
 
-RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe by name, or a YAML file.", metavar="RECIPE")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Changes of the recipe, e.g. `train.epochs=5`.", metavar="[KEY.SUB=VALUE]...")
-]
-FlowFolder = Annotated[Path | None, typer.Option("--out", help="Folder of the flow; default `build/<recipe>`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"bittrue {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:  # noqa: ARG001
+def common(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[  # noqa: ARG001
+        bool, typer.Option("--debug", help="Show the traceback of an error; also behind a command.")
+    ] = False,
+) -> None:
     pass  # `main` reads --debug itself: an error can come before the options are parsed
 
 
 # -- the flow ------------------------------------------------------------------------------------------
 def flow(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    out: FlowFolder = None,
-    until: Annotated[str | None, typer.Option(help="The last step to run.")] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="Run this step and the ones after it in any case.")
+    recipe: options.Recipe,
+    overrides: options.Overrides = None,
+    out: options.FlowFolder = None,
+    until: Annotated[
+        str | None, typer.Option(help="The last step to run.", autocompletion=options.complete_step)
     ] = None,
-    force: Annotated[bool, typer.Option(help="Run every step in any case.")] = False,
-    as_json: AsJson = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Run this step and the ones after it in any case.", autocompletion=options.complete_step
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run every step in any case.")] = False,
+    as_json: options.AsJson = False,
     **shortcuts: str | None,
 ) -> None:
     """Run a recipe: train, quantize, lower, simulate, rtl, hls, verify, synth, report.
@@ -86,7 +117,12 @@ app.command(help=f"{inspect.getdoc(flow)}\n\n{cli_systems.paragraph()}")(cli_sys
 
 
 @app.command()
-def train(recipe: RecipeArgument, overrides: Overrides = None, out: FlowFolder = None, as_json: AsJson = False) -> None:
+def train(
+    recipe: options.Recipe,
+    overrides: options.Overrides = None,
+    out: options.FlowFolder = None,
+    as_json: options.AsJson = False,
+) -> None:
     """Train the float network of a recipe (the flow up to `train`).
 
     Example: `bittrue train my-recipe.yaml train.epochs=20`
@@ -98,7 +134,10 @@ def train(recipe: RecipeArgument, overrides: Overrides = None, out: FlowFolder =
 
 @app.command()
 def quantize(
-    recipe: RecipeArgument, overrides: Overrides = None, out: FlowFolder = None, as_json: AsJson = False
+    recipe: options.Recipe,
+    overrides: options.Overrides = None,
+    out: options.FlowFolder = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Quantise to integers and write the program (the flow up to `lower`).
 
@@ -117,8 +156,8 @@ cli_program.register(app)
 # -- results and tools ---------------------------------------------------------------------------------
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a flow, e.g. `build/my-recipe`.")],
-    as_json: AsJson = False,
+    folder: Annotated[Path, typer.Argument(help="The folder of a flow, e.g. `build/my-recipe`.", metavar="FOLDER")],
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the report of a flow again, and write `report.html` from its `report.json`.
 
@@ -126,12 +165,14 @@ def report(
     """
     from bittrue.flow.report import report as reports
 
-    reports.write_html(reports.read(folder / "report.json"), folder)
+    content = reports.read(folder / "report.json")  # before the lock, which would make a folder that is not there
+    with locked(folder):
+        reports.write_html(content, folder)
     _show_report(folder, as_json)
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(as_json: options.AsJson = False) -> None:
     """Say what is installed, what is missing, what that costs, and how to get it.
 
     Example: `bittrue doctor`
@@ -160,7 +201,7 @@ def _show_report(folder: Path, as_json: bool) -> None:
         print(json.dumps(content))
     else:
         reports.show(content, OUT)
-        OUT.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+        console.line(f"report: {folder / 'report.html'}")
     console.conclude(reports.problems(content))
 
 
@@ -174,7 +215,8 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error for people ends it with one sentence and status 1."""
     arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
-    cli_systems.told()
+    if COMPLETE not in os.environ:
+        cli_systems.told()
     try:
         with explained():
             app(args=arguments, prog_name="bittrue")
@@ -188,6 +230,9 @@ def main(arguments: list[str] | None = None) -> None:
         if stop.code == INTERRUPTED:  # typer has taken the KeyboardInterrupt
             ERR.print("interrupted; run the same command again to continue")
         raise
+    finally:
+        if why := caches.replaced():
+            ERR.print(f"note: {why}", soft_wrap=True, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

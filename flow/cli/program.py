@@ -9,19 +9,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bittrue.flow.cli import console
-from bittrue.flow.cli.console import OUT
+from bittrue.flow.cli import console, options
 from bittrue.sim.program import Program
-
-ProgramArgument = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
-Interval = Annotated[int | None, typer.Option(help="Wanted cycles per frame.", min=1)]
-Device = Annotated[str | None, typer.Option(help="Instead: the fastest plan that fits, e.g. `ecp5-85k`.")]
-Weights = Annotated[
-    str | None,
-    typer.Option(help="`written`: the weights can be written while it runs; or comma-separated names of operations."),
-]
-WeightBus = Annotated[str, typer.Option(help="What written weights come over: `stream` or `lite` (registers).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,13 +20,11 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    program: ProgramArgument,
-    inputs: Annotated[
-        Path, typer.Argument(help="Batch `[n, ...]` of codes, `.npy`; `.npz` by name for several inputs.")
-    ],
-    out: Annotated[Path, typer.Option(help="Where to write the outputs, `.npy`.")],
-    trace: Annotated[Path | None, typer.Option(help="Also write every tensor, by name, to this `.npz`.")] = None,
-    as_json: AsJson = False,
+    program: options.ProgramFile,
+    inputs: options.InputsFile,
+    out: Annotated[Path, options.to_file(help="Where to write the outputs, `.npy`.")],
+    trace: Annotated[Path | None, options.to_file(help="Also write every tensor, by name, to this `.npz`.")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run a batch through the golden simulator.
 
@@ -61,13 +48,13 @@ def simulate(
 
 
 def rtl(
-    program: ProgramArgument,
-    out: Annotated[Path, typer.Option(help="Where to write the Verilog.")],
-    interval: Interval = None,
-    device: Device = None,
-    weights: Weights = None,
-    weight_bus: WeightBus = "stream",
-    as_json: AsJson = False,
+    program: options.ProgramFile,
+    out: Annotated[Path, options.to_file(help="Where to write the Verilog.")],
+    interval: options.Interval = None,
+    device: options.Device = None,
+    weights: options.Weights = None,
+    weight_bus: options.WeightBus = "stream",
+    as_json: options.AsJson = False,
 ) -> None:
     """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
 
@@ -95,20 +82,19 @@ def rtl(
     if as_json:
         print(json.dumps(result))
         return
-    heads = ("stage", "kind", "simd", "pe", "lanes in", "lanes out", "interval", "latency", "entries")
-    keys = ("name", "kind", "simd", "pe", "lanes_in", "lanes_out", "interval", "latency", "entries")
-    OUT.print(console.table("Pipeline", heads, [[stage[key] for key in keys] for stage in result["stages"]]))
+    console.show(console.pipeline(result["stages"]))
     estimated = ", ".join(f"{value:,} {name.upper()}" for name, value in result["estimated"].items())
-    OUT.print(f"interval {design.interval}, latency {design.latency} cycles; about {estimated}")
-    OUT.print(f"{text.count(chr(10)):,} lines in {out}")
+    console.line(f"interval {design.interval}, latency {design.latency} cycles; about {estimated}")
+    console.line(f"{text.count(chr(10)):,} lines in {out}")
 
 
 def hls(
-    program: ProgramArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the Vitis HLS project.")],
-    weights: Weights = None,
+    program: options.ProgramFile,
+    out: Annotated[Path, options.to_folder(help="Folder of the Vitis HLS project.")],
+    weights: options.Weights = None,
     interval: Annotated[int, typer.Option(help="Wanted cycles between frames; 0: one code a cycle.", min=0)] = 0,
-    inputs: Annotated[Path | None, typer.Option(help="Inputs of the test bench, `.npy`; default random.")] = None,
+    inputs: Annotated[Path | None, options.from_file(help="Inputs of the test bench, `.npy`; default random.")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a Vitis HLS project: kernels, parameters, test bench with vectors, `run_hls.tcl`.
 
@@ -119,31 +105,39 @@ def hls(
 
     loaded = read(program, weights)
     x = None if inputs is None else arrays.read_inputs(inputs, loaded)
-    OUT.print(f"HLS project in {project.write(loaded, out, x, interval)}; build it with `vitis_hls -f run_hls.tcl`")
+    project.write(loaded, out, x, interval)
+    result = {"project": str(out), "files": sum(path.is_file() for path in out.rglob("*"))}
+    console.say(as_json, result, f"HLS project in {out}; build it with `vitis_hls -f run_hls.tcl`")
 
 
 def verify(
-    program: ProgramArgument,
+    program: options.ProgramFile,
     inputs: Annotated[
-        Path | None, typer.Option(help="Batch of codes, `.npy`; default: random codes and corners.")
+        Path | None, options.from_file(help="Batch of codes, `.npy`; default: random codes and corners.")
     ] = None,
     backends: Annotated[
-        str | None, typer.Option(help="Comma-separated, of reference, compiled, gxx, icarus, verilator; default: all.")
+        str | None,
+        typer.Option(
+            help="Comma-separated, of reference, compiled, gxx, icarus, verilator; default: all.",
+            autocompletion=options.complete_backends,
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="Run at most this many samples on every back end.", min=1)] = None,
-    interval: Interval = None,
-    device: Device = None,
-    weights: Weights = None,
-    weight_bus: WeightBus = "stream",
-    verilog: Annotated[Path | None, typer.Option(help="Check this Verilog instead of freshly emitted one.")] = None,
+    interval: options.Interval = None,
+    device: options.Device = None,
+    weights: options.Weights = None,
+    weight_bus: options.WeightBus = "stream",
+    verilog: Annotated[
+        Path | None, options.from_file(help="Check this Verilog instead of freshly emitted one.")
+    ] = None,
     hls_folder: Annotated[
-        Path | None, typer.Option("--hls", help="Check this HLS project instead of a fresh one.")
+        Path | None, typer.Option("--hls", help="Check this HLS project instead of a fresh one.", metavar="FOLDER")
     ] = None,
     idle: Annotated[float, typer.Option(help="Probability of a silent input cycle.", min=0, max=0.99)] = 0.3,
     backpressure: Annotated[float, typer.Option(help="Probability of a refusing output cycle.", min=0, max=0.99)] = 0.3,
     seed: Annotated[int, typer.Option(help="Seed of the stalls and of random inputs.", min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for JUnit, logs and waveforms.")] = Path("build/verify"),
-    as_json: AsJson = False,
+    out: Annotated[Path, options.to_folder(help="Folder for JUnit, logs and waveforms.")] = Path("build/verify"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Hold RTL and HLS kernels to the golden simulator, bit for bit, with stalls, and count cycles.
 
@@ -168,33 +162,38 @@ def verify(
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = Verilog.read(verilog) if verilog else None
-    options = {"weight_bus": weight_bus}
-    build = Build(loaded, interval=interval, device=device, options=options, verilog=text, kernel=hls_folder)
+    settings = {"weight_bus": weight_bus}
+    build = Build(loaded, interval=interval, device=device, options=settings, verilog=text, kernel=hls_folder)
     with console.Bars() as bars:
         bars.begin("verify")
         found = check(build, x, counts, Stalls(idle, backpressure, seed), out, bars.progress, strict=bool(backends))
     if as_json:
         print(json.dumps(found.to_dict()))
     else:
-        OUT.print(console.verification(found.rows, found.skipped))
+        console.show(console.verification(found.rows, found.skipped))
         if found.golden:
-            OUT.print(
+            console.line(
                 f"golden against reference: {found.golden['mismatches']} of {found.golden['values']} values differ"
             )
-        OUT.print(f"JUnit in {out / 'junit.xml'}")
+        console.line(f"JUnit in {out / 'junit.xml'}")
     console.conclude(found.problems)
 
 
 def synth(
-    program: ProgramArgument,
-    target: Annotated[list[str], typer.Option(help="What to synthesise for; may be given more than once.")],
-    interval: Interval = None,
-    device: Device = None,
-    weights: Weights = None,
-    weight_bus: WeightBus = "stream",
+    program: options.ProgramFile,
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="What to synthesise for; may be given more than once.", autocompletion=options.complete_target
+        ),
+    ],
+    interval: options.Interval = None,
+    device: options.Device = None,
+    weights: options.Weights = None,
+    weight_bus: options.WeightBus = "stream",
     frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
-    out: Annotated[Path, typer.Option(help="Folder for netlists and logs.")] = Path("build/synth"),
-    as_json: AsJson = False,
+    out: Annotated[Path, options.to_folder(help="Folder for netlists and logs.")] = Path("build/synth"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Synthesise, and place and route where there is an open tool for it.
 
@@ -227,11 +226,11 @@ def synth(
     if as_json:
         print(json.dumps(rows))
         return
-    OUT.print(console.synthesis(rows))
+    console.show(console.synthesis(rows))
     for row in rows:
         for line in (row["where"], *row["notes"]):
             if line:
-                OUT.print(f"  {row['target']}: {line}", highlight=False)
+                console.line(f"  {row['target']}: {line}")
 
 
 def read(path: Path, weights: str | None = None) -> Program:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bittrue.flow.cli.console import ERR, OUT, table
+from bittrue.flow.cli.console import ERR, show, table
+from bittrue.flow.cli.options import AsJson, complete_recipe
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine import registry
 from bittrue.flow.engine.system import Shortcut, System
@@ -21,6 +22,7 @@ Shortcuts = dict[str, dict[str, Shortcut]]
 
 def mount(app: typer.Typer) -> None:
     """Add `bittrue systems`, and the commands of every system."""
+    app.command("recipes")(list_recipes)
     app.command()(systems)
     for system in list(registry.systems().values()):
         before = list(app.registered_commands)
@@ -45,7 +47,7 @@ def _name(command: Any) -> str:
     return command.name or command.callback.__name__.replace("_", "-")
 
 
-def systems(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")] = False) -> None:
+def systems(as_json: AsJson = False) -> None:
     """List the systems that recipes can name, with the recipes that come with each.
 
     A system of your own appears here when its package is installed; CONTRIBUTING says how to write one.
@@ -57,7 +59,38 @@ def systems(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for
         print(json.dumps({one.name: {"title": one.title, "recipes": sorted(one.recipes())} for one in known}))
         return
     rows = [(one.name, one.title, ", ".join(one.recipes())) for one in known]
-    OUT.print(table("Systems", ("system", "what it is", "recipes"), rows))
+    show(table("Systems", ("system", "what it is", "recipes"), rows))
+
+
+def list_recipes(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="One of them: print it whole, to be changed.", metavar="[RECIPE]", autocompletion=complete_recipe
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes to begin with, or print one with all its keys.
+
+    Examples:
+
+        bittrue recipes
+
+        bittrue recipes relu-digits > my-recipe.yaml
+    """
+    if name is not None:
+        recipe = recipes.load(name)
+        print(json.dumps(recipe.model_dump(mode="json")) if as_json else recipe.to_yaml().rstrip())
+        return
+    known = {one: recipes.load(one) for one in recipes.shipped()}
+    if as_json:
+        told = {one: (of.system, of.dataset.name, of.description) for one, of in known.items()}
+        keys = ("system", "dataset", "description")
+        print(json.dumps({one: dict(zip(keys, values, strict=True)) for one, values in told.items()}))
+        return
+    rows = [(one, of.system, of.description) for one, of in known.items()]
+    show(table("Recipes", ("recipe", "system", "what it makes"), rows))
 
 
 def told() -> None:

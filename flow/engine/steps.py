@@ -11,13 +11,11 @@ version, or one of its own files changed.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any, Protocol
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
+from bittrue.sim.locks import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = "step.json"
@@ -248,24 +247,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """One flow at a time works in a folder; the lock goes with the process, however it ends."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = open(out / ".lock", "w")
-    except OSError as error:
-        raise BittrueError(
-            f"flow: cannot write to the folder {out} ({error.strerror}); choose another with --out"
-        ) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BittrueError(
-                f"flow: another bittrue is working in {out}; wait for it, or choose another folder with --out "
-                "(for the flow of a sweep, --flow)"
-            ) from error
-        yield

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from bittrue.flow.cli.console import percent, synthesis, table, verification
+from bittrue.flow.cli.console import show as draw
 from bittrue.flow.engine import registry
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.statistics import chosen, wilson
@@ -298,16 +299,17 @@ def show(content: Mapping[str, Any], console: Console) -> None:
     words = [f"{k.upper()}: the first {n:,} of {content['images']:,} test images" for k, n in few.items()]
     scores = [[percent(content["accuracy"][k]) for k in shown]]
     caption = "; ".join(filter(None, [confidence(content), epochs(content), *words]))
-    console.print(table(f"Accuracy of {content['recipe']}", [head for head, _ in shown.values()], scores, caption))
-    console.print(verification(content["verify"], content["skipped"]))
+    draw(table(f"Accuracy of {content['recipe']}", [head for head, _ in shown.values()], scores, caption), console)
+    draw(verification(content["verify"], content["skipped"]), console)
     for drawn in section_of(content).tables(content):
-        console.print(drawn)
+        draw(drawn, console)
     if content["synth"]:
-        console.print(synthesis(content["synth"]))
+        draw(synthesis(content["synth"]), console)
     total = sum(content["seconds"].values())
     program = content["program"]
     console.print(
         f"{program['operations']} operations, {program['macs']:,} MACs, {program['weights']:,} weights, "
         f"program {program['sha256'][:12]}; {total:,.0f} s of work",
         highlight=False,
+        soft_wrap=True,
     )

@@ -27,7 +27,7 @@ from bittrue.rtl.verilog import Verilog
 from bittrue.sim import caches
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
-from bittrue.sim.files import make_folder
+from bittrue.sim.locks import locked
 
 TOP = "bittrue_top"
 LOG_TAIL = 5
@@ -74,6 +74,14 @@ def synthesize(
     too long, and DoesNotFitError, with what is over and by how much, for a design that exceeds the target.
     """
     run = _Run(find_target(target), Path(folder), top, progress or (lambda _: None), limit_s)
+    with locked(run.folder):
+        return _synthesized(run, verilog, freq_mhz, seed, remedy, registers_into_blocks)
+
+
+def _synthesized(
+    run: "_Run", verilog: str, freq_mhz: float, seed: int, remedy: Remedy, registers_into_blocks: bool
+) -> SynthResult:
+    """`synthesize`, in a folder that nobody else works in."""
     run.map(verilog)
     module = run.module("netlist.json")
     cells = _types(module)
@@ -86,7 +94,7 @@ def synthesize(
     if "TRELLIS_COMB" in utilization:  # carry chains and distributed RAM take sites that the netlist does not show
         used["lut"] = utilization["TRELLIS_COMB"][0]
     return SynthResult(
-        target=target,
+        target=run.target.name,
         part=run.target.part,
         units=run.target.units,
         **{resource: used[resource] for resource in RESOURCES},
@@ -136,7 +144,6 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.tools: dict[str, str] = {}
         self.harnessed = self.absorbed = False
-        make_folder(folder)
 
     # -- yosys -------------------------------------------------------------------------------------------------------
 

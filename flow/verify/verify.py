@@ -25,6 +25,7 @@ from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.bus import access
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
+from bittrue.sim.locks import locked
 from bittrue.sim.program import BLOCK, Program
 
 if TYPE_CHECKING:
@@ -152,7 +153,6 @@ def verify(
             result.skipped.append({"backend": backend.kind, "simulator": name, "reason": reason})
             del chosen[name]
     folder = Path(folder) if folder is not None else build.folder / "verify"
-    folder.mkdir(parents=True, exist_ok=True)
     session = _Session(
         build,
         x,
@@ -163,12 +163,13 @@ def verify(
         ET.Element("testsuites"),
         Exchanges(build.program, stalls.seed),
     )
-    for one in result.skipped:
-        session.skip(one)
-    for name, backend in chosen.items():
-        session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
-    ET.indent(session.junit)
-    write_whole(folder / "junit.xml", ET.tostring(session.junit, encoding="utf-8", xml_declaration=True))
+    with locked(folder):
+        for one in result.skipped:
+            session.skip(one)
+        for name, backend in chosen.items():
+            session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
+        ET.indent(session.junit)
+        write_whole(folder / "junit.xml", ET.tostring(session.junit, encoding="utf-8", xml_declaration=True))
     return result
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bittrue.flow.cli.console import OUT
+from bittrue.flow.cli import console, options
 
 
 def register(app: typer.Typer) -> None:
@@ -17,9 +17,13 @@ def register(app: typer.Typer) -> None:
 
 def import_headers(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with `quant_params.h`, and `lerp_psa_params.h` if there are tables.")
+        Path,
+        typer.Argument(
+            help="Folder with `quant_params.h`, and `lerp_psa_params.h` if there are tables.", metavar="FOLDER"
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Where to write the program, `.npz`.")],
+    out: Annotated[Path, options.to_file(help="Where to write the program, `.npz`.")],
+    as_json: options.AsJson = False,
 ) -> None:
     """Read the published C header format into a program.
 
@@ -29,4 +33,6 @@ def import_headers(
 
     program = headers.read(folder)
     program.save(out)
-    OUT.print(f"{len(program.nodes)} operations, {program.weights:,} weights, sha256 {program.sha256[:12]} in {out}")
+    weights, digest = program.weights, program.sha256
+    result = {"program": str(out), "operations": len(program.nodes), "weights": weights, "sha256": digest}
+    console.say(as_json, result, f"{len(program.nodes)} operations, {weights:,} weights, sha256 {digest[:12]} in {out}")

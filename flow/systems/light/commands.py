@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bittrue.flow.cli import console
-from bittrue.flow.cli.console import OUT
+from bittrue.flow.cli import console, options
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe by name, or a YAML file.", metavar="RECIPE")],
+    recipe: options.Recipe,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Changes of the recipe for all points.", metavar="[KEY.SUB=VALUE]..."),
@@ -36,9 +35,11 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option(help="Processes on this machine; default: one for each core.", min=1)
     ] = None,
-    flow: Annotated[Path | None, typer.Option("--flow", help="Folder of the flow; default `build/<recipe>`.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default `sweep` in the flow's.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")] = False,
+    flow: Annotated[
+        Path | None, options.to_folder("--flow", help="Folder of the flow; default `build/<recipe>`.")
+    ] = None,
+    out: Annotated[Path | None, options.to_folder(help="Folder of the sweep; default `sweep` in the flow's.")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure a photonic network's accuracy over settings of its array and seeds of its noise.
 
@@ -85,5 +86,5 @@ def sweep(
         for row in result["points"]
     ]
     title = f"Accuracy of {result['recipe']} on {result['images']:,} test images"
-    OUT.print(console.table(title, heads, rows, f"float: {console.percent(result['accuracy_float'])}"))
-    OUT.print(f"{result['folder']}/{sweeps.JSON} and {sweeps.PICTURE}", soft_wrap=True, highlight=False)
+    console.show(console.table(title, heads, rows, f"float: {console.percent(result['accuracy_float'])}"))
+    console.line(f"{result['folder']}/{sweeps.JSON} and {sweeps.PICTURE}")

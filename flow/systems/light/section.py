@@ -62,12 +62,12 @@ def table(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]
 
     body = []
     for row in rows:
-        verdict = "[bold red]differs[/]" if problems([row], None) else "[green]equal[/]"
+        verdict = console.DIFFERS if problems([row], None) else console.EQUAL
         name = row["simulator"] + (" + stalls" if row["stalls"] else "")
         name += " + AXI-Lite" if row.get("registers") else ""
         figures_ = (row["images"], row["values"], row["mismatches"], row["interval"], row["images_per_second"])
         body.append((name, *figures_, verdict))
-    body += [(s["simulator"], *([None] * 5), "[yellow]skipped[/]") for s in skipped]
+    body += [(s["simulator"], *([None] * 5), console.SKIPPED) for s in skipped]
     heads = ("simulator", "images", "values", "mismatches", "cycles", "images/s", "verdict")
     caption = "; ".join(["cycles an image, without stalls", *(s["reason"] for s in skipped)])
     return console.table("Controller with the array's twin against the golden simulator", heads, body, caption)

@@ -35,7 +35,8 @@ from bittrue.flow.systems.light import sweep_figure
 from bittrue.models.light.settings import Array, Calibrate
 from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.files import write_whole
+from bittrue.sim.files import try_folder, write_whole
+from bittrue.sim.locks import locked
 
 if TYPE_CHECKING:
     from bittrue.models.data.sets import Data
@@ -143,12 +144,12 @@ def run(
         with cluster.client(scheduler, 1):
             pass  # one that is not there is told now, not after a training
     flow = flow or Path("build") / base.name
-    out = out or flow / "sweep"
+    out = try_folder(out or flow / "sweep")  # not after the training
     (outcome,) = steps.run(stages.steps(base), base, flow, "train", None, listener)
     shared = _shared(base, outcome.folder, variants, images, trained)
     points = _points(base, axes, variants, seeds, shared, trained, steps.stamp(outcome.folder)["files"])
     listener.begin("sweep")
-    with steps.locked(out):
+    with locked(out):
         found = {point.name: _read(out, point) for point in points}
         missing = [point for point in points if found[point.name] is None]
         done = len(points) - len(missing)

@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from bittrue.flow.cli import console
-from bittrue.flow.cli.console import OUT
+from bittrue.flow.cli import console, options
 
 
 def fit(
     function: Annotated[
-        str, typer.Argument(help="A name (`gelu`), an expression in x (`x * tanh(x)`), or `module:function`.")
+        str,
+        typer.Argument(
+            help="A name (`gelu`), an expression in x (`x * tanh(x)`), or `module:function`.", metavar="FUNCTION"
+        ),
     ],
     steps: Annotated[int, typer.Option(help="Time steps K of the neuron.", min=1, max=32)] = 16,
     interval: Annotated[
@@ -31,10 +33,10 @@ def fit(
     tries: Annotated[int, typer.Option(help="Candidates of each start in the first round.", min=1)] = 20_000,
     seed: Annotated[int, typer.Option(help="Seed of the starts and of the search.", min=0)] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="The neuron set, `.json`; default `<function>-k<steps>.json`.")
+        Path | None, options.to_file(help="The neuron set, `.json`; default `<function>-k<steps>.json`.")
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="The picture, `.svg`; default beside the set.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")] = False,
+    picture: Annotated[Path | None, options.to_file(help="The picture, `.svg`; default beside the set.")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Fit an FS-neuron to a function, and draw function, error, spikes and parameters.
 
@@ -65,5 +67,5 @@ def fit(
     if as_json:
         print(json.dumps(result))
         return
-    OUT.print(console.table(f"FS-neuron for {target.name}, K = {steps}", ("measured", "figure"), fits.rows(result)))
-    OUT.print(f"{result['seconds']:.1f} s; set in {out}, picture in {result['picture']}", soft_wrap=True)
+    console.show(console.table(f"FS-neuron for {target.name}, K = {steps}", ("measured", "figure"), fits.rows(result)))
+    console.line(f"{result['seconds']:.1f} s; set in {out}, picture in {result['picture']}")

@@ -9,7 +9,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bittrue.flow.cli.console import OUT, percent
+from bittrue.flow.cli import options
+from bittrue.flow.cli.console import line, percent
 from bittrue.sim.contract import Format
 from bittrue.sim.program import Program
 
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def import_nir(
     file: Annotated[Path, typer.Argument(help="A NIR file, as nir.write makes it.", metavar="FILE")],
     steps: Annotated[int, typer.Option(help="T, the time steps of a sample.")],
-    out: Annotated[Path, typer.Option(help="Where to write the program, `.npz`.")],
+    out: Annotated[Path, options.to_file(help="Where to write the program, `.npz`.")],
     dt: Annotated[float, typer.Option(help="Time step in the file's unit: 1e-4 in snnTorch, 1e-3 in Norse.")] = 1e-4,
     reset: Annotated[str, typer.Option(help="`value`, as NIR has it, or `subtract`.")] = "value",
     input_format: Annotated[str, typer.Option("--input", help="Format of the input: `u1` spikes, `u8`, `s8`.")] = "u1",
@@ -62,14 +63,14 @@ def import_nir(
     if as_json:
         print(json.dumps(result))
         return
-    OUT.print(f"{name} {kind} to {program.result} {program.output}, {len(program.nodes)} operations; {out}")
+    line(f"{name} {kind} to {program.result} {program.output}, {len(program.nodes)} operations; {out}")
     for layer, seen in layers.items():
-        OUT.print(f"{layer}: {percent(seen['equal'])} as in float, {percent(seen['rate'])} of the neurons' steps spike")
+        line(f"{layer}: {percent(seen['equal'])} as in float, {percent(seen['rate'])} of the neurons' steps spike")
 
 
 def export_nir(
-    program: Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")],
-    out: Annotated[Path, typer.Option(help="Where to write the NIR file.")],
+    program: options.ProgramFile,
+    out: Annotated[Path, options.to_file(help="Where to write the NIR file.")],
     dt: Annotated[float, typer.Option(help="Time step of leaky neurons, in the unit the file shall have.")] = 1e-4,
     round_outside: Annotated[
         bool, typer.Option("--round-outside", help="Leave out the rounding of the result, which NIR cannot express.")
@@ -88,4 +89,4 @@ def export_nir(
     if as_json:
         print(json.dumps(result))
     else:
-        OUT.print(f"{len(graph.nodes)} nodes and {len(graph.edges)} edges in {out}")
+        line(f"{len(graph.nodes)} nodes and {len(graph.edges)} edges in {out}")

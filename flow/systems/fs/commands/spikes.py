@@ -9,16 +9,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from bittrue.flow.cli import console
-from bittrue.flow.cli.console import OUT
+from bittrue.flow.cli import console, options
 from bittrue.sim.program import Program
 
-ProgramArgument = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
-InputsArgument = Annotated[Path, typer.Argument(help="Batch of codes, `.npy`; `.npz` by name for several inputs.")]
-Interval = Annotated[int | None, typer.Option(help="Wanted cycles per frame.", min=1)]
 Architecture = Annotated[str, typer.Option(help="Of spiking layers: `parallel` or `events`.")]
-VerilogOption = Annotated[Path | None, typer.Option(help="This Verilog of the plan instead of freshly emitted one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+VerilogOption = Annotated[
+    Path | None, options.from_file(help="This Verilog of the plan instead of freshly emitted one.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,18 +25,19 @@ def register(app: typer.Typer) -> None:
 
 
 def raster(
-    program: ProgramArgument,
-    inputs: InputsArgument,
-    out: Annotated[Path, typer.Option(help="The picture, `.svg`.")],
+    program: options.ProgramFile,
+    inputs: options.InputsFile,
+    out: Annotated[Path, options.to_file(help="The picture, `.svg`.")],
     image: Annotated[int, typer.Option(help="Which input of the batch.", min=0)] = 0,
     rtl: Annotated[
         bool, typer.Option("--rtl", help="Beside it the spikes of the compiled RTL, from a waveform.")
     ] = False,
-    waves: Annotated[Path | None, typer.Option(help="Leave that waveform here, `.vcd`; implies --rtl.")] = None,
-    interval: Interval = None,
+    waves: Annotated[Path | None, options.to_file(help="Leave that waveform here, `.vcd`; implies --rtl.")] = None,
+    interval: options.Interval = None,
+    device: options.Device = None,
     architecture: Architecture = "parallel",
     verilog: VerilogOption = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw which neuron spikes when, layer by layer; with --rtl golden and RTL side by side, differences in red.
 
@@ -59,7 +57,7 @@ def raster(
     x = arrays.read_inputs(inputs, loaded)
     if rtl or waves is not None or verilog is not None:
         found = rasters.of_program(loaded, x, image)  # refuses what cannot be drawn before anything is built
-        planned, text = _built(loaded, x, interval, architecture, verilog)
+        planned, text = _built(loaded, x, interval, device, architecture, verilog)
         found = rasters.of_rtl(planned, text, x, image, waves)
     else:
         found = rasters.of_program(loaded, x, image)
@@ -70,19 +68,20 @@ def raster(
         print(json.dumps({"image": image, "picture": str(out), "layers": layers, "problems": problems}))
     else:
         rows = [(r.name, r.kind, str(r.golden.shape), int(r.golden.sum()), r.to_json()["differences"]) for r in found]
-        OUT.print(console.table("Spikes", ("layer", "kind", "tokens, steps, neurons", "spikes", "differ"), rows))
-        OUT.print(f"picture in {out}" + (f", waveform in {waves}" if waves else ""), soft_wrap=True)
+        console.show(console.table("Spikes", ("layer", "kind", "tokens, steps, neurons", "spikes", "differ"), rows))
+        console.line(f"picture in {out}" + (f", waveform in {waves}" if waves else ""))
     console.conclude(problems)
 
 
 def energy(
-    program: ProgramArgument,
-    inputs: InputsArgument,
-    interval: Interval = None,
+    program: options.ProgramFile,
+    inputs: options.InputsFile,
+    interval: options.Interval = None,
+    device: options.Device = None,
     architecture: Architecture = "parallel",
     verilog: VerilogOption = None,
     toggles: Annotated[int, typer.Option(help="Inputs whose toggles are counted in the compiled RTL; 0: none.")] = 4,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Count what an inference adds, multiplies, reads and toggles; estimate its energy beside an INT8 twin.
 
@@ -97,26 +96,35 @@ def energy(
 
     loaded = Program.load(program)
     x = arrays.read_inputs(inputs, loaded)
-    planned, text = _built(loaded, x, interval, architecture, verilog)
+    planned, text = _built(loaded, x, interval, device, architecture, verilog)
     with console.Bars() as bars:
         bars.begin("energy")
         result = energies.view(planned, x, text, toggles, bars.progress)
     if as_json:
         print(json.dumps(result))
         return
-    OUT.print(console.table(f"An inference, mean of {result['inputs']:,}", *energies.rows(result)))
-    OUT.print(energies.summary(result), highlight=False)
-    OUT.print(f"energies: {result['source']}", highlight=False)
+    console.show(console.table(f"An inference, mean of {result['inputs']:,}", *energies.rows(result)))
+    console.line(energies.summary(result))
+    console.line(f"energies: {result['source']}")
 
 
-def _built(program: Program, x: list[np.ndarray], interval: int | None, architecture: str, verilog: Path | None):
+def _built(
+    program: Program,
+    x: list[np.ndarray],
+    interval: int | None,
+    device: str | None,
+    architecture: str,
+    verilog: Path | None,
+):
     """The plan, folded for the spikes of these inputs, and its Verilog."""
     from bittrue.rtl.dataflow.plan import activity, plan
     from bittrue.rtl.verilog import emit
     from bittrue.sim.errors import BittrueError
 
     seen = activity(program, *(v[:256] for v in x))
-    planned = plan(program, interval=interval, architecture=architecture, activity=seen)
+    planned = plan(
+        program, interval=interval, device=None if interval else device, architecture=architecture, activity=seen
+    )
     if verilog is None:
         return planned, emit(planned)
     try:

@@ -1,0 +1,100 @@
+"""What the options and arguments of all commands share: places are tried before any work, and shells complete names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bittrue.flow.engine import recipe as recipes
+from bittrue.sim.files import try_file, try_folder
+
+
+# -- places that are written -------------------------------------------------------------------------------
+def tried_file(value: Path | None) -> Path | None:
+    """The callback of an option that names a file to write: an error now, not after the work."""
+    return value and try_file(value)
+
+
+def tried_folder(value: Path | None) -> Path | None:
+    """The callback of an option that names a folder to fill."""
+    return value and try_folder(value)
+
+
+def to_file(*names: str, help: str, **more: Any) -> Any:
+    """An option that names a file to write; it can be a device, a pipe, or a link."""
+    return typer.Option(*names, help=help, metavar="FILE", callback=tried_file, **more)
+
+
+def to_folder(*names: str, help: str, **more: Any) -> Any:
+    """An option that names a folder to fill."""
+    return typer.Option(*names, help=help, metavar="FOLDER", callback=tried_folder, **more)
+
+
+def from_file(*names: str, help: str, **more: Any) -> Any:
+    """An option that names a file to read."""
+    return typer.Option(*names, help=help, metavar="FILE", **more)
+
+
+# -- names that shells complete ----------------------------------------------------------------------------
+def _starting(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    return _starting(recipes.shipped(), incomplete)
+
+
+def complete_step(incomplete: str) -> list[str]:
+    from bittrue.flow import stages
+
+    names = dict.fromkeys(step.name for name in recipes.shipped() for step in stages.steps(recipes.load(name)))
+    return _starting(names, incomplete)
+
+
+def complete_target(incomplete: str) -> list[str]:
+    from bittrue.flow.synth.targets import TARGETS
+
+    return _starting(TARGETS, incomplete)
+
+
+def complete_device(incomplete: str) -> list[str]:
+    from bittrue.rtl.dataflow.estimate import DEVICES
+
+    return _starting(DEVICES, incomplete)
+
+
+def complete_backends(incomplete: str) -> list[str]:
+    """The last of comma-separated names."""
+    from bittrue.flow.verify.verify import DEFAULT
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in _starting(DEFAULT, last)]
+
+
+# -- what several commands take ----------------------------------------------------------------------------
+Recipe = Annotated[
+    str,
+    typer.Argument(help="A shipped recipe by name, or a YAML file.", metavar="RECIPE", autocompletion=complete_recipe),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes of the recipe, e.g. `train.epochs=5`.", metavar="[KEY.SUB=VALUE]...")
+]
+ProgramFile = Annotated[Path, typer.Argument(help="A program, `.npz`.", metavar="PROGRAM")]
+InputsFile = Annotated[
+    Path, typer.Argument(help="Batch `[n, ...]` of codes, `.npy`; `.npz` by name for several inputs.", metavar="INPUTS")
+]
+FlowFolder = Annotated[Path | None, to_folder("--out", help="Folder of the flow; default `build/<recipe>`.")]
+Interval = Annotated[int | None, typer.Option(help="Wanted cycles per frame.", min=1)]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Instead: the fastest plan that fits, e.g. `ecp5-85k`.", autocompletion=complete_device),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="`written`: the weights can be written while it runs; or comma-separated names of operations."),
+]
+WeightBus = Annotated[str, typer.Option(help="What written weights come over: `stream` or `lite` (registers).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
