@@ -93,7 +93,7 @@ def main() -> None:
     parts = [name for name in PRICES if name != "stage"]
     rows, found, names = [], [], []
     for plan in samples():
-        framing = structure(plan.inputs, plan.output)
+        framing = structure(plan.inputs, plan.outputs)
         built = sum((e.stage.structure() for e in plan.network.elements), framing)
         rows.append([len(plan.network.elements), *(getattr(built, part) for part in parts)])
         found.append(synthesise(emit(plan)))

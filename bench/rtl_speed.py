@@ -26,15 +26,15 @@ FRAMES = {"compiled": 2000, "verilator": 16, "icarus": 2}
 def measure() -> list[Row]:
     program = mixer(16, 4, 16, 16, 1, 10, tables=True)
     design = plan(program)
-    verilog, inputs, output = emit(design), design.inputs, design.output
+    verilog, inputs, outputs = emit(design), design.inputs, design.outputs
     x = np.random.default_rng(0).integers(-128, 128, (max(FRAMES.values()), 16, 4)).astype(np.int8)
     expected = program(x)
 
     def compiled(frames: int) -> RtlRun:
-        return CompiledRtl(verilog, inputs, output).run(x[:frames])
+        return CompiledRtl(verilog, inputs, outputs).run(x[:frames])
 
     def cocotb(simulator: str) -> Callable[[int], RtlRun]:
-        return lambda frames: cosim.run(verilog, inputs, output, x[:frames], simulator=simulator)
+        return lambda frames: cosim.run(verilog, inputs, outputs, x[:frames], simulator=simulator)
 
     runs = {"compiled": compiled, "verilator": cocotb("verilator"), "icarus": cocotb("icarus")}
     rows: list[Row] = []

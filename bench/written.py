@@ -117,7 +117,7 @@ def measure() -> list[Row]:
     for name, text in texts.items():
         text.write(FOLDER / f"{name}.v")
     verilog = texts["written"]
-    rtl = CompiledRtl(verilog, p.inputs, p.output, weights=p.weights)
+    rtl = CompiledRtl(verilog, p.inputs, p.outputs, weights=p.weights)
     half = len(x) // 2
     run = rtl.run(x, stall_seed=1, idle=0.3, backpressure=0.3, writes=[Write(words, half)])
     at, wrong = compared(p, run, x, contents)
@@ -133,7 +133,7 @@ def measure() -> list[Row]:
     for simulator in cosim.SIMULATORS:
         writes = [Write(words, FROM - 2, FROM)]
         options = {"idle": 0.3, "backpressure": 0.3, "weights": p.weights, "writes": writes}
-        run = cosim.run(verilog, p.inputs, p.output, x[:FEW], simulator=simulator, **options)
+        run = cosim.run(verilog, p.inputs, p.outputs, x[:FEW], simulator=simulator, **options)
         at, wrong = compared(p, run, x[:FEW], contents)
         say(f"cocotb, {simulator}: codes that differ", wrong, note=f"{FEW} images, the second set from image {at} on")
     for name, design in (("constant", constant), ("written", p)):

@@ -187,7 +187,7 @@ def verify(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     scores = {}
     for name, key in (("compiled", "rtl"), ("gxx", "hls")):
         if name in found.outputs:
-            outputs = found.outputs[name]
+            (outputs,) = found.outputs[name]
             scores[key] = accuracy(outputs, labels[: len(outputs)])
             arrays.write(work.folder / f"{key}_outputs.npy", outputs)
     final = work.folder.parent / "verify"  # the waveform moves there with the step's folder

@@ -3,7 +3,7 @@
 Verification, synthesis, reports, compiled and cocotb runs take a `Design` and nothing else. Every design has
 
     aclk, aresetn       clock, and reset (active low, synchronous)
-    s_axis..., m_axis   an AXI4-Stream slave for each streamed input of the program, a master for its result
+    s_axis..., m_axis... an AXI4-Stream slave for each streamed input of the program, a master for each result
 
 and what it declares beyond: weights that are written, streams that go in again and again, AXI4-Lite, other ports.
 """
@@ -64,12 +64,26 @@ class Feed:
 class Cycles:
     """When frames end, unstalled, in cycles from the first input beat that is accepted.
 
-    latency   of the first output beat
-    ends      int64 `[n]`, of the last output beat of every frame
+    first         int64 `[outputs]`, of the first beat of every output; a number, where there is one output
+    output_ends   int64 `[outputs, n]`, of the last beat of every frame on every output; `[n]`, where there is one
     """
 
-    latency: int
-    ends: np.ndarray
+    first: np.ndarray
+    output_ends: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", np.atleast_1d(np.asarray(self.first, np.int64)))
+        object.__setattr__(self, "output_ends", np.atleast_2d(np.asarray(self.output_ends, np.int64)))
+
+    @property
+    def latency(self) -> int:
+        """Of the first beat of the output that begins last."""
+        return int(self.first.max())
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Of the end of every frame, int64 `[n]`: of the last beat of the output that ends it last."""
+        return self.output_ends.max(axis=0)
 
 
 @dataclass(frozen=True)
@@ -171,14 +185,15 @@ class Design(ABC):
     name       in rows of reports and names of files;  `title` for people
     program    what it realises
     inputs     AXI4-Stream slave ports, in the order of the program's inputs
-    output     AXI4-Stream master port
+    outputs    AXI4-Stream master ports, in the order of the program's results
     weights    AXI4-Stream slave port at which sets of held inputs are written, a frame a set; with it come the outputs
                `weights_sets` and `weights_errors` (`rtl.dataflow.loader`)
     feeds      streams that go in beside them, again and again
     map        of the AXI4-Lite registers at `s_axi_*`, if there are any
     others     ports beyond all these; inputs of them stay at `idle`
     interval   cycles between frames in steady state, unstalled
-    latency    cycles from the first input beat to the first output beat, unstalled
+    latency    cycles from the first input beat to the first output beat, of several outputs that of the one that
+               begins last, unstalled
     steady     whether the two hold whatever the frames are; if not, they are what there is in general, and `expect`
                knows the cycles of every frame
     patience   cycles without a handshake on any stream that are no deadlock
@@ -190,7 +205,7 @@ class Design(ABC):
     title: str
     program: Program
     inputs: tuple[StreamPort, ...]
-    output: StreamPort
+    outputs: tuple[StreamPort, ...]
     weights: StreamPort | None = None
     feeds: tuple[Feed, ...] = ()
     map: RegisterMap | None = None
@@ -262,7 +277,7 @@ class Design(ABC):
             "estimated_interval": self.interval,
             "estimated_latency": self.latency,
             "input_lanes": {n: port.lanes for n, port in zip(self.program.inputs, self.inputs, strict=True)},
-            "output_lanes": self.output.lanes,
+            "output_lanes": {n: port.lanes for n, port in zip(self.program.results, self.outputs, strict=True)},
             "fifos": {},
             "stages": [],
             "estimated": area and {name: getattr(area, name) for name in ("lut", "ff", "dsp", "bram")},
@@ -287,7 +302,7 @@ class Design(ABC):
         ports = [Port("aclk", "input", 1), Port("aresetn", "input", 1)]
         for stream, along, against in [
             *((port, "input", "output") for port in self.inputs),
-            (self.output, "output", "input"),
+            *((port, "output", "input") for port in self.outputs),
         ]:
             ports += stream_ports(stream.prefix, stream.width, along, against)
             ports += [Port(stream.framing_errors, "output", ERROR_BITS)] if stream.counts_errors else []

@@ -12,6 +12,7 @@ from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.statistics import chosen, share
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.run import arrays
+from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
 
@@ -103,9 +104,17 @@ def write_lowered(work: Workspace, program: Program, integer: nn.Module, data: D
 
 
 def read_lowered(work: Workspace) -> tuple[Program, list[np.ndarray], np.ndarray]:
-    """The program, its encoded test set (one array per input) and the labels, as `lower` left them."""
+    """The program, its encoded test set (one array per input) and the labels, as `lower` left them.
+
+    A program with several results is refused: what is held to the labels is one.
+    """
     folder = work.upstream["lower"]
     program = Program.load(folder / "program.npz")
+    if len(program.results) > 1:
+        raise BittrueError(
+            f"flow: the lowered program has {len(program.results)} results ({', '.join(program.results)}), and the "
+            "steps hold one to the labels; lower a program with one, or take it to `bittrue verify` and `bittrue synth`"
+        )
     several = folder / "inputs.npz"
     x = arrays.read_inputs(several if several.exists() else folder / "inputs.npy", program)
     return program, list(x), np.load(folder / "labels.npy")

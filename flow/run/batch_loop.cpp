@@ -1,12 +1,13 @@
 // The batch loop of the compiled RTL: whole arrays in, whole arrays out, one call for many cycles.
 //
 // Compiled together with what Verilator makes of the design and with batch_ports.h, which names its ports:
-//   Model, INPUTS, FEEDS, OUTPUT_BYTES, BUS; drive, withdraw, input_ready, framing_errors;
+//   Model, INPUTS, FEEDS, OUTPUTS, OUTPUT_BYTES, MOST_BYTES, BUS; drive, withdraw, input_ready, framing_errors;
 //   set_ready, output_valid, output_last, output_data; tie: ports that nobody drives.
 // Behind the inputs come the feeds: streams that go in again and again (their number is INPUTS + k).
 // flow/run/compiled.py writes that header and mirrors Job and the enums.
 //
-// A cycle: drive inputs and m ready with the clock low, settle, look at all handshakes, raise the clock.
+// A cycle: drive inputs and the ready of outputs with the clock low, settle, look at all handshakes, raise the clock.
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -61,19 +62,20 @@ struct Job {
     const int64_t* input_beats;   // per input: beats in total
     const int64_t* frame_beats;   // per input: beats of a frame
     const uint8_t* const* last;   // per input: TLAST of every beat
-    uint8_t* output;              // [output_beats][OUTPUT_BYTES]
-    int64_t* beat_cycles;         // [output_beats]
-    int64_t output_beats;
-    int64_t output_frame_beats;
+    uint8_t* const* output;       // per output: [output_beats][bytes of a beat]
+    int64_t* const* beat_cycles;  // per output: [output_beats]
+    const int64_t* output_beats;  // per output: beats in total
+    const int64_t* output_frame_beats;  // per output: beats of a frame
     int64_t seed;
     int64_t idle;          // probability that a source waits a cycle, times 2^53
-    int64_t backpressure;  // probability that the sink is not ready in a cycle, times 2^53
+    int64_t backpressure;  // probability that a sink is not ready in a cycle, times 2^53
     int64_t watchdog;      // cycles without any handshake that count as a deadlock
     int64_t max_cycles;    // 0: no limit
     const char* waves;     // VCD file, or null
     // results
-    int64_t cycles, produced, first_input_cycle, event_count;
-    int64_t events[MAX_EVENTS][3];  // kind, cycle, value
+    int64_t cycles, first_input_cycle, event_count;
+    int64_t events[MAX_EVENTS][4];  // kind, cycle, value, output
+    int64_t* produced;              // per output: beats handed over
     int64_t* accepted;              // per input: beats accepted
     int64_t* framing_errors;        // per input: what its port counts, as of the last cycle
     int64_t* ones;                  // per monitor: events that passed
@@ -91,6 +93,12 @@ struct Job {
     int64_t* answers;  // [answer_limit][4]
     int64_t answer_limit;
     int64_t answer_count;
+
+    bool all_out() const {
+        for (int k = 0; k < OUTPUTS; k++)
+            if (produced[k] < output_beats[k]) return false;
+        return true;
+    }
 };
 
 }  // extern "C"
@@ -127,15 +135,18 @@ struct Bench {
     Job& job;
     VerilatedContext context;
     std::unique_ptr<Model> model;
-    Random output_random;
+    Random output_random[OUTPUTS];
     Random input_random[STREAMS];
     std::unique_ptr<BusMaster> bus;
     bool pending[STREAMS] = {};  // a beat is on the port and not yet accepted
     int64_t feed_at[FEEDS + 1] = {};
-    bool stalled = false;       // the output was valid and not accepted in the last cycle
-    bool held_last = false;
-    uint8_t held[OUTPUT_BYTES];
-    uint8_t word[OUTPUT_BYTES];
+    struct Outlet {
+        bool stalled = false;  // it was valid and not accepted in the last cycle
+        bool open = false, valid = false;
+        bool held_last = false;
+        uint8_t held[MOST_BYTES];
+    } outlet[OUTPUTS];
+    uint8_t word[MOST_BYTES];
     int64_t last_handshake = 0;
     Random weight_random;
     bool weight_pending = false;
@@ -146,10 +157,10 @@ struct Bench {
     VerilatedVcdC trace;
 #endif
 
-    template <size_t... K>
-    Bench(Job& j, std::index_sequence<K...>)
-        : job(j), output_random(j.seed * 64 + 63), input_random{Random(j.seed * 64 + K)...},
-          weight_random(j.seed * 64 + 62) {
+    template <size_t... K, size_t... O>
+    Bench(Job& j, std::index_sequence<K...>, std::index_sequence<O...>)
+        : job(j), output_random{Random(j.seed * 64 + 63 + (uint64_t(O) << 40))...},
+          input_random{Random(j.seed * 64 + K)...}, weight_random(j.seed * 64 + 62) {
         // Registers without an initial value start at random, as silicon does.
         context.randReset(2);
         // $fatal and $stop must not end the process; cycle() sees them.
@@ -165,19 +176,23 @@ struct Bench {
             trace.open(job.waves);
         }
 #endif
-        job.cycles = job.produced = job.event_count = 0;
+        job.cycles = job.event_count = 0;
         job.first_input_cycle = -1;
         job.weight_beats = job.refused = 0;
         withdraw_weight(*model);
         for (int k = 0; k < INPUTS; k++) job.accepted[k] = 0;
         for (int k = 0; k < STREAMS; k++) withdraw(*model, k);
-        set_ready(*model, false);
+        for (int k = 0; k < OUTPUTS; k++) {
+            job.produced[k] = 0;
+            set_ready(*model, k, false);
+        }
         tie(*model);
         bus = std::make_unique<BusMaster>(job, *model);
         model->aresetn = 0;
         for (int64_t c = 0; c < RESET_CYCLES; c++) {
             low();
-            if (c == RESET_CYCLES - 1 && output_valid(*model)) event(VALID_IN_RESET, 0);
+            for (int k = 0; k < OUTPUTS; k++)
+                if (c == RESET_CYCLES - 1 && output_valid(*model, k)) event(VALID_IN_RESET, k);
             high();
         }
         model->aresetn = 1;
@@ -207,10 +222,11 @@ struct Bench {
 #endif
     }
 
-    void event(Event kind, int64_t value) {
+    // Of an output, at the beat that it is at.
+    void event(Event kind, int k) {
         if (job.event_count < MAX_EVENTS) {
             int64_t* e = job.events[job.event_count];
-            e[0] = kind, e[1] = job.cycles, e[2] = value;
+            e[0] = kind, e[1] = job.cycles, e[2] = job.produced[k], e[3] = k;
         }
         job.event_count++;
     }
@@ -230,6 +246,60 @@ struct Bench {
             weight_pending = true;
         } else {
             withdraw_weight(*model);
+        }
+    }
+
+    // What is on an output, compared with what was there while it waited.
+    void look(int k) {
+        Outlet& at = outlet[k];
+        at.valid = output_valid(*model, k);
+        if (at.valid) {
+            output_data(*model, k, word);
+            const bool last = output_last(*model, k);
+            if (at.stalled && (std::memcmp(word, at.held, OUTPUT_BYTES[k]) || last != at.held_last))
+                event(DATA_CHANGED, k);
+            std::memcpy(at.held, word, OUTPUT_BYTES[k]);
+            at.held_last = last;
+        } else if (at.stalled) {
+            event(VALID_WITHDRAWN, k);
+        }
+        at.stalled = at.valid && !at.open;
+    }
+
+    // Takes every ready away and looks again: a valid or a word that changes with it deadlocks or lies elsewhere.
+    void without_ready() {
+        for (int k = 0; k < OUTPUTS; k++) set_ready(*model, k, false);
+        model->eval();
+        for (int k = 0; k < OUTPUTS; k++) {
+            const Outlet& at = outlet[k];
+            bool same = output_valid(*model, k) == at.valid;
+            if (same && at.valid) {
+                output_data(*model, k, word);
+                same = output_last(*model, k) == at.held_last && !std::memcmp(word, at.held, OUTPUT_BYTES[k]);
+            }
+            if (!same) event(VALID_AFTER_READY, k);
+        }
+        for (int k = 0; k < OUTPUTS; k++) set_ready(*model, k, outlet[k].open);
+        model->eval();
+    }
+
+    // A beat is handed over.
+    void take(int k) {
+        const int64_t at = job.produced[k];
+        if (at >= job.output_beats[k]) {
+            event(EXTRA_BEAT, k);
+            job.produced[k]++;
+            return;
+        }
+        const bool last = (at + 1) % job.output_frame_beats[k] == 0;
+        if (outlet[k].held_last != last) event(last ? LAST_MISSING : LAST_EARLY, k);
+        std::memcpy(job.output[k] + at * OUTPUT_BYTES[k], outlet[k].held, OUTPUT_BYTES[k]);
+        job.beat_cycles[k][at] = job.cycles;
+        // A surplus beat may come a while later: wait for it as long as the first beat took, up to a limit.
+        if (++job.produced[k] == job.output_beats[k] && job.all_out()) {
+            int64_t first = 0;
+            for (int o = 0; o < OUTPUTS; o++) first = std::max(first, job.beat_cycles[o][0]);
+            finish = job.cycles + 64 + std::min<int64_t>(first - job.first_input_cycle, 4096);
         }
     }
 
@@ -257,24 +327,19 @@ struct Bench {
                 withdraw(*model, k);
         }
         bus->drive(INPUTS);
-        const bool open = !(job.backpressure && output_random.below(job.backpressure));
-        set_ready(*model, open);
+        for (int k = 0; k < OUTPUTS; k++) {
+            outlet[k].open = !(job.backpressure && output_random[k].below(job.backpressure));
+            set_ready(*model, k, outlet[k].open);
+        }
         low();
 
-        const bool valid = output_valid(*model);
-        if (valid) {
-            output_data(*model, word);
-            const bool last = output_last(*model);
-            if (stalled && (std::memcmp(word, held, OUTPUT_BYTES) || last != held_last))
-                event(DATA_CHANGED, job.produced);
-            std::memcpy(held, word, OUTPUT_BYTES);
-            held_last = last;
-        } else if (stalled) {
-            event(VALID_WITHDRAWN, job.produced);
+        bool leaves = false;
+        for (int k = 0; k < OUTPUTS; k++) {
+            look(k);
+            leaves |= outlet[k].valid && outlet[k].open;
         }
-        stalled = valid && !open;
 
-        bool handshake = false;
+        bool handshake = leaves;
         bool taken[STREAMS];
         for (int k = 0; k < STREAMS; k++) taken[k] = pending[k] && input_ready(*model, k);
         if (WEIGHTS) {
@@ -288,34 +353,9 @@ struct Bench {
         }
         bus->look();
 
-        if (valid && open) {
-            handshake = true;
-            if (job.backpressure) {  // a valid or a word that changes with ready deadlocks or lies elsewhere
-                set_ready(*model, false);
-                model->eval();
-                bool same = output_valid(*model) && output_last(*model) == held_last;
-                if (same) {
-                    output_data(*model, word);
-                    same = !std::memcmp(word, held, OUTPUT_BYTES);
-                }
-                if (!same) event(VALID_AFTER_READY, job.produced);
-                set_ready(*model, true);
-                model->eval();
-            }
-            if (job.produced < job.output_beats) {
-                const bool last = (job.produced + 1) % job.output_frame_beats == 0;
-                if (held_last != last) event(last ? LAST_MISSING : LAST_EARLY, job.produced);
-                std::memcpy(job.output + job.produced * OUTPUT_BYTES, held, OUTPUT_BYTES);
-                job.beat_cycles[job.produced] = job.cycles;
-                // A surplus beat may come a while later: wait for it as long as the first beat took, up to a limit.
-                if (++job.produced == job.output_beats) {
-                    const int64_t latency = job.beat_cycles[0] - job.first_input_cycle;
-                    finish = job.cycles + 64 + (latency < 4096 ? latency : 4096);
-                }
-            } else {
-                event(EXTRA_BEAT, job.produced++);
-            }
-        }
+        if (leaves && job.backpressure) without_ready();
+        for (int k = 0; k < OUTPUTS; k++)
+            if (outlet[k].valid && outlet[k].open) take(k);
         for (int k = 0; k < INPUTS; k++) {
             if (!taken[k]) continue;
             handshake = true;
@@ -349,7 +389,9 @@ struct Bench {
 
 EXPORT int64_t batch_job_bytes() { return sizeof(Job); }
 
-EXPORT void* batch_open(Job* job) { return new Bench(*job, std::make_index_sequence<STREAMS>()); }
+EXPORT void* batch_open(Job* job) {
+    return new Bench(*job, std::make_index_sequence<STREAMS>(), std::make_index_sequence<OUTPUTS>());
+}
 
 EXPORT int64_t batch_advance(void* bench, int64_t cycles) {
     State state = RUNNING;

@@ -46,17 +46,17 @@ class Bus:
     def ready(self, frame: int) -> bool:
         """Whether the accesses of a frame may be made."""
         if frame == END:
-            return self.monitor.produced >= self.monitor.total
+            return self.monitor.all_out
         return all(a >= frame * beats for a, beats in zip(self.monitor.accepted, self.beats, strict=True))
 
     async def run(self) -> None:
         """All accesses."""
         edge, repeats = RisingEdge(self.clock), 0
-        while self.due or (self.others and self.monitor.produced < self.monitor.total):
+        while self.due or (self.others and not self.monitor.all_out):
             if self.due and self.ready(self.due[0][1][0]):
                 await self.perform(*self.due[0])
                 self.due.pop(0)
-            elif self.others and self.open(0) and repeats < REPEATS and self.monitor.produced < self.monitor.total:
+            elif self.others and self.open(0) and repeats < REPEATS and not self.monitor.all_out:
                 await self.perform(*self.others[repeats % len(self.others)])
                 repeats += 1
             else:

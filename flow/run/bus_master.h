@@ -35,7 +35,7 @@ struct BusMaster {
     bool open(int64_t n) const { return next == scheduled || frame(next) > n; }
 
     bool due(int64_t when, int inputs) const {
-        if (when == END) return job.produced >= job.output_beats;
+        if (when == END) return job.all_out();
         for (int k = 0; k < inputs; k++)
             if (job.accepted[k] < when * job.frame_beats[k]) return false;
         return true;
@@ -46,7 +46,7 @@ struct BusMaster {
         if (next < scheduled && due(frame(next), inputs)) {
             current = next;
         } else if (others && job.answer_count < job.answer_limit - (scheduled - next) &&
-                   job.produced < job.output_beats && open(0)) {
+                   !job.all_out() && open(0)) {
             current = scheduled + repeats % others;
         } else {
             return;

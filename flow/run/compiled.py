@@ -71,12 +71,15 @@ class _Job(ctypes.Structure):
         ("last", ctypes.c_void_p),
         ("output", ctypes.c_void_p),
         ("beat_cycles", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("output_beats", "output_frame_beats", "seed", "idle", "backpressure")),
+        ("output_beats", ctypes.c_void_p),
+        ("output_frame_beats", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("seed", "idle", "backpressure")),
         ("watchdog", ctypes.c_int64),
         ("max_cycles", ctypes.c_int64),
         ("waves", ctypes.c_char_p),
-        *((name, ctypes.c_int64) for name in ("cycles", "produced", "first_input_cycle", "event_count")),
-        ("events", ctypes.c_int64 * 3 * MAX_EVENTS),
+        *((name, ctypes.c_int64) for name in ("cycles", "first_input_cycle", "event_count")),
+        ("events", ctypes.c_int64 * 4 * MAX_EVENTS),
+        ("produced", ctypes.c_void_p),
         ("accepted", ctypes.c_void_p),
         ("framing_errors", ctypes.c_void_p),
         ("ones", ctypes.c_void_p),
@@ -97,7 +100,7 @@ class CompiledRtl:
 
     verilog   text with the module `bittrue_top`
     inputs    its input ports, in the order of the arrays given to `run`
-    output    its output port
+    outputs   its output ports, in the order of the arrays that `run` gives
     cache     folder of compiled designs; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
     optimize  optimisation flag(s) of g++ for the design's code
     trace     build the slower variant that can write waveforms
@@ -112,7 +115,7 @@ class CompiledRtl:
         self,
         verilog: str,
         inputs: Sequence[StreamPort],
-        output: StreamPort,
+        outputs: Sequence[StreamPort],
         cache: Path | None = None,
         optimize: str = "-O2",
         trace: bool = False,
@@ -121,15 +124,17 @@ class CompiledRtl:
         surroundings: Surroundings = ALONE,
     ) -> None:
         self.weights = weights
-        self.inputs, self.output = tuple(inputs), output
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.around = surroundings
         self.cache, self.optimize, self.trace = Path(cache or default_cache()), optimize, trace
         self.verilog = Verilog(verilog).placed(self.cache / MEMORIES)
         self.monitors = tuple(monitors)
         if not self.inputs:
             raise BittrueError("the RTL has no input port")
+        if not self.outputs:
+            raise BittrueError("the RTL has no output port")
         start = time.perf_counter()
-        self._header = ports_header(self.inputs, output, weights, surroundings)
+        self._header = ports_header(self.inputs, self.outputs, weights, surroundings)
         files = [(Path(__file__).parent / name).read_text() for name in LOOP]
         self._bound = event_counters.verilog(self.monitors)
         name = key(self.verilog, self._bound, *files, self._header, optimize, trace)
@@ -154,7 +159,7 @@ class CompiledRtl:
             (work / "monitors.sv").write_text(self._bound)
             options.append("monitors.sv")
         sources = generate(self.verilog, PREFIX, options, work)
-        ports = [*self.inputs, self.output, *([self.weights] if self.weights else []), self.around]
+        ports = [*self.inputs, *self.outputs, *([self.weights] if self.weights else []), self.around]
         check_ports((work / f"{PREFIX}.h").read_text(), ports)
         (work / "batch_ports.h").write_text(self._header)
         for name in LOOP:
@@ -176,7 +181,7 @@ class CompiledRtl:
         text = design.verilog() if verilog is None else verilog
         around = Surroundings.of(design)
         ports = {"weights": design.weights, "surroundings": around}
-        return cls(text, design.inputs, design.output, monitors=monitors, **ports, **options)
+        return cls(text, design.inputs, design.outputs, monitors=monitors, **ports, **options)
 
     # -- run -------------------------------------------------------------------------------------------
     def run(
@@ -200,7 +205,7 @@ class CompiledRtl:
                       those of the frames that `StreamPort.frames` finds in them
         stall_seed    seed of the stalls (None is 0); it matters only when a probability is above 0
         idle          probability, 0 <= p < 1, that a source waits another cycle before it offers its next beat
-        backpressure  probability, 0 <= p < 1, that the sink is not ready in a cycle
+        backpressure  probability, 0 <= p < 1, that a sink is not ready in a cycle; every output has its own generator
         max_cycles    stop after so many cycles; None: no limit
         watchdog      cycles without any handshake after which the design is called deadlocked
         progress      called a few times a second with (frames completed, frames)
@@ -224,8 +229,12 @@ class CompiledRtl:
         after = np.array([w.after for w in writes], np.int64)
         by = np.array([frames if w.by is None else w.by for w in writes], np.int64)
         meets = np.full(frames, -1, np.int64)
-        output = np.zeros((frames, self.output.beats, self.output.beat_bytes), np.uint8)
-        beat_cycles = np.full((frames, self.output.beats), -1, np.int64)
+        words = [np.zeros((frames, port.beats, port.beat_bytes), np.uint8) for port in self.outputs]
+        beat_cycles = [np.full((frames, port.beats), -1, np.int64) for port in self.outputs]
+        into = (ctypes.c_void_p * len(words))(*(w.ctypes.data for w in words))
+        when = (ctypes.c_void_p * len(words))(*(cycles.ctypes.data for cycles in beat_cycles))
+        output_beats = np.array([port.beats for port in self.outputs], np.int64)
+        all_beats, produced = frames * output_beats, np.zeros(len(words), np.int64)
         accepted = np.zeros(count, np.int64)
         ones = np.zeros(len(self.monitors), np.int64)
         framing_errors = np.zeros(count, np.int64)
@@ -244,10 +253,11 @@ class CompiledRtl:
             input_beats=input_beats.ctypes.data,
             frame_beats=frame_beats.ctypes.data,
             last=ctypes.addressof(lasts),
-            output=output.ctypes.data,
-            beat_cycles=beat_cycles.ctypes.data,
-            output_beats=frames * self.output.beats,
-            output_frame_beats=self.output.beats,
+            output=ctypes.addressof(into),
+            beat_cycles=ctypes.addressof(when),
+            output_beats=all_beats.ctypes.data,
+            output_frame_beats=output_beats.ctypes.data,
+            produced=produced.ctypes.data,
             seed=(stall_seed or 0) & 0xFFFF_FFFF,
             idle=int(probability(idle, "idle") * (1 << 53)),
             backpressure=int(probability(backpressure, "backpressure") * (1 << 53)),
@@ -281,16 +291,16 @@ class CompiledRtl:
                 if time.perf_counter() - before < SECONDS_PER_CALL / 2:
                     step *= 2
                 if progress:
-                    progress(min(job.produced // self.output.beats, frames), frames)
+                    progress(min(int((produced // output_beats).min()), frames), frames)
         finally:
             self._lib.batch_close(bench)
         seconds = time.perf_counter() - start
         return collect(
             "compiled",
-            self.output,
+            self.outputs,
             self.inputs,
             sources,
-            words=output,
+            words=words,
             beat_cycles=beat_cycles,
             accepted=accepted.tolist(),
             framing_errors=framing_errors.tolist(),
@@ -317,7 +327,7 @@ class CompiledRtl:
         """
         design = self
         if not self.trace:
-            ports = (self.inputs, self.output, self.cache, self.optimize)
+            ports = (self.inputs, self.outputs, self.cache, self.optimize)
             around = {"weights": self.weights, "surroundings": self.around}
             design = CompiledRtl(self.verilog, *ports, trace=True, **around)
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -26,8 +26,10 @@ from cocotb_tools.runner import get_runner
 import bittrue
 from bittrue.flow.run.result import (
     Beats,
+    Codes,
     RtlRun,
     Source,
+    by_output,
     check_batch,
     check_beats,
     check_limits,
@@ -72,9 +74,9 @@ PREFIX = "Vtop"
 def run(
     verilog: str,
     inputs: Sequence[StreamPort],
-    output: StreamPort,
+    outputs: Sequence[StreamPort],
     x: np.ndarray | Sequence[np.ndarray] = (),
-    expected: np.ndarray | None = None,
+    expected: Codes | None = None,
     simulator: str = "icarus",
     idle: float = 0.0,
     backpressure: float = 0.0,
@@ -95,12 +97,13 @@ def run(
 
     verilog       text with the module `bittrue_top`
     inputs        its input ports, in the order of `x`
-    output        its output port
+    outputs       its output ports, in the order of the results
     x             codes `[n, *shape]`, or a sequence of such arrays, one per input
-    expected      codes of the output; only for the verdict in the JUnit file (see `RtlRun.mismatches`)
+    expected      codes of the output, or a sequence of such arrays, one per output; only for the verdict in the JUnit
+                  file (see `RtlRun.mismatches`)
     simulator     `icarus` or `verilator`
     idle          probability, 0 <= p < 1, that a source pauses in a cycle
-    backpressure  probability, 0 <= p < 1, that the sink pauses in a cycle
+    backpressure  probability, 0 <= p < 1, that a sink pauses in a cycle
     seed          seed of both; every port has its own generator; a run is repeatable, but the simulators' stalls differ
     folder        keeps `results.xml` (JUnit), the simulator's log and the waveform; None: nothing is kept
     waves         write a waveform into `folder`: FST under Icarus, VCD under Verilator
@@ -119,7 +122,7 @@ def run(
     raises either. A simulator that is absent, refuses the Verilog or crashes is a `BittrueError`.
     """
     check_simulator(simulator, waves, folder)
-    inputs = tuple(inputs)
+    inputs, outputs = tuple(inputs), tuple(outputs)
     if beats is None:
         sources = check_batch(inputs, [x] if isinstance(x, np.ndarray) else list(x))
     else:
@@ -130,7 +133,7 @@ def run(
     accesses = surroundings.check(accesses)
     stalls = {"idle": probability(idle, "idle"), "backpressure": probability(backpressure, "backpressure")}
     limits = {"watchdog": watchdog, "max_cycles": max_cycles or 0}
-    job = describe(inputs, output, surroundings, accesses)
+    job = describe(inputs, outputs, surroundings, accesses)
     job |= {"frames": sources[0].frames, "seed": seed, **stalls, **limits}
     if writes and kernel is not None:
         raise BittrueError("the HLS kernel beside the RTL is told of no sets; compare its results after the run")
@@ -145,14 +148,16 @@ def run(
     if writes:
         arrays["sets"] = sets.reshape(len(sets), -1)
     if expected is not None:
-        arrays["expected"] = output.pack(expected).reshape(-1, output.beat_bytes)
+        wanted = by_output(expected, [port.prefix for port in outputs])
+        for k, (port, codes) in enumerate(zip(outputs, wanted, strict=True)):
+            arrays[f"expected{k}"] = port.pack(codes).reshape(-1, port.beat_bytes)
     if kernel is not None:
         build_kernel(kernel)  # now, so that what is wrong with it is told as it is
-    ports = (*inputs, output, *([weights] if weights else []), surroundings)
+    ports = (*inputs, *outputs, *([weights] if weights else []), surroundings)
     cache = Path(cache or default_cache())
     build = _build(Verilog(verilog).placed(cache / MEMORIES), ports, simulator, waves, cache)
     with _folder(folder) as place:
-        return _simulate(build, place, job, arrays, inputs, sources, output, simulator, waves, accesses)
+        return _simulate(build, place, job, arrays, inputs, sources, outputs, simulator, waves, accesses)
 
 
 def of(design: Design, x: Sequence[np.ndarray], verilog: str | None = None, **options: Any) -> RtlRun:
@@ -160,7 +165,7 @@ def of(design: Design, x: Sequence[np.ndarray], verilog: str | None = None, **op
     of `run`."""
     ports = {"weights": design.weights, "surroundings": Surroundings.of(design)}
     text = design.verilog() if verilog is None else verilog
-    return run(text, design.inputs, design.output, list(x), **ports, **options)
+    return run(text, design.inputs, design.outputs, list(x), **ports, **options)
 
 
 def check_simulator(simulator: str, waves: bool, folder: Path | None) -> None:
@@ -172,12 +177,12 @@ def check_simulator(simulator: str, waves: bool, folder: Path | None) -> None:
 
 
 def describe(
-    inputs: Sequence[StreamPort], output: StreamPort, around: Surroundings, accesses: Sequence[Access]
+    inputs: Sequence[StreamPort], outputs: Sequence[StreamPort], around: Surroundings, accesses: Sequence[Access]
 ) -> dict[str, Any]:
     """What the test bench is told of the ports."""
     return {
         "inputs": [_describe(port) for port in inputs],
-        "output": _describe(output),
+        "outputs": [_describe(port) for port in outputs],
         "feeds": [{"prefix": f.prefix} for f in around.feeds],
         "bus": BUS if around.map is not None else None,
         "accesses": [[a.frame, a.address, None if a.value is None else a.value & 0xFFFFFFFF] for a in accesses],
@@ -220,7 +225,7 @@ def _simulate(
     arrays: dict[str, np.ndarray],
     inputs: tuple[StreamPort, ...],
     sources: Sequence[Source],
-    output: StreamPort,
+    outputs: Sequence[StreamPort],
     simulator: str,
     waves: bool,
     accesses: Sequence[Access],
@@ -266,11 +271,11 @@ def _simulate(
         first_input_cycle, cycles, state, event_count = left["scalars"].tolist()
         return collect(
             simulator,
-            output,
+            outputs,
             inputs,
             sources,
-            words=left["words"].reshape(-1, output.beats, output.beat_bytes),
-            beat_cycles=left["beat_cycles"].reshape(-1, output.beats),
+            words=[left[f"words{k}"].reshape(-1, port.beats, port.beat_bytes) for k, port in enumerate(outputs)],
+            beat_cycles=[left[f"beat_cycles{k}"].reshape(-1, port.beats) for k, port in enumerate(outputs)],
             accepted=left["accepted"].tolist(),
             framing_errors=left["framing_errors"].tolist(),
             first_input_cycle=first_input_cycle,

@@ -14,7 +14,7 @@ PREFIX = "Vbittrue"
 
 
 def ports_header(
-    inputs: Sequence[StreamPort], output: StreamPort, weights: StreamPort | None, around: Surroundings
+    inputs: Sequence[StreamPort], outputs: Sequence[StreamPort], weights: StreamPort | None, around: Surroundings
 ) -> str:
     """The text of `batch_ports.h`: what batch_loop.cpp calls by fixed names."""
     lines = [
@@ -22,9 +22,10 @@ def ports_header(
         "#include <cstdint>",
         "#include <cstring>",
         f"using Model = {PREFIX};",
-        f"constexpr int INPUTS = {len(inputs)}, FEEDS = {len(around.feeds)};",
+        f"constexpr int INPUTS = {len(inputs)}, FEEDS = {len(around.feeds)}, OUTPUTS = {len(outputs)};",
         f"#define BUS {int(around.map is not None)}",
-        f"constexpr int OUTPUT_BYTES = {output.beat_bytes};",
+        f"constexpr int OUTPUT_BYTES[] = {{{', '.join(str(port.beat_bytes) for port in outputs)}}};",
+        f"constexpr int MOST_BYTES = {max(port.beat_bytes for port in outputs)};",
         "// Little-endian host: the low bytes of a port are its first bytes, also of a VlWide.",
         "template <int BYTES, class Port> inline void put(Port& port, const uint8_t* beat) {",
         "    Port value{}; std::memcpy(static_cast<void*>(&value), beat, BYTES); port = value;",
@@ -38,9 +39,16 @@ def ports_header(
         cases["drive"].append(f"case {k}: put<{size}>({data}, all + at * {size}); {last} = last; {valid} = 1; break;")
         cases["withdraw"].append(f"case {k}: {valid} = 0; {last} = 0; break;")
         cases["ready"].append(f"case {k}: return {ready};")
+    for name in ("set", "valid", "last", "data"):
+        cases[name] = []
+    for k, port in enumerate(outputs):
+        data, valid, ready, last = _wires(port.prefix)
+        cases["set"].append(f"case {k}: {ready} = value; break;")
+        cases["valid"].append(f"case {k}: return {valid};")
+        cases["last"].append(f"case {k}: return {last};")
+        cases["data"].append(f"case {k}: std::memcpy(word, &{data}, OUTPUT_BYTES[{k}]); break;")
     counted = [(k, port) for k, port in enumerate(inputs) if port.counts_errors]
     ties = [f"m.{mangle(port.name)} = {port.idle}u;" for port in around.others if port.direction == "input"]
-    data, valid, ready, last = _wires(output.prefix)
     lines += [
         "inline void drive(Model& m, int k, const uint8_t* all, int64_t at, bool last) { switch (k) {",
         *cases["drive"],
@@ -55,10 +63,18 @@ def ports_header(
         *(f"case {k}: return m.{mangle(port.framing_errors)};" for k, port in counted),
         "} return 0; }",
         f"inline void tie(Model& m) {{ (void)m; {' '.join(ties)} }}",
-        f"inline void set_ready(Model& m, bool value) {{ {ready} = value; }}",
-        f"inline bool output_valid(Model& m) {{ return {valid}; }}",
-        f"inline bool output_last(Model& m) {{ return {last}; }}",
-        f"inline void output_data(Model& m, uint8_t* word) {{ std::memcpy(word, &{data}, OUTPUT_BYTES); }}",
+        "inline void set_ready(Model& m, int k, bool value) { switch (k) {",
+        *cases["set"],
+        "} }",
+        "inline bool output_valid(Model& m, int k) { switch (k) {",
+        *cases["valid"],
+        "} return false; }",
+        "inline bool output_last(Model& m, int k) { switch (k) {",
+        *cases["last"],
+        "} return false; }",
+        "inline void output_data(Model& m, int k, uint8_t* word) { switch (k) {",
+        *cases["data"],
+        "} }",
     ]
     return "\n".join([*lines, *_weights(weights)]) + "\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,13 @@ from bittrue.rtl.bus import access as bus
 from bittrue.rtl.bus.access import Access, Answer
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import alone
 
 #: How a run ended. The values are those of `State` in batch_loop.cpp.
 DONE, DEADLOCK, CYCLE_LIMIT, BROKEN = 1, 2, 3, 4
 #: Protocol errors that are told one by one; the rest is counted.
 MAX_EVENTS = 16
-#: Protocol errors of the output, by the number that batch_loop.cpp and testbench.py give them.
+#: Protocol errors of an output, by the number that batch_loop.cpp and testbench.py give them.
 EVENTS = {
     1: "the last beat of frame {frame} came without TLAST",
     2: "TLAST on beat {beat} of frame {frame}, which has {beats}",
@@ -31,6 +32,10 @@ EVENTS = {
     9: "unknown bits (X or Z) in the TREADY of an input",
     10: "the HLS kernel beside the RTL gives another word (frame {frame}, beat {beat})",
 }
+
+
+#: Codes `[n, *shape]` of the only output, or one such array per output.
+Codes = np.ndarray | Sequence[np.ndarray]
 
 
 class Beats(NamedTuple):
@@ -53,8 +58,10 @@ class Source(NamedTuple):
 
 
 class Divergence(NamedTuple):
-    """The first code that differs: where it is in the output, what it should be, and when it left the design."""
+    """The first code that differs: where it is in an output, what it should be, and when it left the design."""
 
+    output: int  # which of the outputs
+    port: str  # its prefix
     frame: int
     flat: int  # index in the frame, channels innermost
     index: tuple[int, ...]  # the same, as index into the output's shape
@@ -63,7 +70,7 @@ class Divergence(NamedTuple):
     cycle: int | None
 
     def __str__(self) -> str:
-        where = f"frame {self.frame}, output{list(self.index)}"
+        where = f"frame {self.frame}, {self.port if self.port != 'm_axis' else 'output'}{list(self.index)}"
         if self.got is None:
             return f"{where}: expected {self.expected}, never produced"
         return f"{where}: expected {self.expected}, got {self.got} in cycle {self.cycle}"
@@ -74,8 +81,9 @@ class RtlRun:
     """One batch through the RTL. Cycle 0 is the first rising edge of `aclk` with `aresetn` high.
 
     simulator          `compiled`, `icarus` or `verilator`
-    outputs            codes `[n, *shape]`; what was never produced is 0 and counts as a mismatch
-    beat_cycles        int64 `[n, beats]`, cycle of the handshake of every output beat, -1 where there was none
+    ports              prefix of every output, in the order of the program's results
+    results            codes `[n, *shape]` of every output; what was never produced is 0 and counts as a mismatch
+    handshakes         int64 `[n, beats]` of every output, cycle of the handshake of each beat, -1 where there was none
     first_input_cycle  cycle of the first accepted beat of any input, -1 if none was accepted
     cycles             cycles simulated, those after the last output included
     seconds            wall time of the simulation, the build not included
@@ -89,8 +97,9 @@ class RtlRun:
     """
 
     simulator: str
-    outputs: np.ndarray
-    beat_cycles: np.ndarray
+    ports: tuple[str, ...]
+    results: tuple[np.ndarray, ...]
+    handshakes: tuple[np.ndarray, ...]
     first_input_cycle: int
     cycles: int
     seconds: float
@@ -101,34 +110,58 @@ class RtlRun:
     refused: int = 0
     answers: tuple[Answer, ...] = ()
 
+    @property
+    def outputs(self) -> Any:
+        """The codes of the only output, or of all."""
+        return alone(self.results)
+
+    @property
+    def beat_cycles(self) -> Any:
+        """The handshakes of the only output, or of all."""
+        return alone(self.handshakes)
+
     # -- time ------------------------------------------------------------------------------------------
     @property
     def produced(self) -> int:
-        """Output beats that were handed over."""
-        return int(np.count_nonzero(self.beat_cycles >= 0))
+        """Output beats that were handed over, on all outputs."""
+        return sum(int(np.count_nonzero(cycles >= 0)) for cycles in self.handshakes)
+
+    @property
+    def expected_beats(self) -> int:
+        """Beats that were to come, on all outputs."""
+        return sum(cycles.size for cycles in self.handshakes)
 
     @property
     def complete(self) -> bool:
-        return self.produced == self.beat_cycles.size
+        return self.produced == self.expected_beats
 
     @property
     def first_output_cycle(self) -> int | None:
-        return int(self.beat_cycles.flat[0]) if self.produced else None
+        """Cycle of the first beat of the output that begins last; None if there is one that never began."""
+        first = [int(cycles.flat[0]) for cycles in self.handshakes]
+        return max(first) if min(first) >= 0 else None
 
     @property
     def latency(self) -> int | None:
-        """Cycles from the first accepted input beat to the first output beat; None if there was no output."""
-        return self.first_output_cycle - self.first_input_cycle if self.produced else None
+        """Cycles from the first accepted input beat to `first_output_cycle`; None if an output never began."""
+        first = self.first_output_cycle
+        return None if first is None else first - self.first_input_cycle
+
+    @property
+    def output_end_cycles(self) -> np.ndarray:
+        """Cycle of the last beat of every frame on every output, int64 `[outputs, n]`; -1 where it never came."""
+        return np.stack([cycles[:, -1] for cycles in self.handshakes])
 
     @property
     def frame_end_cycles(self) -> np.ndarray:
-        """Cycle of the last output beat of every frame, int64 `[n]`."""
-        return self.beat_cycles[:, -1]
+        """Cycle in which every frame ended: of the last beat of the last of its outputs, int64 `[n]`; -1: never."""
+        ends = self.output_end_cycles
+        return np.where((ends < 0).any(axis=0), -1, ends.max(axis=0))
 
     @property
     def intervals(self) -> np.ndarray:
-        """Cycles between the last output beats of consecutive frames, int64 `[n - 1]`."""
-        return np.diff(self.frame_end_cycles) if self.complete else np.empty(0, np.int64)
+        """Cycles between the ends of consecutive frames, int64 `[n - 1]`: the most that an output takes."""
+        return np.diff(self.output_end_cycles).max(axis=0) if self.complete else np.empty(0, np.int64)
 
     @property
     def interval(self) -> int | None:
@@ -146,45 +179,73 @@ class RtlRun:
         return int(np.count_nonzero(self.frame_end_cycles >= 0)) / self.seconds if self.seconds > 0 else 0.0
 
     # -- values ----------------------------------------------------------------------------------------
-    def _wrong(self, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        expected = np.asarray(expected)
-        if expected.shape != self.outputs.shape:
-            raise BittrueError(f"expected outputs have shape {expected.shape}, the RTL's {self.outputs.shape}")
-        lanes = expected[0].size // self.beat_cycles.shape[1]
-        missing = np.repeat(self.beat_cycles.reshape(-1) < 0, lanes)
-        got, wanted = self.outputs.reshape(-1).astype(np.int64), expected.reshape(-1).astype(np.int64)
+    def _wrong(self, k: int, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of output k, flat: which codes differ or are missing, and which are missing."""
+        outputs, cycles, expected = self.results[k], self.handshakes[k], np.asarray(expected)
+        if expected.shape != outputs.shape:
+            of = f" of {self.ports[k]}" if len(self.ports) > 1 else ""
+            raise BittrueError(f"expected outputs{of} have shape {expected.shape}, the RTL's {outputs.shape}")
+        lanes = outputs[0].size // cycles.shape[1]
+        missing = np.repeat(cycles.reshape(-1) < 0, lanes)
+        got, wanted = outputs.reshape(-1).astype(np.int64), expected.reshape(-1).astype(np.int64)
         return (got != wanted) | missing, missing
 
-    def mismatches(self, expected: np.ndarray) -> int:
-        """How many codes of `[n, *shape]` differ or were never produced. Protocol errors are not counted here."""
-        return int(np.count_nonzero(self._wrong(expected)[0]))
+    def mismatches(self, expected: Codes) -> int:
+        """How many codes of `[n, *shape]`, of every output, differ or were never produced.
 
-    def first_divergence(self, expected: np.ndarray) -> Divergence | None:
-        """The first code, in the order of the stream, that differs or is missing; None when all are equal."""
-        wrong, missing = self._wrong(expected)
+        Protocol errors are not counted here.
+        """
+        return sum(self.wrong_codes(expected))
+
+    def wrong_codes(self, expected: Codes) -> list[int]:
+        """The same for each output."""
+        wanted = by_output(expected, self.ports)
+        return [int(np.count_nonzero(self._wrong(k, codes)[0])) for k, codes in enumerate(wanted)]
+
+    def first_divergence(self, expected: Codes) -> Divergence | None:
+        """The first code that differs or is missing: in the first frame that has one, on the first such output, in the
+        order of the stream; None when all are equal."""
+        found = [self._divergence(k, codes) for k, codes in enumerate(by_output(expected, self.ports))]
+        return min((d for d in found if d), key=lambda d: (d.frame, d.output), default=None)
+
+    def _divergence(self, k: int, expected: np.ndarray) -> Divergence | None:
+        wrong, missing = self._wrong(k, expected)
         if not wrong.any():
             return None
-        at = int(wrong.argmax())
-        shape = self.outputs.shape[1:]
-        frame, flat = divmod(at, self.outputs[0].size)
-        got = None if missing[at] else int(self.outputs.reshape(-1)[at])
-        lanes = self.outputs[0].size // self.beat_cycles.shape[1]
-        cycle = None if missing[at] else int(self.beat_cycles[frame, flat // lanes])
-        index = tuple(int(k) for k in np.unravel_index(flat, shape))
-        return Divergence(frame, flat, index, int(np.asarray(expected).reshape(-1)[at]), got, cycle)
+        outputs, cycles, at = self.results[k], self.handshakes[k], int(wrong.argmax())
+        frame, flat = divmod(at, outputs[0].size)
+        got = None if missing[at] else int(outputs.reshape(-1)[at])
+        cycle = None if missing[at] else int(cycles[frame, flat // (outputs[0].size // cycles.shape[1])])
+        index = tuple(int(i) for i in np.unravel_index(flat, outputs.shape[1:]))
+        wanted = int(np.asarray(expected).reshape(-1)[at])
+        return Divergence(k, self.ports[k], frame, flat, index, wanted, got, cycle)
 
-    def check(self, expected: np.ndarray | None = None) -> RtlRun:
-        """This run, or a `BittrueError` that tells every protocol error and the first divergence."""
+    def check(self, expected: Codes | None = None) -> RtlRun:
+        """This run, or a `BittrueError` that tells every protocol error and the first divergence.
+
+        expected   codes `[n, *shape]` of the only output, or a sequence of such arrays, one per output
+        """
         problems = list(self.errors)
         if not self.complete and not problems:
-            problems.append(f"only {self.produced} of {self.beat_cycles.size} output beats were produced")
+            problems.append(f"only {self.produced} of {self.expected_beats} output beats were produced")
         if expected is not None and (divergence := self.first_divergence(expected)):
-            count = self.mismatches(expected)
-            problems.append(f"{count} of {self.outputs.size} codes differ, the first at {divergence}")
+            count, size = self.mismatches(expected), sum(codes.size for codes in self.results)
+            problems.append(f"{count} of {size} codes differ, the first at {divergence}")
         if problems:
             waves = f"; see the waveform {self.waves}" if self.waves else ""
             raise BittrueError(f"RTL ({self.simulator}): {'; '.join(problems)}{waves}")
         return self
+
+
+def by_output(expected: Codes, ports: Sequence[str]) -> tuple[np.ndarray, ...]:
+    """One array per output, of an array for the only output or of a sequence with one for each."""
+    wanted = tuple(expected) if isinstance(expected, tuple | list) else (expected,)
+    if len(wanted) != len(ports):
+        raise BittrueError(
+            f"the RTL has {len(ports)} outputs ({', '.join(ports)}), codes of {len(wanted)} are expected; "
+            "give one array for each, in this order"
+        )
+    return wanted
 
 
 def probability(value: float, name: str) -> float:
@@ -244,19 +305,19 @@ def check_beats(inputs: Sequence[StreamPort], beats: Sequence[Beats]) -> list[So
 
 def collect(
     simulator: str,
-    output: StreamPort,
+    outputs: Sequence[StreamPort],
     inputs: Sequence[StreamPort],
     sources: Sequence[Source],
     *,
-    words: np.ndarray,
-    beat_cycles: np.ndarray,
+    words: Sequence[np.ndarray],
+    beat_cycles: Sequence[np.ndarray],
     accepted: Sequence[int],
     framing_errors: Sequence[int],
     first_input_cycle: int,
     cycles: int,
     seconds: float,
     state: int,
-    events: Sequence[tuple[int, int, int]],
+    events: Sequence[tuple[int, int, int, int]],
     event_count: int,
     watchdog: int,
     waves: Path | None,
@@ -270,18 +331,19 @@ def collect(
     """What a simulator recorded, as a result with sentences for its errors.
 
     sources   what every input was sent
-    words     uint8 `[n, beats, bytes]` of the output, 0 where nothing was produced
+    words     uint8 `[n, beats, bytes]` of every output, 0 where nothing was produced; `beat_cycles` as in `RtlRun`
     accepted  beats accepted, per input
     framing_errors  what every input's port counts in the end; -1: unknown bits
     state     DONE, DEADLOCK, CYCLE_LIMIT, or BROKEN: $finish, $fatal, a driver that met unknown bits
-    events    the first protocol errors: number in `EVENTS`, cycle, output beat; `event_count` of them in all
+    events    the first protocol errors: number in `EVENTS`, cycle, beat, output; `event_count` of them in all
     ones      events by watched node
     meets     sets that had taken effect when each frame began; `refused` were, and `unwritten` words never went in
     accesses  those that were asked for; `answers` as in `rtl.bus.access.answers`
     """
-    frames = len(words)
+    frames = len(words[0])
     errors = []
-    for kind, cycle, value in events:
+    for kind, cycle, value, k in events:
+        output = outputs[k]
         frame, beat = divmod(value, output.beats)
         text = EVENTS[kind].format(frame=frame, beat=beat, beats=output.beats, frames=frames)
         errors.append(f"{output.prefix}: {text}" + ("" if kind == 6 else f" in cycle {cycle}"))
@@ -298,7 +360,10 @@ def collect(
         taken = ", ".join(
             f"{port.prefix} accepted {a} of {n}" for a, n, port in zip(accepted, offered, inputs, strict=True)
         )
-        done = f"{output.prefix} produced {np.count_nonzero(beat_cycles >= 0)} of {output.beats * frames}"
+        done = ", ".join(
+            f"{port.prefix} produced {np.count_nonzero(cycles >= 0)} of {cycles.size}"
+            for port, cycles in zip(outputs, beat_cycles, strict=True)
+        )
         errors.append(f"{why}: {taken} beats, {done}")
     if unwritten:
         errors.append(f"the frames ended before {unwritten} words of the sets were written; give more frames")
@@ -307,15 +372,15 @@ def collect(
             f"{inputs[k].framing_errors} counts {framing_errors[k]} framing errors, {sources[k].errors} were made"
             for k in wrong
         ]
-    codes = output.integers(words)
-    if padding := output.padding_error(codes):
-        errors.append(padding)
+    codes = tuple(port.integers(w) for port, w in zip(outputs, words, strict=True))
+    errors += [padding for port, c in zip(outputs, codes, strict=True) if (padding := port.padding_error(c))]
     answered = bus.answers(accesses, answers)
     errors += bus.problems(accesses, answered)
     return RtlRun(
         simulator=simulator,
-        outputs=codes,
-        beat_cycles=beat_cycles,
+        ports=tuple(port.prefix for port in outputs),
+        results=codes,
+        handshakes=tuple(beat_cycles),
         first_input_cycle=first_input_cycle,
         cycles=cycles,
         seconds=seconds,

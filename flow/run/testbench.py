@@ -1,4 +1,4 @@
-"""The cocotb testbench of a `bittrue_top`, run inside the simulator: sources, a sink, a monitor of the protocol, and an
+"""The cocotb testbench of a `bittrue_top`, run inside the simulator: sources, sinks, a monitor of the protocol, and an
 AXI4-Lite master where the design has registers.
 
 `flow.run.cosim` writes a job (`job.json`, `job.npz`) into the folder that BITTRUE_JOB names, and reads `result.npz`
@@ -13,6 +13,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ RUNNING, DONE, DEADLOCK, CYCLE_LIMIT, BROKEN = 0, 1, 2, 3, 4
 LAST_MISSING, LAST_EARLY, DATA_CHANGED, VALID_WITHDRAWN, EXTRA_BEAT, VALID_IN_RESET = 1, 2, 3, 4, 5, 6
 UNKNOWN_BITS, UNKNOWN_READY, KERNEL_DIFFERS = 8, 9, 10
 MAX_EVENTS = 16
+Tell = Callable[..., None]
 
 
 def pauses(seed: str, probability: float) -> Iterator[bool]:
@@ -44,24 +46,82 @@ def pauses(seed: str, probability: float) -> Iterator[bool]:
         yield generator.random() < probability
 
 
+class Outlet:
+    """One output: what came out of it, when, and the beat that waits on it.
+
+    kernel   frame number -> the bytes of its beats as the HLS kernel computes them
+    tell     called with the kind of a protocol error
+    """
+
+    def __init__(
+        self, dut: Any, port: dict[str, Any], frames: int, kernel: Callable[[int], np.ndarray] | None, tell: Tell
+    ) -> None:
+        self.prefix, self.kernel, self.tell = port["prefix"], kernel, tell
+        self.valid, self.ready, self.last, self.data = (
+            getattr(dut, f"{self.prefix}_{s}") for s in ("tvalid", "tready", "tlast", "tdata")
+        )
+        self.frame_beats, self.bytes = port["beats"], port["bytes"]
+        self.total = frames * self.frame_beats
+        self.words = np.zeros((self.total, self.bytes), np.uint8)
+        self.beat_cycles = np.full(self.total, -1, np.int64)
+        self.produced = 0
+        self.held: tuple[int, bool] | None = None  # the stalled beat
+
+    def look(self, cycle: int) -> bool:
+        """What is on it at a rising edge; whether a beat was handed over."""
+        valid, ready = self.valid.value, bool(self.ready.value)
+        if not valid.is_resolvable:
+            self.tell(UNKNOWN_BITS)
+        if not (valid.is_resolvable and bool(valid)):
+            if self.held is not None:
+                self.tell(VALID_WITHDRAWN)
+            self.held = None
+            return False
+        data, last = self.data.value, self.last.value
+        if not (data.is_resolvable and last.is_resolvable):
+            self.tell(UNKNOWN_BITS)
+        beat = (int(str(data).translate(UNKNOWN_AS_0), 2), str(last) == "1")
+        if self.held is not None and beat != self.held:
+            self.tell(DATA_CHANGED)
+        self.held = None if ready else beat
+        if ready:
+            self.take(*beat, cycle)
+        return ready
+
+    def take(self, word: int, last: bool, cycle: int) -> None:
+        """A beat was handed over: keep it."""
+        if self.produced >= self.total:
+            self.tell(EXTRA_BEAT)
+            self.produced += 1
+            return
+        if last != ((self.produced + 1) % self.frame_beats == 0):
+            self.tell(LAST_EARLY if last else LAST_MISSING)
+        self.words[self.produced] = np.frombuffer(word.to_bytes(self.bytes, "little"), np.uint8)
+        self.beat_cycles[self.produced] = cycle
+        self.produced += 1
+        if self.kernel is not None and self.produced % self.frame_beats == 0:
+            start = self.produced - self.frame_beats
+            differ = (self.words[start : self.produced] != self.kernel(start // self.frame_beats)).any(axis=1)
+            if differ.any():
+                self.tell(KERNEL_DIFFERS, start + int(differ.argmax()))
+
+
 class Monitor:
     """Watches all ports at every rising edge and keeps what a run is judged by."""
 
-    def __init__(self, dut: Any, job: dict[str, Any], kernel: Callable[[int], np.ndarray] | None) -> None:
-        self.job, self.kernel = job, kernel
+    def __init__(
+        self, dut: Any, job: dict[str, Any], kernels: Sequence[Callable[[int], np.ndarray]] | None = None
+    ) -> None:
+        self.job = job
+        self.outlets = [
+            Outlet(dut, port, job["frames"], kernels and kernels[k], partial(self.event, k))
+            for k, port in enumerate(job["outputs"])
+        ]
         self.clock = dut.aclk
         self.inputs = [
             (getattr(dut, f"{p}_tvalid"), getattr(dut, f"{p}_tready")) for p in (i["prefix"] for i in job["inputs"])
         ]
         self.errors = [getattr(dut, f"{i['prefix']}_framing_errors") if i["framed"] else None for i in job["inputs"]]
-        out = job["output"]
-        self.valid, self.ready, self.last, self.data = (
-            getattr(dut, f"{out['prefix']}_{s}") for s in ("tvalid", "tready", "tlast", "tdata")
-        )
-        self.frame_beats, self.bytes = out["beats"], out["bytes"]
-        self.total = job["frames"] * self.frame_beats
-        self.words = np.zeros((self.total, self.bytes), np.uint8)
-        self.beat_cycles = np.full(self.total, -1, np.int64)
         self.accepted = [0] * len(self.inputs)
         self.input_beats = [i["beats"] for i in job["inputs"]]
         self.meets = np.full(job["frames"], -1, np.int64)
@@ -76,14 +136,28 @@ class Monitor:
             }.items()
         }
         self.first_input_cycle = -1
-        self.produced = self.cycles = self.event_count = 0
+        self.cycles = self.event_count = 0
         self.state = RUNNING
-        self.events: list[tuple[int, int, int]] = []
+        self.events: list[tuple[int, int, int, int]] = []
 
-    def event(self, kind: int, beat: int) -> None:
+    def event(self, output: int, kind: int, beat: int | None = None) -> None:
+        """A protocol error of an output, at the beat that it is at."""
         if len(self.events) < MAX_EVENTS:
-            self.events.append((kind, self.cycles, beat))
+            beat = self.outlets[output].produced if beat is None else beat
+            self.events.append((kind, self.cycles, beat, output))
         self.event_count += 1
+
+    @property
+    def all_out(self) -> bool:
+        """Whether every output has given all of its beats."""
+        return all(outlet.produced >= outlet.total for outlet in self.outlets)
+
+    @property
+    def far(self) -> str:
+        """How far every output came."""
+        return ", ".join(
+            f"{outlet.prefix} produced {outlet.produced} of {outlet.total} beats" for outlet in self.outlets
+        )
 
     @property
     def framing_errors(self) -> list[int]:
@@ -93,29 +167,16 @@ class Monitor:
     async def run(self) -> None:
         """Watch until all is through, nothing moves any more, or the limit of cycles."""
         edge = RisingEdge(self.clock)
-        held: tuple[int, bool] | None = None  # the stalled beat
         last_handshake, finish = 0, None
         while self.state == RUNNING:
             await edge
             moved = False
-            valid, ready = self.valid.value, bool(self.ready.value)
-            if not valid.is_resolvable:
-                self.event(UNKNOWN_BITS, self.produced)
-            if valid.is_resolvable and bool(valid):
-                data, last = self.data.value, self.last.value
-                if not (data.is_resolvable and last.is_resolvable):
-                    self.event(UNKNOWN_BITS, self.produced)
-                beat = (int(str(data).translate(UNKNOWN_AS_0), 2), str(last) == "1")
-                if held is not None and beat != held:
-                    self.event(DATA_CHANGED, self.produced)
-                held = None if ready else beat
-                if ready:
-                    moved = True
-                    finish = self.take(*beat, finish)
-            else:
-                if held is not None:
-                    self.event(VALID_WITHDRAWN, self.produced)
-                held = None
+            for outlet in self.outlets:
+                moved |= outlet.look(self.cycles)
+            if finish is None and self.all_out:
+                # A surplus beat may come a while later: wait for it as long as the first beats took, up to a limit.
+                first = max(int(outlet.beat_cycles[0]) for outlet in self.outlets)
+                finish = self.cycles + 64 + min(first - self.first_input_cycle, 4096)
             if self.weights:
                 moved |= self.watch_weights()
             for k, (valid, ready) in enumerate(self.inputs):
@@ -152,26 +213,6 @@ class Monitor:
         later = self.job["writes"][self.effective + self.refused :]
         return any(w["by"] is not None and frame >= w["by"] for w in later)
 
-    def take(self, word: int, last: bool, finish: int | None) -> int | None:
-        """An output beat was handed over: keep it; the cycle in which the run may end, once all beats are there."""
-        if self.produced >= self.total:
-            self.event(EXTRA_BEAT, self.produced)
-            self.produced += 1
-            return finish
-        if last != ((self.produced + 1) % self.frame_beats == 0):
-            self.event(LAST_EARLY if last else LAST_MISSING, self.produced)
-        self.words[self.produced] = np.frombuffer(word.to_bytes(self.bytes, "little"), np.uint8)
-        self.beat_cycles[self.produced] = self.cycles
-        self.produced += 1
-        if self.kernel is not None and self.produced % self.frame_beats == 0:
-            start = self.produced - self.frame_beats
-            differ = (self.words[start : self.produced] != self.kernel(start // self.frame_beats)).any(axis=1)
-            if differ.any():
-                self.event(KERNEL_DIFFERS, start + int(differ.argmax()))
-        if self.produced == self.total:
-            return self.cycles + 64 + min(int(self.beat_cycles[0]) - self.first_input_cycle, 4096)
-        return None
-
 
 UNKNOWN_AS_0 = str.maketrans({c: "0" for c in "xXzZuUwW-lLhH"})
 
@@ -180,7 +221,7 @@ def wrong_port(dut: Any, job: dict[str, Any]) -> str | None:
     """What is wrong with the ports of the top, or None."""
     wanted = {"aclk": 1, "aresetn": 1, **job["ports"]}
     wanted |= {f"{port['prefix']}_framing_errors": ERROR_BITS for port in job["inputs"] if port["framed"]}
-    for port in (*job["inputs"], job["output"], *([job["weights"]] if job["weights"] else [])):
+    for port in (*job["inputs"], *job["outputs"], *([job["weights"]] if job["weights"] else [])):
         widths = {"tdata": 8 * port["bytes"], "tvalid": 1, "tready": 1, "tlast": 1}
         wanted |= {f"{port['prefix']}_{name}": width for name, width in widths.items()}
     for name, width in wanted.items():
@@ -195,34 +236,39 @@ def record(monitor: Monitor, answers: list[tuple[int, int, int, int]]) -> None:
     """Write what was seen for `flow.run.cosim`."""
     np.savez(
         Path(os.environ["BITTRUE_JOB"]) / "result.npz",
-        words=monitor.words,
-        beat_cycles=monitor.beat_cycles,
+        **{f"words{k}": outlet.words for k, outlet in enumerate(monitor.outlets)},
+        **{f"beat_cycles{k}": outlet.beat_cycles for k, outlet in enumerate(monitor.outlets)},
         accepted=np.array(monitor.accepted, np.int64),
         meets=monitor.meets,
         framing_errors=np.array(monitor.framing_errors, np.int64),
         answers=np.array(answers, np.int64).reshape(-1, 4),
-        events=np.array(monitor.events, np.int64).reshape(-1, 3),
+        events=np.array(monitor.events, np.int64).reshape(-1, 4),
         scalars=np.array([monitor.first_input_cycle, monitor.cycles, monitor.state, monitor.event_count], np.int64),
         weights=np.array([monitor.refused, monitor.weight_beats], np.int64),
     )
 
 
-def kernel_words(job: dict[str, Any], inputs: list[np.ndarray]) -> Callable[[int], np.ndarray] | None:
-    """Frame number -> the bytes of its output beats as the HLS kernel computes them, or None without a kernel."""
+def kernel_words(job: dict[str, Any], inputs: list[np.ndarray]) -> list[Callable[[int], np.ndarray]] | None:
+    """By output, frame number -> the bytes of its beats as the HLS kernel computes them, or None without a kernel."""
     if job["kernel"] is None:
         return None
-    *sources, output = (
-        StreamPort(p["prefix"], TensorType(p["shape"], Format.parse(p["format"])), p["lanes"])
-        for p in (*job["inputs"], job["output"])
+    sources, outputs = (
+        [StreamPort(p["prefix"], TensorType(p["shape"], Format.parse(p["format"])), p["lanes"]) for p in job[ports]]
+        for ports in ("inputs", "outputs")
     )
     kernel = build(job["kernel"])
+    known: dict[int, list[np.ndarray]] = {}  # the outputs of a frame end at different times
 
-    def words(frame: int) -> np.ndarray:
+    def words(output: int, frame: int) -> np.ndarray:
+        if frame in known:
+            return known[frame][output]
         beats = (w[frame].reshape(1, port.beats, port.beat_bytes) for port, w in zip(sources, inputs, strict=True))
         codes = (port.unpack(b) for port, b in zip(sources, beats, strict=True))
-        return output.pack(kernel.predict(*codes, first=frame))[0]
+        results = kernel.run(*codes, first=frame)
+        known[frame] = [port.pack(codes)[0] for port, codes in zip(outputs, results, strict=True)]
+        return known[frame][output]
 
-    return words
+    return [partial(words, k) for k in range(len(outputs))]
 
 
 def sent(arrays: Mapping[str, np.ndarray], k: int) -> list[bytes]:
@@ -248,6 +294,15 @@ def stream_source(dut: Any, job: dict[str, Any], prefix: str, name: str) -> AxiS
     return source
 
 
+def stream_sink(dut: Any, job: dict[str, Any], prefix: str, name: str) -> AxiStreamSink:
+    """A sink, which pauses as the job says."""
+    sink = AxiStreamSink(AxiStreamBus.from_prefix(dut, prefix), dut.aclk, dut.aresetn, False, byte_size=8)
+    sink.log.setLevel(logging.WARNING)
+    if job["backpressure"]:
+        sink.set_pause_generator(pauses(f"{job['seed']} {name}", job["backpressure"]))
+    return sink
+
+
 async def repeat(source: AxiStreamSource, frame: bytes) -> None:
     """Offer a frame for ever: how often it is taken, the design decides."""
     source.queue_occupancy_limit_frames = 2
@@ -259,7 +314,7 @@ async def simulate(
     dut: Any,
     job: dict[str, Any],
     packets: list[list[bytes]],
-    kernel: Callable[[int], np.ndarray] | None,
+    kernels: Sequence[Callable[[int], np.ndarray]] | None,
     sets: Sequence[bytes] = (),
     feeds: Sequence[bytes] = (),
 ) -> Monitor:
@@ -268,18 +323,18 @@ async def simulate(
         getattr(dut, name).value = idle
     ends = [stream_source(dut, job, port["prefix"], f"source {k}") for k, port in enumerate(job["inputs"])]
     beside = [stream_source(dut, job, port["prefix"], port["prefix"]) for port in job["feeds"]]
-    sink = AxiStreamSink(
-        AxiStreamBus.from_prefix(dut, job["output"]["prefix"]), dut.aclk, dut.aresetn, False, byte_size=8
-    )
-    sink.log.setLevel(logging.WARNING)
-    monitor = Monitor(dut, job, kernel)
+    sinks = [
+        stream_sink(dut, job, port["prefix"], f"sink {k}" if k else "sink") for k, port in enumerate(job["outputs"])
+    ]
+    monitor = Monitor(dut, job, kernels)
     bus = Bus(dut, job, monitor, pauses)
     dut.aresetn.value = 0
     Clock(dut.aclk, 10, unit="ns").start(start_high=False)
     for _ in range(RESET_CYCLES):
         await RisingEdge(dut.aclk)
-    if str(monitor.valid.value) != "0":
-        monitor.event(VALID_IN_RESET, 0)
+    for outlet in monitor.outlets:
+        if str(outlet.valid.value) != "0":
+            outlet.tell(VALID_IN_RESET)
     for source, mine in zip(ends, packets, strict=True):
         if job["accesses"] or any(w["by"] is not None for w in job["writes"]):
             waits = lambda frame: monitor.waits(frame) or not bus.open(frame)  # noqa: E731
@@ -293,8 +348,6 @@ async def simulate(
         early = [lambda _, after=w["after"]: monitor.begun < after for w in job["writes"]]
         writer = stream_source(dut, job, job["weights"]["prefix"], "weights")
         cocotb.start_soon(feed(dut, writer, sets, early))
-    if job["backpressure"]:
-        sink.set_pause_generator(pauses(f"{job['seed']} sink", job["backpressure"]))
     dut.aresetn.value = 1
     accessing = cocotb.start_soon(bus.run())
     try:
@@ -308,13 +361,14 @@ async def simulate(
         if monitor.state == RUNNING:
             monitor.state = BROKEN
             if any(not ready.value.is_resolvable for _, ready in monitor.inputs):
-                monitor.event(UNKNOWN_READY, 0)
+                monitor.event(0, UNKNOWN_READY, 0)
         record(monitor, bus.answers)
-    received = b"".join(bytes(sink.recv_nowait().tdata) for _ in range(sink.count()))
-    seen = monitor.words[: min(monitor.produced, monitor.total)].tobytes()
-    # The sink ends a frame at TLAST, so what it holds is a prefix of what the monitor saw.
-    if not monitor.event_count and received != seen[: len(received)]:
-        raise AssertionError("the sink and the monitor saw different beats: an error of the testbench")
+    for sink, outlet in zip(sinks, monitor.outlets, strict=True):
+        received = b"".join(bytes(sink.recv_nowait().tdata) for _ in range(sink.count()))
+        seen = outlet.words[: min(outlet.produced, outlet.total)].tobytes()
+        # A sink ends a frame at TLAST, so what it holds is a prefix of what the monitor saw.
+        if not monitor.event_count and received != seen[: len(received)]:
+            raise AssertionError(f"{outlet.prefix}: sink and monitor saw different beats: an error of the testbench")
     return monitor
 
 
@@ -325,19 +379,20 @@ async def stream(dut: Any) -> None:
     job = json.loads((folder / "job.json").read_text())
     with np.load(folder / "job.npz") as arrays:
         packets = [sent(arrays, k) for k in range(len(job["inputs"]))]
-        kernel = kernel_words(job, [arrays[f"input{k}"] for k in range(len(job["inputs"]))])
+        kernels = kernel_words(job, [arrays[f"input{k}"] for k in range(len(job["inputs"]))])
         feeds = [arrays[f"feed{k}"].tobytes() for k in range(len(job["feeds"]))]
-        expected = arrays["expected"] if "expected" in arrays else None
+        expected = [arrays[name] for k in range(len(job["outputs"])) if (name := f"expected{k}") in arrays]
         sets = [words.tobytes() for words in arrays["sets"]] if "sets" in arrays else []
         framing_errors = arrays["framing_errors"].tolist()
     wrong = wrong_port(dut, job)
     (folder / "refused.txt").write_text(wrong or "")
     assert not wrong, wrong
-    monitor = await simulate(dut, job, packets, kernel, sets, feeds)
-    assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.produced} of {monitor.total} beats produced"
-    assert not monitor.event_count, f"{monitor.event_count} protocol errors (kind, cycle, beat): {monitor.events}"
+    monitor = await simulate(dut, job, packets, kernels, sets, feeds)
+    assert monitor.state == DONE, f"deadlock or cycle limit: {monitor.far}"
+    told = f"{monitor.event_count} protocol errors (kind, cycle, beat, output): {monitor.events}"
+    assert not monitor.event_count, told
     seen = monitor.framing_errors
     assert seen == framing_errors, f"the inputs count {seen} framing errors, {framing_errors} were made"
-    if expected is not None:
-        wrong = (monitor.words != expected).any(axis=1)
-        assert not wrong.any(), f"{wrong.sum()} beats differ, the first is beat {wrong.argmax()}"
+    for outlet, words in zip(monitor.outlets, expected, strict=False):
+        wrong = (outlet.words != words).any(axis=1)
+        assert not wrong.any(), f"{outlet.prefix}: {wrong.sum()} beats differ, the first is beat {wrong.argmax()}"

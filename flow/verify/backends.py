@@ -24,7 +24,7 @@ import numpy as np
 from bittrue.flow.run.result import RtlRun
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import need
-from bittrue.sim.program import Program
+from bittrue.sim.program import Program, alone
 
 if TYPE_CHECKING:
     from bittrue.flow.verify.exchanges import Exchanges
@@ -65,9 +65,9 @@ class Stalls:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a back end made of a batch: codes `[n, *shape]`, seconds, and the RTL's own record where there is one."""
+    """What a back end made of a batch: codes `[n, *shape]` of every result, seconds, the RTL's own record if any."""
 
-    outputs: np.ndarray
+    results: tuple[np.ndarray, ...]
     seconds: float
     rtl: RtlRun | None = None
 
@@ -170,7 +170,7 @@ class Backend(ABC):
         x: Sequence[np.ndarray],
         stalls: Stalls = Stalls(),  # noqa: B008  (frozen)
         *,
-        expected: np.ndarray | None = None,
+        expected: Sequence[np.ndarray] | None = None,
         folder: Path | None = None,
         progress: Progress | None = None,
         sets: Exchanges | None = None,
@@ -180,13 +180,13 @@ class Backend(ABC):
         `sets` are the weights that are written in the course of the run.
         """
 
-    def predict(self, program: Program, *x: np.ndarray) -> np.ndarray:
-        """The program's output for a batch; protocol errors and missing beats are raised."""
+    def predict(self, program: Program, *x: np.ndarray) -> Any:
+        """The program's output for a batch, several as a tuple; protocol errors and missing beats are raised."""
         self.require()
         run = self.run(Build(program), program.check(*x))
         if run.rtl:
             run.rtl.check()
-        return run.outputs
+        return alone(run.results)
 
     def require(self) -> None:
         """Raise the sentence of `missing`, if there is one."""
@@ -202,7 +202,7 @@ class Golden(Backend):
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         begin = time.perf_counter()
-        return Run(build.program(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
+        return Run(build.program.run(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
 
 
 class Reference(Backend):
@@ -212,7 +212,9 @@ class Reference(Backend):
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         begin = time.perf_counter()
-        return Run(build.program.reference(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
+        results = build.program.reference(*x, held=sets and sets.held(len(x[0])))
+        results = results if isinstance(results, tuple) else (results,)
+        return Run(results, time.perf_counter() - begin)
 
 
 class Compiled(Backend):
@@ -248,7 +250,7 @@ class Compiled(Backend):
             accesses=(*design.accesses(len(x[0])), *(sets.accesses(design, len(x[0])) if sets else ())),
             writes=sets.writes(design, len(x[0])) if sets else (),
         )
-        return Run(run.outputs, run.seconds, run)
+        return Run(run.results, run.seconds, run)
 
 
 class Cosim(Backend):
@@ -289,7 +291,7 @@ class Cosim(Backend):
             writes=sets.writes(design, len(x[0])) if sets else (),
             accesses=(*design.accesses(len(x[0])), *(sets.accesses(design, len(x[0])) if sets else ())),
         )
-        return Run(run.outputs, run.seconds, run)
+        return Run(run.results, run.seconds, run)
 
 
 class Gxx(Backend):
@@ -312,7 +314,7 @@ class Gxx(Backend):
             progress("building the HLS kernels", 0, 1)
         host = build.host
         begin = time.perf_counter()
-        return Run(np.asarray(host.predict(*x, held=sets and sets.held(len(x[0])))), time.perf_counter() - begin)
+        return Run(host.run(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
 
 
 BACKENDS: dict[str, Backend] = {

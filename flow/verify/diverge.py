@@ -114,17 +114,18 @@ def _silent(node: Node, expected: np.ndarray, seen: Sequence[Sighting]) -> Diver
     return Divergence(node.name, kind, frame, index, value, None, None, "missing")
 
 
-def at_the_output(program: Program, run: RtlRun, expected: np.ndarray) -> Divergence | None:
-    """The first wrong result, when nothing within the design tells more."""
+def at_the_output(program: Program, run: RtlRun, expected: Sequence[np.ndarray]) -> Divergence | None:
+    """The first wrong code of a result, when nothing within the design tells more."""
     seen = run.first_divergence(expected)
     if seen is None:
         return None
-    what, kind = "missing" if seen.got is None else "value", type(program[program.result]).__name__.lower()
-    return Divergence(program.result, kind, seen.frame, seen.index, seen.expected, seen.got, seen.cycle, what)
+    result, what = program.results[seen.output], "missing" if seen.got is None else "value"
+    kind = type(program[result]).__name__.lower()
+    return Divergence(result, kind, seen.frame, seen.index, seen.expected, seen.got, seen.cycle, what)
 
 
 def in_rtl(
-    build: Build, x: Sequence[np.ndarray], run: RtlRun, expected: np.ndarray, stalls: Stalls, folder: Path
+    build: Build, x: Sequence[np.ndarray], run: RtlRun, expected: Sequence[np.ndarray], stalls: Stalls, folder: Path
 ) -> Divergence | None:
     """Probe the RTL where a run went wrong: a waveform of the compiled RTL, in which the design's tap sees tensors.
 
@@ -134,7 +135,7 @@ def in_rtl(
     """
     program, design = build.program, build.design
     late = at_the_output(program, run, expected)
-    frame = late.frame if late else len(expected) - 1
+    frame = late.frame if late else len(expected[0]) - 1
     # Every run of the RTL begins at index 0, so that a program that counts its images must begin at the first.
     starts = (0,) if program.counts_frames else (frame, max(0, frame - 3), 0)
     if design.shown is not None:
@@ -146,21 +147,22 @@ def in_rtl(
     waves.parent.mkdir(parents=True, exist_ok=True)
     for start in dict.fromkeys(starts):
         part = slice(start, frame + 1)
+        right = [codes[part] for codes in expected]
         again = rtl.run(
             *(v[part] for v in x),
             stall_seed=stalls.seed,
             idle=stalls.idle,
             backpressure=stalls.backpressure,
             waves=waves,
-            watchdog=max(1 << 14, design.patience) if len(expected[part]) < 8 else 1 << 20,
+            watchdog=max(1 << 14, design.patience) if len(right[0]) < 8 else 1 << 20,
         )
-        if again.mismatches(expected[part]) or again.errors:
+        if again.mismatches(right) or again.errors:
             break
     else:
         waves.unlink(missing_ok=True)
         return late
     golden, seen = program.trace(*(v[part] for v in x)), dict(sightings(design, waves))
-    found = in_sightings(program, golden, seen) or at_the_output(program, again, expected[part])
+    found = in_sightings(program, golden, seen) or at_the_output(program, again, right)
     if found is None:
         return None
     return Divergence(**(asdict(found) | {"frame": found.frame + start, "waves": str(waves)}))

@@ -59,7 +59,7 @@ class Exchanges:
     def met(self, design: Design, run: RtlRun) -> list[tuple[int, Set]]:
         """What the frames of a run met, and from which one on."""
         if design.weights is None:
-            return list({0: self.contents[0], len(run.outputs) // 2: self.contents[-1]}.items())
+            return list({0: self.contents[0], len(run.results[0]) // 2: self.contents[-1]}.items())
         return met(self.contents, np.maximum(run.meets, 0))
 
     @staticmethod

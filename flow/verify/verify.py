@@ -50,13 +50,13 @@ class Verification:
     rows        one per back end and kind of run, with the keys of report.json and the details beside them
     golden      the golden simulator against the reference: images, values, mismatches
     skipped     back ends that this machine lacks: `backend` (its kind), `simulator` and `reason`
-    outputs     what each back end made of the images without stalls, by name
+    outputs     what each back end made of the images without stalls, by name: the codes of every result
     """
 
     rows: list[dict[str, Any]]
     golden: dict[str, Any] | None = None
     skipped: list[dict[str, str]] = field(default_factory=list)
-    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    outputs: dict[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
@@ -72,14 +72,15 @@ def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None
     """What is wrong with the rows of a verification, in sentences."""
     found = []
     if golden and golden["mismatches"]:
-        found.append(f"golden: {golden['mismatches']} of {golden['values']} values differ from the reference")
+        differ = f"{golden['mismatches']} of {golden['values']} values differ from the reference"
+        found.append(f"golden: {differ}{_by_result(golden)}")
     for row in rows:
         design = row.get("design", PIPELINE)
         kind = row["backend"] if design == PIPELINE else design
         name = f"{kind}/{row['simulator']}" + (" with stalls" if row["stalls"] else "")
         if row["mismatches"]:
             first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
-            found.append(f"{name}: {row['mismatches']} of {row['values']} values differ{first}")
+            found.append(f"{name}: {row['mismatches']} of {row['values']} values differ{_by_result(row)}{first}")
         elif row["errors"]:
             first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
             found.append(f"{name}: {'; '.join(row['errors'])}{first}")
@@ -94,6 +95,12 @@ def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None
                     f"{name}: {figure} is {row[figure]} cycles, the design promised {row[f'estimated_{figure}']}"
                 )
     return found
+
+
+def _by_result(row: Mapping[str, Any]) -> str:
+    """How many values differ in each result that is wrong, where there are several."""
+    wrong = [f"{count} in {name}" for name, count in row.get("results", {}).items() if count]
+    return f" ({', '.join(wrong)})" if wrong else ""
 
 
 def unverified(
@@ -156,7 +163,7 @@ def verify(
     session = _Session(
         build,
         x,
-        build.program(*x),
+        build.program.run(*x),
         folder,
         progress or (lambda *_: None),
         result,
@@ -179,7 +186,7 @@ class _Session:
 
     build: Build
     x: list[np.ndarray]
-    expected: np.ndarray
+    expected: tuple[np.ndarray, ...]
     folder: Path
     progress: Progress
     result: Verification
@@ -197,17 +204,18 @@ class _Session:
     # -- kinds of back end -----------------------------------------------------------------------------
     def _simulator(self, backend: Backend, images: int) -> None:
         self.progress(f"{backend.name} on {images} images", 0, 1)
-        x, expected = [v[:images] for v in self.x], self.expected[:images]
+        x, expected = [v[:images] for v in self.x], [codes[:images] for codes in self.expected]
         begin = time.perf_counter()
-        outputs = backend.run(self.build, x).outputs
-        wrong = int(np.count_nonzero(outputs != expected)) + self._with_sets(backend, x)
-        row = {"images": images, "values": expected.size, "mismatches": wrong, "divergence": None}
+        wrong = _differ(backend.run(self.build, x).results, expected)
+        wrong = [a + b for a, b in zip(wrong, self._with_sets(backend, x), strict=True)]
+        row = {"images": images, "values": sum(codes.size for codes in expected)}
+        row |= {"mismatches": sum(wrong), "divergence": None} | self._results(wrong)
         if backend.name == "reference":
             self.result.golden = row
-        self._report("sim", backend.name, time.perf_counter() - begin, problems([], row))
+        self._report("sim", backend.name, time.perf_counter() - begin, problems([], row), row)
 
     def _kernels(self, backend: Backend, images: int) -> None:
-        x, expected = [v[:images] for v in self.x], self.expected[:images]
+        x, expected = [v[:images] for v in self.x], [codes[:images] for codes in self.expected]
         begin = time.perf_counter()
         errors: list[str] = []
         try:
@@ -215,14 +223,15 @@ class _Session:
         except BittrueError as error:
             if "HLS kernel" not in str(error):  # it could not be built: nothing was verified
                 raise
-            run, errors = Run(np.zeros_like(expected), 0.0), [str(error)]
-        wrong = int(np.count_nonzero(run.outputs != expected)) if not errors else expected.size
-        wrong += 0 if errors else self._with_sets(backend, x)
+            run, errors = Run(tuple(np.zeros_like(codes) for codes in expected), 0.0), [str(error)]
+        plain = [codes.size for codes in expected] if errors else _differ(run.results, expected)
+        with_sets = [0] * len(plain) if errors else self._with_sets(backend, x)
+        wrong = [a + b for a, b in zip(plain, with_sets, strict=True)]
         row = self._row(backend, images, expected, wrong, errors, run, NO_STALLS)
-        if (run.outputs != expected).any() and not errors:
-            row["divergence"] = self._kernel_divergence(x, run.outputs != expected)
+        if any(plain) and not errors:
+            row["divergence"] = self._kernel_divergence(x, run.results, expected)
         else:
-            self.result.outputs[backend.name] = run.outputs
+            self.result.outputs[backend.name] = run.results
         self._enter(row, begin)
 
     def _rtl(self, backend: Backend, images: int, stalls: Stalls) -> None:
@@ -241,7 +250,7 @@ class _Session:
         run = self._run(backend, plain, NO_STALLS)
         cycles = self._cycles(run, plain)
         if backend.name == "compiled":
-            self.result.outputs[backend.name] = run.outputs[:images]
+            self.result.outputs[backend.name] = tuple(codes[:images] for codes in run.results)
         if backend.name == "compiled" or not stalls:
             self._judge(backend, plain, images if backend.name == "compiled" else plain, run, NO_STALLS, cycles, begin)
         elif run.errors or run.rtl.mismatches(self._take(plain)[1]):
@@ -251,22 +260,27 @@ class _Session:
             count = min(images, STALLED_IMAGES) if backend.name == "compiled" else images
             self._judge(backend, count, count, self._run(backend, count, stalls), stalls, cycles, begin)
 
-    def _with_sets(self, backend: Backend, x: list[np.ndarray]) -> int:
-        """The codes that differ when weights are written in the course of a run, where any can be."""
+    def _with_sets(self, backend: Backend, x: list[np.ndarray]) -> list[int]:
+        """By result, the codes that differ when weights are written in the course of a run, where any can be."""
         if not self.sets:
-            return 0
+            return [0] * len(self.expected)
         x = [v[:STALLED_IMAGES] for v in x]
-        outputs = backend.run(self.build, x, sets=self.sets, progress=self.progress).outputs
-        return int(np.count_nonzero(outputs != self.build.program(*x, held=self.sets.held(len(x[0])))))
+        results = backend.run(self.build, x, sets=self.sets, progress=self.progress).results
+        return _differ(results, self.build.program.run(*x, held=self.sets.held(len(x[0]))))
 
     # -- details ---------------------------------------------------------------------------------------
-    def _take(self, count: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """`count` images, from the beginning again where there are fewer."""
-        index = np.arange(count) % len(self.expected)
+    @property
+    def images(self) -> int:
+        """Images that were given."""
+        return len(self.x[0])
+
+    def _take(self, count: int) -> tuple[list[np.ndarray], tuple[np.ndarray, ...]]:
+        """`count` images, from the beginning again where there are fewer, and every result of them."""
+        index = np.arange(count) % self.images
         x = [v[index] for v in self.x]
-        if self.build.program.counts_frames and count > len(self.expected):
-            return x, self.build.program(*x)  # an image that comes again is another one
-        return x, self.expected[index]
+        if self.build.program.counts_frames and count > self.images:
+            return x, self.build.program.run(*x)  # an image that comes again is another one
+        return x, tuple(codes[index] for codes in self.expected)
 
     def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
         x, expected = self._take(count)
@@ -292,13 +306,16 @@ class _Session:
         promised = design.expect(*self._take(frames)[0])
         few = not design.steady and frames <= FIRST_FRAMES  # what there is between so few of them says nothing
         if run.rtl.complete:
-            ends = run.rtl.frame_end_cycles - run.rtl.first_input_cycle
-            cycles["interval"] = None if few else mean_interval(ends)
-            late = np.flatnonzero(ends != promised.ends)
-            if late.size:
-                k = int(late[0])
-                said = f"frame {k} ends in cycle {ends[k]} after the first input, the schedule says {promised.ends[k]}"
-                cycles["schedule"] = f"{said} ({late.size} of {frames} frames differ)"
+            ends = run.rtl.output_end_cycles - run.rtl.first_input_cycle
+            cycles["interval"] = None if few else mean_interval(ends.max(axis=0))
+            late = ends != promised.output_ends
+            if late.any():
+                k = int(late.any(axis=0).argmax())
+                o = int(late[:, k].argmax())
+                of = f" of {self.build.program.results[o]}" if len(ends) > 1 else ""
+                said = f"frame {k}{of} ends in cycle {ends[o, k]} after the first input"
+                said += f", the schedule says {promised.output_ends[o, k]}"
+                cycles["schedule"] = f"{said} ({np.count_nonzero(late.any(axis=0))} of {frames} frames differ)"
         interval = None if few else mean_interval(promised.ends)
         return cycles | {"estimated_interval": interval, "estimated_latency": promised.latency}
 
@@ -307,9 +324,12 @@ class _Session:
         x, expected = self._take(ran)
         held = self.sets.met(self.build.design, run.rtl) if stalls and self.sets else []
         if held:
-            expected = self.build.program(*x, held=held)
-        wrong = run.rtl.mismatches(expected)
-        row = self._row(backend, images, expected[:images], wrong, list(run.errors), run, stalls) | cycles
+            expected = self.build.program.run(*x, held=held)
+        wrong = run.rtl.wrong_codes(expected)
+        row = (
+            self._row(backend, images, [codes[:images] for codes in expected], wrong, list(run.errors), run, stalls)
+            | cycles
+        )
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
         row["events"] = self._events(run, ran)
         row["design"] = self.build.design.name
@@ -317,14 +337,14 @@ class _Session:
             row["registers"] = access.shown([answer for answer in run.rtl.answers if answer.access.name != "WEIGHTS"])
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
         row["sets"] = len(held) or 1
-        if (wrong or run.errors) and not held:
+        if (any(wrong) or run.errors) and not held:
             self.progress("looking for the first divergence", 0, 1)
             row["divergence"] = self._rtl_divergence(x, expected, run, stalls)
         self._enter(row, begin)
 
     def _events(self, run: Run, frames: int) -> dict[str, dict[str, int]]:
         """By node, the events that the RTL counted and those of the golden simulator in the very frames that ran."""
-        index = np.arange(frames) % len(self.expected)
+        index = np.arange(frames) % self.images
         return {
             node: {"golden": int(self.golden_events[node][index].sum()), "rtl": seen}
             for node, seen in run.rtl.ones.items()
@@ -335,7 +355,7 @@ class _Session:
         """The events of every image in the golden simulator, by node that makes any (`TensorType.events`)."""
         nodes = [node.name for node in self.build.program.nodes if node.operation.output.events]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
-        for start in range(0, len(self.expected), BLOCK):
+        for start in range(0, self.images, BLOCK):
             tensors = self.build.program.trace(*(v[start : start + BLOCK] for v in self.x), first=start).tensors
             for name in nodes:
                 ones = tensors[name]
@@ -347,8 +367,8 @@ class _Session:
             "backend": backend.kind,
             "simulator": backend.name,
             "images": images,
-            "values": int(expected.size),
-            "mismatches": int(wrong),
+            "values": sum(codes.size for codes in expected),
+            "mismatches": sum(wrong),
             "stalls": bool(stalls),
             "interval": None,
             "estimated_interval": None,
@@ -360,10 +380,16 @@ class _Session:
             "backpressure": stalls.backpressure,
             "seed": stalls.seed if stalls else None,
             "images_per_second": round(images / run.seconds, 3) if run.seconds else None,
-        }
+        } | self._results(wrong)
 
-    def _kernel_divergence(self, x: list[np.ndarray], wrong: np.ndarray) -> dict[str, Any] | None:
-        frame = int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
+    def _results(self, wrong: Sequence[int]) -> dict[str, Any]:
+        """For a row: how many values of each result differ, where the program has several."""
+        names = self.build.program.results
+        return {"results": dict(zip(names, wrong, strict=True))} if len(names) > 1 else {}
+
+    def _kernel_divergence(self, x: list[np.ndarray], results, expected) -> dict[str, Any] | None:
+        wrong = [(a != b).reshape(len(a), -1).any(axis=1) for a, b in zip(results, expected, strict=True)]
+        frame = int(np.any(wrong, axis=0).argmax())
         one = [v[frame : frame + 1] for v in x]
         golden, kernels = (run.trace(*one, first=frame) for run in (self.build.program, self.build.host))
         found = diverge.in_tensors(self.build.program, golden, kernels)
@@ -380,7 +406,7 @@ class _Session:
         row["seconds"] = round(seconds, 3)
         self.result.rows.append(row)
         self._report(
-            row["backend"], row["simulator"] + ("-stalls" if row["stalls"] else ""), seconds, problems([row], None)
+            row["backend"], row["simulator"] + ("-stalls" if row["stalls"] else ""), seconds, problems([row], None), row
         )
 
     def skip(self, one: Mapping[str, str]) -> None:
@@ -391,15 +417,24 @@ class _Session:
         case = ET.SubElement(suite, "testcase", classname=kind, name=name, time="0.000")
         ET.SubElement(case, "skipped", message=one["reason"])
 
-    def _report(self, kind: str, name: str, seconds: float, failures: list[str]) -> None:
-        """One JUnit suite a row, with what cocotb wrote beside our own verdict."""
+    def _report(self, kind: str, name: str, seconds: float, failures: list[str], row: Mapping[str, Any]) -> None:
+        """One JUnit suite a row: our verdict, a case for each of several results, and what cocotb wrote."""
         suite = ET.SubElement(self.junit, "testsuite", name=f"{kind}.{name}")
         case = ET.SubElement(suite, "testcase", classname=kind, name=name, time=f"{seconds:.3f}")
         if failures:
             ET.SubElement(case, "failure", message="; ".join(failures))
+        for result, wrong in row.get("results", {}).items():
+            case = ET.SubElement(suite, "testcase", classname=f"{kind}.{name}", name=result)
+            if wrong:
+                ET.SubElement(case, "failure", message=f"{wrong} values of {result} differ")
         written = self.folder / name / "results.xml"
         if written.is_file():
             suite.extend(ET.parse(written).getroot().iter("testcase"))
         tests, failed = suite.findall("testcase"), len(suite.findall("testcase/failure"))
         suite.set("tests", str(len(tests)))
         suite.set("failures", str(failed))
+
+
+def _differ(results: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[int]:
+    """How many codes of each result differ."""
+    return [int(np.count_nonzero(a != b)) for a, b in zip(results, expected, strict=True)]

@@ -94,13 +94,14 @@ class FrameOutlet(wiring.Component):
         return m
 
 
-def structure(inputs: Sequence[StreamPort], output: StreamPort) -> Structure:
-    """What the framing of a design is built of: an inlet behind every input, and the outlet."""
+def structure(inputs: Sequence[StreamPort], outputs: Sequence[StreamPort]) -> Structure:
+    """What the framing of a design is built of: an inlet behind every input, an outlet before every output."""
     built = Structure()
     for port in inputs:
         built.count(port.beats - 1, (1 << ERROR_BITS) - 1)
         if port.beats > 1:
             built.select_bits += port.lanes * port.tensor.format.bits
             built.registers += 1
-    built.count(output.beats - 1)
+    for port in outputs:
+        built.count(port.beats - 1)
     return built

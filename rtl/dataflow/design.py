@@ -26,7 +26,7 @@ class PipelineDesign(Design):
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.program = plan, plan.program
-        self.inputs, self.output, self.weights = plan.inputs, plan.output, plan.weights
+        self.inputs, self.outputs, self.weights = plan.inputs, plan.outputs, plan.weights
         self.interval, self.latency, self.steady = plan.estimated_interval, plan.estimated_latency, not plan.dynamic
         self.map = plan.registers
         if self.map is not None:
@@ -38,7 +38,7 @@ class PipelineDesign(Design):
 
     def expect(self, *x: np.ndarray) -> Cycles:
         flow = self.plan.expect(*x)
-        return Cycles(flow.latency, flow.ends)
+        return Cycles(flow.first, flow.output_ends)
 
     @property
     def estimate(self) -> Area:

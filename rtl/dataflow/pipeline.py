@@ -92,15 +92,20 @@ class Network:
                 stages[key] = stage
             _check_held(node.name, operation, stage)
             self.made[node.name] = self._enter(node.name, stage, sources, operation.output, node.name)
-        self.output = self.made[program.result]
-        self.output_branch = self.elements[self.output].readers
-        self.elements[self.output].readers += 1
+        #: The elements that make the results, in the program's order, and which of their readers each output is.
+        self.outputs = [self.made[name] for name in program.results]
+        self.output_branches = [self.elements[k].readers for k in self.outputs]
+        for k in self.outputs:
+            self.elements[k].readers += 1
         for element in self.elements:
             if not element.readers:
-                raise BittrueError(f"{element.name}: nothing reads its result; remove it from the program")
+                raise BittrueError(
+                    f"{element.name}: nothing reads its result; remove it from the program, or name it as a result"
+                )
         #: The order in which a set is written, or None where nothing is.
         self.words: Words | None = None
         if tables := [table for element in self.elements for table in element.stage.tables]:
+            self._check_connected()
             self.words = Words(tables)
             bits = self._frames_on_their_way().bit_length()
             for element in self.elements:
@@ -142,8 +147,23 @@ class Network:
         return source
 
     # -- sets ------------------------------------------------------------------------------------------
+    def _check_connected(self) -> None:
+        """Refuse parts that share no stream: one could be any number of frames ahead of another, and a set is for one
+        frame of all."""
+        part = list(range(len(self.elements)))
+        for k, element in enumerate(self.elements):
+            for source in element.reads:
+                old, new = part[source], part[k]
+                part = [new if p == old else p for p in part]
+        if len(set(part)) > 1:
+            names = [next(e.name for k, e in enumerate(self.elements) if part[k] == p) for p in dict.fromkeys(part)]
+            raise BittrueError(
+                f"the program falls into parts that share no tensor ({', '.join(names)}), so no set of weights could "
+                "be for the same frame of all; make a program of each part"
+            )
+
     def _frames_on_their_way(self) -> int:
-        """More frames than can be between the inputs and the output, whatever stalls."""
+        """More frames than can be between the inputs and the outputs, whatever stalls."""
         most = 2
         for element, kind in zip(self.elements, self.types, strict=True):
             timing = element.stage.timing
@@ -223,9 +243,9 @@ class Network:
             else:
                 reads.append([~len(inputs)])
                 inputs.append(element.stage.timing.supply[0])
-        beats = self.types[self.output].size // self.elements[self.output].stage.lanes_out
+        outputs = [(place[k], self.types[k].size // self.elements[k].stage.lanes_out) for k in self.outputs]
         told = {place[index]: cycles for index, cycles in (work or {}).items()}
-        return simulate(stages, reads, inputs, place[self.output], beats, frames, goal, told, early)
+        return simulate(stages, reads, inputs, outputs, frames, goal, told, early)
 
 
 def _check_held(name: str, operation: Operation, stage: Stage) -> None:
@@ -245,7 +265,7 @@ def component(operation: Operation, folding: Folding | None):
 
 
 class Pipeline(wiring.Component):
-    """The network as one component: a stream per program input (`inlet`) and `o`."""
+    """The network as one component: a stream per program input (`inlet`) and per result (`outlets`)."""
 
     def __init__(self, network: Network):
         self.network = network
@@ -253,8 +273,9 @@ class Pipeline(wiring.Component):
         for name in network.program.inputs:
             inlet = network.elements[network.made[name]].stage
             members[self.member(name)] = In(stream.Signature(beat(network.program.inputs[name].format, inlet.lanes_in)))
-        out = network.elements[network.output].stage
-        members["o"] = Out(stream.Signature(beat(network.program.output.format, out.lanes_out)))
+        for k, (member, kind) in enumerate(zip(self.results, network.program.outputs.values(), strict=True)):
+            lanes = network.elements[network.outputs[k]].stage.lanes_out
+            members[member] = Out(stream.Signature(beat(kind.format, lanes)))
         self.loader = network.loader
         super().__init__(members)
 
@@ -265,6 +286,17 @@ class Pipeline(wiring.Component):
     def inlet(self, name: str):
         """The stream that takes the codes of an input."""
         return getattr(self, self.member(name))
+
+    @property
+    def results(self) -> list[str]:
+        """The members that give the codes of the results: `o`, or `o0`, `o1`, ... where there are several."""
+        count = len(self.network.outputs)
+        return ["o"] if count == 1 else [f"o{k}" for k in range(count)]
+
+    @property
+    def outlets(self) -> list:
+        """The streams that give the codes of the results, in order."""
+        return [getattr(self, name) for name in self.results]
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -290,5 +322,6 @@ class Pipeline(wiring.Component):
         for element in network.elements:
             for k, (source, branch) in enumerate(zip(element.reads, element.branches, strict=True)):
                 connect(m, outputs[source][branch], element.stage.operands[k])
-        connect(m, outputs[network.output][network.output_branch], flipped(self.o))
+        for outlet, source, branch in zip(self.outlets, network.outputs, network.output_branches, strict=True):
+            connect(m, outputs[source][branch], flipped(outlet))
         return m

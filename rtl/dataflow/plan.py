@@ -20,7 +20,7 @@ from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisatio
 from bittrue.rtl.dataflow.weight_registers import WeightRegisters, register_map
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Set, Sets, check_set
-from bittrue.sim.naming import identifier, slave_prefixes
+from bittrue.sim.naming import identifier, master_prefixes, slave_prefixes
 from bittrue.sim.operation import TensorType
 from bittrue.sim.program import Program
 from bittrue.sim.written import written
@@ -38,8 +38,9 @@ class Plan:
     folding            Folding of each matrix stage
     input_lanes        codes per beat of each input stream
     fifos              entries of the FIFO before operand k of a node, by "node.k"
-    estimated_latency  cycles from the first input beat to the first output beat, unstalled
-    estimated_interval cycles between frames in steady state, unstalled
+    estimated_latency  cycles from the first input beat to the first output beat, unstalled; of several outputs, of the
+                       one that begins last (`network.schedule` knows every one)
+    estimated_interval cycles between frames in steady state, unstalled; a frame ends with the last of its outputs
     weight_bus         what written weights come over, where there are any: `stream` or `lite`
 
     Where a stage's cycles depend on the data, the two are the most that there can be; `expect` gives the exact cycles
@@ -68,9 +69,13 @@ class Plan:
         )
 
     @property
-    def output(self) -> StreamPort:
-        """The AXI4-Stream master port."""
-        return StreamPort("m_axis", self.program.output, self.network.elements[self.network.output].stage.lanes_out)
+    def outputs(self) -> tuple[StreamPort, ...]:
+        """The AXI4-Stream master ports, in the order of the program's results."""
+        given = self.program.outputs
+        return tuple(
+            StreamPort(prefix, kind, self.network.elements[k].stage.lanes_out)
+            for prefix, kind, k in zip(master_prefixes(given), given.values(), self.network.outputs, strict=True)
+        )
 
     @property
     def weights(self) -> StreamPort | None:
@@ -93,7 +98,7 @@ class Plan:
 
     @cached_property
     def estimate(self) -> Area:
-        ports = framing.structure(self.inputs, self.output)
+        ports = framing.structure(self.inputs, self.outputs)
         if self.registers is not None:
             ports += WeightRegisters.structure(self.network.words)
         return estimate(self.network, ports)
@@ -226,10 +231,11 @@ def activity(program: Program, *x: np.ndarray) -> dict[str, float]:
 
 
 def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
-    """The plan with the smallest FIFOs that change no output time, and the exact latency and interval.
+    """The plan with the smallest FIFOs that change no output time (`Flow.due`), and the exact latency and interval.
 
     Every operand of a join gets a FIFO at first, deep enough never to fill; those without which no frame ends later go,
-    the others shrink by bisection as long as every frame still ends in the same cycle.
+    the others shrink by bisection as long as every frame still ends in the same cycle. Of several outputs, each ends
+    its first frame in the same cycle, too; later frames wait for each other in the stages that the outputs share.
     """
     program = plan.program
     joins = [node for node in program.nodes if len(node.operands) > 1]
@@ -247,13 +253,12 @@ def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
     for edges in (together, *([edge] for edge in needed if edge not in together), *([edge] for edge in together)):
         if edges and all(needed[edge] for edge in edges):
             fewer = needed | dict.fromkeys(edges, 0)
-            without = network.schedule(frames, fewer, goal.ends, early=True)
+            without = network.schedule(frames, fewer, goal.due, early=True)
             if without.interval == goal.interval:
                 needed, goal = fewer, without
 
     def unchanged(entries: Mapping[str, int]) -> bool:
-        result = network.schedule(frames, entries, goal.ends)
-        return result.latency == goal.latency and bool((result.ends == goal.ends).all())
+        return network.schedule(frames, entries, goal.due, early=len(goal.first) > 1).keeps(goal)
 
     # Joins that are alike mostly need the same depth: all of them are tried at once, and then whether less is enough.
     edges = [edge for edge, most in needed.items() if most]

@@ -19,40 +19,62 @@ from bittrue.rtl.dataflow.timing import Timing
 class Flow:
     """What the schedule of a few frames showed; cycles count from the first input beat.
 
-    latency     cycle of the first output beat
-    interval    cycles between the ends of the last two frames; None when the pipeline deadlocks
-    ends        cycle of the last beat of every frame
+    first        int64 `[outputs]`, cycle of the first beat of every output, -1 where none came
+    output_ends  int64 `[outputs, frames]`, cycle of the last beat of every frame on every output, 0 where it never came
+    complete     whether all frames came: whether the pipeline does not deadlock
     """
 
-    latency: int | None
-    interval: int | None
-    ends: np.ndarray
+    first: np.ndarray
+    output_ends: np.ndarray
+    complete: bool
+
+    @property
+    def latency(self) -> int | None:
+        """Cycle of the first beat of the output that begins last; None if one of them never begins."""
+        return None if (self.first < 0).any() else int(self.first.max())
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Cycle in which every frame ends: when the last of its outputs has given its last beat."""
+        return self.output_ends.max(axis=0)
+
+    @property
+    def interval(self) -> int | None:
+        """Cycles between the ends of the last two frames on the slowest output; None when the pipeline deadlocks."""
+        if not self.complete or self.output_ends.shape[1] < 2:
+            return None
+        return int((self.output_ends[:, -1] - self.output_ends[:, -2]).max())
+
+    @property
+    def due(self) -> np.ndarray:
+        """When every output has to end every frame, int64 `[outputs, frames]`: the first when it does, a later one when
+        the frame ends. Outputs that come early may be ahead of this only until all stages are full."""
+        due = np.broadcast_to(self.ends, self.output_ends.shape).copy()
+        due[:, 0] = self.output_ends[:, 0]
+        return due
+
+    def keeps(self, other: Flow) -> bool:
+        """Whether every frame ends in the same cycle, and every output begins and ends its first frame in the same."""
+        return np.array_equal(self.first, other.first) and np.array_equal(self.due, other.due)
 
 
 def simulate(
     stages: Sequence[Timing],
     reads: Sequence[Sequence[int]],
     inputs: Sequence[int],
-    output: int,
-    beats: int,
+    outputs: Sequence[tuple[int, int]],
     frames: int,
     goal: np.ndarray | None = None,
     work: Mapping[int, np.ndarray] | None = None,
     early: bool = False,
 ) -> Flow:
-    """Run `frames` frames through the stages, the inputs always valid and the output always ready.
+    """Run `frames` frames through the stages, the inputs always valid and the outputs always ready.
 
     `reads[n]` lists the stage that each operand of stage n reads, or ~k for program input k; `inputs` are the beats of
-    a frame of these. `output` is the stage that gives the program's output, `beats` its beats per frame. With a `goal`
-    (the ends of every frame) the run stops at the first frame that ends in another cycle, or later if frames may be
-    `early`. `work` gives the cycles of
-    every piece of work, in order, of stages for which they depend on the data (see `Timing.told`); by default each
-    takes the most.
+    a frame of these; `outputs` are, for every output, the stage that gives it and its beats of a frame. With a `goal`
+    (`Flow.output_ends`) the run stops at the first frame that ends in another cycle on an output, or later if frames
+    may be `early`. `work` gives the cycles of every piece of work, in order, of stages for which they depend on the
+    data (see `Timing.told`); by default each takes the most.
     """
     told = {n: stages[n].told(cycles) for n, cycles in (work or {}).items()}
-    first, ends, complete = Recurrence(stages, reads, inputs, [(output, beats)]).run(frames, goal, told, early)
-    return Flow(
-        latency=None if first[0] < 0 else int(first[0]),
-        interval=int(ends[0, -1] - ends[0, -2]) if complete and frames > 1 else None,
-        ends=ends[0],
-    )
+    return Flow(*Recurrence(stages, reads, inputs, outputs).run(frames, goal, told, early))

@@ -60,7 +60,7 @@ class Accelerator(Elaboratable):
 
     aclk, aresetn        clock and synchronous reset, active low
     s_axis_*             one slave port per program input (`s_axis_<name>_*` when there are several)
-    m_axis_*             the master port
+    m_axis_*             the master port (one for every result, `m_axis_<name>_*`, when there are several)
     s_axis_framing_errors  for every slave port, by its prefix: how often TLAST was wrong (`rtl.bus.framing`)
     s_axis_weights_*     where weights are written: one value a word, TLAST on the last of a set (`rtl.dataflow.loader`)
     s_axi_*              in place of that stream: AXI4-Lite (`rtl.dataflow.weight_registers`)
@@ -68,13 +68,16 @@ class Accelerator(Elaboratable):
     weights_errors       sets that were refused, up to 255: too short, too long, or a value out of its bounds
 
     Each code takes whole bytes, sign-extended, lane 0 lowest; TLAST ends each frame. `tvalid` waits for no `tready`.
+    Several outputs are independent: a frame leaves each as soon as it is made, and one that is not ready holds up its
+    own stage and, once their FIFOs are full, those before it. What reads all outputs at the same time, each at any
+    pace, gets all frames; what waits for the end of one before it reads another may wait for ever.
     """
 
     def __init__(self, plan: Plan):
         self.plan = plan
         self.aclk, self.aresetn = Signal(name="aclk"), Signal(name="aresetn")
         self.slaves = [AxisSignals(port) for port in plan.inputs]
-        self.master = AxisSignals(plan.output)
+        self.masters = [AxisSignals(port) for port in plan.outputs]
         self.weights = None if plan.weights is None else AxisSignals(plan.weights)
         self.lite: dict[str, Signal] = {}
         if plan.registers is not None:
@@ -84,7 +87,7 @@ class Accelerator(Elaboratable):
 
     @property
     def ports(self) -> list[Signal]:
-        ports = [self.aclk, self.aresetn, *(s for axis in (*self.slaves, self.master) for s in axis.all)]
+        ports = [self.aclk, self.aresetn, *(s for axis in (*self.slaves, *self.masters) for s in axis.all)]
         if self.plan.network.words is None:
             return ports
         written = self.lite.values() if self.weights is None else self.weights.all
@@ -113,8 +116,9 @@ class Accelerator(Elaboratable):
                 m.d.comb += here.eq(wire) if member.flow == In else wire.eq(here)
         if self.plan.network.words is not None:
             m.d.comb += [self.sets.eq(pipeline.loader.sets), self.errors.eq(pipeline.loader.errors)]
-        outlet = FrameOutlet(pipeline.o.payload.shape(), self.master.port.beats)
-        m.submodules[f"{self.master.port.prefix}_frames"] = outlet
-        connect(m, pipeline.o, outlet.i)
-        self.master.drain(m, outlet)
+        for axis, stream in zip(self.masters, pipeline.outlets, strict=True):
+            outlet = FrameOutlet(stream.payload.shape(), axis.port.beats)
+            m.submodules[f"{axis.port.prefix}_frames"] = outlet
+            connect(m, stream, outlet.i)
+            axis.drain(m, outlet)
         return m

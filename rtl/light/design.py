@@ -52,7 +52,7 @@ class PhotonicDesign(Design):
         self.title = "controller with the array's twin" if twin else "controller"
         self.program, self.jobs = program, system.jobs
         self.options = {"settling": settling, "weights": weights, "images": images, "twin": twin}
-        self.inputs, self.output = (system.input,), system.output
+        self.inputs, self.outputs = (system.input,), (system.output,)
         self.map = system.controller.map
         if system.streamed:
             self.feeds = (Feed(WEIGHTS, stream_words(self.jobs)),)
@@ -83,7 +83,7 @@ class PhotonicDesign(Design):
         """
         if self.system.twin is None:
             raise BittrueError("photonic controller: alone it does not run; build the design with its twin")
-        count, size, most = len(x[0]), self.output.beats, self.options["images"]
+        count, size, most = len(x[0]), self.outputs[0].beats, self.options["images"]
         arrived = self.inputs[0].beats * np.arange(1, count + 1) - 1  # cycle of every image's last beat
         ends, done = np.empty(count, np.int64), 0
         finished = left = -1  # the end of the last batch; and of the leaving of its results

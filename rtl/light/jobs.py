@@ -122,6 +122,11 @@ class Jobs:
             )
         if len(program.inputs) != 1:
             raise BittrueError(f"photonic controller: the program has {len(program.inputs)} inputs, it drives one")
+        if len(program.results) != 1:
+            raise BittrueError(
+                f"photonic controller: the program has {len(program.results)} results ({', '.join(program.results)}), "
+                "it gives out one; make a program of each, or build the pipeline"
+            )
         (tensor,) = program.inputs
         layers: list[Layer] = []
         nodes = list(program.nodes)

@@ -42,12 +42,12 @@ STALLS = {"stall_seed": 3, "idle": 0.3, "backpressure": 0.4}
 
 @pytest.fixture(scope="module")
 def design() -> CompiledRtl:
-    return CompiledRtl(pipeline(), [INPUT], OUTPUT)
+    return CompiledRtl(pipeline(), [INPUT], [OUTPUT])
 
 
 @pytest.fixture(scope="module")
 def adder() -> CompiledRtl:
-    return CompiledRtl(SUM2, SUM_INPUTS, SUM_OUTPUT)
+    return CompiledRtl(SUM2, SUM_INPUTS, [SUM_OUTPUT])
 
 
 def test_values_latency_interval(design):
@@ -111,7 +111,7 @@ def test_progress(design):
 
 @pytest.fixture(scope="module")
 def faulty() -> CompiledRtl:
-    return CompiledRtl(FAULTY, [INPUT], OUTPUT, optimize="-O0")
+    return CompiledRtl(FAULTY, [INPUT], [OUTPUT], optimize="-O0")
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_altered_expected_value_is_caught(design):
 def test_inputs_left_over():
     """An output frame shorter than the input's: all outputs come before all inputs are taken."""
     half = StreamPort("m_axis", TensorType((3, 2), Format(8)), 2)
-    run = CompiledRtl(pipeline(), [INPUT], half).run(codes(TENSOR, 200, seed=1))
+    run = CompiledRtl(pipeline(), [INPUT], [half]).run(codes(TENSOR, 200, seed=1))
     assert any("all outputs came before all inputs were taken: s_axis accepted" in e for e in run.errors)
 
 
@@ -167,13 +167,13 @@ def test_inputs_left_over():
 def test_design_that_ends_the_simulation(task):
     verilog = pipeline().replace("if (gap != 0) gap", f"if (frame_out == 3) {task}; if (gap != 0) gap")
     assert verilog != pipeline()
-    run = CompiledRtl(verilog, [INPUT], OUTPUT, optimize="-O0").run(codes(TENSOR, 9, seed=1))
+    run = CompiledRtl(verilog, [INPUT], [OUTPUT], optimize="-O0").run(codes(TENSOR, 9, seed=1))
     assert "the simulation ended early: s_axis accepted" in run.errors[-1]
 
 
 def test_wrong_padding_is_caught():
     narrow = StreamPort("m_axis", TensorType((3, 4), Format(5)), 2)
-    run = CompiledRtl(pipeline(), [INPUT], narrow).run(np.full((1, 3, 4), 15, np.int8))
+    run = CompiledRtl(pipeline(), [INPUT], [narrow]).run(np.full((1, 3, 4), 15, np.int8))
     assert "frame 0, beat 0, lane 0 holds 0x10, whose bits above 5 do not extend a code of s5" in run.errors[0]
 
 
@@ -187,7 +187,7 @@ def test_max_cycles(design):
 # -- results ---------------------------------------------------------------------------------------------
 def result(ends: list[int]) -> RtlRun:
     cycles = np.array(ends, np.int64).reshape(-1, 1)
-    return RtlRun("compiled", np.zeros((len(ends), 2), np.int8), cycles, 3, 100, 1.0)
+    return RtlRun("compiled", ("m_axis",), (np.zeros((len(ends), 2), np.int8),), (cycles,), 3, 100, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -253,13 +253,13 @@ def test_batches_of_different_size(adder):
 )
 def test_wrong_verilog_leaves_nothing(verilog, message, tmp_path):
     with pytest.raises(BittrueError, match=message):
-        CompiledRtl(verilog, [INPUT], OUTPUT, cache=tmp_path)
+        CompiledRtl(verilog, [INPUT], [OUTPUT], cache=tmp_path)
     assert [p for p in tmp_path.iterdir() if p.suffix != ".lock"] == []
 
 
 # -- cache and waveforms ---------------------------------------------------------------------------------
 def test_second_build_comes_from_the_cache(design):
-    again = CompiledRtl(pipeline(), [INPUT], OUTPUT)
+    again = CompiledRtl(pipeline(), [INPUT], [OUTPUT])
     assert again.library == design.library
     assert again.build_seconds < 0.5
 

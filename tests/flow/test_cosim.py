@@ -53,8 +53,8 @@ def verdict(folder: Path) -> str | None:
 def test_same_numbers_as_compiled(simulator, tmp_path):
     x = codes(TENSOR, 20, seed=1)
     golden = pipeline_golden(x)
-    run = cosim.run(pipeline(), [INPUT], OUTPUT, x, golden, simulator, folder=tmp_path).check(golden)
-    compiled = CompiledRtl(pipeline(), [INPUT], OUTPUT).run(x)
+    run = cosim.run(pipeline(), [INPUT], [OUTPUT], x, golden, simulator, folder=tmp_path).check(golden)
+    compiled = CompiledRtl(pipeline(), [INPUT], [OUTPUT]).run(x)
     assert run.simulator == simulator
     assert (run.latency, run.interval) == (LATENCY, INTERVAL) == (compiled.latency, compiled.interval)
     start, reference = run.beat_cycles - run.first_input_cycle, compiled.beat_cycles - compiled.first_input_cycle
@@ -66,7 +66,7 @@ def test_same_numbers_as_compiled(simulator, tmp_path):
 def test_stalls_are_repeatable(simulator):
     x = codes(TENSOR, 20, seed=1)
     first, again = (
-        cosim.run(pipeline(), [INPUT], OUTPUT, x, simulator=simulator, **STALLS).check(pipeline_golden(x))
+        cosim.run(pipeline(), [INPUT], [OUTPUT], x, simulator=simulator, **STALLS).check(pipeline_golden(x))
         for _ in range(2)
     )
     assert np.array_equal(first.beat_cycles, again.beat_cycles)
@@ -76,7 +76,7 @@ def test_stalls_are_repeatable(simulator):
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_two_inputs(simulator):
     a, b = codes(WIDE, 20, seed=1), codes(WIDE, 20, seed=2)
-    run = cosim.run(SUM2, SUM_INPUTS, SUM_OUTPUT, [a, b], simulator=simulator, **STALLS)
+    run = cosim.run(SUM2, SUM_INPUTS, [SUM_OUTPUT], [a, b], simulator=simulator, **STALLS)
     run.check(sum_golden(a, b))
 
 
@@ -95,7 +95,7 @@ def check_caught(bug: str, simulator: str, folder: Path) -> None:
     golden = pipeline_golden(x)
     stalls = STALLS if bug in STALL_ONLY else {}
     plant(folder, bug)
-    run = cosim.run(FAULTY, [INPUT], OUTPUT, x, golden, simulator, folder=folder, watchdog=2000, **stalls)
+    run = cosim.run(FAULTY, [INPUT], [OUTPUT], x, golden, simulator, folder=folder, watchdog=2000, **stalls)
     with pytest.raises(BittrueError, match=CAUGHT[bug]):
         run.check(golden)
     assert verdict(folder)
@@ -106,14 +106,14 @@ def test_unknown_bits_are_caught():
     """A valid that the reset forgets is X under Icarus, and 0 by luck elsewhere."""
     verilog = pipeline().replace("            valid <= 0;\n", "")
     assert verilog != pipeline()
-    run = cosim.run(verilog, [INPUT], OUTPUT, codes(TENSOR, 2, seed=1), watchdog=2000)
+    run = cosim.run(verilog, [INPUT], [OUTPUT], codes(TENSOR, 2, seed=1), watchdog=2000)
     assert any("unknown bits" in error for error in run.errors)
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
 def test_waveform(simulator, tmp_path):
     x = codes(TENSOR, 2, seed=1)
-    run = cosim.run(pipeline(), [INPUT], OUTPUT, x, simulator=simulator, folder=tmp_path, waves=True)
+    run = cosim.run(pipeline(), [INPUT], [OUTPUT], x, simulator=simulator, folder=tmp_path, waves=True)
     run.check(pipeline_golden(x))
     assert run.waves.parent == tmp_path
     assert run.waves.stat().st_size > 500
@@ -130,14 +130,14 @@ def test_waveform(simulator, tmp_path):
 )
 def test_wrong_verilog(verilog, message):
     with pytest.raises(BittrueError, match=message):
-        cosim.run(verilog, [INPUT], OUTPUT, codes(TENSOR, 2, seed=1))
+        cosim.run(verilog, [INPUT], [OUTPUT], codes(TENSOR, 2, seed=1))
 
 
 @needs_icarus
 def test_design_that_ends_the_simulation():
     verilog = pipeline().replace("if (gap != 0) gap", "if (frame_out == 3) $finish; if (gap != 0) gap")
     assert verilog != pipeline()
-    run = cosim.run(verilog, [INPUT], OUTPUT, codes(TENSOR, 9, seed=1))
+    run = cosim.run(verilog, [INPUT], [OUTPUT], codes(TENSOR, 9, seed=1))
     assert "the simulation ended early: s_axis accepted" in run.errors[-1]
     assert "of 54 beats, m_axis produced 18 of 54" in run.errors[-1]
 
@@ -146,7 +146,7 @@ def test_design_that_ends_the_simulation():
 def test_simulator_that_crashes(monkeypatch):
     monkeypatch.setenv("SIM_CMD_PREFIX", "false")
     with pytest.raises(BittrueError, match="icarus ended without a result; the end of its log: "):
-        cosim.run(pipeline(), [INPUT], OUTPUT, codes(TENSOR, 2, seed=1))
+        cosim.run(pipeline(), [INPUT], [OUTPUT], codes(TENSOR, 2, seed=1))
 
 
 @needs_icarus
@@ -158,11 +158,11 @@ def test_kernel_beside_the_rtl(tmp_path):
     write(build.program("plus"), tmp_path)
     x = np.minimum(stimulus("off_by_one")[:9], 100)  # the kernel saturates where the pipeline wraps
     plant(tmp_path, None)
-    cosim.run(FAULTY, [INPUT], OUTPUT, x, folder=tmp_path, kernel=tmp_path).check()
+    cosim.run(FAULTY, [INPUT], [OUTPUT], x, folder=tmp_path, kernel=tmp_path).check()
     x[x == 100] = 99
     x[7, 1, 2] = 100
     plant(tmp_path, "off_by_one")
-    run = cosim.run(FAULTY, [INPUT], OUTPUT, x, folder=tmp_path, kernel=tmp_path)
+    run = cosim.run(FAULTY, [INPUT], [OUTPUT], x, folder=tmp_path, kernel=tmp_path)
     assert len(run.errors) == 1
     assert "m_axis: the HLS kernel beside the RTL gives another word (frame 7, beat 3)" in run.errors[0]
 
@@ -170,14 +170,14 @@ def test_kernel_beside_the_rtl(tmp_path):
 def test_bad_arguments(tmp_path):
     x = codes(TENSOR, 2, seed=1)
     with pytest.raises(BittrueError, match="no simulator is named 'vcs'; use one of icarus, verilator"):
-        cosim.run(pipeline(), [INPUT], OUTPUT, x, simulator="vcs")
+        cosim.run(pipeline(), [INPUT], [OUTPUT], x, simulator="vcs")
     with pytest.raises(BittrueError, match="waveforms need a folder"):
-        cosim.run(pipeline(), [INPUT], OUTPUT, x, waves=True)
+        cosim.run(pipeline(), [INPUT], [OUTPUT], x, waves=True)
     with pytest.raises(BittrueError, match="idle is a probability"):
-        cosim.run(pipeline(), [INPUT], OUTPUT, x, idle=1.0, folder=tmp_path)
+        cosim.run(pipeline(), [INPUT], [OUTPUT], x, idle=1.0, folder=tmp_path)
 
 
 def test_absent_simulator(monkeypatch):
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(BittrueError, match="icarus is not installed; run `apt-get install iverilog`"):
-        cosim.run(pipeline(), [INPUT], OUTPUT, codes(TENSOR, 2, seed=1), simulator="icarus")
+        cosim.run(pipeline(), [INPUT], [OUTPUT], codes(TENSOR, 2, seed=1), simulator="icarus")

@@ -24,6 +24,7 @@ from bittrue.sim.program import Builder, Program
 from bittrue.sim.reading import sealed
 from bittrue.sim.requantize import Requantize
 from tests.helpers.flows import QUICK, batch, program, with_weight_flipped
+from tests.helpers.programs import several, stimulus
 
 # -- back ends -----------------------------------------------------------------------------------------
 #: Programs that back ends need.
@@ -104,17 +105,65 @@ class TestVerify:
 
     def test_an_altered_expectation_is_a_mismatch(self, tmp_path, monkeypatch):
         build = Build(program())
-        right = Program.__call__
+        right = Program.run
 
-        def altered(self, *x):
-            y = right(self, *x).copy()
+        def altered(self, *x, **options):
+            (y,) = right(self, *x, **options)
+            y = y.copy()
             y[2, 1] ^= 1
-            return y
+            return (y,)
 
-        monkeypatch.setattr(Program, "__call__", altered)
+        monkeypatch.setattr(Program, "run", altered)
         found = self.run(build, tmp_path, {"compiled": 12, "gxx": 12, "reference": 12})
         assert found.golden["mismatches"] == 1
         assert all(row["mismatches"] >= 1 for row in found.rows)
+
+    @pytest.mark.needs("iverilog")
+    def test_several_results_pass_on_every_back_end(self, tmp_path):
+        p = several()
+        counts = self.FAST | {"icarus": 3, "verilator": 3}
+        found = verify.verify(Build(p), stimulus(p, 40, 1), counts, Stalls(0.3, 0.3, 5), tmp_path)
+        assert found.problems == []
+        assert found.golden["results"] == dict.fromkeys(p.results, 0)
+        assert all(row["results"] == dict.fromkeys(p.results, 0) for row in found.rows)
+        assert found.golden["values"] == sum(4 * kind.size for kind in p.outputs.values())
+        for name in ("compiled", "gxx"):
+            for codes, wanted in zip(found.outputs[name], p.run(*stimulus(p, 40, 1)), strict=True):
+                np.testing.assert_array_equal(codes, wanted)
+        text = (tmp_path / "junit.xml").read_text()
+        assert "<failure" not in text
+        assert 'classname="rtl.compiled-stalls" name="scale"' in text
+
+    @pytest.mark.parametrize("fault", ["weight", "swapped", "last", "kernel"])
+    def test_a_fault_in_one_of_several_results_is_found_and_named(self, tmp_path, fault):
+        p = several()
+        build, x = Build(p), stimulus(p, 12, 1)
+        text, counts = build.verilog, {"compiled": None}
+        if fault == "weight":
+            text = Build(with_weight_flipped(p, "mix")).verilog
+        elif fault == "swapped":  # two results of one width, one type: only the codes tell
+            text = swapped(text, "m_axis_sum_tdata", "m_axis_scale_tdata")
+        elif fault == "last":
+            text = text.replace("assign m_axis_mean_tlast = ", "assign m_axis_mean_tlast = 1'h0 & ")
+        else:
+            from bittrue.hls import project
+
+            project.write(with_weight_flipped(p, "mix"), tmp_path / "kernel")
+            build, counts = Build(p, kernel=tmp_path / "kernel"), {"gxx": None}
+        if fault != "kernel":
+            assert text != build.verilog
+            build = Build(p, design=build.design, verilog=text)
+        found = verify.verify(build, x, counts, Stalls(0.3, 0.3, 5), tmp_path)
+        row = found.rows[0]
+        if fault == "last":
+            assert "m_axis_mean: the last beat of frame 0 came without TLAST" in found.problems[0]
+            assert row["results"] == dict.fromkeys(p.results, 0)
+            return
+        wrong, first = ({"sum", "scale"}, "sum") if fault == "swapped" else ({"out", "sum", "mean"}, "mix")
+        assert {name for name, count in row["results"].items() if count} == wrong
+        assert f"{row['results']['sum']} in sum" in found.problems[0]
+        assert f"first divergence: {first} (" in found.problems[0]
+        assert f"{row['results']['sum']} values of sum differ" in (tmp_path / "junit.xml").read_text()
 
     def test_an_absent_simulator_is_skipped_or_refused(self, tmp_path, monkeypatch):
         monkeypatch.setattr(BACKENDS["icarus"].__class__, "missing", lambda _: "it is not here; install it")
@@ -130,6 +179,15 @@ class TestVerify:
             self.run(Build(program()), tmp_path, n=0)
         with pytest.raises(BittrueError, match="no back end is named 'vcs'; use one of golden"):
             self.run(Build(program()), tmp_path, {"vcs": 1})
+
+
+def swapped(verilog: str, one: str, other: str) -> str:
+    """Verilog in which two ports of the top carry each other's signal."""
+    lines = verilog.splitlines(keepends=True)
+    at = {name: k for k, line in enumerate(lines) for name in (one, other) if line.startswith(f"  assign {name} = ")}
+    a, b = lines[at[one]], lines[at[other]]
+    lines[at[one]], lines[at[other]] = b.replace(other, one, 1), a.replace(one, other, 1)
+    return "".join(lines)
 
 
 def first_difference(right: Program, wrong: Program, x: np.ndarray, frame: int, name: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def case():
     p = plan(program, 20, weights="written")
     rng = np.random.default_rng(0)
     sets = [drawn(p.program, rng) for _ in range(3)]
-    rtl = CompiledRtl(emit(p), p.inputs, p.output, weights=p.weights)
+    rtl = CompiledRtl(emit(p), p.inputs, p.outputs, weights=p.weights)
     return p, rtl, codes(p.program, FRAMES, rng), sets
 
 
@@ -78,7 +78,7 @@ def test_cocotb(case, simulator, tmp_path):
     x = [v[:12] for v in x]
     writes = [Write(p.pack_set(sets[0]), 2, 6), Write(p.pack_set(sets[1]), 6, 9)]
     stalls = {"idle": 0.2, "backpressure": 0.2, "seed": 3}
-    run = cosim(emit(p), p.inputs, p.output, list(x), simulator=simulator, weights=p.weights, writes=writes, **stalls)
+    run = cosim(emit(p), p.inputs, p.outputs, list(x), simulator=simulator, weights=p.weights, writes=writes, **stalls)
     wanted = expected(p, x, run, sets)
     run.check(wanted)
     assert set(run.meets) == {0, 1, 2}
@@ -93,7 +93,7 @@ def test_memory_files(case, monkeypatch):
     monkeypatch.setattr(rom, "LARGE", 1)
     verilog = emit(p)
     assert len(verilog.files) > len(p.network.words.tables) // 2  # tables of the same contents share one
-    rtl = CompiledRtl(verilog, p.inputs, p.output, weights=p.weights)
+    rtl = CompiledRtl(verilog, p.inputs, p.outputs, weights=p.weights)
     run = rtl.run(*x, writes=[Write(p.pack_set(s), 0) for s in sets], idle=0.2)
     run.check(expected(p, x, run, sets))
     assert run.meets[0] == 0
@@ -111,7 +111,7 @@ def test_what_cannot_be_written(case):
     with pytest.raises(BittrueError, match=r"the frames ended before \d+ words of the sets were written"):
         run.check()
     constant = plan(network(21, most=6, kinds=["linear", "affine", "linear"]), 20)
-    plain = CompiledRtl(emit(constant), constant.inputs, constant.output)
+    plain = CompiledRtl(emit(constant), constant.inputs, constant.outputs)
     with pytest.raises(BittrueError, match="no port for weights; plan the program with weights='written'"):
         plain.run(*x, writes=[Write(words)])
     assert plain.run(*x).meets.size == 0

@@ -104,7 +104,7 @@ def test_weight_bit_in_the_verilog(planned):
 def test_one_expected_value(planned):
     x = stimulus(PROGRAM, FRAMES, 0)
     expected = PROGRAM(*x)
-    run = CompiledRtl(emit(planned), planned.inputs, planned.output, optimize="-O1").run(*x)
+    run = CompiledRtl(emit(planned), planned.inputs, planned.outputs, optimize="-O1").run(*x)
     for frame in (0, FRAMES // 2, FRAMES - 1):
         altered = expected.copy()
         altered[frame, 1] ^= 1

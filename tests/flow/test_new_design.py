@@ -62,7 +62,7 @@ class OneMultiplier(Design):
     def __init__(self, made_of: Program, wrong: str = "") -> None:
         self.program, self.wrong = made_of, wrong
         self.inputs = (StreamPort("s_axis", made_of.inputs["x"], 1, framed=False),)
-        self.output = StreamPort("m_axis", made_of.output, 1)
+        self.outputs = (StreamPort("m_axis", made_of.output, 1),)
         self.interval, self.latency = K + N * (K + 1), 2 * K
 
     def expect(self, *x: np.ndarray) -> Cycles:

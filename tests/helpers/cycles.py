@@ -19,11 +19,37 @@ PATIENCE = 16
 
 @dataclass(frozen=True)
 class Cycles:
-    """Cycle of the first output beat, of the end of every frame (0 where it never comes), and whether all came."""
+    """By output: cycle of the first beat (-1), of the end of every frame (0 where it never comes); whether all came."""
 
-    first: int
-    ends: list[int]
+    first: list[int]
+    ends: list[list[int]]
     complete: bool
+
+
+class _Outputs:
+    """Counts the beats of every output, which are always ready."""
+
+    def __init__(self, outputs: Sequence[tuple[int, int]], frames: int):
+        self.beats, self.frames = [beats for _, beats in outputs], frames
+        self.got, self.first = [0] * len(outputs), [-1] * len(outputs)
+        self.ends = [[0] * frames for _ in outputs]
+
+    def beat(self, output: int, now: int) -> None:
+        if self.got[output] >= self.frames * self.beats[output]:
+            return
+        self.first[output] = now if self.first[output] < 0 else self.first[output]
+        self.got[output] += 1
+        frame, rest = divmod(self.got[output], self.beats[output])
+        if not rest:
+            self.ends[output][frame - 1] = now
+
+    @property
+    def complete(self) -> bool:
+        return all(got >= self.frames * beats for got, beats in zip(self.got, self.beats, strict=True))
+
+    @property
+    def cycles(self) -> Cycles:
+        return Cycles(self.first, self.ends, self.complete)
 
 
 @dataclass
@@ -63,8 +89,7 @@ def by_cycles(
     stages: Sequence[Timing],
     reads: Sequence[Sequence[int]],
     inputs: Sequence[int],
-    output: int,
-    beats: int,
+    outputs: Sequence[tuple[int, int]],
     frames: int,
     work: Mapping[int, np.ndarray] | None = None,
 ) -> Cycles:
@@ -76,13 +101,15 @@ def by_cycles(
         for k, p in enumerate(state.sources):
             if p >= 0:
                 states[p].readers.append((n, k))
-    sink = (len(states), 0)
-    states[output].readers.append(sink)
-    first, ends, got, now, quiet = -1, [0] * frames, 0, 0, 0
+    sinks = [(len(states) + k, 0) for k in range(len(outputs))]
+    for sink, (n, _) in zip(sinks, outputs, strict=True):
+        states[n].readers.append(sink)
+    seen = _Outputs(outputs, frames)
+    now = quiet = 0
     given = [0] * len(inputs)
-    while got < frames * beats and quiet < max(s.timing.depth for s in states) + PATIENCE:
+    while not seen.complete and quiet < max(s.timing.depth for s in states) + PATIENCE:
         # Who takes a beat in this cycle, from what is so at its start.
-        takes = {sink}
+        takes = set(sinks)
         works = []
         for n, s in enumerate(states):
 
@@ -109,11 +136,9 @@ def by_cycles(
         for n, s in enumerate(states):
             popped = False
             if s.offers(now):
-                if n == output and sink not in s.done:
-                    first = now if first < 0 else first
-                    got += 1
-                    if got % beats == 0:
-                        ends[got // beats - 1] = now
+                for k, sink in enumerate(sinks):
+                    if sink in s.readers and sink not in s.done:
+                        seen.beat(k, now)
                 s.done |= {reader for reader in s.readers if reader in takes}
                 if len(s.done) == len(s.readers):
                     s.done, popped, moved = set(), True, True
@@ -140,15 +165,14 @@ def by_cycles(
             s.free += popped
         quiet = 0 if moved else quiet + 1
         now += 1
-    return Cycles(first, ends, got == frames * beats)
+    return seen.cycles
 
 
 def blocks_by_cycles(
     stages: Sequence[Blocks],
     reads: Sequence[Sequence[int]],
     inputs: Sequence[int],
-    output: int,
-    beats: int,
+    outputs: Sequence[tuple[int, int]],
     frames: int,
     work: Mapping[int, np.ndarray] | None = None,
 ) -> Cycles:
@@ -161,12 +185,14 @@ def blocks_by_cycles(
         for k, p in enumerate(sources):
             if p >= 0:
                 takers[p].append((n, k))
-    takers[output].append((-1, 0))
+    for k, (n, _) in enumerate(outputs):
+        takers[n].append((-1, k))
     flying: list[deque[int]] = [deque() for _ in stages]
     done: list[set[tuple[int, int]]] = [set() for _ in stages]
     free = [t.credits for t in stages]
     fill, held, step, word, block = ([0] * count for _ in range(5))
-    first, ends, got, now, quiet = -1, [0] * frames, 0, 0, 0
+    seen = _Outputs(outputs, frames)
+    now = quiet = 0
     given = [0] * len(inputs)
 
     def offered(n: int, k: int, p: int) -> bool:
@@ -176,7 +202,7 @@ def blocks_by_cycles(
         known = told.get(n, [])
         return known[block[n]] if block[n] < len(known) else total[n]
 
-    while got < frames * beats and quiet < max(t.depth for t in stages) + PATIENCE:
+    while not seen.complete and quiet < max(t.depth for t in stages) + PATIENCE:
         offers = [bool(f) and f[0] <= now for f in flying]
         take = []
         for n, t in enumerate(stages):
@@ -190,11 +216,9 @@ def blocks_by_cycles(
         for n, t in enumerate(stages):
             pop = issue = False
             if offers[n]:
-                if n == output and (-1, 0) not in done[n]:
-                    first = now if first < 0 else first
-                    got += 1
-                    if got % beats == 0:
-                        ends[got // beats - 1] = now
+                for m, k in takers[n]:
+                    if m < 0 and (m, k) not in done[n]:
+                        seen.beat(k, now)
                 done[n] |= {(m, k) for m, k in takers[n] if m < 0 or take[m]}
                 pop = len(done[n]) == len(takers[n])
                 if pop:
@@ -225,4 +249,4 @@ def blocks_by_cycles(
             moved = moved or pop or take[n]
         quiet = 0 if moved else quiet + 1
         now += 1
-    return Cycles(first, ends, got == frames * beats)
+    return seen.cycles

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bittrue.flow.run.compiled import CompiledRtl
@@ -23,23 +25,38 @@ def exact(planned: Plan, seed: int, built: Plan | None = None) -> None:
     """
     frames = settled(planned)
     x = stimulus(planned.program, frames, seed)
-    expected = planned.program.reference(*x)
+    expected = every_result(planned.program.reference(*x))
     bench = StageBench(built or planned)
     plain = bench.run(x)
-    np.testing.assert_array_equal(plain.outputs, expected)
+    equal(plain.results, expected)
     assert plain.latency == planned.estimated_latency
     assert plain.interval == planned.estimated_interval
-    assert plain.ends == planned.network.schedule(frames).ends.tolist()
+    promised = planned.network.schedule(frames)
+    assert plain.ends == promised.ends.tolist()
+    assert (plain.firsts, plain.output_ends) == (promised.first.tolist(), promised.output_ends.tolist())
     stalled = bench.run([v[:4] for v in x], idle=0.3, backpressure=0.4, seed=seed)
-    np.testing.assert_array_equal(stalled.outputs, expected[:4])
+    equal(stalled.results, [codes[:4] for codes in expected])
+
+
+def every_result(codes: np.ndarray | tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """What a program gives, as a tuple also where it has one result."""
+    return codes if isinstance(codes, tuple) else (codes,)
+
+
+def equal(results: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None:
+    """Every result, in order."""
+    for k, (got, wanted) in enumerate(zip(results, expected, strict=True)):
+        np.testing.assert_array_equal(got, wanted, err_msg=f"result {k}")
 
 
 def exact_compiled(planned: Plan, verilog: str, x: list[np.ndarray]) -> None:
     """Codes, protocol, latency and interval of the compiled Verilog without stalls; codes and protocol with."""
     expected = planned.program(*x)
-    rtl = CompiledRtl(verilog, planned.inputs, planned.output, optimize="-O1")
+    rtl = CompiledRtl(verilog, planned.inputs, planned.outputs, optimize="-O1")
     plain = rtl.run(*x, watchdog=20_000).check(expected)
     assert (plain.latency, plain.interval) == (planned.estimated_latency, planned.estimated_interval)
+    promised = planned.network.schedule(len(x[0]))
+    np.testing.assert_array_equal(plain.output_end_cycles - plain.first_input_cycle, promised.output_ends)
     for seed, (idle, backpressure) in enumerate([(0.5, 0.0), (0.0, 0.5), (0.3, 0.3), (0.05, 0.9)]):
         stalled = rtl.run(*x, stall_seed=seed, idle=idle, backpressure=backpressure, watchdog=20_000)
         stalled.check(expected)

@@ -232,6 +232,15 @@ def several(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: int =
     return grow.build.program(out, total, scale, grow.mean("mean", mix))
 
 
+def often_several(program: Program, rng: np.random.Generator) -> Program:
+    """In half of the cases the program with up to three more of its tensors as results, in any order."""
+    others = [node.name for node in program.nodes if node.name not in program.results]
+    if not others or rng.random() < 0.5:
+        return program
+    chosen = [*program.results, *rng.permutation(others)[: int(rng.integers(1, 4))].tolist()]
+    return replace(program, results=tuple(rng.permutation(chosen).tolist()))
+
+
 #: Names for the tensors of `two_inputs`: of one identifier, as its pipeline names parts, as its ports are named;
 #: words of Python, Verilog and C++, and what functions call their arguments; no ASCII.
 AWKWARD = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat
@@ -11,21 +12,52 @@ from amaranth.sim import Simulator
 
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan
+from bittrue.sim.program import alone
 from tests.helpers.drive import Drive, Sink, Source, Wires, pack, unpack
 
 
 @dataclass(frozen=True)
 class Run:
-    outputs: np.ndarray
-    latency: int
-    first: int
-    ends: list[int]
+    """What came out, by result, and when: `beats` int64 `[frames, beats]` for each, in cycles from the first input."""
+
+    results: tuple[np.ndarray, ...]
+    beats: tuple[np.ndarray, ...]
+    began: int
     meets: list[int] = field(default_factory=list)
     errors: int = 0
 
     @property
+    def outputs(self) -> Any:
+        """The codes of the only result, or of all."""
+        return alone(self.results)
+
+    @property
+    def first(self) -> int:
+        """Cycle of the first output beat, counted from the start of the bench: of the output that begins last."""
+        return self.began + self.latency
+
+    @property
+    def latency(self) -> int:
+        return max(int(cycles.flat[0]) for cycles in self.beats)
+
+    @property
+    def firsts(self) -> list[int]:
+        """By output, from the first input on."""
+        return [int(cycles.flat[0]) for cycles in self.beats]
+
+    @property
+    def output_ends(self) -> list[list[int]]:
+        """By output, from the first input on."""
+        return [cycles[:, -1].tolist() for cycles in self.beats]
+
+    @property
+    def ends(self) -> list[int]:
+        """Of every frame, counted from the start of the bench."""
+        return [self.began + max(ends) for ends in zip(*self.output_ends, strict=True)]
+
+    @property
     def interval(self) -> int:
-        return self.ends[-1] - self.ends[-2]
+        return max(ends[-1] - ends[-2] for ends in self.output_ends)
 
 
 @dataclass(frozen=True)
@@ -85,11 +117,14 @@ class StageBench:
             starts.append(beats.shape[1])
             words = [pack(beat, kind.format.bits) for beat in beats.reshape(-1, lanes)]
             sources.append(Source(Wires.of(dut.inlet(name)), words, idle=idle, seed=[seed, k]))
-        lanes = network.elements[network.output].stage.lanes_out
-        output = plan.program.output
-        expected = frames * output.size // lanes
-        sink = Sink(Wires.of(dut.o), backpressure=backpressure, seed=[seed, len(sources)])
-        streams = [*sources, sink]
+        sinks = [
+            Sink(Wires.of(outlet), backpressure=backpressure, seed=[seed, len(sources) + k])
+            for k, outlet in enumerate(dut.outlets)
+        ]
+        lanes = [network.elements[k].stage.lanes_out for k in network.outputs]
+        kinds = list(plan.program.outputs.values())
+        expected = [frames * kind.size // wide for kind, wide in zip(kinds, lanes, strict=True)]
+        streams = [*sources, *sinks]
         loader = None
         if sets:
             after, words = [], []
@@ -107,7 +142,7 @@ class StageBench:
             nonlocal errors
             for k, source in enumerate(sources):
                 source.then = begins(ctx, k)
-            while len(sink.words) < expected or (loader and loader.left):
+            while any(len(s.words) < n for s, n in zip(sinks, expected, strict=True)) or (loader and loader.left):
                 await drive.cycle(ctx)
             errors = ctx.get(dut.loader.errors) if loader else 0
 
@@ -116,12 +151,14 @@ class StageBench:
             self.sim.reset()
         self.fresh = False
         self.sim.run()
-        bits, signed = output.format.bits, output.format.signed
-        outputs = np.array([unpack(word, bits, lanes, signed) for word in sink.words])
-        ends = sink.cycles[expected // frames - 1 :: expected // frames]
-        first = min(source.cycles[0] for source in sources)
-        latency = sink.cycles[0] - first
-        return Run(outputs.reshape(frames, *output.shape), latency, sink.cycles[0], ends, meets, errors)
+        began = min(source.cycles[0] for source in sources)
+        results, cycles = [], []
+        for sink, kind, wide in zip(sinks, kinds, lanes, strict=True):
+            fmt = kind.format
+            codes = np.array([unpack(word, fmt.bits, wide, fmt.signed) for word in sink.words])
+            results.append(codes.reshape(frames, *kind.shape))
+            cycles.append(np.array(sink.cycles).reshape(frames, -1) - began)
+        return Run(tuple(results), tuple(cycles), began, meets, errors)
 
 
 def run(plan: Plan, *arguments, **options) -> Run:

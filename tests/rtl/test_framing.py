@@ -48,7 +48,7 @@ class Framed:
 
     build: Callable[[], object]
     inputs: tuple[StreamPort, ...]
-    output: StreamPort
+    outputs: tuple[StreamPort, ...]
     program: Program
     latency: int | None
     bad: int = 0
@@ -56,12 +56,12 @@ class Framed:
     def bench(self) -> AxisBench:
         made = self.build()
         slaves = getattr(made, "slaves", None) or [made.slave]
-        return AxisBench(made, slaves, made.master)
+        return AxisBench(made, slaves, getattr(made, "masters", None) or [made.master])
 
 
 def planned(found: Plan, bad: int = 0) -> Framed:
     latency = None if found.dynamic else found.estimated_latency
-    return Framed(lambda: top.Accelerator(found), found.inputs, found.output, found.program, latency, bad)
+    return Framed(lambda: top.Accelerator(found), found.inputs, found.outputs, found.program, latency, bad)
 
 
 def alone(operation: Operation) -> Program:
@@ -84,7 +84,7 @@ def controller() -> Framed:
     program = photonic_network()
     make = lambda: system.PhotonicSystem(program, ARRAY, images=2)  # noqa: E731
     ports = make()
-    return Framed(make, (ports.input,), ports.output, program, None)
+    return Framed(make, (ports.input,), (ports.output,), program, None)
 
 
 DESIGNS: dict[str, Callable[[], Framed]] = {
@@ -101,6 +101,7 @@ DESIGNS: dict[str, Callable[[], Framed]] = {
     "photonic": lambda: planned(plan(programs.photonic(noisy=True))),
     "first of two": lambda: planned(plan(programs.two_inputs())),
     "second of two": lambda: planned(plan(programs.two_inputs()), bad=1),
+    "several results": lambda: planned(plan(programs.several()), bad=1),
     "controller": controller,
 }
 
@@ -134,25 +135,34 @@ def stimulus(design: Framed, case: str, seed: int = 0) -> list[Beats]:
     return found
 
 
-def expected(design: Framed, beats: list[Beats]) -> tuple[np.ndarray, list[int]]:
-    """The output's frames as bytes, and what every input counts."""
+def results(design: Framed, x: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    codes = design.program.reference(*x)
+    return codes if isinstance(codes, tuple) else (codes,)
+
+
+def expected(design: Framed, beats: list[Beats]) -> tuple[list[np.ndarray], list[int]]:
+    """Every output's frames as bytes, and what every input counts."""
     frames, errors = zip(*(port.frames(*b) for port, b in zip(design.inputs, beats, strict=True)), strict=True)
     x = [port.unpack(words) for port, words in zip(design.inputs, frames, strict=True)]
-    return design.output.pack(design.program.reference(*x)), list(errors)
+    return [port.pack(codes) for port, codes in zip(design.outputs, results(design, x), strict=True)], list(errors)
 
 
-def produced(design: Framed, beats: list[Beats]) -> int:
-    """Beats that must come out."""
-    return len(design.inputs[0].frames(*beats[0])[0]) * design.output.beats
+def codes_of(design: Framed, words: list[np.ndarray]) -> list[np.ndarray]:
+    return [port.unpack(w) for port, w in zip(design.outputs, words, strict=True)]
+
+
+def produced(design: Framed, beats: list[Beats]) -> list[int]:
+    """Beats that must come out of every output."""
+    return [len(design.inputs[0].frames(*beats[0])[0]) * port.beats for port in design.outputs]
 
 
 def check(design: Framed, beats: list[Beats], seen: Seen, stalled: bool) -> None:
     """Right codes and TLASTs came out, no beat more; errors were counted."""
-    words, errors = expected(design, beats)
-    assert len(seen.words) == words.shape[0] * words.shape[1]
-    np.testing.assert_array_equal(seen.words.reshape(words.shape), words)
-    ends = np.arange(len(seen.last)) % design.output.beats == design.output.beats - 1
-    np.testing.assert_array_equal(seen.last, ends)
+    wanted, errors = expected(design, beats)
+    for port, words, got, last in zip(design.outputs, wanted, seen.words, seen.last, strict=True):
+        assert len(got) == words.shape[0] * words.shape[1]
+        np.testing.assert_array_equal(got.reshape(words.shape), words, err_msg=port.prefix)
+        np.testing.assert_array_equal(last, np.arange(len(last)) % port.beats == port.beats - 1, err_msg=port.prefix)
     assert seen.errors == errors
     if design.latency is not None and not stalled:
         assert seen.latency == design.latency
@@ -270,26 +280,35 @@ def test_the_count_stays_at_its_most(monkeypatch):
 
 # -- the other simulators ------------------------------------------------------------------------------------
 @pytest.mark.needs("verilator", "g++")
-def test_compiled():
-    design, _ = built("first of two")
-    rtl = CompiledRtl(emit(plan(design.program)), design.inputs, design.output, optimize="-O1")
+@pytest.mark.parametrize("name", ["first of two", "several results"])
+def test_compiled(name):
+    design, _ = built(name)
+    rtl = CompiledRtl(emit(plan(design.program)), design.inputs, design.outputs, optimize="-O1")
     for seed, case in enumerate(CASES):
         beats = stimulus(design, case, seed)
         words, _ = expected(design, beats)
         for stalls in ({}, {"idle": 0.3, "backpressure": 0.3, "stall_seed": seed}):
-            rtl.run(beats=beats, watchdog=5000, **stalls).check(design.output.unpack(words))
+            rtl.run(beats=beats, watchdog=5000, **stalls).check(codes_of(design, words))
 
 
 @pytest.mark.needs("iverilog")
-@pytest.mark.parametrize("case", ["early", "late"])
-def test_cocotb(case):
-    design, _ = built("second of two")
+@pytest.mark.parametrize(
+    ("name", "case"), [("second of two", "early"), ("second of two", "late"), ("several results", "early")]
+)
+def test_cocotb(name, case):
+    design, _ = built(name)
     beats = stimulus(design, case)
     words, _ = expected(design, beats)
     run = cosim.run(
-        emit(plan(design.program)), design.inputs, design.output, beats=beats, idle=0.3, backpressure=0.3, watchdog=5000
+        emit(plan(design.program)),
+        design.inputs,
+        design.outputs,
+        beats=beats,
+        idle=0.3,
+        backpressure=0.3,
+        watchdog=5000,
     )
-    run.check(design.output.unpack(words))
+    run.check(codes_of(design, words))
 
 
 def test_beats_that_cannot_be_run():

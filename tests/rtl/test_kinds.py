@@ -53,8 +53,9 @@ class TestAlone:
         stage = planned.network.elements[planned.network.made["y"]].stage
         timing, beats = stage.timing, planned.program.output.size // stage.lanes_out
         reads = [~k for k in range(timing.operands)]
-        truth = by_cycles([timing], [reads], timing.supply, 0, beats, 6)
-        assert (stage.latency, stage.interval) == (truth.first, truth.ends[-1] - truth.ends[-2])
+        truth = by_cycles([timing], [reads], timing.supply, [(0, beats)], 6)
+        (first,), (ends,) = truth.first, truth.ends
+        assert (stage.latency, stage.interval) == (first, ends[-1] - ends[-2])
 
 
 class Growing:
@@ -152,5 +153,5 @@ def test_as_many_readers_as_anybody_wants():
     """The schedule of a fork with 40 readers, against the handshake."""
     stages = [Blocks(), *(Blocks(depth=1 + k % 7, credits=8) for k in range(40)), Blocks(operands=40)]
     reads = [[~0], *([0] for _ in range(40)), list(range(1, 41))]
-    found = simulate(stages, reads, [5], 41, 5, 4)
-    assert found.ends.tolist() == by_cycles(stages, reads, [5], 41, 5, 4).ends
+    found = simulate(stages, reads, [5], [(41, 5)], 4)
+    assert found.output_ends.tolist() == by_cycles(stages, reads, [5], [(41, 5)], 4).ends

@@ -18,13 +18,14 @@ from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Program
-from tests.helpers.programs import resmlp, stimulus, two_inputs
+from tests.helpers.programs import resmlp, several, stimulus, two_inputs
 from tests.helpers.stage_bench import run
 
 PROGRAMS = {
     "lerp": lambda: resmlp(tokens=4, features=6, channels=8, hidden=12, blocks=1),
     "two blocks": lambda: resmlp(tokens=4, channels=4, hidden=8, blocks=2, nonlinearity="relu"),
     "two inputs": lambda: two_inputs(tokens=4, channels=6),
+    "several results": lambda: several(tokens=4, channels=6),
 }
 
 
@@ -155,10 +156,11 @@ class TestFifos:
         frames = settled(planned)
         chosen = planned.network.schedule(frames)
         assert (chosen.latency, chosen.interval) == (planned.estimated_latency, planned.estimated_interval)
-        assert bool(planned.fifos) == (len(program.inputs) == 1)  # a residual needs one, two separate inputs do not
+        # A residual needs one, two separate inputs do not; one of these needs it to give out what is made of it early.
+        assert bool(planned.fifos) == (len(program.inputs) == 1 or len(program.results) > 1)
         for edge, entries in planned.fifos.items():
             less = planned.network.schedule(frames, {**planned.fifos, edge: entries - 1})
-            assert less.interval is None or list(less.ends) != list(chosen.ends) or less.latency != chosen.latency, edge
+            assert not less.keeps(chosen), edge
 
     def test_deeper_changes_nothing(self, program):
         planned = plan(program)
@@ -166,7 +168,7 @@ class TestFifos:
         chosen = planned.network.schedule(frames)
         for edge, entries in planned.fifos.items():
             more = planned.network.schedule(frames, {**planned.fifos, edge: 10 * entries})
-            np.testing.assert_array_equal(more.ends, chosen.ends)
+            assert more.keeps(chosen), edge
 
     def test_one_entry_less_is_slower_in_hardware(self):
         """Not in the schedule alone: Amaranth's simulator ends some frame later, and the codes stay right."""
@@ -219,7 +221,7 @@ class TestFile:
         again = Plan.from_json(program, json.loads(json.dumps(planned.to_json())))
         assert again.to_json() == planned.to_json()
         assert (again.folding, again.fifos, again.input_lanes) == (planned.folding, planned.fifos, planned.input_lanes)
-        assert (again.inputs, again.output) == (planned.inputs, planned.output)
+        assert (again.inputs, again.outputs) == (planned.inputs, planned.outputs)
         assert [row["name"] for row in again.stages()] == [row["name"] for row in planned.stages()]
         assert again.network.schedule(settled(again)).latency == planned.estimated_latency
 

@@ -18,7 +18,7 @@ from bittrue.rtl.verilog import emit
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Program
 from tests.helpers.exact import exact, exact_compiled, settled
-from tests.helpers.programs import AWKWARD, awkward, resmlp, segment, stimulus, two_inputs
+from tests.helpers.programs import AWKWARD, awkward, often_several, resmlp, segment, several, stimulus, two_inputs
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"]
 
@@ -45,7 +45,7 @@ def random_program(seed: int) -> tuple[Program, np.random.Generator]:
         segments=int(2 ** rng.integers(0, 9)),
         seed=seed,
     )
-    return program, rng
+    return often_several(program, np.random.default_rng([8, seed])), rng
 
 
 class TestTheProgramsAreAlive:
@@ -96,6 +96,43 @@ def test_several_inputs(seed):
     exact(plan(program, folding=folding), seed)
 
 
+def test_random_programs_have_one_and_several_results():
+    counts = [len(random_program(seed)[0].results) for seed in range(12)]
+    assert set(counts) == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("interval", [None, 6, 30])
+def test_several_results(interval):
+    """Every output begins and ends every frame when the plan says, the early ones before the last."""
+    program = several(seed=interval or 0)
+    planned = plan(program, interval=interval)
+    assert [port.prefix for port in planned.outputs] == ["m_axis_out", "m_axis_sum", "m_axis_scale", "m_axis_mean"]
+    assert [port.tensor for port in planned.outputs] == list(program.outputs.values())
+    exact(planned, 0)
+    first = planned.network.schedule(settled(planned)).first
+    assert first[2] < first[1] < first[0] <= first.max() == planned.estimated_latency
+
+
+@pytest.mark.parametrize("interval", [6, 15, 30])
+def test_outputs_are_no_burden_to_each_other(interval):
+    """The last ends its frames when it would alone, and every other its first frame when it would alone."""
+    program = several()
+    planned = plan(program, interval=interval)
+    found = planned.network.schedule(settled(planned))
+    for k, name in enumerate(program.results):
+        needed, nodes = {name}, []
+        for node in reversed(program.nodes):
+            if node.name in needed:
+                needed |= set(node.operands)
+                nodes.insert(0, node)
+        inputs = {name: kind for name, kind in program.inputs.items() if name in needed}
+        alone = plan(Program(inputs, nodes, name), interval=interval)
+        ends = alone.network.schedule(len(found.ends)).ends
+        assert found.output_ends[k, 0] == ends[0], name
+        if name == "out":
+            np.testing.assert_array_equal(found.ends, ends)
+
+
 @pytest.mark.parametrize("names", AWKWARD)
 def test_names_that_are_no_identifiers(names):
     planned = plan(awkward(names, seed=2))
@@ -112,6 +149,7 @@ COMPILED = {
         resmlp(tokens=4, features=6, channels=6, hidden=12, blocks=2, nonlinearity="relu", seed=4), interval=48
     ),
     "two-inputs": lambda: plan(two_inputs(tokens=5, channels=6, outputs=7, seed=5)),
+    "several-results": lambda: plan(several(tokens=5, channels=6, outputs=7, seed=5), interval=60),
 }
 
 
@@ -133,16 +171,21 @@ def test_cocotb_equals_golden(small, simulator, idle, backpressure):
     x = stimulus(small.program, 2 * settled(small), 2)
     expected = small.program(*x)
     stalls = {"idle": idle, "backpressure": backpressure, "seed": 11}
-    result = cosim.run(emit(small), small.inputs, small.output, x, expected, simulator, **stalls).check(expected)
+    result = cosim.run(emit(small), small.inputs, small.outputs, x, expected, simulator, **stalls).check(expected)
     if not idle and not backpressure:
         assert (result.latency, result.interval) == (small.estimated_latency, small.estimated_interval)
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
-def test_cocotb_with_several_inputs(simulator):
-    planned = plan(two_inputs(tokens=2, channels=2, outputs=2, seed=8))
+@pytest.mark.parametrize("make", [two_inputs, several])
+def test_cocotb_with_several_ports(make, simulator):
+    planned = plan(make(tokens=2, channels=2, outputs=2, seed=8))
     x = stimulus(planned.program, 6, 3)
     expected = planned.program(*x)
-    cosim.run(
-        emit(planned), planned.inputs, planned.output, x, expected, simulator, idle=0.3, backpressure=0.3, seed=1
-    ).check(expected)
+    verilog = emit(planned)
+    ports = planned.inputs, planned.outputs
+    plain = cosim.run(verilog, *ports, x, expected, simulator).check(expected)
+    promised = planned.network.schedule(len(x[0]))
+    np.testing.assert_array_equal(plain.output_end_cycles - plain.first_input_cycle, promised.output_ends)
+    assert plain.latency == planned.estimated_latency
+    cosim.run(verilog, *ports, x, expected, simulator, idle=0.3, backpressure=0.3, seed=1).check(expected)

@@ -87,7 +87,7 @@ def test_compiled_in_any_folder(planned, events, tmp_path, monkeypatch):
     assert verilog.files
     x = stimulus(wanted.program, 40, 1)
     monkeypatch.chdir(tmp_path)
-    rtl = CompiledRtl(verilog, wanted.inputs, wanted.output, tmp_path / "cache", optimize="-O0")
+    rtl = CompiledRtl(verilog, wanted.inputs, wanted.outputs, tmp_path / "cache", optimize="-O0")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     rtl.run(*x).check(wanted.program(*x))
@@ -102,7 +102,7 @@ def test_a_wrong_word_is_a_wrong_code(planned, tmp_path):
     digit = f"{int(content[0], 16) ^ 4:x}"
     changed = Verilog(verilog, {**verilog.files, name: digit + content[1:]})
     x = stimulus(planned.program, 40, 1)
-    run = CompiledRtl(changed, planned.inputs, planned.output, tmp_path, optimize="-O0").run(*x)
+    run = CompiledRtl(changed, planned.inputs, planned.outputs, tmp_path, optimize="-O0").run(*x)
     assert (run.outputs != planned.program(*x)).any()
 
 
@@ -111,7 +111,7 @@ def test_a_wrong_word_is_a_wrong_code(planned, tmp_path):
 def test_cocotb(planned, simulator):
     x = stimulus(planned.program, 6, 2)
     expected = planned.program(*x)
-    cosim.run(emit(planned), planned.inputs, planned.output, x, expected, simulator, seed=1).check(expected)
+    cosim.run(emit(planned), planned.inputs, planned.outputs, x, expected, simulator, seed=1).check(expected)
 
 
 def layer(inputs: int, outputs: int) -> Program:

@@ -21,6 +21,7 @@ class Drawn:
         self.stages: list[Timing] = []
         self.reads: list[tuple[int, ...]] = []
         self.work: dict[int, np.ndarray] = {}
+        self.open: dict[int, int] = {}
 
     def one_of(self, *choices):
         return choices[int(self.rng.integers(len(choices)))]
@@ -85,11 +86,20 @@ class Drawn:
     def join(self, sources: list[int]) -> int:
         return self.enter(Blocks(operands=len(sources), **self.outlet()), *sources)
 
+    def outputs(self) -> list[tuple[int, int]]:
+        """Of a new network, the stage of every output and its beats a frame: often some within it beside the last."""
+        last = self.network()
+        others = [n for n in self.open if n != last[0]]
+        choice = np.random.default_rng([len(self.stages), self.beats])
+        chosen = choice.permutation(others)[: int(choice.integers(0, 4))].tolist()
+        return [*((n, self.open[n]) for n in chosen), last]
+
     def network(self) -> tuple[int, int]:
-        """The output's stage and its beats a frame."""
+        """The last stage and its beats a frame; `open` gets those of stages on the way that may be outputs as well."""
         at, beats = self.enter(Blocks(**self.outlet()), -1), self.one_of(4, 6, 12)
         self.beats = beats
         for _ in range(self.upto(4)):
+            self.open[at] = beats
             if self.rng.random() < 0.5:
                 at, beats = self.stage(at, beats)
                 continue
@@ -98,6 +108,7 @@ class Drawn:
                 branch, count = at, beats
                 for _ in range(self.upto(3, 0)):
                     branch, count = self.stage(branch, count)
+                    self.open[branch] = count
                 branches.append((branch, count))
             if self.rng.random() < 0.05:  # rates that do not match: a deadlock
                 at, beats = self.join([branch for branch, _ in branches]), branches[0][1]
@@ -105,6 +116,7 @@ class Drawn:
             most = np.lcm.reduce([count for _, count in branches])
             if most > 400:
                 del self.stages[before:], self.reads[before:]
+                self.open = {n: beats for n, beats in self.open.items() if n < before}
                 self.work = {n: cycles for n, cycles in self.work.items() if n < before}
                 continue
             branches = [
@@ -115,31 +127,35 @@ class Drawn:
         return self.enter(Blocks(**self.outlet()), at), beats
 
 
-def same(drawn: Drawn, output: int, beats: int, reference) -> bool:
+def same(drawn: Drawn, outputs: list[tuple[int, int]], reference) -> bool:
     """Compares; whether the network ran to its end."""
-    found = simulate(drawn.stages, drawn.reads, [drawn.beats], output, beats, FRAMES, work=drawn.work)
-    truth = reference(drawn.stages, drawn.reads, [drawn.beats], output, beats, FRAMES, drawn.work)
-    assert (-1 if found.latency is None else found.latency) == truth.first
-    assert found.ends.tolist() == truth.ends
-    assert (found.interval is not None) == truth.complete
+    found = simulate(drawn.stages, drawn.reads, [drawn.beats], outputs, FRAMES, work=drawn.work)
+    truth = reference(drawn.stages, drawn.reads, [drawn.beats], outputs, FRAMES, drawn.work)
+    assert found.first.tolist() == truth.first
+    assert found.latency == (None if -1 in truth.first else max(truth.first))
+    assert found.output_ends.tolist() == truth.ends
+    assert found.ends.tolist() == [max(ends) for ends in zip(*truth.ends, strict=True)]
+    assert (found.interval is not None) == found.complete == truth.complete
     return truth.complete
 
 
 @pytest.mark.parametrize("group", range(10))
 class TestRandomNetworks:
     def test_of_blocks(self, group):
-        complete = 0
+        complete = several = 0
         for seed in range(30):
             drawn = Drawn(1000 * group + seed, general=False)
-            output, beats = drawn.network()
-            ran = same(drawn, output, beats, by_cycles)
-            assert same(drawn, output, beats, blocks_by_cycles) == ran
+            outputs = drawn.outputs()
+            ran = same(drawn, outputs, by_cycles)
+            assert same(drawn, outputs, blocks_by_cycles) == ran
             complete += ran
+            several += len(outputs) > 1
         assert 10 <= complete < 30
+        assert 10 <= several < 30
 
     def test_of_phases(self, group):
         complete = 0
         for seed in range(30):
             drawn = Drawn(1000 * group + seed + 500_000, general=True)
-            complete += same(drawn, *drawn.network(), by_cycles)
+            complete += same(drawn, drawn.outputs(), by_cycles)
         assert 5 <= complete < 30

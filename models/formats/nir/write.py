@@ -79,6 +79,11 @@ class _Writer:
         program = self.program
         if len(program.inputs) != 1:
             raise BittrueError(f"NIR export: the program has {len(program.inputs)} inputs, expected one")
+        if len(program.results) != 1:
+            raise BittrueError(
+                f"NIR export: the program has {len(program.results)} results ({', '.join(program.results)}), expected "
+                "one; export a program with one of them"
+            )
         ((entry, kind),) = program.inputs.items()
         if len(kind.shape) != 1 + self.over_time:
             axes = "time and channels" if self.over_time else "channels"
