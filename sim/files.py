@@ -12,10 +12,13 @@ import stat
 import sys
 import time
 from contextlib import suppress
+from mmap import mmap
 from pathlib import Path
 
 from bittrue.sim.errors import BittrueError, remedy
 
+#: What can be written: bytes, or memory that a file is mapped to.
+Content = bytes | mmap
 #: A temporary file of this age, in seconds, was left by a process that was killed.
 STALE = 60
 #: What a folder answers that takes no new file, though one in it may be written.
@@ -33,7 +36,7 @@ class PlaceError(BittrueError):
         return cls(f"{path}: cannot be written ({error.strerror or error}); {remedy(error)}")
 
 
-def write_whole(path: str | Path, content: bytes) -> Path:
+def write_whole(path: str | Path, content: Content) -> Path:
     """Write a file so that it is there complete or not at all, and return the path. Folders are made where needed.
 
     A symbolic link stays and its target is written. A device, a pipe, and what standard output or error is open on are
@@ -138,7 +141,7 @@ def _standard(there: os.stat_result) -> int:
     return 0
 
 
-def _through(path: Path, content: bytes, there: os.stat_result) -> None:
+def _through(path: Path, content: Content, there: os.stat_result) -> None:
     """Write into what is there."""
     number = _standard(there)
     if number:
@@ -150,7 +153,7 @@ def _through(path: Path, content: bytes, there: os.stat_result) -> None:
         file.write(content)
 
 
-def _replace(place: Path, content: bytes, there: os.stat_result | None) -> None:
+def _replace(place: Path, content: Content, there: os.stat_result | None) -> None:
     """A new file in the place of the old one, in one move."""
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.parent / f".{place.name[:100]}.{secrets.token_hex(6)}.bittrue-part"

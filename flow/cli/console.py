@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import typer
@@ -25,6 +26,8 @@ OUT = Console()
 ERR = Console(stderr=True)
 #: Verdicts of a verification.
 EQUAL, DIFFERS, SKIPPED = Text("equal", "green"), Text("differs", "bold red"), Text("skipped", "yellow")
+#: Letters of the longest word that is never cut.
+LONG = 40
 #: Columns of figures that are already text.
 CYCLES = ("interval", "latency")
 
@@ -56,10 +59,21 @@ def line(text: object) -> None:
 
 
 def show(drawn: Table, console: Console = OUT) -> None:
-    """Print a table: within the terminal's width where no word has to be cut for that, else as wide as it needs."""
-    needed = Measurement.get(console, console.options.update(max_width=10_000), drawn)
-    piped = not console.is_terminal and "COLUMNS" not in os.environ
-    drawn.width = max(needed.minimum, min(needed.maximum, 10_000 if piped else console.width))
+    """Print a table: within the terminal's width where no name has to be cut for that, else as wide as it needs.
+
+    Only words of more than `LONG` letters are cut, such as the paths of files; in a pipe nothing is.
+    """
+    measure = partial(Measurement.get, console, console.options.update(max_width=10_000), drawn)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        drawn.width = measure().maximum
+    else:
+        excess = measure().minimum - console.width
+        for column in drawn.columns:
+            longest = max((len(word) for cell in column.cells for word in str(cell).split()), default=0)
+            if excess > 0 and longest > LONG and not column.no_wrap:
+                column.max_width = max(LONG, longest - excess)
+        needed = measure()
+        drawn.width = max(needed.minimum, min(needed.maximum, console.width))
     console.print(drawn, crop=False)
 
 

@@ -1,5 +1,6 @@
 """`bittrue doctor`: what is installed, what is missing, what is lost without it, and how to get it."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -9,14 +10,20 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
+
+from bittrue.flow.cli.console import show, table
+from bittrue.sim import caches
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import try_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "bittrue"
@@ -32,7 +39,7 @@ class Finding:
     """One thing that was looked for.
 
     ok        it is there and usable
-    required  the tests need it; without it `run` returns 1
+    required  the chosen extras need it (in a source tree: the tests); without it `run` returns 1
     found     version or place, empty where it is missing
     lost      what cannot be done without it
     remedy    how to get it
@@ -47,18 +54,25 @@ class Finding:
     remedy: str
 
 
-def check() -> list[Finding]:
-    """Everything that bittrue uses, in the order people install it. Nothing is started but `--version` of programs."""
-    return [_python(), *_packages(), *_programs(), *_files(), *_machine()]
+def check(extras: Iterable[str] = ()) -> list[Finding]:
+    """Everything that bittrue uses, in the order people install it. Nothing is started but `--version` of programs.
+
+    Required is what the extras need that are `chosen`, and those that are named.
+    """
+    wanted = chosen() | set(extras)
+    unknown = sorted(wanted - set(names()) - {""})
+    if unknown:
+        raise BittrueError(f"doctor: there is no extra {unknown[0]!r}; there are {', '.join(names())}")
+    return [_python(), *_packages(wanted), *_programs(wanted), *_files(wanted), *_places(), *_machine()]
 
 
-def run(console: Console, json: bool = False) -> int:
-    """Prints the findings as a table, or as one JSON list; 0 when everything that the tests need is there, else 1."""
-    findings = check()
+def run(console: Console, json: bool = False, extras: Sequence[str] = ()) -> int:
+    """Prints the findings as a table, or as one JSON list; 0 when everything that is required is there, else 1."""
+    findings = check(extras)
     if json:
         console.print_json(_dump(findings))
     else:
-        _print(console, findings)
+        _print(console, findings, sorted((chosen() | set(extras)) - {""}))
     return int(any(finding.required and not finding.ok for finding in findings))
 
 
@@ -66,20 +80,19 @@ def _dump(findings: Iterable[Finding]) -> str:
     return json.dumps([asdict(finding) for finding in findings])
 
 
-def _print(console: Console, findings: list[Finding]) -> None:
-    table = Table(title="bittrue doctor", show_lines=False)
-    for heading in ("", "what", "found", "lost without it", "how to get it"):
-        table.add_column(heading, overflow="fold")
+def _print(console: Console, findings: list[Finding], wanted: list[str]) -> None:
+    marks = {True: Text("ok", "green"), False: Text("missing", "red"), None: Text("absent", "yellow")}
+    rows = [(marks[f.ok or (False if f.required else None)], f.name, f.found or "–") for f in findings]
+    show(table("bittrue doctor", ("", "what", "found"), rows), console)
+    plain = {"soft_wrap": True, "markup": False, "highlight": False}
     for finding in findings:
-        state = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.required else "[yellow]absent[/]"
-        advice = ("", "") if finding.ok else (finding.lost, finding.remedy)
-        table.add_row(state, finding.name, finding.found, *advice)
-    console.print(table)
-    missing = [finding.name for finding in findings if finding.required and not finding.ok]
-    if missing:
-        console.print(f"The tests need what is missing: {', '.join(missing)}.")
-    else:
-        console.print("Everything that the tests need is there.")
+        if not finding.ok:
+            words = f"{finding.name}: without it: {finding.lost}; {finding.remedy}"
+            console.print(words, style="red" if finding.required else None, **plain)
+    missing = ", ".join(finding.name for finding in findings if finding.required and not finding.ok)
+    what = "the tests need" if _developing() else f"bittrue[{','.join(wanted)}] needs" if wanted else "bittrue needs"
+    verdict = f"Of what {what}, this is missing: {missing}." if missing else f"Everything that {what} is there."
+    console.print(verdict, **plain)
 
 
 # -- Python ----------------------------------------------------------------------------------------------------------
@@ -93,9 +106,45 @@ def _python() -> Finding:
     )  # fmt: skip
 
 
-def _packages() -> list[Finding]:
+def _packages(wanted: set[str]) -> list[Finding]:
     pinned = pins()
-    return [_package(requirement, extra, pinned) for requirement, extra in requirements()]
+    return [_package(requirement, extra, pinned, extra in wanted) for requirement, extra in requirements()]
+
+
+def _developing() -> bool:
+    """Whether this is a source tree, where `make setup` installs what the tests need."""
+    return (ROOT / "pyproject.toml").is_file()
+
+
+def names() -> list[str]:
+    """The extras there are."""
+    return sorted({extra for _, extra in requirements()} - {""})
+
+
+def chosen() -> set[str]:
+    """The extras that somebody installed, as well as can be told; "" stands for what bittrue itself needs.
+
+    In a source tree those of `make setup`. Of an installed bittrue pip keeps no such note: an extra counts as chosen
+    when more than half of its packages are there.
+    """
+    if _developing():
+        return {"", *names()} - set(OPTIONAL)
+    of: dict[str, list[bool]] = {}
+    for requirement, extra in requirements():
+        of.setdefault(extra, []).append(_installed(_name(requirement)) is not None)
+    return {extra for extra, there in of.items() if 2 * sum(there) > len(there)} | {""}
+
+
+def _name(requirement: str) -> str:
+    return re.match(r"[A-Za-z0-9._-]+", requirement)[0]
+
+
+def _installed(name: str) -> str | None:
+    """The version of a package, None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def requirements() -> list[tuple[str, str]]:
@@ -141,41 +190,45 @@ _LOST = {
 }
 
 
-def _package(requirement: str, extra: str, pinned: dict[str, str]) -> Finding:
-    name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
+def _package(requirement: str, extra: str, pinned: dict[str, str], required: bool) -> Finding:
+    name = _name(requirement)
     lost = _LOST.get(name.lower(), f"what the extra {extra!r} is for" if extra else "parts of bittrue")
-    remedy = _remedy(extra)
-    required = extra not in OPTIONAL
-    try:
-        found = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Finding(name, "python", False, required, "", lost, remedy)
+    found = _installed(name)
+    if found is None:
+        return Finding(name, "python", False, required, "", lost, _remedy(extra))
     pin = pinned.get(name.lower(), found.split("+")[0])
     if found.split("+")[0] != pin:
         return Finding(name, "python", False, required, found, f"tested with {pin}: results may differ", "`make setup`")
-    return Finding(name, "python", True, required, found, lost, remedy)
+    return Finding(name, "python", True, required, found, lost, _remedy(extra))
 
 
 def _remedy(extra: str) -> str:
     """How to get the packages of an extra."""
     what = f"'{DISTRIBUTION}[{extra}]'" if extra else DISTRIBUTION
-    setup = "" if extra in OPTIONAL else "`make setup`, or "
+    setup = "" if extra in OPTIONAL or not _developing() else "`make setup`, or "
     return f"{setup}pip install {what}"
 
 
 # -- programs --------------------------------------------------------------------------------------------------------
 
 
-def _programs() -> list[Finding]:
+def _programs(wanted: set[str]) -> list[Finding]:
     scripts = Path(sysconfig.get_path("scripts"))
+    developing, rtl = _developing(), "rtl" in wanted
+    icarus = "verification under Icarus (cocotb)"
     return [
-        _program("g++", "apt install g++", "compiled RTL and the host build of the HLS kernels"),
-        _program("make", "apt install make", "`make demo` and `make test`; cocotb under Verilator"),
-        _program("perl", "apt install perl", "Verilator's command line"),
-        _program("iverilog", "apt install iverilog", "verification under Icarus (cocotb)", arguments=("-V",)),
-        _verilator(),
+        _program(
+            "g++",
+            "apt install g++",
+            "compiled RTL and the host build of the HLS kernels",
+            bool(wanted & {"rtl", "hls"}),
+        ),
+        _program("make", "apt install make", "`make demo` and `make test`", developing),
+        _program("perl", "apt install perl", "Verilator's command line", developing),
+        _program("iverilog", "apt install iverilog", icarus, developing, arguments=("-V",)),
+        _verilator(rtl),
         *(
-            _program(name, _remedy("synth"), lost, scripts, arguments=())
+            _program(name, _remedy("synth"), lost, "synth" in wanted, scripts, arguments=())
             for name, lost in _LOST.items()
             if name.startswith("yowasp-")
         ),
@@ -183,14 +236,19 @@ def _programs() -> list[Finding]:
 
 
 def _program(
-    name: str, remedy: str, lost: str, folder: Path | None = None, arguments: tuple[str, ...] = ("--version",)
+    name: str,
+    remedy: str,
+    lost: str,
+    required: bool,
+    folder: Path | None = None,
+    arguments: tuple[str, ...] = ("--version",),
 ) -> Finding:
     inside = folder / name if folder else None
     place = str(inside) if inside and inside.exists() else shutil.which(name)
     if place is None:
-        return Finding(name, "program", False, True, "", lost, remedy)
+        return Finding(name, "program", False, required, "", lost, remedy)
     found = _version(place, arguments) if arguments else place
-    return Finding(name, "program", not found.startswith(BROKEN), True, found, lost, remedy)
+    return Finding(name, "program", not found.startswith(BROKEN), required, found, lost, remedy)
 
 
 def verilator_program() -> Path | None:
@@ -200,17 +258,14 @@ def verilator_program() -> Path | None:
     return next((Path(place) / "bin" / "verilator" for place in places if (Path(place) / "bin").is_dir()), None)
 
 
-def _verilator() -> Finding:
+def _verilator(required: bool) -> Finding:
     lost, remedy = _LOST["verilator"], f"{_remedy('rtl')} (Debian's is too old for cocotb)"
     place = verilator_program()
     if place is None:
-        return Finding("verilator", "program", False, True, "", lost, remedy)
+        return Finding("verilator", "program", False, required, "", lost, remedy)
     version = _version(str(place), ("--version",))
-    if version.startswith(BROKEN):
-        return Finding("verilator", "program", False, True, version, lost, remedy)
-    return Finding(
-        "verilator", "program", True, True, f"{metadata.version('verilator')} in {place.parent}", lost, remedy
-    )
+    found = version if version.startswith(BROKEN) else f"{_installed('verilator')} in {place.parent}"
+    return Finding("verilator", "program", not version.startswith(BROKEN), required, found, lost, remedy)
 
 
 def _version(program: str, arguments: tuple[str, ...]) -> str:
@@ -236,18 +291,37 @@ def ap_int_header() -> Path | None:
     return next((header for header in headers if header.is_file()), None)
 
 
-def _files() -> list[Finding]:
+def _files(wanted: set[str]) -> list[Finding]:
     header = ap_int_header()
     data = FASHION_MNIST if len(list(FASHION_MNIST.glob("*-ubyte.gz"))) == 4 else None
     return [
         Finding(
-            "ap_int.h", "file", header is not None, True, str(header or ""),
+            "ap_int.h", "file", header is not None, "hls" in wanted, str(header or ""),
             "the host build of the HLS kernels", _remedy("hls"),
         ),
         Finding(
             "fashion-mnist", "file", data is not None, False, str(data or ""),
             "recipes on Fashion-MNIST, and their tests",
             "apt install dataset-fashion-mnist, or name a folder with its four files in the recipe",
+        ),
+    ]  # fmt: skip
+
+
+def _places() -> list[Finding]:
+    """Folders that bittrue and its tools write to without being asked."""
+    cache = caches.complaint()
+    place = os.environ.get(caches.VARIABLE) or "~/.cache"
+    temporary = ""
+    with contextlib.suppress(OSError, BittrueError):
+        temporary = str(try_folder(tempfile.gettempdir()))
+    return [
+        Finding(
+            "cache folder", "place", cache is None, False, place if cache is None else "",
+            "what is compiled is kept in a temporary folder, and compiled again when that is gone", cache or "-",
+        ),
+        Finding(
+            "temporary folder", "place", bool(temporary), True, temporary,
+            "no simulator and no synthesis", "free space in /tmp, or set TMPDIR to a folder that can be written",
         ),
     ]  # fmt: skip
 

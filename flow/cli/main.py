@@ -172,14 +172,25 @@ def report(
 
 
 @app.command()
-def doctor(as_json: options.AsJson = False) -> None:
+def doctor(
+    extra: Annotated[
+        list[str] | None, typer.Option(help="An extra to ask for, such as `rtl`; default: those that are installed.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
     """Say what is installed, what is missing, what that costs, and how to get it.
 
-    Example: `bittrue doctor`
+    The status is 0 if everything is there that the installed extras need, in a source tree all that the tests need.
+
+    Examples:
+
+        bittrue doctor
+
+        bittrue doctor --extra rtl --extra synth
     """
     from bittrue.flow.cli import doctor as checks
 
-    raise typer.Exit(checks.run(OUT, as_json))
+    raise typer.Exit(checks.run(OUT, as_json, extra or ()))
 
 
 cli_systems.mount(app)

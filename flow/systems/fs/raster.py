@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.design import Sighting
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.program import Program
 
@@ -111,8 +113,11 @@ def of_rtl(
         if file is None:
             waves.piped(lambda pipe: rtl.run(*one, waves=pipe, watchdog=1 << 14), sieve)
         else:
-            rtl.vcd(file, *one, watchdog=1 << 14)
-            waves.read(file, sieve)
+            whole = Path(folder) / "waves.vcd"  # not there at once: a device or a pipe is not read back
+            rtl.vcd(whole, *one, watchdog=1 << 14)
+            waves.read(whole, sieve)
+            with whole.open("rb") as stored, mmap.mmap(stored.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                write_whole(file, content)
         seen = probe.sightings(design, sifted)
     return [_with_rtl(raster, seen.get(raster.name, [])) for raster in golden]
 

@@ -1,0 +1,279 @@
+"""What holds for every command, found by walking through all of them: help, JSON, places that are written, locks."""
+
+import inspect
+import json
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, get_args, get_origin
+
+import nir
+import numpy as np
+import pytest
+from typer.models import ArgumentInfo, OptionInfo
+
+from bittrue.flow.cli import main as cli
+from bittrue.flow.cli import options
+from bittrue.flow.cli.main import app
+from bittrue.models.formats import headers
+from bittrue.models.formats.nir import graph as nir_graph
+from bittrue.models.formats.nir import read as nir_read
+from bittrue.sim.locks import locked
+from bittrue.sim.program import Program
+from tests.helpers import nir_graphs
+from tests.helpers.flows import batch, program
+from tests.helpers.programs import spiking, stimulus
+
+#: Options that name something to read; every other one of a path is written, and has to be tried first.
+READ = {"--inputs", "--verilog", "--hls"}
+#: Words with which each command that writes files runs; the options of what it writes are added.
+RUNS = {
+    "simulate": ["p.npz", "x.npy"],
+    "rtl": ["p.npz"],
+    "fit": ["relu", "--steps", "2", "--restarts", "1", "--tries", "20"],
+    "import-headers": ["headers"],
+    "import-nir": ["net.nir", "--steps", str(nir_graphs.STEPS), "--samples", "1"],
+    "export-nir": ["lif.npz"],
+    "raster": ["s.npz", "s.npy"],
+}
+#: Words with which each command that works in folders begins; what it needs is there.
+FOLDERS = {
+    "flow": ["relu-digits"],
+    "train": ["relu-digits"],
+    "quantize": ["relu-digits"],
+    "sweep": ["photonic-mlp-digits", "--over", "array.adc_bits=4,6"],
+    "hls": ["p.npz"],
+    "verify": ["p.npz", "--backends", "reference"],
+    "synth": ["p.npz", "--target", "ecp5-25k"],
+}
+
+
+class Parameter:
+    """A parameter of a command as it was declared."""
+
+    def __init__(self, command: str, name: str, annotation: Any) -> None:
+        kind, self.info = get_args(annotation)[:2] if get_origin(annotation) is Annotated else (annotation, None)
+        self.command, self.name = command, name
+        kinds = [k for k in get_args(kind) if k is not NoneType] if get_origin(kind) is UnionType else [kind]
+        self.is_path = kinds == [Path]
+        words = (getattr(self.info, "default", None), *(getattr(self.info, "param_decls", None) or ()))
+        declared = [word for word in words if isinstance(word, str) and word.startswith("--")]
+        self.option = declared[0] if declared else f"--{name.replace('_', '-')}"
+        self.is_option = isinstance(self.info, OptionInfo)
+        self.callback = getattr(self.info, "callback", None)
+
+    def __repr__(self) -> str:
+        return f"{self.command} {self.option}"
+
+
+def name_of(command) -> str:
+    return command.name or command.callback.__name__.replace("_", "-")
+
+
+COMMANDS = {
+    name_of(command): [
+        Parameter(name_of(command), name, parameter.annotation)
+        for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items()
+    ]
+    for command in app.registered_commands
+}
+PARAMETERS = [parameter for command in COMMANDS.values() for parameter in command]
+TO_FILE = [p for p in PARAMETERS if p.callback is options.tried_file]
+TO_FOLDER = [p for p in PARAMETERS if p.callback is options.tried_folder]
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command: (status, stdout, stderr)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, " ".join(err.split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A folder with an input of every kind."""
+    folder = tmp_path_factory.mktemp("given")
+    p, s = program(), spiking(shape=(3, 4), halving=False, steps=5, seed=11)
+    p.save(folder / "p.npz")
+    np.save(folder / "x.npy", batch(p, 3))
+    s.save(folder / "s.npz")
+    np.save(folder / "s.npy", stimulus(s, 2, 2)[0])
+    nir.write(folder / "net.nir", nir_graphs.small())
+    nir_read.program(nir_graph.read(folder / "net.nir"), 5, nir_graphs.DT).save(folder / "lif.npz")
+    return folder
+
+
+@pytest.fixture
+def here(given, monkeypatch):
+    """In that folder, with a program for whatever headers there are, and without builds."""
+    monkeypatch.chdir(given)
+    monkeypatch.setattr(headers, "read", lambda _: program())
+    return given
+
+
+# -- the first screen ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(command, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for word in ("-h", "--help"):
+        status, out, _ = run(command, word)
+        assert status == 0
+        assert f"bittrue {command}" in out
+        assert "Example" in out
+        assert max(map(len, out.splitlines())) <= 80
+
+
+def test_help_lists_every_command(run):
+    status, out, _ = run("-h")
+    assert status == 0
+    assert all(command in out for command in COMMANDS)
+    assert len(COMMANDS) > 18
+
+
+def test_every_command_speaks_json():
+    assert [name for name, parameters in COMMANDS.items() if "--json" not in {p.option for p in parameters}] == []
+
+
+def test_what_plans_takes_a_device():
+    """Wherever cycles a frame are asked for, so is the device to fill; HLS has none, its tool plans."""
+    planned = {p.command for p in PARAMETERS if p.option == "--interval"}
+    assert planned - {p.command for p in PARAMETERS if p.option == "--device"} == {"hls", "fit"} & planned
+
+
+def test_arguments_are_named_alike():
+    """An argument is shown in capitals, as all tools have it."""
+    arguments = [p for p in PARAMETERS if isinstance(p.info, ArgumentInfo)]
+    assert len(arguments) > 15
+    assert [p for p in arguments if p.info.metavar is None or p.info.metavar != p.info.metavar.upper()] == []
+
+
+@pytest.mark.parametrize("words", [["--debug", "report", "nowhere"], ["report", "nowhere", "--debug"]])
+def test_debug_before_and_behind_a_command(words):
+    with pytest.raises(ValueError, match="nowhere/report.json: cannot be read"):
+        cli.main(words)
+
+
+# -- places that are written ---------------------------------------------------------------------------------
+def test_every_place_is_tried_or_read():
+    """An option that names a place is one of those that are read, or it is tried before any work."""
+    places = [p for p in PARAMETERS if p.is_path and p.is_option]
+    assert [p for p in places if p.option not in READ and p not in TO_FILE and p not in TO_FOLDER] == []
+    assert {p.command for p in TO_FILE} == set(RUNS)
+    assert {p.command for p in TO_FOLDER} == set(FOLDERS)
+
+
+@pytest.mark.parametrize("parameter", [*TO_FILE, *TO_FOLDER], ids=repr)
+def test_a_place_that_cannot_be_is_told_before_any_work(parameter, run, here, tmp_path, monkeypatch):
+    """Nothing is read, trained or built for a result that has no place."""
+
+    def work(*_, **__):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(Program, "load", work)
+    monkeypatch.setattr(cli, "_flow", work)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    words = (RUNS | FOLDERS)[parameter.command]
+    others = [p for p in TO_FILE + TO_FOLDER if p.command == parameter.command and p.option != parameter.option]
+    words = [*words, *(word for p in others for word in (p.option, tmp_path / "good" / p.option[2:]))]
+    for place in ["file/x", "folder"] if parameter in TO_FILE else ["file", "file/x"]:
+        before = sorted(tmp_path.rglob("*")), sorted(here.rglob("*"))
+        status, out, err = run(parameter.command, *words, parameter.option, tmp_path / place)
+        assert status == 1
+        assert out == ""
+        assert f"error: {tmp_path / place}: cannot be written" in err
+        assert "choose another place" in err
+        assert (sorted(tmp_path.rglob("*")), sorted(here.rglob("*"))) == before
+
+
+#: What a command needs beside this package, and those that build or fit for more than ten seconds.
+MARKS = {"raster": [pytest.mark.needs("verilator", "g++"), pytest.mark.slow], "fit": [pytest.mark.slow]}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("command", [pytest.param(name, marks=MARKS.get(name, [])) for name in RUNS])
+def test_links_devices_and_pipes_are_written(command, run, tmp_path):
+    """What every option of a file writes into a new file, it writes into whatever stands there."""
+    written = [p.option for p in TO_FILE if p.command == command]
+
+    def go(places: dict[str, Path]) -> None:
+        status, _, err = run(command, *RUNS[command], *(w for option in written for w in (option, places[option])))
+        assert status == 0, err
+
+    def names(kind: str) -> dict[str, Path]:
+        (tmp_path / kind).mkdir()
+        return {option: tmp_path / kind / f"{option[2:]}.out" for option in written}
+
+    plain = names("plain")
+    old = os.umask(0o027)
+    try:
+        go(plain)
+    finally:
+        os.umask(old)
+    expected = {option: plain[option].read_bytes() for option in written}
+    assert {stat.S_IMODE(place.stat().st_mode) for place in plain.values()} == {0o640}
+    assert all(expected.values())
+
+    links, far = names("links"), tmp_path / "far"
+    for option, place in links.items():
+        place.symlink_to(far / option)
+    far.mkdir()
+    go(links)
+    assert all(place.is_symlink() for place in links.values())
+    same(command, {option: (far / option).read_bytes() for option in written}, expected)
+
+    if command == "fit":
+        return  # it takes seconds each time
+    pipes, got = names("pipes"), {}
+    for place in pipes.values():
+        os.mkfifo(place)
+    readers = [threading.Thread(target=lambda o=o: got.update({o: pipes[o].read_bytes()}), daemon=True) for o in pipes]
+    for reader in readers:
+        reader.start()
+    go(pipes)
+    for reader in readers:
+        reader.join(10)
+    assert all(stat.S_ISFIFO(place.stat().st_mode) for place in pipes.values())
+    same(command, got, expected)
+
+
+def same(command: str, got: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    """The same bytes; of formats that hold times or are written anew by another library, as many."""
+    assert got.keys() == expected.keys()
+    for option in expected:
+        if (command, option) in {("raster", "--waves"), ("export-nir", "--out"), ("import-nir", "--out")}:
+            assert abs(len(got[option]) - len(expected[option])) < 200
+        elif command != "fit" or option != "--out":
+            assert got[option] == expected[option], option
+
+
+# -- side by side --------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("command", [*FOLDERS, "report"])
+def test_two_in_one_folder_are_refused(command, run, tmp_path):
+    """Every command with a working folder has it alone; the other one says so at once and writes nothing."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    words = [*FOLDERS.get(command, []), "--flow" if command == "sweep" else "--out", folder]
+    busy = folder / "ecp5-25k" if command == "synth" else folder
+    if command == "report":
+        content = {key: [] for key in ("accuracy", "verify", "golden", "skipped", "synth", "operations", "functions")}
+        (folder / "report.json").write_text(json.dumps(content | {"recipe": "r", "system": "fs", "pipeline": {}}))
+        words = [folder]
+    with locked(busy):
+        before = {path for path in folder.rglob("*")}
+        begin = time.perf_counter()
+        status, _, err = run(command, *words)
+        assert time.perf_counter() - begin < 20
+        assert status == 1
+        assert f"{busy}: another bittrue is working in this folder" in err
+        assert {path for path in folder.rglob("*")} == before
