@@ -27,7 +27,7 @@ ERR = Console(stderr=True)
 #: Verdicts of a verification.
 EQUAL, DIFFERS, SKIPPED = Text("equal", "green"), Text("differs", "bold red"), Text("skipped", "yellow")
 #: Letters of the longest word that is never cut.
-LONG = 40
+LONG = 36
 #: Columns of figures that are already text.
 CYCLES = ("interval", "latency")
 

@@ -1,0 +1,227 @@
+"""The first screen and the terminal: version, recipes, completion, tables whose names stay whole, signs of life."""
+
+import io
+import json
+import re
+import time
+
+import pytest
+import yaml
+from rich.console import Console
+
+import bittrue
+from bittrue.flow.cli import console
+from bittrue.flow.cli import main as cli
+from bittrue.flow.engine import recipe as recipes
+from bittrue.flow.engine.steps import Outcome
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim import caches
+from tests.helpers.flows import program
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command: (status, stdout, stderr)."""
+
+    def run(*words: object, **environment: str) -> tuple[int, str, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+class TestFirstScreen:
+    def test_version(self, run):
+        assert run("--version") == (0, f"bittrue {bittrue.__version__}\n", "")
+
+    def test_recipes_are_listed_and_printed(self, run, tmp_path):
+        status, out, _ = run("recipes")
+        assert status == 0
+        assert all(name in out for name in recipes.shipped())
+        listed = json.loads(run("recipes", "--json")[1])
+        assert listed.keys() == recipes.shipped().keys()
+        assert listed["relu-digits"]["dataset"] == "digits"
+        for name in recipes.shipped():
+            (tmp_path / "copy.yaml").write_text(run("recipes", name)[1])
+            assert recipes.load(tmp_path / "copy.yaml") == recipes.load(name)
+            assert json.loads(run("recipes", name, "--json")[1]) == yaml.safe_load((tmp_path / "copy.yaml").read_text())
+
+    @pytest.mark.parametrize("command", ["flow", "train", "quantize", "recipes"])
+    def test_an_unknown_recipe_and_a_near_one(self, command, run):
+        status, _, err = run(command, "relu-digit")
+        assert status == 1
+        assert "did you mean 'relu-digits'?" in " ".join(err.split())
+        status, _, err = run(command, "nothing-like-it")
+        assert status == 1
+        assert "shipped are fs-mlp-digits, " in " ".join(err.split())
+
+    @pytest.mark.parametrize(
+        ("word", "said"),
+        [
+            ("flwo", "Did you mean 'flow'"),
+            ("relu-digits", "bittrue flow relu-digits"),
+            ("a.yaml", "bittrue flow a.yaml"),
+        ],
+    )
+    def test_an_unknown_command(self, word, said, run):
+        status, _, err = run(word)
+        assert status == 2
+        assert said in " ".join(err.replace("│", " ").split())
+
+    @pytest.mark.parametrize(
+        ("line", "offered"),
+        [
+            ("bittrue flow relu-", {"relu-digits", "relu-fashion-mnist"}),
+            ("bittrue recipes photonic-mlp-d", {"photonic-mlp-digits"}),
+            ("bittrue flow relu-digits --until s", {"simulate", "spikes", "synth"}),
+            ("bittrue synth p.npz --target ice40-u", {"ice40-up5k"}),
+            ("bittrue rtl p.npz --device ecp5-2", {"ecp5-25k"}),
+            ("bittrue verify p.npz --backends gxx,ver", {"gxx,verilator"}),
+            ("bittrue rec", {"recipes"}),
+        ],
+    )
+    def test_the_shell_completes(self, line, offered, run):
+        words = line.split()
+        environment = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        _, out, err = run(_BITTRUE_COMPLETE="complete_bash", **environment)
+        assert set(out.split()) == offered
+        assert err == ""
+
+    def test_a_cache_that_was_replaced_is_told_once(self, run, monkeypatch):
+        monkeypatch.setattr(caches, "_replaced", {"/tmp/x": "~/.cache: cannot be written; or set XDG_CACHE_HOME"})
+        status, _, err = run("recipes")
+        assert status == 0
+        assert err.count("note: ~/.cache: cannot be written") == 1
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (OSError(28, "No space left on device", "/x/y"), "error: /x/y: No space left on device; free space there"),
+            (PermissionError(13, "Permission denied", "/x/y"), "error: /x/y: Permission denied; choose another place"),
+            (MemoryError("Unable to allocate 9 EiB"), "error: the memory is full (Unable to allocate 9 EiB)"),
+        ],
+    )
+    def test_the_machines_own_are_sentences(self, error, said, run, monkeypatch):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(recipes, "load", fail)
+        status, out, err = run("recipes", "relu-digits")
+        assert (status, out) == (1, "")
+        assert said in " ".join(err.split())
+        assert "Traceback" not in err
+        with pytest.raises(type(error)):
+            cli.main(["recipes", "relu-digits", "--debug"])
+
+    def test_a_fault_keeps_its_traceback(self, monkeypatch):
+        monkeypatch.setattr(recipes, "load", lambda *_: [][0])
+        with pytest.raises(IndexError):
+            cli.main(["recipes", "relu-digits"])
+
+
+class TestTables:
+    NAMES = ("fc2_width0_narrow", "blocks_11_token_mixer_fifo", "photonic_mac")
+
+    def shown(self, drawn, width: int, monkeypatch) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        screen = Console(file=io.StringIO(), width=width)
+        console.show(drawn, screen)
+        return screen.file.getvalue().splitlines()
+
+    @pytest.mark.parametrize("width", [40, 80, 200])
+    def test_names_and_figures_stay_whole(self, width, monkeypatch):
+        rows = [(name, 123_456_789, f"some words about {name} and more of them") for name in self.NAMES]
+        lines = self.shown(console.table("Title", ("name", "figure", "words"), rows), width, monkeypatch)
+        for name in self.NAMES:
+            assert any(name in line and "123,456,789" in line for line in lines)
+        assert max(map(len, lines)) <= max(width, 70)
+
+    def test_a_pipeline_fits_into_80_columns(self, monkeypatch):
+        stages = [stage | {"name": "fc2_width0_narrow"} for stage in plan_of_program()]
+        lines = self.shown(console.pipeline(stages), 80, monkeypatch)
+        assert max(len(line.rstrip()) for line in lines) <= 80
+        assert sum("fc2_width0_narrow" in line for line in lines) == len(stages)
+
+    def test_a_pipe_is_as_wide_as_it_needs(self, monkeypatch):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        words = " ".join(["word"] * 60)
+        screen = Console(file=io.StringIO())
+        console.show(console.table("Title", ("name", "words"), [("a", words)]), screen)
+        assert words in screen.file.getvalue()
+
+    def test_brackets_are_not_markup(self, monkeypatch):
+        lines = self.shown(console.table("T", ("a", "b"), [("x[bold]", "pip install 'bittrue[rtl]'")]), 80, monkeypatch)
+        assert any("x[bold]" in line and "'bittrue[rtl]'" in line for line in lines)
+
+    def test_a_line_is_printed_as_it_is(self, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "40")
+        text = "a [red]path[/] " + "x" * 100
+        console.line(text)
+        assert capsys.readouterr().out == text + "\n"
+
+
+class TestSignsOfLife:
+    """What a listener says where stderr is no terminal."""
+
+    @pytest.fixture
+    def said(self, monkeypatch):
+        screen = Console(file=io.StringIO(), width=80)
+        monkeypatch.setattr(console, "ERR", screen)
+        monkeypatch.setattr(console.Bars, "SOON", 0.02)
+        monkeypatch.setattr(console.Bars, "BEAT", 0.05)
+        return lambda: screen.file.getvalue().splitlines()
+
+    def test_a_long_step_begins_and_beats(self, said):
+        with console.Bars() as bars:
+            bars.begin("train")
+            time.sleep(0.1)
+            bars.progress("epoch 3 of 10", 3, 10)
+            time.sleep(0.2)
+            bars.end("train", Outcome("train", None, True, "for the first time", 0.3))
+        lines = said()
+        assert lines[0] == "train: began"
+        assert len(lines) >= 4
+        assert any(re.fullmatch(r"train: \d+ s, epoch 3 of 10 \(30 %\)", line) for line in lines)
+        assert lines[-1] == "train: done in 0.3 s (for the first time)"
+
+    def test_one_that_says_nothing_beats_too(self, said):
+        with console.Bars() as bars:
+            bars.begin("synth")
+            time.sleep(0.3)
+        assert sum(bool(re.fullmatch(r"synth: \d+ s, at work", line)) for line in said()) >= 2
+
+    def test_nothing_after_its_end(self, said):
+        with console.Bars() as bars:
+            bars.begin("a")
+            time.sleep(0.1)
+        count = len(said())
+        time.sleep(0.2)
+        assert len(said()) == count
+
+    def test_a_short_step_is_one_line(self, said):
+        with console.Bars() as bars:
+            for step in ("a", "b"):
+                bars.begin(step)
+                bars.end(step, Outcome(step, None, False, "up to date", 1.0))
+        assert said() == ["a: up to date (took 1.0 s)", "b: up to date (took 1.0 s)"]
+
+    def test_an_error_ends_it(self, said):
+        bars = console.Bars()
+        with bars:
+            bars.begin("a")
+            bars.__exit__(KeyError, KeyError(), None)
+        count = len(said())
+        time.sleep(0.1)
+        assert len(said()) == count
+
+
+def plan_of_program() -> list[dict]:
+    from bittrue.rtl.dataflow.design import PipelineDesign
+
+    return PipelineDesign(plan(program())).describe()["stages"]
