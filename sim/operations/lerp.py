@@ -71,7 +71,7 @@ class Lerp(Operation):
         step = np.diff(self.knots, axis=1)
         last = (1 << self.fraction_bits) - 1
         half = (1 << self.fraction_bits) >> 1
-        return Range(int(min(0, step.min() * last)) + half, int(max(0, step.max() * last)) + half) | Range(0, 0)
+        return Range(int(min(0, step.min() * last)), int(max(0, step.max() * last)) + half)
 
     @property
     def weights(self) -> int:

@@ -125,11 +125,18 @@ class PhotonicMac(Operation):
         return np.stack([self.input.format.high * self.minus[:, part].sum(1) for _, part in self.parts()])
 
     @cached_property
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the most light without noise, int64 `[tiles, N]` each: all on the darker, all on the brighter rail."""
+        (plus_low, plus_high), (minus_low, minus_high) = bounds(self.plus), bounds(self.minus)
+        darker, brighter = np.minimum(plus_low, minus_low), np.maximum(plus_high, minus_high)
+        top = self.input.format.high
+        low, high = (np.stack([top * r[:, part].sum(1) for _, part in self.parts()]) for r in (darker, brighter))
+        return low, high
+
+    @cached_property
     def light(self) -> Range:
-        """Range of a tile's count without noise."""
-        cells = np.maximum(bounds(self.plus)[1], bounds(self.minus)[1])
-        top = max(int(cells[:, part].sum(1).max()) for _, part in self.parts())
-        return Range(0, top * self.input.format.high)
+        """Range of a tile's count without noise, from none at all."""
+        return Range(0, int(self.ends[1].max()))
 
     def _rough_bound(self) -> float:
         """The largest of what one tile's cells let through, of the offsets and of the converter's step, in floats."""
@@ -140,13 +147,13 @@ class PhotonicMac(Operation):
 
     @property
     def accumulator(self) -> Range:
-        light = self.light
+        low, high = self.ends
         if self.noise is not None:
-            most = round_shift(np.int64(self.noise.bound(light.high).high), self.noise.shift)
-            light = Range(0, light.high + int(most))
+            most = round_shift(np.int64(self.noise.bound(self.light.high).high), self.noise.shift)
+            low, high = np.zeros_like(low), np.full_like(high, self.light.high + int(most))
         half = (1 << self.shift) >> 1
-        least, most = (int(end) for end in (bounds(self.offset)[0].min(), bounds(self.offset)[1].max()))
-        return light | Range(light.low - most, light.high - least + half)
+        least, most = bounds(self.offset)
+        return Range.of(low, high) | Range.of(low - most, high - least + half)
 
     @property
     def macs(self) -> int:

@@ -203,6 +203,12 @@ class EventLinearStage(Stage):
             "choose the parallel architecture for it or a longer interval"
         )
 
+    def product_range(self, lane: int) -> Range:
+        """Exact range of a lane's weight, or none, times what a spike is worth."""
+        least, most = (ends[lane :: self.pe] for ends in bounds(self.operation.weight))
+        ends = np.outer([least.min(), most.max(), 0], self.operation.decode)
+        return Range.of(ends, ends)
+
     def structure(self) -> Structure:
         built = super().structure() + self.accumulators.structure() + self.requantize.structure()
         lanes, bits = self.lanes_in, self.operation.weight_format.bits
@@ -279,10 +285,8 @@ class EventLinearStage(Stage):
         if self.worth_cycles:
             worths = Format.covering(op.decode, signed=True)
             worth = register(m, Array(int(d) for d in op.decode)[events.step], shape_of(worths), name="worth", cycles=4)
-            least, most = bounds(op.weight)
-            ends = np.outer([least.min(), most.max(), 0], op.decode)
-            product = shape_of(Range.of(ends, ends))
-            terms = [register(m, term * worth, product, name=f"product{p}") for p, term in enumerate(terms)]
+            shapes = [shape_of(self.product_range(p)) for p in range(pe)]
+            terms = [register(m, term * worth, shapes[p], name=f"product{p}") for p, term in enumerate(terms)]
 
         at = 4 + self.worth_cycles
         falls = Signal()

@@ -19,7 +19,7 @@ from bittrue.rtl.dataflow.stage import (
     valid_chain,
 )
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
-from bittrue.sim.contract import Format, Range
+from bittrue.sim.contract import Format, Range, round_shift
 from bittrue.sim.operations.lerp import Lerp
 
 
@@ -47,6 +47,18 @@ class LerpStage(Stage):
         return Range.of(step, step).format
 
     @property
+    def products(self) -> Range:
+        """Exact range of a difference times what is left of a code."""
+        step, last = np.diff(self.operation.knots, axis=1), (1 << self.operation.fraction_bits) - 1
+        return Range(int(min(0, step.min() * last)), int(max(0, step.max() * last)))
+
+    @property
+    def additions(self) -> Range:
+        """Exact range of what is added to a knot: the product, rounded."""
+        f = self.operation.fraction_bits
+        return Range(*(int(round_shift(end, f)) for end in (self.products.low, self.products.high)))
+
+    @property
     def storage(self) -> Storage:
         """The ROM of one lane."""
         op = self.operation
@@ -61,7 +73,7 @@ class LerpStage(Stage):
         for _ in range(self.lanes_in):
             built.registers += op.input.format.bits + 3 * op.format.bits
             if f:
-                product = self.difference.bits + f
+                product = self.products.bits
                 built.registers += self.difference.bits + 2 * f
                 if f <= 3:
                     for _ in range(max(1, f - 1)):
@@ -70,7 +82,7 @@ class LerpStage(Stage):
                 else:
                     built.multipliers += 1
                 built.registers += product
-                built.add(self.difference.bits)
+                built.add(self.additions.bits)
                 built.add(op.format.bits)
         return built
 
@@ -112,13 +124,13 @@ class LerpStage(Stage):
             else:
                 rest = register(m, offset[:f], f, name=f"rest{lane}", cycles=2)
                 step = register(m, port.data.step, shape_of(self.difference), name=f"step{lane}")
-                most = Range(min(0, self.difference.low * ((1 << f) - 1)), self.difference.high * ((1 << f) - 1))
                 if f <= 3:
                     product = sum((Mux(rest[k], step << k, 0) for k in range(f)), Const(0))
                 else:
                     product = rest * step
-                product = register(m, product, shape_of(most), name=f"product{lane}")
-                rounded = register(m, (product + (1 << (f - 1))) >> f, shape_of(self.difference), name=f"rounded{lane}")
+                product = register(m, product, shape_of(self.products), name=f"product{lane}")
+                rounded = (product + (1 << (f - 1))) >> f
+                rounded = register(m, rounded, shape_of(self.additions), name=f"rounded{lane}")
                 held = register(m, knot, shape_of(op.format), name=f"held{lane}", cycles=2)
                 result = register(m, held + rounded, shape_of(op.format), name=f"y{lane}")
             m.d.comb += outlet.payload[lane].eq(result)

@@ -10,7 +10,7 @@ from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting, realises, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import channel_constants, store_constants
-from bittrue.sim.contract import Format
+from bittrue.sim.contract import Format, Range
 from bittrue.sim.operations.lif import Lif
 
 #: Cycles of an update when the groups of channels leave that much time: add, compare and reset, multiply, round.
@@ -38,6 +38,12 @@ class LifStage(Stage):
         self.timing = Blocks(depth=depth, credits=enough_credits(depth), frame=frame)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
 
+    @property
+    def scaled(self) -> Range:
+        """Exact range of `keep * m`, before half is added and it is shifted."""
+        product = self.operation.ranges[2]
+        return Range(product.low, product.high - ((1 << self.operation.shift) >> 1))
+
     def structure(self) -> Structure:
         built = super().structure()
         op, lanes = self.operation, self.lanes_in
@@ -54,7 +60,8 @@ class LifStage(Stage):
                     built.add(m.bits, registered=False)
             if op.shift:
                 built.multipliers += 1
-                built.add(product.bits, registered=self.loop >= 4)
+                built.add(product.bits, registered=False)
+                built.registers += self.scaled.bits if self.loop >= 4 else 0
             for values in (op.threshold, op.reset, op.keep):
                 mine = None if values is None else values[lane::lanes]
                 if mine is not None and not (mine == mine[0]).all():
@@ -81,7 +88,8 @@ class LifStage(Stage):
         op, lanes = self.operation, self.lanes_in
         outlet = self.outlet(m)
         go = self.accept(m, outlet)
-        membrane, after, product, kept = (shape_of(r) for r in op.ranges)
+        membrane, after, _, kept = (shape_of(r) for r in op.ranges)
+        product = shape_of(self.scaled)
         valid = valid_chain(m, go, max(self.loop, self.timing.depth - 1))
 
         group, step = Signal(counting(self.groups)), Signal(counting(op.steps))

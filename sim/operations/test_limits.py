@@ -1,0 +1,158 @@
+"""Every refusal has a neighbour that is just allowed: both are tried, so that a bound cannot move by one."""
+
+import numpy as np
+import pytest
+
+from bittrue.sim.contract import INT8, Format, Range, check_bits
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held
+from bittrue.sim.noise import Noise
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.lif import Lif
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.requantize import Requantize
+
+FOUR = Format(4, signed=False)
+TWO = TensorType((2,), INT8)
+TIMES = TensorType((3, 1), INT8)
+
+
+def code(value):
+    return TensorType((1,), INT8).check(np.array([[value]]), "x")
+
+
+def lif(keep=1, shift=0, guard=0):
+    return Lif(TensorType((1, 1), Format(1)), None, None, np.array([keep]), shift, guard)
+
+
+def lerp(bits, knots, value=0):
+    return Lerp(TensorType((1,), Format(bits)), np.full((1, knots), value))
+
+
+def mac(rows=1, bits=4, shift=0, cell=1, offset=((0,), (0,)), noise=None):
+    kind = TensorType((2,), FOUR)
+    cells = np.full((1, 2), cell)
+    return PhotonicMac(kind, cells, cells, rows, bits, shift, np.array(offset), FOUR, noise)
+
+
+def noise(**options):
+    return Noise(**{"seed": 0, "layer": 0, "relative": 1, "shot": 0, "thermal": 0, "shift": 0, **options})
+
+
+def fs(steps=1, value=0, **limits):
+    return FsNeuron(TWO, np.full(steps, value), np.zeros(steps, int), **limits)
+
+
+def spiking(shape=(2, 1), weight=1, decode=(2, 1), outputs=1):
+    kind = TensorType(shape, SPIKE)
+    return SpikingLinear(kind, np.full((1, shape[-1]), weight), np.array(decode), Requantize(outputs, 0), Format(4))
+
+
+def requantize(floor=None, **numbers):
+    return Requantize(1, **{"shift": 0, **numbers}, format=Format(4), floor=floor)
+
+
+#: What, how it is made, what is refused, and the nearest that is allowed.
+LIMITS = {
+    "no axis": (lambda shape: TensorType(shape, INT8), (), (1,)),
+    "one empty axis": (lambda shape: TensorType(shape, INT8), (0,), (1,)),
+    "an empty axis before another": (lambda shape: TensorType(shape, INT8), (0, 3), (1, 3)),
+    "an empty axis after another": (lambda shape: TensorType(shape, INT8), (3, 0), (3, 1)),
+    "format without bits": (Format, 0, 1),
+    "widest format": (Format, 49, 48),
+    "formats whose codes are listed": (lambda bits: Format(bits).codes(), 17, 16),
+    "range": (lambda low: Range(low, 3), 4, 3),
+    "widest intermediate": (lambda most: check_bits(most, "x"), float(1 << 47), float((1 << 47) - 1)),
+    "lowest code": (code, -129, -128),
+    "highest code": (code, 128, 127),
+    "a negative shift": (lambda n: requantize(shift=n), -1, 0),
+    "largest shift": (lambda n: requantize(shift=n), 48, 47),
+    "least multiplier": (lambda n: requantize(multiplier=n), 0, 1),
+    "lowest floor": (requantize, -9, -8),
+    "highest floor": (requantize, 8, 7),
+    "channels of the requantiser": (lambda n: Linear(TWO, np.ones((1, 2)), Requantize(n, 0)), 2, 1),
+    "lowest weight": (lambda w: Linear(TWO, np.full((1, 2), w), Requantize(1, 0)), -129, -128),
+    "highest weight": (lambda w: Linear(TWO, np.full((1, 2), w), Requantize(1, 0)), 128, 127),
+    "fewest knots": (lambda n: lerp(3, n), 1, 2),
+    "most knots": (lambda n: lerp(3, n), 17, 9),
+    "knots between powers of two": (lambda n: lerp(3, n), 4, 5),
+    "widest code of a table": (lambda bits: lerp(bits, 3), 17, 16),
+    "lowest knot": (lambda value: lerp(3, 3, value), -129, -128),
+    "highest knot": (lambda value: lerp(3, 3, value), 128, 127),
+    "axes of a transpose": (lambda shape: Transpose(TensorType(shape, INT8)), (1, 2, 3), (2, 3)),
+    "limits that cross": (lambda low: Clamp(TWO, low, 5, INT8), 6, 5),
+    "limit below the codes": (lambda low: Clamp(TWO, low, 5, INT8), -129, -128),
+    "limit above the codes": (lambda high: Clamp(TWO, 0, high, INT8), 128, 127),
+    "limit above the results": (lambda high: Clamp(TWO, 0, high, Format(4)), 8, 7),
+    "axes of tiles": (lambda shape: TileSum(TensorType(shape, INT8), 0, Requantize(3, 0)), (3,), (1, 3)),
+    "a negative step of the converter": (lambda n: TileSum(TensorType((1, 1), SPIKE), n, Requantize(1, 0)), -1, 0),
+    "largest step of the converter": (lambda n: TileSum(TensorType((1, 1), SPIKE), n, Requantize(1, 0)), 41, 40),
+    "rows of a tile": (lambda n: mac(rows=n, offset=0), 0, 1),
+    "fewest bits of an ADC": (lambda n: mac(bits=n), 0, 1),
+    "most bits of an ADC": (lambda n: mac(bits=n), 25, 24),
+    "a negative shift of an ADC": (lambda n: mac(shift=n), -1, 0),
+    "largest shift of an ADC": (lambda n: mac(shift=n), 41, 40),
+    "a cell that takes light away": (lambda n: mac(cell=n), -1, 0),
+    "widest open cell": (lambda n: mac(cell=n), 16, 15),
+    "offsets of the tiles": (lambda values: mac(offset=values), ((0, 0), (0, 0)), ((0,), (0,))),
+    "no step": (fs, 0, 1),
+    "most steps": (fs, 33, 32),
+    "largest threshold": (lambda n: fs(1, n), (1 << 30) + 1, 1 << 30),
+    "least threshold": (lambda n: fs(1, n), -(1 << 30) - 1, -(1 << 30)),
+    "lowest that is not clipped": (lambda n: fs(lowest=n), -129, -128),
+    "highest that is not clipped": (lambda n: fs(highest=n), 128, 127),
+    "limits of a neuron that cross": (lambda n: fs(lowest=n, highest=3), 4, 3),
+    "axes of a spike train": (lambda shape: spiking(shape, decode=(1,)), (1,), (1, 1)),
+    "worths of the steps": (lambda worths: spiking(decode=worths), (4, 2, 1), (2, 1)),
+    "highest weight of a spike": (lambda w: spiking(weight=w), 8, 7),
+    "lowest weight of a spike": (lambda w: spiking(weight=w), -9, -8),
+    "outputs of a spiking layer": (lambda n: spiking(outputs=n), 2, 1),
+    "axes of time": (lambda shape: Lif(TensorType(shape, INT8), None, None, np.array([1])), (1, 3, 1), (3, 1)),
+    "threshold without reset": (lambda reset: Lif(TIMES, np.array([1]), reset, np.array([1])), None, np.array([0])),
+    "a membrane that changes its sign": (lambda n: lif(n, 2), -1, 0),
+    "a membrane that grows": (lambda n: lif(n, 2), 5, 4),
+    "a negative shift of a decay": (lambda n: lif(0, n), -1, 0),
+    "largest shift of a decay": (lambda n: lif(1, n), 21, 20),
+    "a negative guard": (lambda n: lif(guard=n), -1, 0),
+    "largest guard": (lambda n: lif(guard=n), 33, 32),
+    "values of a neuron's channels": (lambda n: Lif(TensorType((1, 3), INT8), None, None, np.ones(n)), 2, 3),
+    "bounds of a held input": (lambda low: Held("w", (2,), low, 3), 4, 3),
+    "least of a held input": (lambda n: Held("w", (2,), -3, 3).check(np.array([n, 0])), -4, -3),
+    "most of a held input": (lambda n: Held("w", (2,), -3, 3).check(np.array([0, n])), 4, 3),
+    "a negative seed": (lambda n: noise(seed=n), -1, 0),
+    "largest seed": (lambda n: noise(seed=n), 1 << 64, (1 << 64) - 1),
+    "a negative layer": (lambda n: noise(layer=n), -1, 0),
+    "largest layer": (lambda n: noise(layer=n), 1 << 32, (1 << 32) - 1),
+    "a negative factor": (lambda n: noise(relative=5, shot=n), -1, 0),
+    "largest factor": (lambda n: noise(thermal=n), 1 << 48, (1 << 48) - 1),
+    "a negative shift of noise": (lambda n: noise(shift=n), -1, 0),
+    "largest shift of noise": (lambda n: noise(shift=n), 41, 40),
+    "a negative image": (lambda n: noise(first=n), -1, 0),
+    "last image": (lambda n: noise(first=n), 1 << 32, (1 << 32) - 1),
+    "a negative deviation": (lambda v: Noise.from_physics(0, 0, relative=v), -1e-9, 0.0),
+    "endless deviation": (lambda v: Noise.from_physics(0, 0, thermal=v), np.inf, 1.0),
+    "no photon": (lambda v: Noise.from_physics(0, 0, photons=v), 0.0, 1.0),
+    "a shift from physics": (lambda n: Noise.from_physics(0, 0, shift=n), 41, 40),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_what_is_just_too_much_is_refused_and_what_is_just_not_is_made(what):
+    make, refused, allowed = LIMITS[what]
+    make(allowed)
+    with pytest.raises(BittrueError):
+        make(refused)
+
+
+def test_the_width_that_is_needed_is_told():
+    for magnitude, bits in ((1 << 47, 49), ((1 << 48) - 1, 49), (1 << 48, 50)):
+        with pytest.raises(BittrueError, match=f"x: the result needs {bits} bits and at most 48 are supported"):
+            check_bits(float(magnitude), "x")

@@ -1,0 +1,91 @@
+"""The range of every operation's widest intermediate: reached at both ends, passed by no input, no wider.
+
+What the intermediates are is written here once more, in plain integers, from the equations of the docstrings.
+"""
+
+import numpy as np
+import pytest
+
+from bittrue.sim.contract import Range
+from tests.helpers.small import SMALL, every_input
+
+SEEDS = range(12)
+
+
+def requantised(acc: np.ndarray, r) -> list[np.ndarray]:
+    """The sum, scaled, and with its rounding constant."""
+    scaled = (acc + r.bias_acc) * r.multiplier
+    return [acc, scaled, scaled + ((1 << r.shift) >> 1)]
+
+
+def interpolated(op, x):
+    width = op.input.format.levels // op.segments
+    place, rest = (x - op.input.format.low) // width, (x - op.input.format.low) % width
+    step = [[op.knots[c][m + 1] - op.knots[c][m] for c, m in enumerate(row)] for row in place.reshape(-1, 2)]
+    product = np.array(step) * rest.reshape(-1, 2)
+    return [np.zeros(1, int), product, product + width // 2]
+
+
+def potentials(op, x):
+    v = np.clip(x, op.lowest, op.highest)
+    seen = [v]
+    for threshold, reset in zip(op.threshold, op.reset, strict=True):
+        v = np.where(v > threshold, v - reset, v)
+        seen.append(v)
+    return seen
+
+
+def membranes(op, x):
+    m, half, seen = np.zeros((len(x), 2), int), (1 << op.shift) // 2, []
+    for t in range(op.steps):
+        product = op.keep * m
+        v = ((product + half) >> op.shift) + x[:, t] * 2**op.guard
+        m = v
+        if op.threshold is not None:
+            m = np.where(v > op.threshold, v - op.reset if op.subtract else op.reset, v)
+        seen += [product, product + half, v, m]
+    return seen
+
+
+def lights(op, x):
+    seen = []
+    for k, part in op.parts():
+        light = x[:, part] @ op.plus[:, part].T + (op.input.format.high - x[:, part]) @ op.minus[:, part].T
+        seen += [light, light - op.offset[k], light - op.offset[k] + (1 << op.shift) // 2]
+    return seen
+
+
+def decoded(op, x):
+    values = sum(x[:, t] * worth for t, worth in enumerate(op.decode))
+    return requantised(values @ op.weight.T, op.requantize)
+
+
+SEEN = {
+    "Add": lambda op, a, b: [a + b],  # noqa: ARG005
+    "Affine": lambda op, x: requantised(x * op.weight, op.requantize),
+    "Clamp": lambda op, x: [x],  # noqa: ARG005
+    "Encode": lambda op, x: [x],  # noqa: ARG005
+    "FsNeuron": potentials,
+    "Lerp": interpolated,
+    "Lif": membranes,
+    "Linear": lambda op, x: requantised(x @ op.weight.T, op.requantize),
+    "Mean": lambda op, x: requantised(x.sum(1), op.requantize),
+    "PhotonicMac": lights,
+    "SpikingLinear": decoded,
+    "TileSum": lambda op, x: requantised(x.sum(1) * 2**op.shift, op.requantize),
+    "Transpose": lambda op, x: [x],  # noqa: ARG005
+}
+#: With thresholds a step's two cases are joined: a bound, which is passed by none, and need not be reached.
+BOUNDS = {"Lif": lambda op: op.threshold is not None}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", SMALL)
+def test_accumulator_is_reached_and_never_passed(name, seed):
+    op = SMALL[name](np.random.default_rng([seed, len(name)]))
+    seen = SEEN[name](op, *(x.astype(int) for x in every_input(op)))
+    found = Range(min(int(v.min()) for v in seen), max(int(v.max()) for v in seen))
+    if BOUNDS.get(name, lambda _: False)(op):
+        assert op.accumulator | found == op.accumulator
+    else:
+        assert found == op.accumulator
