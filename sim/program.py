@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.sim import storage
+from bittrue.sim import describe, storage
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Set, Sets, check_set, merge, split
 from bittrue.sim.operation import Operation, TensorType, product
@@ -26,6 +26,9 @@ class Node:
     name: str
     operation: Operation
     operands: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Node({self.name!r}, {type(self.operation).__name__} to {self.operation.output}, {self.operands})"
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,12 @@ class Program:
             }
             for node in self.nodes
         ]
+
+    def __repr__(self) -> str:
+        return describe.text(self)
+
+    def _repr_html_(self) -> str:  # what notebooks show
+        return describe.html(self)
 
     # -- what it does ----------------------------------------------------------------------------------
     def check(self, *x: np.ndarray) -> list[np.ndarray]:
