@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.probe import sightings
 from bittrue.flow.run.result import RtlRun
 from bittrue.flow.verify.backends import Build, Stalls
+from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.design import Sighting
 from bittrue.sim.program import Node, Program, Trace
 
@@ -27,6 +28,7 @@ class Divergence:
     cycle       cycle in which the wrong code left the stage (RTL)
     what        `value`, `missing` (the code never came), `unknown` (an X)
     waves       the waveform to open
+    held        number of the set that the frame met, where weights were written: 0 is the initial one
     """
 
     operation: str
@@ -38,12 +40,14 @@ class Divergence:
     cycle: int | None = None
     what: str = "value"
     waves: str | None = None
+    held: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"index": list(self.index), "text": str(self)}
 
     def __str__(self) -> str:
-        place = f"{self.operation} ({self.kind}), image {self.frame}, [{', '.join(map(str, self.index))}]"
+        image = f"image {self.frame}" + (f" with set {self.held} of its weights" if self.held is not None else "")
+        place = f"{self.operation} ({self.kind}), {image}, [{', '.join(map(str, self.index))}]"
         when = f" in cycle {self.cycle}" if self.cycle is not None else ""
         say = {
             "value": f"expected {self.expected}, got {self.got}{when}",
@@ -125,16 +129,26 @@ def at_the_output(program: Program, run: RtlRun, expected: Sequence[np.ndarray])
 
 
 def in_rtl(
-    build: Build, x: Sequence[np.ndarray], run: RtlRun, expected: Sequence[np.ndarray], stalls: Stalls, folder: Path
+    build: Build,
+    x: Sequence[np.ndarray],
+    run: RtlRun,
+    expected: Sequence[np.ndarray],
+    stalls: Stalls,
+    folder: Path,
+    sets: Exchanges | None = None,
 ) -> Divergence | None:
     """Probe the RTL where a run went wrong: a waveform of the compiled RTL, in which the design's tap sees tensors.
 
     The wrong image alone is tried first, then with its predecessors, so that the waveform is as short as can be; no
     waveform has more frames than the design wants `shown`. Where none shows more, the divergence is that of the
     results; it is None when the compiled RTL does not go wrong at all and the results are right.
+
+    sets   those that were written in the course of the run: the frames meet the same ones again
     """
     program, design = build.program, build.design
     late = at_the_output(program, run, expected)
+    if late and sets:
+        late = replace(late, held=sets.number(sets.met(design, run), late.frame, design))
     frame = late.frame if late else len(expected[0]) - 1
     # Every run of the RTL begins at index 0, so that a program that counts its images must begin at the first.
     starts = (0,) if program.counts_frames else (frame, max(0, frame - 3), 0)
@@ -147,22 +161,26 @@ def in_rtl(
     waves.parent.mkdir(parents=True, exist_ok=True)
     for start in dict.fromkeys(starts):
         part = slice(start, frame + 1)
-        right = [codes[part] for codes in expected]
+        written = sets.replay(design, run, start, frame) if sets else {}
         again = rtl.run(
             *(v[part] for v in x),
             stall_seed=stalls.seed,
             idle=stalls.idle,
             backpressure=stalls.backpressure,
             waves=waves,
-            watchdog=max(1 << 14, design.patience) if len(right[0]) < 8 else 1 << 20,
+            watchdog=max(1 << 14, design.patience) if frame - start < 7 else 1 << 20,
+            **written,
         )
+        held = sets.met(design, again, start, len(expected[0])) if sets else None
+        right = program.run(*(v[part] for v in x), held=held) if sets else [codes[part] for codes in expected]
         if again.mismatches(right) or again.errors:
             break
     else:
         waves.unlink(missing_ok=True)
         return late
-    golden, seen = program.trace(*(v[part] for v in x)), dict(sightings(design, waves))
+    golden, seen = program.trace(*(v[part] for v in x), held=held), dict(sightings(design, waves))
     found = in_sightings(program, golden, seen) or at_the_output(program, again, right)
     if found is None:
         return None
-    return Divergence(**(asdict(found) | {"frame": found.frame + start, "waves": str(waves)}))
+    number = sets.number(held, found.frame, design) if sets and held else None
+    return replace(found, frame=found.frame + start, waves=str(waves), held=number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -56,11 +57,39 @@ class Exchanges:
             return ()
         return design.write_set(self.contents[-1], frames // 2, 1)
 
-    def met(self, design: Design, run: RtlRun) -> list[tuple[int, Set]]:
-        """What the frames of a run met, and from which one on."""
+    def met(self, design: Design, run: RtlRun, start: int = 0, frames: int | None = None) -> list[tuple[int, Set]]:
+        """What the frames of a run met, and from which one on.
+
+        Of a `replay` it is told with which frame `start`, of how many `frames`, it began.
+        """
         if design.weights is None:
-            return list({0: self.contents[0], len(run.results[0]) // 2: self.contents[-1]}.items())
+            half = (len(run.results[0]) if frames is None else frames) // 2
+            return list({0: self.contents[0], max(0, half - start): self.contents[-1]}.items())
         return met(self.contents, np.maximum(run.meets, 0))
+
+    def replay(self, design: Design, run: RtlRun, start: int, frame: int) -> dict[str, Any]:
+        """What is written so that the frames from `start` to `frame`, run alone, meet the sets that they met in a run.
+
+        From frame 0 on it is what was written there; else the sets before are there when the first frame begins, and
+        each of the others when its own does.
+        """
+        frames = len(run.results[0])
+        if design.weights is None:
+            if design.map is None or frame < frames // 2:
+                return {}
+            return {"accesses": design.write_set(self.contents[-1], max(0, frames // 2 - start), 1)}
+        meets = np.maximum(run.meets[: frame + 1], 0)
+        writes = self.writes(design, frames)[: int(meets.max())]
+        if start:
+            begins = [max(0, int((meets > k).argmax()) - start) for k in range(len(writes))]
+            writes = [Write(w.words, at, at) for w, at in zip(writes, begins, strict=True)]
+        return {"writes": writes}
+
+    def number(self, held: list[tuple[int, Set]], frame: int, design: Design | None = None) -> int:
+        """Which of the sets that are written in a run this frame met: 0 is the initial one."""
+        values = [values for at, values in held if at <= frame][-1]
+        known = self.contents if design is None or design.weights is not None else [self.contents[0], self.contents[-1]]
+        return next(k for k, content in enumerate(known) if content is values)
 
     @staticmethod
     def _from(frames: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,7 +207,7 @@ class _Session:
         x, expected = [v[:images] for v in self.x], [codes[:images] for codes in self.expected]
         begin = time.perf_counter()
         wrong = _differ(backend.run(self.build, x).results, expected)
-        wrong = [a + b for a, b in zip(wrong, self._with_sets(backend, x), strict=True)]
+        wrong = [a + int(np.count_nonzero(b)) for a, b in zip(wrong, self._with_sets(backend, x), strict=True)]
         row = {"images": images, "values": sum(codes.size for codes in expected)}
         row |= {"mismatches": sum(wrong), "divergence": None} | self._results(wrong)
         if backend.name == "reference":
@@ -225,11 +225,14 @@ class _Session:
                 raise
             run, errors = Run(tuple(np.zeros_like(codes) for codes in expected), 0.0), [str(error)]
         plain = [codes.size for codes in expected] if errors else _differ(run.results, expected)
-        with_sets = [0] * len(plain) if errors else self._with_sets(backend, x)
-        wrong = [a + b for a, b in zip(plain, with_sets, strict=True)]
+        with_sets = [np.zeros(0, bool) for _ in plain] if errors else self._with_sets(backend, x)
+        wrong = [a + int(np.count_nonzero(b)) for a, b in zip(plain, with_sets, strict=True)]
         row = self._row(backend, images, expected, wrong, errors, run, NO_STALLS)
         if any(plain) and not errors:
-            row["divergence"] = self._kernel_divergence(x, run.results, expected)
+            differ = [a != b for a, b in zip(run.results, expected, strict=True)]
+            row["divergence"] = self._kernel_divergence(x, differ)
+        elif any(wrong) and not errors:
+            row["divergence"] = self._kernel_divergence(x, with_sets, self.sets)
         else:
             self.result.outputs[backend.name] = run.results
         self._enter(row, begin)
@@ -260,13 +263,14 @@ class _Session:
             count = min(images, STALLED_IMAGES) if backend.name == "compiled" else images
             self._judge(backend, count, count, self._run(backend, count, stalls), stalls, cycles, begin)
 
-    def _with_sets(self, backend: Backend, x: list[np.ndarray]) -> list[int]:
-        """By result, the codes that differ when weights are written in the course of a run, where any can be."""
+    def _with_sets(self, backend: Backend, x: list[np.ndarray]) -> list[np.ndarray]:
+        """By result, which codes differ when weights are written in the course of a run; none where none can be."""
         if not self.sets:
-            return [0] * len(self.expected)
+            return [np.zeros(0, bool) for _ in self.expected]
         x = [v[:STALLED_IMAGES] for v in x]
         results = backend.run(self.build, x, sets=self.sets, progress=self.progress).results
-        return _differ(results, self.build.program.run(*x, held=self.sets.held(len(x[0]))))
+        expected = self.build.program.run(*x, held=self.sets.held(len(x[0])))
+        return [a != b for a, b in zip(results, expected, strict=True)]
 
     # -- details ---------------------------------------------------------------------------------------
     @property
@@ -337,9 +341,9 @@ class _Session:
             row["registers"] = access.shown([answer for answer in run.rtl.answers if answer.access.name != "WEIGHTS"])
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
         row["sets"] = len(held) or 1
-        if (any(wrong) or run.errors) and not held:
+        if any(wrong) or run.errors:
             self.progress("looking for the first divergence", 0, 1)
-            row["divergence"] = self._rtl_divergence(x, expected, run, stalls)
+            row["divergence"] = self._rtl_divergence(x, expected, run, stalls, self.sets if held else None)
         self._enter(row, begin)
 
     def _events(self, run: Run, frames: int) -> dict[str, dict[str, int]]:
@@ -387,18 +391,29 @@ class _Session:
         names = self.build.program.results
         return {"results": dict(zip(names, wrong, strict=True))} if len(names) > 1 else {}
 
-    def _kernel_divergence(self, x: list[np.ndarray], results, expected) -> dict[str, Any] | None:
-        wrong = [(a != b).reshape(len(a), -1).any(axis=1) for a, b in zip(results, expected, strict=True)]
-        frame = int(np.any(wrong, axis=0).argmax())
-        one = [v[frame : frame + 1] for v in x]
-        golden, kernels = (run.trace(*one, first=frame) for run in (self.build.program, self.build.host))
-        found = diverge.in_tensors(self.build.program, golden, kernels)
-        return found.to_dict() | {"frame": frame} if found else None
+    def _kernel_divergence(
+        self, x: list[np.ndarray], differ: Sequence[np.ndarray], sets: Exchanges | None = None
+    ) -> dict[str, Any] | None:
+        """The first divergence of the kernels, given which codes of every result `differ`."""
+        program, frames = self.build.program, len(differ[0])
+        frame = int(np.any([one.reshape(frames, -1).any(axis=1) for one in differ], axis=0).argmax())
+        held = sets.held(frames) if sets else None
+        for start in dict.fromkeys((frame, max(0, frame - 3), 0)):  # it may need those before to go wrong
+            part = [v[start : frame + 1] for v in x]
+            golden, kernels = (run.trace(*part, first=start, held=held) for run in (program, self.build.host))
+            found = diverge.in_tensors(program, golden, kernels)
+            if found is not None:
+                at = found.frame + start
+                number = sets.number([(0, sets.contents[0]), *held], at) if sets and held else None
+                return replace(found, frame=at, held=number).to_dict()
+        return None
 
-    def _rtl_divergence(self, x, expected, run: Run, stalls: Stalls) -> dict[str, Any] | None:
+    def _rtl_divergence(
+        self, x, expected, run: Run, stalls: Stalls, sets: Exchanges | None = None
+    ) -> dict[str, Any] | None:
         if backends.find("compiled").missing():
             return None
-        found = diverge.in_rtl(self.build, x, run.rtl, expected, stalls, self.folder)
+        found = diverge.in_rtl(self.build, x, run.rtl, expected, stalls, self.folder, sets)
         return found.to_dict() if found else None
 
     def _enter(self, row: dict[str, Any], begin: float) -> None:

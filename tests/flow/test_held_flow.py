@@ -15,7 +15,10 @@ from bittrue.flow.synth import designs
 from bittrue.flow.verify import verify
 from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.hls import project
 from bittrue.rtl.dataflow.design import PipelineDesign
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.written import written
 from tests.helpers.flows import batch, program
@@ -55,6 +58,7 @@ class TestVerify:
         monkeypatch.setattr(PipelineDesign, "write_set", wrong)
         found = run(design, tmp_path / "wrong", {"compiled": 8})
         assert re.search(r"compiled with stalls: \d+ of \d+ values differ", " ".join(found.problems))
+        assert re.search(r"first divergence: embed \(linear\), image 4 with set 1 of its", " ".join(found.problems))
 
     def test_two_words_in_the_wrong_order_are_found(self, tmp_path, monkeypatch):
         right = Exchanges.writes
@@ -68,6 +72,83 @@ class TestVerify:
         monkeypatch.setattr(Exchanges, "writes", wrong)
         found = run(Build(written(program(), ["embed"])), tmp_path, {"compiled": 20})
         assert re.search(r"compiled with stalls: \d+ of \d+ values differ", " ".join(found.problems))
+        assert re.search(r"first divergence: embed \(linear\), image \d with set 1 of its", " ".join(found.problems))
+
+    def test_a_fault_of_one_bank_is_found_at_its_operation(self, tmp_path, monkeypatch):
+        """Rows of a matrix change places when they are written to the first bank, so that only the second set is wrong:
+        the operation, that set, the codes, the cycle, a waveform."""
+        build, address = Table.build, Table.address
+        written_now = []
+
+        def planted(self, *arguments, **options):
+            written_now.append(self.held.name == "mix.weight")
+            try:
+                return build(self, *arguments, **options)
+            finally:
+                written_now.pop()
+
+        def elsewhere(self, row, at):
+            return address(self, row ^ ~at if any(written_now) else row, at)
+
+        p = written(program(), ["embed", "mix"])
+        right = PipelineDesign(plan(p))
+        with monkeypatch.context() as patch:
+            patch.setattr(Table, "build", planted)
+            patch.setattr(Table, "address", elsewhere)
+            text = PipelineDesign(plan(p)).verilog()
+        found = run(Build(p, design=right, verilog=text), tmp_path, {"compiled": 20})
+        plain, stalled = found.rows
+        assert (plain["mismatches"], plain["divergence"]) == (0, None)
+        place = stalled["divergence"]
+        assert (place["operation"], place["held"]) == ("mix", 2)
+        frame = place["frame"]
+        golden = p.trace(batch(p, 20), held=Exchanges(p, 5).contents[2]).tensors["mix"]
+        assert place["expected"] == golden[(frame, *place["index"])] != place["got"]
+        assert 1 < frame <= 13, "the frame that waits for the second set"
+        assert place["cycle"] > 0
+        assert (tmp_path / "divergence.vcd").exists()
+        assert f"mix (linear), image {frame} with set 2 of its weights" in found.problems[0]
+
+    def test_a_stage_that_changes_late_is_found(self, tmp_path, monkeypatch):
+        """One frame too late, at whatever exchange: it is that operation, and the frame with which the set came."""
+        follow = Exchange.follow
+        made: list[Exchange] = []
+
+        def late(self, *arguments):
+            made.append(self)
+            turn = self.turn
+            if len(made) == 4:  # after those of embed, mix and residual
+                self.turn = (turn + 1)[: self.bits]
+            banks = follow(self, *arguments)
+            self.turn = turn
+            return banks
+
+        p = written(program(), ["embed", "mix", "residual", "classify"])
+        right = PipelineDesign(plan(p))
+        with monkeypatch.context() as patch:
+            patch.setattr(Exchange, "follow", late)
+            text = PipelineDesign(plan(p)).verilog()
+        assert len(made) == 4
+        found = run(Build(p, design=right, verilog=text), tmp_path, {"compiled": 20})
+        place = found.rows[1]["divergence"]
+        assert (place["operation"], place["held"]) == ("classify", 1)
+        frame, x = place["frame"], batch(p, 20)
+        old, new, _ = Exchanges(p, 5).contents
+        mixed = new | {name: values for name, values in old.items() if name.startswith("classify")}
+        seen, expected = (p(x, held=values)[(frame, *place["index"])] for values in (mixed, new))
+        assert (place["expected"], place["got"]) == (expected, seen)
+
+    def test_a_kernel_that_holds_on_to_one_array_is_found(self, tmp_path):
+        p = written(program(), ["embed", "mix"])
+        folder = project.write(p, tmp_path / "kernel")
+        text = (folder / "host" / "batch.cpp").read_text()
+        (fill,) = {line for line in text.splitlines() if "fill(" in line and "held_mix_weight" in line}
+        once = f"    {{ static bool done = false; if (!done) {fill.strip()} done = true; }}"
+        (folder / "host" / "batch.cpp").write_text(text.replace(fill, once))
+        found = run(Build(p, kernel=folder), tmp_path / "out", {"gxx": 20})
+        place = found.rows[0]["divergence"]
+        assert (place["operation"], place["frame"], place["held"]) == ("mix", 6, 1)
+        assert "mix (linear), image 6 with set 1 of its weights" in found.problems[0]
 
     def test_kernels_that_hold_on_to_the_first_set_are_found(self, tmp_path, monkeypatch):
         from bittrue.hls.host import HostKernel
