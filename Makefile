@@ -3,9 +3,12 @@
 #
 #   PYTHON    the interpreter that makes the environment     make setup PYTHON=python3.12
 #   WORKERS   processes that run the tests                   make test WORKERS=8
+#   SEED      which mutants are drawn, COUNT how many        make mutants SEED=7 COUNT=100
 #   ARGS      more words for pytest, or for the benchmarks   make test ARGS='-k lerp'    make bench ARGS=layer
 PYTHON ?= python3
 WORKERS ?= 2
+SEED ?= 1
+COUNT ?= 20
 ARGS ?=
 BIN = .venv/bin
 # A file's tests run in one process, so that it builds once what they share; files with slow tests begin first.
@@ -13,7 +16,7 @@ BIN = .venv/bin
 ONE_THREAD = OMP_NUM_THREADS=1
 PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
-.PHONY: help setup demo test test-sim bench lint wheel clean
+.PHONY: help setup demo test test-sim mutants bench lint wheel clean
 
 help:  ## print this list
 	@echo 'make TARGET, one of:'
@@ -30,6 +33,9 @@ test: setup  ## run all tests, and name the ten that took longest
 
 test-sim: setup  ## run the tests of the golden models alone
 	$(PYTEST) sim
+
+mutants: setup  ## put COUNT small faults into the code, drawn by SEED, and see which of them the tests notice
+	$(BIN)/python -m tools.mutants --seed $(SEED) --count $(COUNT) --workers $(WORKERS) $(ARGS)
 
 bench: setup  ## measure speed against honest baselines
 	$(ONE_THREAD) $(BIN)/python -m bench $(ARGS)

@@ -126,7 +126,7 @@ class PhotonicMac(Operation):
 
     @cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """The least and the most light without noise, int64 `[tiles, N]` each: all on the darker, all on the brighter rail."""
+        """The least and the most light without noise, int64 `[tiles, N]` each: all on the darker, the brighter rail."""
         (plus_low, plus_high), (minus_low, minus_high) = bounds(self.plus), bounds(self.minus)
         darker, brighter = np.minimum(plus_low, minus_low), np.maximum(plus_high, minus_high)
         top = self.input.format.high

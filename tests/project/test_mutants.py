@@ -1,0 +1,128 @@
+"""The tool that draws mutants: its operators, its draws, the list of equivalent ones, and a tree that it judges."""
+
+import ast
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from cosmic_ray.mutating import mutate_code
+
+from tools.mutants.__main__ import COPIED, OUTCOMES, equivalent, judge, key, verdict
+from tools.mutants.child import Result, Runner
+from tools.mutants.operators import OWN
+from tools.mutants.sample import ROOT, Mutant, changed, modules, mutants, sample, works
+from tools.mutants.select import BY_OPERATION, Files, narrow
+
+CODE = """from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    A = 1 + 1
+
+
+def limit(a: int | None, b: int) -> int | None:
+    if a < b:
+        raise ValueError(a)
+    return max(a - b, 0)
+
+
+def example(rng):
+    return 1 + 2
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree of one module and its tests: one that says little, and one that says all."""
+    root = tmp_path / "tree"
+    for folder in ("sim", "tests", "bittrue"):
+        (root / folder).mkdir(parents=True)
+    (root / "sim" / "limit.py").write_text(CODE)
+    (root / "bittrue" / "__init__.py").touch()
+    (root / "bittrue" / "sim").symlink_to("../sim")
+    (root / "sim" / "__init__.py").touch()
+    test = "from bittrue.sim.limit import limit\n\n\ndef test_limit():\n    assert limit(3, 3) == 0\n"
+    (root / "sim" / "test_little.py").write_text(test)
+    (root / "sim" / "test_limit.py").write_text(test + "    assert limit(5, 3) == 2\n")
+    (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\npythonpath = ['.']\n")
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "numba").mkdir()
+    return root
+
+
+@pytest.mark.parametrize("operator", OWN)
+def test_operators_make_what_their_examples_say(operator):
+    for example in operator.examples():
+        made = mutate_code(example.pre_mutation_code, operator(), example.occurrence)
+        assert made == example.post_mutation_code
+    assert mutate_code("x = 1\n", operator(), 0) is None
+
+
+def test_what_is_drawn_depends_on_the_seed_alone(tree):
+    drawn = [sample(seed, 5, root=tree) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len({(m.line, m.operator, m.occurrence) for m in drawn[0]}) == 5
+
+
+def test_annotations_types_and_examples_are_left_alone(tree):
+    found = {m.line for _, m in mutants("sim/limit.py", tree)}
+    assert found == {8, 9, 10}
+    for _, mutant in mutants("sim/limit.py", tree):
+        assert mutant.names == ("limit",)
+        assert works(mutant, tree) == (mutant.change(tree) != ("", ""))
+        ast.parse(mutant.apply(CODE))
+
+
+def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
+    first, *_ = (m for _, m in mutants("sim/limit.py", tree) if m.operator == "ReplaceBinaryOperator_Sub_Add")
+    assert first.change(tree) == ("return max(a - b, 0)", "return max(a + b, 0)")
+    runner = Runner(heavy=())
+    files = Files(tree)
+    assert files.ranked(first)[0] == "sim/test_limit.py"
+    killed = judge(first, tree, ["sim/test_limit.py"], runner, {})
+    assert killed == Result("failed", "sim/test_limit.py::test_limit")
+    swapped = replace(first, operator="ReplaceBinaryOperator_Sub_Mod")
+    assert judge(swapped, tree, ["sim/test_little.py", "sim/test_limit.py"], runner, {}) == Result("passed", "")
+    assert (tree / "sim" / "limit.py").read_text() == CODE
+    assert set(OUTCOMES) == {"passed", "failed", "timeout"}
+
+
+def test_tests_of_an_operation_are_its_own():
+    ids = [f"{BY_OPERATION[0]}::test_x[{name}-0]" for name in ("Lerp", "Lif", "Linear")]
+    mutant = Mutant("rtl/dataflow/stages/lif.py", 1, "x", 0, ())
+    assert narrow(BY_OPERATION[0], mutant, {BY_OPERATION[0]: ids}) == [ids[1]]
+    assert narrow("sim/test_held.py", mutant, {}) == ["sim/test_held.py"]
+    assert narrow(BY_OPERATION[0], replace(mutant, path="sim/held.py"), {BY_OPERATION[0]: ids}) == [BY_OPERATION[0]]
+
+
+def test_every_equivalent_mutant_is_of_the_code_as_it_is():
+    for (path, where, before, after), why in equivalent().items():
+        assert path in modules()
+        code = (ROOT / path).read_text()
+        assert " ".join(before.split()) in " ".join(code.split()), f"{path}: {before} is no more; take it off the list"
+        assert before != after
+        assert where.split(".")[-1] in code
+        assert len(why) > 20
+
+
+def test_a_change_is_told_by_its_lines():
+    assert changed("a\nb\nc\n", "a\n  d\nc\n") == ("b", "d")
+    mutant = Mutant("sim/x.py", 3, "x", 0, ("A", "f"))
+    assert key(mutant, ("b", "d")) == ("sim/x.py", "A.f", "b", "d")
+
+
+@pytest.mark.parametrize(
+    ("killed", "equivalent_ones", "alive", "status", "said"),
+    [(19, 5, 1, 0, "95.0% of the 20"), (18, 5, 1, 1, "94.7% of the 19"), (0, 3, 0, 0, "100.0% of the 0")],
+)
+def test_the_share_that_is_wanted(killed, equivalent_ones, alive, status, said, capsys):
+    assert verdict(Counter(killed=killed, equivalent=equivalent_ones, alive=alive)) == status
+    assert said in capsys.readouterr().out
+
+
+def test_what_is_copied_is_all_that_tests_need():
+    assert {p.name for p in ROOT.iterdir() if p.is_dir() and any(p.rglob("*.py"))} <= {
+        *COPIED,
+        ".venv",
+        ".cache",
+        "dist",
+    }

@@ -1,0 +1,163 @@
+"""Draw mutants by seed, run the tests that can notice them, and say which live: `make mutants SEED=1 COUNT=20`.
+
+Every mutant is one change of one file, made by cosmic-ray in a copy of the tree, and meets the likeliest test files
+first, then the others that speak of it. `killed`: a test failed. `equivalent`: nobody can tell it from the code, for
+the reason in `equivalent.yaml`. `alive`: no test failed. Status 1 if fewer than 95 % of those that are not equivalent
+were killed. What was found is kept, by seed, in `.cache/mutants`, and a second call goes on where the first ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+import yaml
+from cosmic_ray.mutating import use_mutation
+
+from tools.mutants.child import Result, Runner
+from tools.mutants.sample import OPERATORS, ROOT, Mutant, modules, sample
+from tools.mutants.select import BY_OPERATION, Files, narrow
+
+KEPT = ROOT / ".cache" / "mutants"
+EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
+#: Test files that a quick run asks.
+FIRST = 6
+#: What a run of tests says about the mutant.
+OUTCOMES = {"passed": "alive", "failed": "killed", "timeout": "timeout"}
+COPIED = ("bittrue", "sim", "rtl", "hls", "models", "flow", "tests", "bench", "notebooks", "tools")
+
+
+def copy_of_tree(number: int) -> Path:
+    """A copy of the tree in which files may be spoilt, made anew; what Numba compiled for the last one is kept."""
+    folder = KEPT / f"worker-{number}"
+    for name in ("tree", "tmp"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    tree = folder / "tree"
+    for name in ("tree", "tmp", "numba"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        shutil.copytree(ROOT / name, tree / name, symlinks=True)
+    for file in ROOT.iterdir():
+        if file.is_file() and file.name != ".git":
+            shutil.copy2(file, tree)
+    return tree
+
+
+def collect(tree: Path) -> dict[str, list[str]]:
+    """The node ids of the files that have a part for each operation."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "--collect-only", *BY_OPERATION],
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known: dict[str, list[str]] = {}
+    for line in run.stdout.splitlines():
+        if "::" in line:
+            known.setdefault(line.split("::")[0], []).append(line)
+    return known
+
+
+def judge(mutant: Mutant, tree: Path, tests: list[str], runner: Runner, known: dict[str, list[str]]) -> Result:
+    """Make the change, run the test files one after the other until one fails, and put the file back."""
+    path = tree / mutant.path
+    stamp = path.stat()
+    numba = tree.parent / "numba"
+    if re.search(r"\bjit\b", path.read_text()):  # what is compiled from a mutant must not replace what others find
+        numba = tree.parent / "tmp" / "numba"
+        shutil.rmtree(numba, ignore_errors=True)
+        shutil.copytree(tree.parent / "numba", numba)
+    try:
+        with use_mutation(path, OPERATORS[mutant.operator], mutant.occurrence):
+            for test in tests:
+                result = runner.run(tree, narrow(test, mutant, known), numba)
+                if result.outcome != "passed":
+                    return result
+    finally:
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    return Result("passed", "")
+
+
+def key(mutant: Mutant, change: tuple[str, str]) -> tuple[str, str, str, str]:
+    return mutant.path, ".".join(mutant.names), *change
+
+
+def equivalent() -> dict[tuple[str, str, str, str], str]:
+    """The list of equivalent mutants: file, where, line before, line after, and why nobody can tell."""
+    entries = yaml.safe_load(EQUIVALENT.read_text()) or []
+    return {(e["file"], e["in"], e["before"], e["after"]): e["why"] for e in entries}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.split("\n")[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", default="", help="a part of the paths of the modules that are mutated")
+    parser.add_argument("--quick", action="store_true", help=f"only the {FIRST} likeliest test files of each")
+    parser.add_argument("--again", action="store_true", help="run those that lived once more")
+    options = parser.parse_args()
+    drawn = sample(options.seed, options.count, [path for path in modules() if options.only in path])
+    changes = {mutant: mutant.change() for mutant in drawn}  # before anybody goes on writing at the code
+    excused = equivalent()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    kept = KEPT / f"seed-{options.seed}{options.only.replace('/', '-')}.jsonl"
+    told = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {tuple(row["key"]): row for row in told if not options.again or row["outcome"] == "killed"}
+    files, runner = Files(), Runner()
+    trees: Queue[Path] = Queue()
+
+    def one(mutant: Mutant) -> dict:
+        row = {"key": key(mutant, changes[mutant]), "line": mutant.line, "operator": mutant.operator}
+        if row["key"] in excused:
+            return row | {"outcome": "equivalent", "by": excused[row["key"]]}
+        if row["key"] in done:
+            return done[row["key"]]
+        tree, begin = trees.get(), time.monotonic()
+        try:
+            ranked = files.ranked(mutant)[: FIRST if options.quick else None]
+            result = judge(mutant, tree, ranked, runner, known)
+            row |= {"outcome": OUTCOMES[result.outcome], "by": result.by, "seconds": round(time.monotonic() - begin)}
+        finally:
+            trees.put(tree)
+        with kept.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
+
+    for number in range(options.workers):
+        trees.put(copy_of_tree(number))
+    known = collect(trees.queue[0])
+    rows = []
+    with ThreadPoolExecutor(options.workers) as pool:
+        for row in pool.map(one, drawn):
+            rows.append(row)
+            path, where, before, after = row["key"]
+            print(f"{len(rows):4} {row['outcome']:10} {path}:{row['line']} {where}", flush=True)
+            if row["outcome"] != "killed":
+                print(f"       - {before}\n       + {after}", flush=True)
+    return verdict(Counter(row["outcome"] for row in rows))
+
+
+def verdict(counts: Counter[str]) -> int:
+    """Print the counts, and give the command's status."""
+    judged = sum(counts.values()) - counts["equivalent"]
+    share = counts["killed"] / judged if judged else 1.0
+    print(", ".join(f"{counts[name]} {name}" for name in ("killed", "equivalent", "alive", "timeout")))
+    print(f"{share:.1%} of the {judged} that are not equivalent were killed; 95 % are wanted")
+    return int(share < 0.95)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
