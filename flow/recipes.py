@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bittrue.flow import stages
+from bittrue.flow.engine import kernels, steps
 from bittrue.flow.engine import recipe as recipes
-from bittrue.flow.engine import steps
 from bittrue.flow.engine.steps import Listener, Outcome
 from bittrue.flow.report import report as reports
 
@@ -34,6 +34,7 @@ def run_recipe(
     Raises BittrueError for a recipe that cannot be used and a step that cannot be done. Whether every execution was
     equal bit for bit is in the result of the steps and in the report.
     """
+    kernels.hold()
     loaded = recipes.load(recipe, overrides)
     place = Path(folder) if folder is not None else Path("build") / loaded.name
     outcomes = steps.run(stages.steps(loaded), loaded, place, until, start, listener)

@@ -17,6 +17,7 @@ from bittrue.flow.cli import console, options
 from bittrue.flow.cli import program as cli_program
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.cli.console import ERR, OUT
+from bittrue.flow.engine import kernels
 from bittrue.flow.engine import recipe as recipes
 from bittrue.sim import caches
 from bittrue.sim.errors import sentence
@@ -225,6 +226,7 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error for people ends it with one sentence and status 1."""
+    kernels.hold()  # before anything imports torch
     arguments, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
     if COMPLETE not in os.environ:
         cli_systems.told()

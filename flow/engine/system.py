@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bittrue.sim.program import Program
 
 #: What decides what is trained, besides the sources of the system itself.
-TRAINING = ("models", "flow/engine/training.py", "flow/engine/statistics.py")
+TRAINING = ("models", "flow/engine/training.py", "flow/engine/statistics.py", "flow/engine/kernels.py")
 
 
 @dataclass(frozen=True)

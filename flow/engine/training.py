@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bittrue.flow.engine import kernels
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.statistics import chosen, share
 from bittrue.flow.engine.steps import Workspace
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
 
     from bittrue.models.data.sets import Data
     from bittrue.models.training.loop import History, Progress
+
+
+def one_thread(step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """A step of one thread of torch, but for what its training asks for: figures depend on the order of sums."""
+
+    @wraps(step)
+    def run(recipe: Any, work: Workspace) -> dict[str, Any]:
+        from bittrue.models.training.precision import threads
+
+        with threads(1):
+            return step(recipe, work)
+
+    return run
 
 
 def data_of(recipe: Recipe) -> Data:
@@ -76,6 +91,7 @@ def fit(recipe: Any, work: Workspace, model: nn.Module, data: Data) -> dict[str,
     return told | {
         "status": f"float {share(accuracy, len(data.test))}, {chosen(told)}",
         "accuracy": accuracy,
+        "kernels": kernels.described(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
     }

@@ -35,7 +35,7 @@ from torch.nn.functional import cross_entropy
 from bittrue.models.data.sets import Data, Split
 from bittrue.models.settings import Settings
 from bittrue.models.training import storage
-from bittrue.models.training.precision import flushed_denormals, full_precision
+from bittrue.models.training.precision import flushed_denormals, full_precision, threads
 from bittrue.models.training.settings import Train
 from bittrue.sim.errors import BittrueError
 
@@ -193,7 +193,8 @@ def optimize(
     """The loop behind every training, in place; the model is on the CPU afterwards, with the parameters that did best
     on `data.val` (see the module), those it has now among them.
 
-    settings     has `batch` and `seed`, and is part of what a checkpoint must have in common with a run
+    settings     has `batch` and `seed`, may have `threads` (of the CPU, else one), and is part of what a checkpoint
+                 must have in common with a run
     optimizer    over the model's parameters; its groups' `lr` are the rates that `schedule` multiplies, step by step
     shuffle      batches in another order in every epoch, or always in that of the data set
     drop_last    leave out an incomplete last batch; else it counts as any other
@@ -213,7 +214,7 @@ def optimize(
     model.to(device)
     codes, labels = codes.to(device), labels.to(device)
     rates = [group["lr"] for group in optimizer.param_groups] if schedule else []
-    with full_precision(), flushed_denormals():
+    with full_precision(), flushed_denormals(), threads(getattr(settings, "threads", 1)):
         history, start, best = resume(checkpoint, identity, model, optimizer)
         if best is None:
             start, value = _judge(model, data.val, loss)

@@ -20,6 +20,7 @@ class Train(Settings):
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     seed: int = Field(default=1, ge=0)
+    threads: int = Field(default=1, ge=1, description="of the CPU; the order of sums, and so the weights, depend on it")
 
 
 class Qat(Settings):
@@ -32,3 +33,4 @@ class Qat(Settings):
     learn_scales: bool = False
     scale_lr: float = Field(default=1e-3, gt=0, description="learning rate of log-scales, where they are learned")
     seed: int = Field(default=1, ge=0)
+    threads: int = Field(default=1, ge=1, description="of the CPU; the order of sums, and so the weights, depend on it")

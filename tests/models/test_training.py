@@ -68,6 +68,23 @@ def test_the_seed_fixes_parameters_and_training(data):
     assert not same(state(models[0]), state(models[2]))
 
 
+def test_weights_do_not_depend_on_the_threads_that_there_are(data):
+    before, seen, found = torch.get_num_threads(), [], []
+    for there, asked in ((1, 1), (2, 1), (1, 2)):
+        model = network(data)
+        torch.set_num_threads(there)
+        try:
+            settings = TRAIN.model_copy(update={"epochs": 1, "threads": asked})
+            train.fit(model, data, settings, progress=lambda _: seen.append(torch.get_num_threads()))
+            assert torch.get_num_threads() == there
+        finally:
+            torch.set_num_threads(before)
+        found.append(state(model))
+    assert seen == [1] * 10 + [2] * 5
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])  # if it is, this test would see nothing
+
+
 def test_every_epoch_sees_all_images_in_another_order(data):
     seen = []
 

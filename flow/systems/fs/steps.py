@@ -19,6 +19,7 @@ from bittrue.flow.verify import backends
 WATCHED = 1024
 
 
+@training.one_thread
 def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Float training with the ordinary activation; leaves `network.pt`."""
     from bittrue.models.networks.mlp import Mlp
@@ -29,6 +30,7 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return training.fit(recipe, work, kind.for_data(recipe.network.settings(), data, recipe.train.seed), data)
 
 
+@training.one_thread
 def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Conversion to FS-neurons and training through the spikes; leaves `integer.pt` and `neurons.npz`.
 
@@ -74,6 +76,7 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return result | {"spikes": counted.to_json(), "status": training.trained(result, len(data.test))}
 
 
+@training.one_thread
 def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own integer logits on it."""
     from bittrue.models.fs.networks import FsMlp, FsResMLP

@@ -9,6 +9,7 @@ from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.systems.lerp_psa.recipe import Recipe
 
 
+@training.one_thread
 def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Float training; leaves `network.pt`."""
     from bittrue.models.networks.resmlp import ResMLP
@@ -17,6 +18,7 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return training.fit(recipe, work, ResMLP.for_data(recipe.network, data, recipe.train.seed), data)
 
 
+@training.one_thread
 def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Post-training quantisation and exact-integer training; leaves `integer.pt`."""
     from bittrue.models.int8.quantize import post_training
@@ -42,6 +44,7 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return result | {"status": training.trained(result, len(data.test))}
 
 
+@training.one_thread
 def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own integer logits on it."""
     from bittrue.models.graph.lower import lower as to_program

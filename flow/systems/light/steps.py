@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.flow.engine import statistics, training
+from bittrue.flow.engine import kernels, statistics, training
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.systems.light.recipe import Recipe
 from bittrue.models.light.settings import Array, ArrayNoise
 
 
+@training.one_thread
 def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """The scenario; leaves `network.pt`, the regular network, and `twin.pt`, the non-negative one."""
     from bittrue.models.light import train as photonic_train
@@ -32,6 +33,7 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return told | {
         "status": f"float {statistics.share(found.regular, found.images)}, {statistics.chosen(told)}",
         "accuracy": found.regular,
+        "kernels": kernels.described(),
         "parameters": sum(p.numel() for p in made.regular.parameters()),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
         "scenario": settings.model_dump(mode="json"),
@@ -47,6 +49,7 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     }
 
 
+@training.one_thread
 def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Conversion to the array and exact-integer training; leaves `integer.pt`.
 
@@ -95,6 +98,7 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Workspace, traine
     }
 
 
+@training.one_thread
 def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """The program, the encoded test set, and the network's own logits, with noise where there is any."""
     from bittrue.models.light.integer import IntegerPhotonicMLP

@@ -289,21 +289,19 @@ def _shared(base: Recipe, folder: Path, variants: Sequence[Recipe], images: int 
 # -- a point -------------------------------------------------------------------------------------------
 def evaluate(task: Task, shared: Shared) -> int:
     """How many of the test images the golden simulator puts into the right class; what a worker does."""
-    import torch
-
     from bittrue.models.graph.lower import lower
     from bittrue.models.light.convert import convert
     from bittrue.models.light.transform import transform
     from bittrue.models.training import qat
+    from bittrue.models.training.precision import threads
 
     if task.sources != sources():
         raise BittrueError(
             "this worker has other sources of bittrue, or another numpy, numba or torch, than the sweep was started "
             "with; install the same on all workers"
         )
-    data, threads = shared.data, torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in floating point depend on it, and the processes share the cores
-    try:
+    data = shared.data
+    with threads(1):  # sums in floating point depend on it, and the processes share the cores
         twin = shared.twin
         if task.calibrate != shared.calibrate:
             twin = transform(shared.regular, task.calibrate, images=data.train.images)
@@ -311,8 +309,6 @@ def evaluate(task: Task, shared: Shared) -> int:
         if task.training is not None and task.training.epochs:
             qat.fit(network, data, task.training)
         program = lower(network, name="sweep", dataset=data.name, classes=list(data.classes))
-    finally:
-        torch.set_num_threads(threads)
     logits = program(network.encode(data.test.images))
     return int((logits.argmax(1) == data.test.labels).sum())
 
