@@ -13,13 +13,15 @@ from pathlib import Path
 
 from amaranth.hdl import Elaboratable, Signal
 
+from bittrue.rtl import waivers
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.dataflow.top import Accelerator
 from bittrue.rtl.design import TOP
 from bittrue.rtl.parts.rom import Contents
+from bittrue.rtl.widths import explicit
 from bittrue.sim import caches
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.files import beside, write_whole
+from bittrue.sim.files import alone, beside, write_whole
 
 #: The register that yosys reads in every `always @*` to have it run at time 0, when none of its inputs changes.
 _STARTER = re.compile(r"^  reg (\\\$auto\$verilog_backend\S+ ) = 0;$", re.MULTILINE)
@@ -50,7 +52,9 @@ class Verilog(str):
         return Verilog(str(other) + str(self), {**getattr(other, "files", {}), **self.files})
 
     def write(self, path: str | Path) -> None:
-        """The text into this file, the memory files beside it."""
+        """The text into this file; beside it the memory files, and waivers for Verilator's linter (`<stem>.vlt`)."""
+        if not alone(path):
+            write_whole(Path(path).with_suffix(".vlt"), waivers.text(Path(path).name).encode())
         for name, content in self.files.items():
             write_whole(beside(path, name, "the memory file " + name), content.encode())
         write_whole(path, self.encode())
@@ -94,12 +98,12 @@ def convert(top: Elaboratable, ports: Sequence[Signal], name: str = TOP) -> Veri
     """The Verilog of any top, whose module gets this name; same design, same bytes."""
     os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
     caches.prepare()  # its yosys keeps what it compiles
-    from amaranth.back import verilog
+    from amaranth.back import rtlil, verilog
 
     contents = Contents()
-    options = {"platform": contents, "name": name, "emit_src": False, "strip_internal_attrs": True}
-    try:
-        text = verilog.convert(top, ports=list(ports), **options)
+    text = rtlil.convert(top, platform=contents, name=name, ports=list(ports), emit_src=False)
+    try:  # the second half of `verilog.convert`, which has no place between the two
+        text = verilog._convert_rtlil_text(explicit(text), strip_internal_attrs=True)
     except verilog.YosysError as error:
         lines = str(error).strip().splitlines() or ["it says nothing"]
         raise BittrueError(

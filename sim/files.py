@@ -112,10 +112,17 @@ def beside(path: str | Path, name: str, what: str) -> Path:
     Raises BittrueError where `path` is a device or a pipe, beside which nothing belongs; `what` the other file is.
     """
     path = Path(path)
-    with suppress(OSError):
-        if not stat.S_ISREG(os.stat(path).st_mode) or _standard(os.stat(path)):
-            raise BittrueError(f"{path}: {what} is written beside it, so it cannot be a device or a pipe; name a file")
+    if alone(path):
+        raise BittrueError(f"{path}: {what} is written beside it, so it cannot be a device or a pipe; name a file")
     return path.parent / name
+
+
+def alone(path: str | Path) -> bool:
+    """Whether there is a device or a pipe, beside which nothing belongs."""
+    with suppress(OSError):
+        there = os.stat(path)
+        return not stat.S_ISREG(there.st_mode) or _standard(there)
+    return False
 
 
 # -- how ---------------------------------------------------------------------------------------------------

@@ -213,7 +213,8 @@ class Slave(wiring.Component):
         """Whether the word is a code of the window's format, a cycle later."""
         fmt, code = window.format, wdata.as_signed() if window.format.signed else wdata
         found = Signal(name=f"{window.member}_legal")
-        m.d.sync += found.eq((code >= fmt.low) & (code <= fmt.high))
+        above = [code >= fmt.low] if fmt.signed else []
+        m.d.sync += found.eq(Cat(*above, code <= fmt.high).all())
         return found
 
     def write_register(self, m: Module, register: Register, wdata, whole, legal, accepted) -> None:

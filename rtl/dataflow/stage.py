@@ -128,8 +128,11 @@ class Storage:
         return self._lutrams if self.style == "distributed" else 0
 
     def memory(self, shape, init=(), **attributes: int) -> Memory:
-        """The Amaranth memory, with the attribute that makes synthesis follow `style`, and others."""
-        return Memory(shape=shape, depth=self.depth, init=init, attrs=self.attributes | attributes)
+        """The Amaranth memory, with the attribute that makes synthesis follow `style`, and others.
+
+        Two rows at least: the address of a single one would have no bits.
+        """
+        return Memory(shape=shape, depth=max(self.depth, 2), init=init, attrs=self.attributes | attributes)
 
 
 @dataclass

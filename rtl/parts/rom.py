@@ -35,7 +35,7 @@ class Contents:
         """The name of the module that holds these words, at first where they are `written`."""
         told = f"{storage.width} {storage.style}\n{words}"  # words of 5 and of 7 bits may look alike
         name = f"bittrue_{'ram' if written else 'rom'}_{hashlib.sha256(told.encode()).hexdigest()[:16]}"
-        bits, top = (storage.depth - 1).bit_length() - 1, storage.width - 1
+        bits, top = max(storage.depth - 1, 1).bit_length() - 1, storage.width - 1
         ports = "clk, addr, data, write, write_addr, write_data" if written else "clk, addr, data"
         inputs = f"  input write;\n  input [{bits}:0] write_addr;\n  input [{top}:0] write_data;\n" if written else ""
         writes = "  always @(posedge clk) if (write) words[write_addr] <= write_data;\n" if written else ""

@@ -145,6 +145,7 @@ def test_rtl_writes_the_same_bytes_twice(saved, bittrue, tmp_path):
         assert status == 0
     assert (tmp_path / "a.v").read_bytes() == (tmp_path / "b.v").read_bytes()
     assert "module bittrue_top(" in (tmp_path / "a.v").read_text()
+    assert '-file "*a.v"' in (tmp_path / "a.vlt").read_text()
     assert json.loads(text)["estimated_interval"] <= 48
 
 
