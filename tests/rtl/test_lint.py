@@ -15,6 +15,7 @@ from bittrue.rtl import waivers
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry
+from bittrue.rtl.parts import rom
 from bittrue.rtl.verilog import Verilog, convert, emit
 from bittrue.rtl.widths import extended
 from bittrue.sim.program import Node, Program
@@ -55,6 +56,14 @@ DESIGNS = {
 @pytest.mark.parametrize("name", DESIGNS)
 def test_verilator_has_nothing_to_say(name, tmp_path):
     assert verilator_says(DESIGNS[name](), tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", ["kinds", "written-lite"])
+def test_nor_about_memories_with_files(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(rom, "LARGE", 128)
+    text = DESIGNS[name]()
+    assert text.files
+    assert verilator_says(text, tmp_path) == ""
 
 
 def test_every_waiver_is_needed_and_no_other_is(tmp_path):
