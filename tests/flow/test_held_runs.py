@@ -1,5 +1,7 @@
 """Sets of weights in compiled RTL and in cocotb: written while frames run, in agreement with golden and HLS."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -16,11 +18,27 @@ from tests.helpers.sets import codes, drawn, network
 FRAMES = 40
 
 
-@pytest.fixture(scope="module")
-def case():
+#: Seed, kinds of operations, architecture, interval: matrix products and affines; a photonic array with noise before a
+#: spiking layer that is driven by events.
+CASES = [(21, ("linear", "affine", "linear"), "parallel", 20), (1, ("noisy", "spiking"), "events", 200)]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=["matrix", "light and spikes"])
+def case(request):
     """A design whose frames are short beside its sets, its simulator, inputs and sets."""
-    program = network(21, most=6, kinds=["linear", "affine", "linear"])
-    p = plan(program, 20, weights="written")
+    return made(*request.param)
+
+
+@pytest.fixture(scope="module")
+def first():
+    """The first of them."""
+    return made(*CASES[0])
+
+
+@cache
+def made(seed: int, kinds: tuple[str, ...], architecture: str, interval: int):
+    program = network(seed, most=6, kinds=kinds)
+    p = plan(program, interval, weights="written", architecture=architecture)
     rng = np.random.default_rng(0)
     sets = [drawn(p.program, rng) for _ in range(3)]
     rtl = CompiledRtl(emit(p), p.inputs, p.outputs, weights=p.weights)
@@ -57,9 +75,9 @@ def test_a_frame_waits_for_its_set(case, stalls):
     assert changes[1] <= 30
 
 
-def test_what_the_frames_are_told_apart_by(case):
+def test_what_the_frames_are_told_apart_by(first):
     """Sets refused are counted, do not take effect, and a frame does not wait for them for ever."""
-    p, rtl, x, sets = case
+    p, rtl, x, sets = first
     good, bad = p.pack_set(sets[0]), p.pack_set(sets[1])
     bounds = {row["first"]: row["high"] for row in p.network.words.describe()}
     carried = p.weights.tensor.format.high
@@ -87,9 +105,9 @@ def test_cocotb(case, simulator, tmp_path):
     np.testing.assert_array_equal(kernel.predict(*x, held=held), wanted)
 
 
-def test_memory_files(case, monkeypatch):
+def test_memory_files(first, monkeypatch):
     """What large written memories hold at first comes from files; they are written all the same."""
-    p, _, x, sets = case
+    p, _, x, sets = first
     monkeypatch.setattr(rom, "LARGE", 1)
     verilog = emit(p)
     assert len(verilog.files) > len(p.network.words.tables) // 2  # tables of the same contents share one
@@ -100,8 +118,8 @@ def test_memory_files(case, monkeypatch):
     assert run.meets[-1] > 0
 
 
-def test_what_cannot_be_written(case):
-    p, rtl, x, sets = case
+def test_what_cannot_be_written(first):
+    p, rtl, x, sets = first
     words = p.pack_set(sets[0])
     with pytest.raises(BittrueError, match=r"after \[3, 1\] of 40 frames"):
         rtl.run(*x, writes=[Write(words, 3), Write(words, 1)])
