@@ -66,7 +66,7 @@ class PhotonicMacStage(FoldedStage):
             raise BittrueError(f"photonic_mac: {lanes} input lanes do not divide simd = {simd}")
         self.tiles, self.groups = operation.tiles, outputs // pe
         self.operation, self.pe = operation, pe
-        full, fmt, offset = operation.input.format.high, operation.input.format, operation.offset
+        fmt, offset = operation.input.format, operation.offset
         wire = fmt == Format(1, signed=False)
         if operation.rails:
             #: The rails that are multiplied, and whether each has the codes of the dark inputs.
@@ -80,21 +80,19 @@ class PhotonicMacStage(FoldedStage):
                 else Cells(self.tall(rail), operation.cells, simd, pe, wire=wire)
                 for rail, _ in self.rails
             ]
-            pairs = zip(*(bounds(rail) for rail, _ in rails), strict=True)
-            low, high = (self.tall(of(*pair)) for of, pair in zip((np.minimum, np.maximum), pairs, strict=True))
         else:
             self.rails, tall = [], self.tall(operation.weight)
             self.products = Products(tall, fmt, simd, pe)
             cells = [Cells(tall, operation.weight_format, simd, pe, wire=wire)]
-            low, high = np.minimum(tall, 0), np.maximum(tall, 0)
-        low, high = low.sum(1) * full, high.sum(1) * full
+        low, high = self.light = tuple(end.reshape(-1) for end in operation.ends)
         #: The light of dark inputs, where it is added by itself.
         self.pedestal: np.ndarray | None = None
         arrival = self.front_depth
         if not operation.rails and (operation.noise is not None or isinstance(offset, Held)):
             self.pedestal = operation.pedestal.reshape(-1)
-            low, high, arrival = low + self.pedestal, high + self.pedestal, arrival + 1
-        self.light = low, high
+            arrival += 1
+        elif not operation.rails:
+            low, high = (end - operation.pedestal.reshape(-1) for end in self.light)
         self.noise = None
         if operation.noise is not None:
             highest = operation.light.high
