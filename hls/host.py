@@ -43,11 +43,7 @@ def build(folder: str | Path, defines: tuple[str, ...] = ()) -> HostKernel:
     folder holds no project, when g++ or `ap_int.h` is absent, and when the sources do not compile.
     """
     folder = Path(folder)
-    try:
-        project = unsealed((folder / "project.json").read_bytes())  # its sizes are those of memory that is written
-        contents = {name: (folder / name).read_bytes() for name in project["sources"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise BittrueError(f"{folder} holds no complete HLS project ({error}); write it with `bittrue hls`") from error
+    project, contents = read_project(folder)
     compiler, headers = find_compiler(), find_headers()
     flags = [*FLAGS, *(f"-D{name}" for name in defines)]
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
@@ -60,6 +56,16 @@ def build(folder: str | Path, defines: tuple[str, ...] = ()) -> HostKernel:
     if not library.is_file():
         compile_library(compiler, flags, headers, folder, library)
     return HostKernel(library, project)
+
+
+def read_project(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """`project.json`, sealed, since its sizes are those of memory that kernels write; and the sources by name."""
+    try:
+        project = unsealed((folder / "project.json").read_bytes())
+        return project, {name: (folder / name).read_bytes() for name in project["sources"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error)[:300]
+        raise BittrueError(f"{folder} holds no complete HLS project ({reason}); write it with `bittrue hls`") from error
 
 
 def cache_folder() -> Path:

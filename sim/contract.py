@@ -165,8 +165,8 @@ def product_sum_range(
 
 def check_bits(magnitude: float, name: str) -> None:
     """Refuse an intermediate whose magnitude does not fit `MAX_BITS` bits."""
-    if magnitude > float(1 << (MAX_BITS - 1)) - 1:
-        bits = int(np.ceil(np.log2(magnitude + 1))) + 1
+    if not magnitude <= float(1 << (MAX_BITS - 1)) - 1:  # nor is it no number
+        bits = int(np.ceil(np.log2(magnitude + 1))) + 1 if np.isfinite(magnitude) else "more"
         raise BittrueError(
             f"{name}: the result needs {bits} bits and at most {MAX_BITS} are supported; "
             "use narrower weights, a narrower input, a smaller multiplier or fewer terms"

@@ -24,6 +24,10 @@ from bittrue.sim.held import Held, Parameter, Set, find, put
 #: The package of the operations.
 OPERATIONS = "bittrue.sim.operations"
 
+#: Mark in the metadata of a dataclass field that came later than its operation: where it has its default it is left out
+#: of files and hashes, which are those of before.
+LATER = "later"
+
 #: What a realisation needs to know at compile time: integers, formats, and arrays or held inputs with their format.
 Constant = int | Format | tuple[Format, Parameter]
 
@@ -82,7 +86,8 @@ def freeze(array: Parameter, dtype: np.dtype | type = np.int64) -> Any:
     if isinstance(array, Held):
         return array
     array = np.asarray(array)
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.array_equal(array, np.floor(array))):
+    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and np.array_equal(array, np.floor(array)))
+    if not whole or (array.size and not -(2.0**63) <= np.min(array) <= np.max(array) < 2.0**63):
         raise BittrueError(f"parameters are integers, but an array of {array.dtype} holds others")
     frozen = np.array(array, dtype=dtype, order="C")
     frozen.flags.writeable = False

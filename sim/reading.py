@@ -46,7 +46,9 @@ def plain_json(text: bytes | str) -> Any:
 
 def sealed(value: dict[str, Any]) -> bytes:
     """JSON text of a dictionary that only machines write, with the SHA-256 of the rest under the key `seal`."""
-    return (json.dumps({"seal": _hash(value)} | value, indent=1) + "\n").encode()
+    plain = json.loads(json.dumps(value))  # as it will be read: every key a text
+    plain.pop("seal", None)
+    return (json.dumps({"seal": _hash(plain)} | plain, indent=1) + "\n").encode()
 
 
 def unsealed(text: bytes | str) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def _whole(text: str) -> int:
 
 def shown(value: Any) -> str:
     """A value of a file in an error message: short, whatever it is."""
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 

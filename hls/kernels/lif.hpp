@@ -4,6 +4,8 @@
 //     z = v > threshold[c],  m[c] = z ? (subtract ? v - reset[c] : reset[c]) : v
 //     y[t, c] = fires ? z : v
 //
+// With P::delayed the reset of a spike is subtracted one step later, from what has decayed: m[c] = v.
+//
 // One code a cycle; the membranes are registers, so that a channel can be updated in every cycle.
 #ifndef BITTRUE_LIF_HPP
 #define BITTRUE_LIF_HPP
@@ -24,12 +26,15 @@ steps:
             const accumulator_t before = t == 0 ? accumulator_t(0) : membranes[c];
             const accumulator_t product = before * typename P::keep_t(P::keep[c]);
             const accumulator_t x = in.read();
-            const accumulator_t v = round_shift<int(P::shift)>(product, P::shift) + (x << int(P::guard));
+            const accumulator_t threshold = typename P::threshold_t(P::threshold[c]);
+            const accumulator_t reset = typename P::reset_t(P::reset[c]);
+            const bool due = P::delayed && t > 0 && before > threshold;
+            const accumulator_t kept = round_shift<int(P::shift)>(product, P::shift) - (due ? reset : accumulator_t(0));
+            const accumulator_t v = kept + (x << int(P::guard));
             if (P::fires) {
-                const bool z = v > typename P::threshold_t(P::threshold[c]);
-                const accumulator_t reset = typename P::reset_t(P::reset[c]);
+                const bool z = v > threshold;
                 const accumulator_t after = P::subtract ? accumulator_t(v - reset) : reset;
-                membranes[c] = z ? after : v;
+                membranes[c] = z && !P::delayed ? after : v;
                 out.write(typename P::output_t(z));
             } else {
                 membranes[c] = v;

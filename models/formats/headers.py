@@ -115,7 +115,7 @@ def _array(body: str, start: int, path: Path, last: str | None) -> tuple[HeaderA
         raise BittrueError(f"{place} has values or braces that are not rows of equal length ({error})") from error
     if values.shape != shape:
         raise BittrueError(f"{place} is declared {_dims(shape)} but holds values of dimensions {_dims(values.shape)}")
-    if values.dtype.kind != "i":
+    if values.dtype.kind != "i" or re.search("[A-Za-z]", text):  # true, for one, is 1
         raise BittrueError(f"{place} holds something that is no 64-bit integer")
     if not fmt.holds(values):
         kind = f"ap_{unsigned}int<{bits}>"

@@ -288,7 +288,11 @@ def load(path: Path | str) -> NeuronSet:
     if missing:
         raise BittrueError(f"neuron set {path} has no {', '.join(missing)}")
     bounds = content["range"]
-    if not isinstance(bounds, list) or len(bounds) != 2 or not all(b is None or _is_number(b) for b in bounds):
+    if (
+        not isinstance(bounds, list)
+        or len(bounds) != 2
+        or not all(b is None or (_is_number(b) and math.isfinite(b)) for b in bounds)
+    ):
         raise BittrueError(f"neuron set {path}: 'range' must be two numbers, null where unbounded, not {shown(bounds)}")
     for name in ("h", "d", "T"):
         if not isinstance(content[name], list) or not all(_is_number(v) for v in content[name]):

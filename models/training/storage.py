@@ -47,7 +47,7 @@ def read(path: str | Path, kind: str) -> dict[str, Any]:
     try:
         content = torch.load(io.BytesIO(body[: -len(_SEAL)]), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0][:300]
         raise BittrueError(f"{kind} {path}: damaged or not written by bittrue ({reason}); make it again") from error
     if not isinstance(content, dict) or content.get("bittrue") != kind or not isinstance(content.get("version"), int):
         raise BittrueError(f"{kind} {path}: not a bittrue {kind} file")
@@ -73,6 +73,6 @@ def load(path: str | Path, *classes: type[nn.Module]) -> nn.Module:
         model = known[content["class"]].from_description(plain_json(content["description"]))
         model.load_state_dict(content["state"])
     except Exception as error:  # a description may hold anything, and a constructor may raise anything
-        reason = str(error) or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise BittrueError(f"network {path}: its description and its parameters do not fit ({reason})") from error
     return model.eval()

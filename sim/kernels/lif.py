@@ -8,7 +8,7 @@ from bittrue.sim.kernels.jit import jit
 
 
 @jit
-def _integrate(x, threshold, reset, keep, shift, guard, subtract, fires, out):
+def _integrate(x, threshold, reset, keep, shift, guard, subtract, delayed, fires, out):
     samples, steps, channels = x.shape
     half = (np.int64(1) << shift) >> 1
     m = np.empty(channels, np.int64)
@@ -17,7 +17,12 @@ def _integrate(x, threshold, reset, keep, shift, guard, subtract, fires, out):
         for t in range(steps):
             for c in range(channels):
                 v = ((m[c] * keep[c] + half) >> shift) + (np.int64(x[n, t, c]) << guard)
-                if fires:
+                if delayed:
+                    if t > 0 and m[c] > threshold[c]:
+                        v -= reset[c]
+                    m[c] = v
+                    out[n, t, c] = v > threshold[c]
+                elif fires:
                     z = v > threshold[c]
                     after = v - reset[c] if subtract else reset[c]
                     m[c] = after if z else v
@@ -35,9 +40,10 @@ def integrate(
     shift: int,
     guard: int,
     subtract: bool,
+    delayed: bool,
     out: np.ndarray,
 ) -> None:
     """The equation of `Lif` on codes `[n, T, C]`, into `out`: spikes, or membranes where threshold is None."""
     fires = threshold is not None
     threshold, reset = (threshold, reset) if fires else (keep, keep)
-    _integrate(x, threshold, reset, keep, np.int64(shift), np.int64(guard), subtract, fires, out)
+    _integrate(x, threshold, reset, keep, np.int64(shift), np.int64(guard), subtract, delayed, fires, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ from bittrue.sim.contract import Format, Range, check_bits, round_shift
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import fixed
 from bittrue.sim.kernels.lif import integrate
-from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.operation import LATER, Constant, Operation, TensorType, freeze
 from bittrue.sim.operations.encode import SPIKE
 
 #: Most fraction bits of `keep`: beyond them a decay is not told from another in any number of steps that fits.
@@ -27,6 +27,10 @@ class Lif(Operation):
         m[t] = v[t]             where z[t] = 0
                reset            where z[t] = 1
                v[t] - reset     where z[t] = 1 and `subtract`
+
+    With `delayed` a spike subtracts its reset from what has decayed, one step later, as snnTorch's neurons do:
+
+        v[t] = round_shift(keep * v[t-1], shift) - reset * z[t-1] + x[t] * 2^guard        v[-1] = z[-1] = 0
 
     Input `[T, C]`, time before channels; output the spikes z `[T, C]` in one unsigned bit. The membrane starts at 0
     with every sample. All parameters are integers, one a channel or one for all: `threshold` and `reset` in units of
@@ -47,6 +51,7 @@ class Lif(Operation):
     shift: int = 0
     guard: int = 0
     subtract: bool = False
+    delayed: bool = field(default=False, metadata={LATER: True})
 
     def __post_init__(self) -> None:
         if len(self.input.shape) != 2:
@@ -71,6 +76,8 @@ class Lif(Operation):
                 f"lif: keep {self.keep.min()}..{self.keep.max()} lies outside 0..{1 << self.shift}; a membrane that "
                 "grows by itself or changes its sign is not supported"
             )
+        if self.delayed and not (self.fires and self.subtract):
+            raise BittrueError("lif: only a reset by subtraction can be delayed; give a threshold and `subtract`")
         _ = self.membrane  # refuses, by name, what cannot be bounded within the supported width
 
     @property
@@ -93,7 +100,9 @@ class Lif(Operation):
 
     @cached_property
     def ranges(self) -> tuple[Range, Range, Range, Range]:
-        """Ranges over all channels, steps and inputs: of v, of m, of keep * m rounded, and of what decay leaves of m.
+        """Ranges over all channels, steps and inputs: of v, of m, of keep * m rounded, and of what a step leaves.
+
+        What it leaves is what decay leaves of m, less a delayed reset.
 
         Every step maps an interval of m to an interval of v exactly. The two cases of a step are joined to their
         hull, so that with a threshold the range is a safe bound, and without one exact.
@@ -102,10 +111,11 @@ class Lif(Operation):
         half = (1 << self.shift) >> 1
         low = high = np.zeros(self.input.channels, np.int64)
         v, m, product, kept = Range(x_low, x_high), Range(0, 0), Range(0, half), Range(0, 0)
-        for _ in range(self.steps):
+        for step in range(self.steps):
             check_bits(float(np.maximum(np.abs(low), np.abs(high)).max()) * float(self.keep.max()) + half, "lif")
             products = low * self.keep, high * self.keep + half
-            decayed = (products[0] + half) >> self.shift, products[1] >> self.shift
+            decayed = self._left(low, high, fired=step > 0)
+            check_bits(float(np.maximum(np.abs(decayed[0]), np.abs(decayed[1])).max()), "lif")
             v_low, v_high = decayed[0] + x_low, decayed[1] + x_high
             check_bits(float(np.maximum(np.abs(v_low), np.abs(v_high)).max()), "lif")
             product, kept, v = product | Range.of(*products), kept | Range.of(*decayed), v | Range.of(v_low, v_high)
@@ -116,9 +126,24 @@ class Lif(Operation):
                 break
         return v, m, product, kept
 
+    def _left(self, low: np.ndarray, high: np.ndarray, fired: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The interval of what a step leaves for the next, for m in an interval; `fired`: m may have fired."""
+
+        def decay(m: np.ndarray) -> np.ndarray:
+            return (m * self.keep + ((1 << self.shift) >> 1)) >> self.shift
+
+        if not (self.delayed and fired):
+            return decay(low), decay(high)
+        silent, firing = low <= self.threshold, high > self.threshold
+        least = np.where(silent, decay(low), np.iinfo(np.int64).max)
+        most = np.where(silent, decay(np.minimum(high, self.threshold)), np.iinfo(np.int64).min)
+        least = np.where(firing, np.minimum(least, decay(np.maximum(low, self.threshold + 1)) - self.reset), least)
+        most = np.where(firing, np.maximum(most, decay(high) - self.reset), most)
+        return least, most
+
     def _after_firing(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The interval of m for v in an interval, per channel."""
-        if self.threshold is None:
+        if self.threshold is None or self.delayed:
             return low, high
         silent, fired = low <= self.threshold, high > self.threshold
         after_low, after_high = self.reset, self.reset
@@ -161,6 +186,7 @@ class Lif(Operation):
             "guard": self.guard,
             "fires": int(self.fires),
             "subtract": int(self.subtract),
+            "delayed": int(self.delayed),
             "threshold": (Format.covering(threshold, signed=True), threshold),
             "reset": (Format.covering(reset, signed=True), reset),
             "keep": (Format.covering(self.keep), self.keep),
@@ -168,21 +194,26 @@ class Lif(Operation):
 
     def wide(self, *x: np.ndarray) -> np.ndarray:
         m = np.zeros((len(x[0]), self.input.channels), np.int64)
+        due = np.zeros_like(m)  # what delayed resets take from the next step
         results = []
         for t in range(self.steps):
-            v = round_shift(self.keep * m, self.shift) + (x[0][:, t] << self.guard)
+            v = round_shift(self.keep * m, self.shift) - due + (x[0][:, t] << self.guard)
             if self.threshold is None:
                 m = v
                 results.append(v)
                 continue
             z = v > self.threshold
-            m = np.where(z, v - self.reset if self.subtract else self.reset, v)
+            if self.delayed:
+                m, due = v, z * self.reset
+            else:
+                m = np.where(z, v - self.reset if self.subtract else self.reset, v)
             results.append(z.astype(np.int64))
         return np.stack(results, axis=1)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         out = np.empty(x[0].shape, self.output.format.dtype)
-        integrate(x[0], self.threshold, self.reset, self.keep, self.shift, self.guard, self.subtract, out)
+        how = (self.shift, self.guard, self.subtract, self.delayed)
+        integrate(x[0], self.threshold, self.reset, self.keep, *how, out)
         return out, 0
 
     @classmethod
@@ -204,4 +235,4 @@ class Lif(Operation):
         threshold = rng.integers(-unit // 4, unit + unit // 2 + 1, count)
         subtract = bool(rng.random() < 0.5)
         reset = rng.integers(0, unit + 1, count) if subtract else rng.integers(-unit // 2, unit // 2 + 1, count)
-        return cls(kind, threshold, reset, keep, shift, guard, subtract)
+        return cls(kind, threshold, reset, keep, shift, guard, subtract, subtract and bool(rng.random() < 0.5))

@@ -12,6 +12,7 @@ from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
+from bittrue.sim.reading import sealed
 from tests.helpers.flows import batch, program
 from tests.helpers.reports import Page
 
@@ -161,10 +162,16 @@ def test_files_are_written_and_read_back(content, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{", "not JSON, or cut"), ("{}", "it has no key 'recipe'"), ("[]", "it has no key 'recipe'")],
+    [
+        (b"{", "not JSON: .*; run `bittrue flow` again"),
+        (b"{}", "does not match its seal"),
+        (b"[]", "does not match its seal"),
+        (sealed({"recipe": "a"}).replace(b'"a"', b'"b"'), "does not match its seal"),
+        (sealed({}), "it has no key 'recipe'"),
+    ],
 )
 def test_bad_report_is_refused(text, sentence, tmp_path):
-    (tmp_path / "report.json").write_text(text)
+    (tmp_path / "report.json").write_bytes(text)
     with pytest.raises(BittrueError, match=sentence):
         report.read(tmp_path / "report.json")
 

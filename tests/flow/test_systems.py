@@ -13,6 +13,7 @@ from bittrue.flow import stages
 from bittrue.flow.engine import recipe, registry
 from bittrue.flow.engine.system import System
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.reading import sealed
 
 ROOT = Path(__file__).parents[2]
 TOY = ROOT / "tests" / "helpers" / "toy_system"
@@ -120,7 +121,7 @@ class TestASystemOfOnesOwn:
 
         # its verdict counts, and the report of a system that is gone says so
         broken = json.loads((out / "report.json").read_text()) | {"weighed": 10_000}
-        (out / "report.json").write_text(json.dumps(broken))
+        (out / "report.json").write_bytes(sealed(broken))
         shown = bittrue("report", out, path=folder)
         assert shown.returncode == 1
         assert "toy: it is too heavy" in shown.stderr

@@ -21,16 +21,18 @@ Source: Pedersen et al., "Neuromorphic intermediate representation", 2024, and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import nir
 import numpy as np
 
+from bittrue.models.formats.nir import hdf5, values
 from bittrue.models.formats.nir.linear import LINEAR, LinearMap, linear_map
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.reading import shown
 
 NEURONS = (nir.LIF, nir.LI, nir.IF, nir.I, nir.CubaLIF, nir.CubaLI, nir.Threshold)
 SUPPORTED = (nir.Input, nir.Output, *LINEAR, *NEURONS)
@@ -64,14 +66,17 @@ class Membrane:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One node: a linear map, or the membranes that follow one another in it (two for current-based neurons)."""
+    """One node: a linear map, or the membranes that follow one another in it (two for current-based neurons).
+
+    `hints` are those of `values.HINTS`.
+    """
 
     name: str
     sources: tuple[str, ...]
     shape: tuple[int, ...]
     linear: LinearMap | None = None
     membranes: tuple[Membrane, ...] = ()
-    metadata: dict = field(default_factory=dict)
+    hints: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,21 +110,28 @@ def float_reference(graph: nir.NIRGraph, x: np.ndarray, dt: float, reset: str = 
 # -- files ---------------------------------------------------------------------------------------------------
 def read(path: str | Path) -> nir.NIRGraph:
     """Read a NIR file; a damaged or foreign one, and one with unknown nodes, is refused with the reason."""
-    try:
-        with h5py.File(path, "r") as file:
-            kinds = {name: node["type"][()].decode() for name, node in file["node/nodes"].items()}
-    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise BittrueError(
-            f"NIR file {path}: cannot be read ({error}); is it a whole file that nir.write wrote?"
-        ) from error
-    known = {kind.__name__ for kind in SUPPORTED}
-    for name, kind in kinds.items():
-        if kind not in known:
+    content = hdf5.read(path)
+    node = content.get("node")
+    kind, nodes, edges = (node.get(key) if isinstance(node, dict) else None for key in ("type", "nodes", "edges"))
+    if kind is not None and (not isinstance(kind, str) or kind != "NIRGraph"):
+        raise BittrueError(f"NIR file {path}: it holds {shown(kind)}, and no NIRGraph; is it one that nir.write wrote?")
+    if not isinstance(nodes, dict) or not isinstance(edges, np.ndarray) or (edges.size and edges.shape[1:] != (2,)):
+        raise BittrueError(f"NIR file {path}: it holds no graph of nodes and edges; is it one that nir.write wrote?")
+    for name, fields in nodes.items():
+        kind = fields.get("type") if isinstance(fields, dict) else None
+        if not isinstance(kind, str):
+            raise BittrueError(
+                f"NIR file {path}: the type of node {name!r} is {shown(kind)}, and not text; write it again"
+            )
+        if kind not in {known.__name__ for known in SUPPORTED}:
             raise _unsupported(name, kind)
     try:
-        return nir.read(path, type_check=False)
+        made = {name: nir.dict2NIRNode(fields) for name, fields in nodes.items()}
+        pairs = [(str(start), str(stop)) for start, stop in edges.reshape(-1, 2)]
+        return nir.NIRGraph(nodes=made, edges=pairs, type_check=False)
     except Exception as error:  # the package checks with asserts and whatever a constructor raises
-        raise BittrueError(f"NIR file {path}: its nodes cannot be made ({error!r}); write it again") from error
+        reason = " ".join(repr(error).split())[:200]
+        raise BittrueError(f"NIR file {path}: its nodes cannot be made ({reason}); write it again") from error
 
 
 def _unsupported(name: str, kind: str) -> BittrueError:
@@ -145,7 +157,7 @@ def network(graph: nir.NIRGraph, dt: float, reset: str = "value") -> NirNetwork:
             raise _unsupported(name, type(node).__name__)
     entry = _only(graph, nir.Input)
     leave = _only(graph, nir.Output)
-    shape = tuple(int(n) for n in np.atleast_1d(graph.nodes[entry].input_type["input"]))
+    shape = values.shape(graph.nodes[entry], entry, graph.nodes[entry].input_type, "input")
     shapes, layers, result = {entry: shape}, [], ""
     for name, sources in _ordered(graph, entry):
         node = graph.nodes[name]
@@ -154,19 +166,19 @@ def network(graph: nir.NIRGraph, dt: float, reset: str = "value") -> NirNetwork:
             raise BittrueError(f"NIR node {name!r} adds up tensors of different shapes: {listed}")
         shape = shapes[sources[0]]
         if name == leave:
-            declared = np.atleast_1d(node.output_type["output"])
-            if int(np.prod(declared)) != int(np.prod(shape)):
-                raise BittrueError(f"NIR node {name!r} declares shape {declared.tolist()}, but {list(shape)} arrives")
+            declared = values.shape(node, name, node.output_type, "output")
+            if math.prod(declared) != math.prod(shape):
+                raise BittrueError(f"NIR node {name!r} declares shape {list(declared)}, but {list(shape)} arrives")
             if len(sources) > 1:
                 raise BittrueError(f"NIR node {name!r} adds up {len(sources)} tensors; put a Scale by 1 before it")
             result = sources[0]
             continue
         if isinstance(node, NEURONS):
             membranes = _membranes(node, name, int(np.prod(shape)), shape, dt, reset)
-            layers.append(Layer(name, sources, shape, None, membranes, dict(node.metadata)))
+            layers.append(Layer(name, sources, shape, None, membranes, values.hints(node, name)))
         else:
             linear, out = linear_map(node, name, shape)
-            layers.append(Layer(name, sources, out, linear, (), dict(node.metadata)))
+            layers.append(Layer(name, sources, out, linear, (), values.hints(node, name)))
         shapes[name] = layers[-1].shape
     if result == entry or not result:
         raise BittrueError(f"NIR graph: nothing is computed between {entry!r} and {leave!r}")
@@ -224,17 +236,15 @@ def _membranes(
     """The neuron's discretised equations; parameters are one for all or of the map's shape."""
 
     def parameter(key: str) -> np.ndarray:
-        values = np.asarray(getattr(node, key), np.float64)
-        if values.size not in (1, size):
-            raise BittrueError(
-                f"NIR node {name!r} ({type(node).__name__}): {key} has shape {list(values.shape)}, but {list(shape)} "
-                "arrives; export it with one value a neuron or one for all"
+        found = values.numbers(node, name, key)
+        if found.size not in (1, size):
+            raise values.refused(
+                node,
+                name,
+                f"{key} has shape {list(found.shape)}, but {list(shape)} arrives; export it with one value a neuron or "
+                "one for all",
             )
-        if not np.isfinite(values).all():
-            raise BittrueError(
-                f"NIR node {name!r} ({type(node).__name__}): {key} is not finite; export a neuron without leak as an IF"
-            )
-        return np.broadcast_to(values.reshape(-1), (size,))
+        return np.broadcast_to(found.reshape(-1), (size,))
 
     def part(key: str) -> np.ndarray:
         """dt / tau."""
@@ -274,5 +284,6 @@ def _membranes(
 
 def _tidy(factors: np.ndarray) -> np.ndarray:
     """Without the rounding error of a float32 file: see the module's docstring."""
-    near = np.rint(factors * 4096) / 4096
+    with np.errstate(over="ignore"):  # infinite is near to nothing
+        near = np.rint(factors * 4096) / 4096
     return np.where(np.abs(factors - near) < np.abs(factors) * 2.0**-20, near, factors)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import nir
 import numpy as np
 
+from bittrue.models.formats.nir import values
 from bittrue.sim.errors import BittrueError
 
 #: Largest matrix to which a convolution or pooling is unrolled, in entries.
@@ -27,12 +29,13 @@ class LinearMap:
 
     def after(self, first: LinearMap) -> LinearMap:
         """This map after another one, as one map."""
-        if self.matrix.ndim == 1:
-            scale = self.matrix if first.matrix.ndim == 1 else self.matrix[:, None]
-            matrix = scale * first.matrix
-        else:
-            matrix = self.matrix * first.matrix if first.matrix.ndim == 1 else self.matrix @ first.matrix
-        return LinearMap(matrix, self(first.bias))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is refused by who needs it
+            if self.matrix.ndim == 1:
+                scale = self.matrix if first.matrix.ndim == 1 else self.matrix[:, None]
+                matrix = scale * first.matrix
+            else:
+                matrix = self.matrix * first.matrix if first.matrix.ndim == 1 else self.matrix @ first.matrix
+            return LinearMap(matrix, self(first.bias))
 
     @staticmethod
     def identity(size: int) -> LinearMap:
@@ -49,71 +52,69 @@ def linear_map(node: nir.NIRNode, name: str, shape: tuple[int, ...]) -> tuple[Li
         )
 
     if isinstance(node, nir.Flatten):
-        first, last = int(node.start_dim) % len(shape), int(node.end_dim) % len(shape)
-        if first > last:
-            raise mismatch(f"with axes {int(node.start_dim)} to {int(node.end_dim)} in order")
+        ends = [
+            values.whole(node, name, key, 1, -values.MAX_AXES, values.MAX_AXES)[0] for key in ("start_dim", "end_dim")
+        ]
+        first, last = (end + len(shape) if end < 0 else end for end in ends)
+        if not 0 <= first <= last < len(shape):
+            raise mismatch(f"with axes {ends[0]} to {ends[1]} (from 0, or from -1 at the end; without the batch)")
         out = (*shape[:first], int(np.prod(shape[first : last + 1])), *shape[last + 1 :])
         return LinearMap.identity(size), out
     if isinstance(node, nir.Scale):
-        scale = np.asarray(node.scale, np.float64)
+        scale = values.numbers(node, name, "scale")
         if scale.size not in (1, size):
             raise mismatch(list(scale.shape))
-        return _finite(LinearMap(np.broadcast_to(scale.reshape(-1), (size,)), np.zeros(size)), name, kind), shape
+        return LinearMap(np.broadcast_to(scale.reshape(-1), (size,)), np.zeros(size)), shape
     if isinstance(node, nir.Affine | nir.Linear):
-        weight = np.asarray(node.weight, np.float64)
+        weight = values.numbers(node, name, "weight")
         if weight.ndim != 2 or shape != (weight.shape[1],):
-            raise mismatch(f"[{weight.shape[-1]}], a vector (put a Flatten before it)")
-        bias = _bias(node.bias if isinstance(node, nir.Affine) else 0.0, len(weight), name, kind)
-        return _finite(LinearMap(weight, bias), name, kind), (len(weight),)
+            raise mismatch(f"[{weight.shape[-1] if weight.ndim else 1}], a vector (put a Flatten before it)")
+        bias = _bias(node, len(weight), name) if isinstance(node, nir.Affine) else np.zeros(len(weight))
+        return LinearMap(weight, bias), (len(weight),)
     axes = 1 if isinstance(node, nir.Conv1d) else 2
     if len(shape) != axes + 1:
         raise mismatch(f"[channels, {', '.join(['size'] * axes)}]")
-    stride = _each(node.stride, axes)
+    stride = values.whole(node, name, "stride", axes, 1)
     if isinstance(node, nir.Conv1d | nir.Conv2d):
-        weight, groups = np.asarray(node.weight, np.float64), int(node.groups)
+        weight, groups = values.numbers(node, name, "weight"), values.whole(node, name, "groups", 1, 1)[0]
         if weight.ndim != axes + 2 or weight.shape[1] * groups != shape[0] or weight.shape[0] % groups:
-            raise mismatch(f"[{weight.shape[1] * groups}, ...] (weight {list(weight.shape)}, {groups} groups)")
-        bias = _bias(node.bias, len(weight), name, kind)
-        dilation = _each(node.dilation, axes)
-        padding = _padding(node.padding, weight.shape[2:], stride, dilation, name)
+            channels = weight.shape[1] * groups if weight.ndim > 1 else "channels"
+            raise mismatch(f"[{channels}, ...] (weight {list(weight.shape)}, {groups} groups)")
+        bias = _bias(node, len(weight), name)
+        dilation = values.whole(node, name, "dilation", axes, 1)
+        padding = _padding(node, weight.shape[2:], stride, dilation, name)
     else:
-        kernel = _each(node.kernel_size, axes)
+        kernel = values.whole(node, name, "kernel_size", axes, 1)
+        if int(np.prod(kernel)) * shape[0] > MAX_ENTRIES:
+            raise mismatch(f"larger than its kernel {list(kernel)}")
         # As in torch, AvgPool2d divides by the whole window, padding included.
         worth = 1 / np.prod(kernel) if isinstance(node, nir.AvgPool2d) else 1.0
         weight, groups, bias = np.full((shape[0], 1, *kernel), worth), shape[0], np.zeros(shape[0])
-        dilation, padding = (1,) * axes, tuple((p, p) for p in _each(node.padding, axes))
-    linear, out = _unrolled(weight, bias, groups, shape, stride, padding, dilation, name, kind)
-    return _finite(linear, name, kind), out
+        dilation, padding = (1,) * axes, tuple((p, p) for p in values.whole(node, name, "padding", axes, 0))
+    return _unrolled(weight, bias, groups, shape, stride, padding, dilation, name, kind)
 
 
-def _bias(value: object, outputs: int, name: str, kind: str) -> np.ndarray:
-    bias = np.asarray(value, np.float64)
+def _bias(node: nir.NIRNode, outputs: int, name: str) -> np.ndarray:
+    bias = values.numbers(node, name, "bias")
     if bias.size not in (1, outputs):
-        raise BittrueError(f"NIR node {name!r} ({kind}): {outputs} outputs, but a bias of shape {list(bias.shape)}")
+        raise values.refused(node, name, f"{outputs} outputs, but a bias of shape {list(bias.shape)}")
     return np.broadcast_to(bias.reshape(-1), (outputs,))
 
 
-def _finite(linear: LinearMap, name: str, kind: str) -> LinearMap:
-    if not (np.isfinite(linear.matrix).all() and np.isfinite(linear.bias).all()):
-        raise BittrueError(f"NIR node {name!r} ({kind}): its parameters hold values that are not finite")
-    return linear
-
-
-def _each(value: object, axes: int) -> tuple[int, ...]:
-    return tuple(int(v) for v in np.broadcast_to(np.asarray(value).reshape(-1), (axes,)))
-
-
-def _padding(value: object, kernel: tuple, stride: tuple, dilation: tuple, name: str) -> tuple[tuple[int, int], ...]:
+def _padding(
+    node: nir.NIRNode, kernel: tuple, stride: tuple, dilation: tuple, name: str
+) -> tuple[tuple[int, int], ...]:
     """Zeros before and after each axis; 'same' puts the odd one after, as torch does."""
-    if isinstance(value, bytes):
-        value = value.decode()
+    value = node.padding.decode() if isinstance(node.padding, bytes) else node.padding
     if not isinstance(value, str):
-        return tuple((p, p) for p in _each(value, len(kernel)))
+        return tuple((p, p) for p in values.whole(node, name, "padding", len(kernel), 0))
     if value == "same":
         if set(stride) != {1}:
             raise BittrueError(f"NIR node {name!r}: padding 'same' is defined for stride 1 only, not {list(stride)}")
         total = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return tuple((n // 2, n - n // 2) for n in total)
+    if value != "valid":
+        raise values.refused(node, name, f"padding is {value!r:.60}; 'same', 'valid' or whole numbers can be")
     return ((0, 0),) * len(kernel)
 
 
@@ -136,10 +137,11 @@ def _unrolled(
             f"NIR node {name!r} ({kind}): its kernel {list(kernel)} is larger than the map {list(shape)}"
         )
     out = (len(weight), *(span // s + 1 for span, s in zip(spans, stride, strict=True)))
-    size = int(np.prod(shape))
-    if int(np.prod(out)) * size > MAX_ENTRIES:
+    size = math.prod(shape)
+    rows = math.prod(out)
+    if rows * max(size, math.prod(kernel)) > MAX_ENTRIES:
         raise BittrueError(
-            f"NIR node {name!r} ({kind}): unrolled to a matrix of {int(np.prod(out))} x {size}, which exceeds "
+            f"NIR node {name!r} ({kind}): unrolled to a matrix of {rows} x {size}, which exceeds "
             f"{MAX_ENTRIES} entries; convolutions are supported on small maps only"
         )
     matrix = np.zeros((*out, *shape))
@@ -154,5 +156,4 @@ def _unrolled(
                 )
                 if all(0 <= a < n for a, n in zip(at, extent, strict=True)):
                     matrix[(channel, *place, inputs, *at)] += weight[(channel, slice(None), *tap)]
-    rows = int(np.prod(out))
     return LinearMap(matrix.reshape(rows, size), np.repeat(bias, rows // out[0])), out

@@ -24,6 +24,7 @@ import numpy as np
 
 from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir.linear import LinearMap
+from bittrue.models.formats.nir.values import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
 from bittrue.sim.contract import INT8, Format, check_bits, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -40,8 +41,8 @@ MAX_FRACTION = 24
 SHIFT = 10
 #: Bits of the membrane below the step of its weights.
 GUARD = 4
-#: Keys of a node's metadata that `models.formats.nir.write` leaves, so that reading back gives the same integers.
-FRACTION_KEY, GUARD_KEY, SHIFT_KEY = "bittrue_fraction", "bittrue_guard", "bittrue_shift"
+#: Relative error with which a number of a file counts as a multiple of the step that the file says it has.
+EXACT = 2.0**-20
 
 METHOD = (
     "forward Euler: v[t] = (1 - dt/tau) m[t-1] + (dt/tau) (r I[t] + v_leak), IF: v[t] = m[t-1] + r I[t]; "
@@ -130,12 +131,12 @@ class _Growing:
                 alone = self.pending is None
                 self.pending = layer.linear if alone else layer.linear.after(self.pending)
                 self.pending_name = layer.name
-                self.fraction = layer.metadata.get(FRACTION_KEY) if alone else None
+                self.fraction = layer.hints.get(FRACTION_KEY) if alone else None
             return
         for position, membrane in enumerate(layer.membranes):
             name = layer.name if position == len(layer.membranes) - 1 else f"{layer.name}.synapse"
             self.current(membrane, name)
-            self.membrane(membrane, name, layer.metadata)
+            self.membrane(membrane, name, layer.hints)
 
     def current(self, membrane: nir_graph.Membrane, name: str) -> None:
         """The input of a membrane: one matrix product, or nothing where only the unit changes."""
@@ -150,11 +151,19 @@ class _Growing:
     def product(self, total: LinearMap, name: str) -> None:
         """Quantise a map of the last tensor's values and add it."""
         kind = self.build.types[self.last]
-        matrix = total.matrix * self.unit
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrix = total.matrix * self.unit
+        if not (np.isfinite(matrix).all() and np.isfinite(total.bias).all()):
+            raise BittrueError(f"the weights of {name!r} are too large: in the unit of its input they are infinite")
         rows = matrix if matrix.ndim == 2 else matrix[:, None]
         f = fraction_bits(rows, total.bias, INT8)
         if self.fraction is not None:
-            f = np.full(len(rows), int(self.fraction), np.int64)
+            f = np.full(len(rows), self.fraction, np.int64)
+            if not (_whole(rows * np.exp2(f)[:, None]) and _whole(total.bias * np.exp2(f))):
+                raise BittrueError(
+                    f"metadata {FRACTION_KEY} is {self.fraction}, but its weights are no multiples of "
+                    f"2^-{self.fraction}; the file was altered after it was written: remove that key from it"
+                )
         weight = np.rint(rows * np.exp2(f)[:, None]).astype(np.int64)
         bias = np.rint(total.bias * np.exp2(f)).astype(np.int64)
         low, high = (ends + bias for ends in product_sum_range(weight, kind.format, 1, f"the product before {name!r}"))
@@ -166,15 +175,21 @@ class _Growing:
         self.notes[name] = {"fraction_bits": _span(f)}
         self.pending, self.pending_name, self.fraction = None, "", None
 
-    def membrane(self, membrane: nir_graph.Membrane, name: str, metadata: dict[str, Any]) -> None:
-        guard = int(metadata.get(GUARD_KEY, self.guard))
-        shift = int(metadata[SHIFT_KEY]) if SHIFT_KEY in metadata else decay_bits(membrane.keep)
+    def membrane(self, membrane: nir_graph.Membrane, name: str, hints: dict[str, int]) -> None:
+        guard = hints.get(GUARD_KEY, self.guard)
+        shift = hints[SHIFT_KEY] if SHIFT_KEY in hints else decay_bits(membrane.keep)
+        if SHIFT_KEY in hints and not holds(membrane.keep, shift):
+            raise BittrueError(
+                f"metadata {SHIFT_KEY} is {shift}, but its decay is no multiple of 2^-{shift}; the file was altered "
+                "after it was written: remove that key from it"
+            )
         keep = np.rint(membrane.keep * (1 << shift)).astype(np.int64)
         unit = self.unit / (1 << guard)
         threshold = reset = None
         if membrane.threshold is not None:
-            threshold = _codes(np.floor(membrane.threshold / unit), f"the threshold of {name!r}")
-            reset = _codes(np.rint(membrane.reset / unit), f"the reset of {name!r}")
+            with np.errstate(over="ignore"):  # what is infinite is refused
+                threshold = _codes(np.floor(membrane.threshold / unit), f"the threshold of {name!r}")
+                reset = _codes(np.rint(membrane.reset / unit), f"the reset of {name!r}")
         kind = self.build.types[self.last]
         operation = Lif(kind, _shared(threshold), _shared(reset), _shared(keep), shift, guard, membrane.subtract)
         self.last = self.build.add(name, operation, self.last)
@@ -201,8 +216,9 @@ def fraction_bits(rows: np.ndarray, bias: np.ndarray, fmt: Format) -> np.ndarray
     wanted = np.full(len(rows), MAX_FRACTION, np.int64)
     for values, limit in ((largest, fmt.high), (np.abs(bias), (1 << 30) - 1)):
         some = values > 0
-        # One more than the estimate where rounding still brings the largest value within the format.
-        f = np.floor(np.log2(limit / values[some])).astype(np.int64) + 1
+        # One more than the estimate where rounding still brings the largest value within the format. The quotient of
+        # the two would be infinite for the smallest values.
+        f = np.minimum(np.floor(np.log2(limit) - np.log2(values[some])).astype(np.int64) + 1, MAX_FRACTION)
         f -= np.rint(values[some] * np.exp2(f)) > limit
         wanted[some] = np.minimum(wanted[some], f)
     # A row of zeros has no step of its own: that of the finest other row will do.
@@ -216,7 +232,7 @@ def decay_bits(keep: np.ndarray) -> int:
     """Fraction bits for `keep`: the fewest that hold it exactly, or enough for 1 % of the leak."""
     leak = 1 - keep
     for shift in range(SHIFT + 1):
-        if (np.abs(keep - np.rint(keep * (1 << shift)) / (1 << shift)) <= leak * 2.0**-20).all():
+        if holds(keep, shift):
             return shift
     smallest = leak[leak > 0].min()
     needed = int(np.ceil(np.log2(50 / smallest)))
@@ -226,6 +242,15 @@ def decay_bits(keep: np.ndarray) -> int:
             "an IF neuron"
         )
     return max(SHIFT, needed)
+
+
+def holds(keep: np.ndarray, shift: int) -> bool:
+    """Whether so many fraction bits hold the decays, to within a millionth of the leak."""
+    return bool((np.abs(keep - np.rint(keep * (1 << shift)) / (1 << shift)) <= (1 - keep) * EXACT).all())
+
+
+def _whole(values: np.ndarray) -> bool:
+    return bool((np.abs(values - np.rint(values)) <= np.maximum(np.abs(values), 1) * EXACT).all())
 
 
 def _is_identity(linear: LinearMap) -> bool:
@@ -244,6 +269,16 @@ def _shared(values: np.ndarray | None) -> np.ndarray | None:
 
 def _span(values: np.ndarray) -> list[float]:
     return [float(np.min(values)), float(np.max(values))]
+
+
+def check_agreement(layers: dict[str, dict[str, float]], least: float) -> None:
+    """Refuse a program whose spikes are not those of the float network, in a layer, to at least this share."""
+    for name, seen in layers.items():
+        if not seen["equal"] >= least:
+            raise BittrueError(
+                f"NIR node {name!r}: {100 * seen['equal']:.2f} % of its spikes and silences are those of the float "
+                f"network, and at least {100 * least:g} % are asked for; more guard bits may help"
+            )
 
 
 def agreement(

@@ -23,7 +23,7 @@ from pathlib import Path
 import nir
 import numpy as np
 
-from bittrue.models.formats.nir.read import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
+from bittrue.models.formats.nir.values import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
 from bittrue.sim.contract import Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole

@@ -55,9 +55,9 @@ class LifStage(Stage):
             built.add(v.bits)
             if op.fires:
                 built.add(v.bits, registered=False)
-                built.select(m.bits)
+                built.select(kept.bits if op.delayed else m.bits)
                 if op.subtract:
-                    built.add(m.bits, registered=False)
+                    built.add(kept.bits if op.delayed else m.bits, registered=False)
             if op.shift:
                 built.multipliers += 1
                 built.add(product.bits, registered=False)
@@ -66,7 +66,7 @@ class LifStage(Stage):
                 mine = None if values is None else values[lane::lanes]
                 if mine is not None and not (mine == mine[0]).all():
                     stored += Format.covering(mine).bits
-        if op.keep.any():
+        if op.keep.any() or op.delayed:
             built.lutrams += -(-lanes * kept.bits // 4) * -(-self.groups // 16)
             built.select_bits += lanes * kept.bits
         if stored:
@@ -128,16 +128,22 @@ class LifStage(Stage):
         late = int(self.loop >= 2)
         for lane in range(lanes):
             x = register(m, self.i.payload[lane], shape_of(op.input.format), name=f"x{lane}")
-            u = Mux(first, 0, read.data[lane]) if op.keep.any() else Const(0)
+            u = Mux(first, 0, read.data[lane]) if op.keep.any() or op.delayed else Const(0)
             v = cut(u + (x << op.guard), membrane, f"v{lane}", 1)
             result, left = v, v
             if op.fires:
                 result = v > constant("threshold", lane, late)
+            if op.fires and not op.delayed:
                 reset = constant("reset", lane, late)
                 left = Mux(result, v - reset if op.subtract else reset, v)
             left = cut(left, after, f"m{lane}", 2)
             scaled = cut(left * constant("keep", lane, late + (self.loop >= 3)), product, f"scaled{lane}", 3)
-            m.d.comb += write.data[lane].eq((scaled + ((1 << op.shift) >> 1)) >> op.shift)
+            remains = (scaled + ((1 << op.shift) >> 1)) >> op.shift
+            if op.delayed:  # the spike and its reset come along with the product
+                behind = (self.loop >= 3) + (self.loop >= 4)
+                fired = register(m, result, name=f"fired{lane}", cycles=behind)
+                remains = remains - Mux(fired, constant("reset", lane, late + behind), 0)
+            m.d.comb += write.data[lane].eq(remains)
             m.d.comb += outlet.payload[lane].eq(register(m, result, shape_of(op.output.format), name=f"y{lane}"))
         m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid[self.timing.depth - 1])]
         return m
