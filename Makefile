@@ -16,7 +16,7 @@ BIN = .venv/bin
 ONE_THREAD = OMP_NUM_THREADS=1
 PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
-.PHONY: help setup demo test test-sim mutants bench lint wheel clean
+.PHONY: help setup demo test test-sim mutants damage bench lint wheel clean
 
 help:  ## print this list
 	@echo 'make TARGET, one of:'
@@ -36,6 +36,9 @@ test-sim: setup  ## run the tests of the golden models alone
 
 mutants: setup  ## put COUNT small faults into the code, drawn by SEED, and see which of them the tests notice
 	$(BIN)/python -m tools.mutants --seed $(SEED) --count $(COUNT) --workers $(WORKERS) $(ARGS)
+
+damage: setup  ## read 10,000 damaged files of every format that is read; minutes
+	$(ONE_THREAD) $(BIN)/python -m tests.helpers.corpus $(ARGS)
 
 bench: setup  ## measure speed against honest baselines
 	$(ONE_THREAD) $(BIN)/python -m bench $(ARGS)
