@@ -68,9 +68,10 @@ class Accelerator(Elaboratable):
     weights_errors       sets that were refused, up to 255: too short, too long, or a value out of its bounds
 
     Each code takes whole bytes, sign-extended, lane 0 lowest; TLAST ends each frame. `tvalid` waits for no `tready`.
-    Several outputs are independent: a frame leaves each as soon as it is made, and one that is not ready holds up its
-    own stage and, once their FIFOs are full, those before it. What reads all outputs at the same time, each at any
-    pace, gets all frames; what waits for the end of one before it reads another may wait for ever.
+    Of several outputs each gives its beats as they are made. One that is not ready holds up the stage that makes it,
+    once their FIFOs are full those before it, and so what else these feed; parts that share nothing go on. Who reads
+    all outputs at the same time, each at any pace, gets all frames; who waits for the end of one before reading another
+    may wait for ever.
     """
 
     def __init__(self, plan: Plan):

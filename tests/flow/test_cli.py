@@ -316,7 +316,7 @@ def checked(session, backend, images, stalls) -> None:  # noqa: ARG001
     """A back end that ran, without its run."""
     if backend.kind != "sim":
         run = Run(session.expected, 1.0)
-        session._enter(session._row(backend, images, session.expected, 0, [], run, verify.NO_STALLS), 0.0)
+        session._enter(session._row(backend, images, session.expected, [0], [], run, verify.NO_STALLS), 0.0)
 
 
 def flat(text: str) -> str:

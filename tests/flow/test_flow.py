@@ -24,7 +24,7 @@ from bittrue.sim.program import Builder, Program
 from bittrue.sim.reading import sealed
 from bittrue.sim.requantize import Requantize
 from tests.helpers.flows import QUICK, batch, program, with_weight_flipped
-from tests.helpers.programs import several, stimulus
+from tests.helpers.programs import several, stimulus, swapped
 
 # -- back ends -----------------------------------------------------------------------------------------
 #: Programs that back ends need.
@@ -179,15 +179,6 @@ class TestVerify:
             self.run(Build(program()), tmp_path, n=0)
         with pytest.raises(BittrueError, match="no back end is named 'vcs'; use one of golden"):
             self.run(Build(program()), tmp_path, {"vcs": 1})
-
-
-def swapped(verilog: str, one: str, other: str) -> str:
-    """Verilog in which two ports of the top carry each other's signal."""
-    lines = verilog.splitlines(keepends=True)
-    at = {name: k for k, line in enumerate(lines) for name in (one, other) if line.startswith(f"  assign {name} = ")}
-    a, b = lines[at[one]], lines[at[other]]
-    lines[at[one]], lines[at[other]] = b.replace(other, one, 1), a.replace(one, other, 1)
-    return "".join(lines)
 
 
 def first_difference(right: Program, wrong: Program, x: np.ndarray, frame: int, name: str) -> tuple[int, int]:

@@ -241,6 +241,15 @@ def often_several(program: Program, rng: np.random.Generator) -> Program:
     return replace(program, results=tuple(rng.permutation(chosen).tolist()))
 
 
+def swapped(verilog: str, one: str, other: str) -> str:
+    """Verilog in which two ports of the top carry each other's signal."""
+    lines = verilog.splitlines(keepends=True)
+    at = {name: k for k, line in enumerate(lines) for name in (one, other) if line.startswith(f"  assign {name} = ")}
+    a, b = lines[at[one]], lines[at[other]]
+    lines[at[one]], lines[at[other]] = b.replace(other, one, 1), a.replace(one, other, 1)
+    return "".join(lines)
+
+
 #: Names for the tensors of `two_inputs`: of one identifier, as its pipeline names parts, as its ports are named;
 #: words of Python, Verilog and C++, and what functions call their arguments; no ASCII.
 AWKWARD = {
