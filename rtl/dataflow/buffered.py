@@ -42,6 +42,7 @@ class BufferedStage(Stage):
         t, built = self.timing, super().structure()
         built.count(t.blocks, t.blocks - 1, t.blocks - 1, t.beats_in - 1, t.beats_out * t.steps - 1, t.steps - 1)
         built.count(t.gather - 1)
+        built.registers += 2  # room, active
         return built
 
     def control(self, m: Module, outlet: Outlet) -> Control:

@@ -247,6 +247,7 @@ class FoldedStage(BufferedStage):
         if self.folded:
             for total in self.products.sums:
                 built.add(total.bits)
+            built.registers += 2 * (self.FRONT + self.products.tree_depth)  # when it moves, when it starts
         if self.vectors.style == "block":
             built.store(self.vectors)
         else:
@@ -254,7 +255,10 @@ class FoldedStage(BufferedStage):
             built.store(part, simd // self.lanes_in)
         for cells in self.cells:
             built += cells.structure()
-        built.count(self.words - 1, simd // self.lanes_in - 1)
+        if self.words > 1:
+            parts = simd // self.lanes_in
+            built.count(self.words - 1, parts - 1)
+            built.registers += parts == 1  # a counter has one bit at least
         if self.tables:
             built += Exchange.structure(self.exchange_bits, self.arrival)
             built.count(self.timing.frame - 1, self.timing.beats_out - 1)

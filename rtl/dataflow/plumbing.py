@@ -60,8 +60,8 @@ class Narrow(BufferedStage):
     def structure(self) -> Structure:
         built = super().structure()
         word = self.i.payload.shape().size
-        built.registers += 2 * word
-        built.select(word)
+        built.registers += 2 * word + self.o.payload.shape().size
+        built.select_bits += word
         return built
 
     def elaborate(self, platform):  # noqa: ARG002
@@ -93,7 +93,7 @@ class Widen(Stage):
     def structure(self) -> Structure:
         built = super().structure()
         built.count(self.timing.beats_in - 1)
-        built.registers += self.o.payload.shape().size - self.i.payload.shape().size
+        built.registers += self.o.payload.shape().size - self.i.payload.shape().size + (self.timing.beats_in == 1)
         return built
 
     def elaborate(self, platform):  # noqa: ARG002

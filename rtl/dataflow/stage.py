@@ -18,16 +18,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.dataflow.effort import Effort
+from bittrue.rtl.dataflow.structure import Storage, Structure
 from bittrue.rtl.dataflow.timing import Timing
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
@@ -47,6 +46,11 @@ def shape_of(fmt: Format | Range) -> Shape:
 def counting(values: int) -> range:
     """The shape of a counter 0..values-1; one bit at least, for Verilog reads the bounds [-1:0] as two bits."""
     return range(max(values, 2))
+
+
+def counting_bits(values: int) -> int:
+    """The bits of such a counter."""
+    return max(1, (values - 1).bit_length())
 
 
 def beat(fmt: Format, lanes: int) -> data.ArrayLayout:
@@ -73,118 +77,6 @@ def valid_chain(m: Module, valid, cycles: int) -> list[Signal]:
         m.d.sync += signal.eq(chain[-1])
         chain.append(signal)
     return chain
-
-
-@dataclass(frozen=True)
-class Storage:
-    """One memory of a stage and what it is made of: decided here, so that the estimate and the netlist agree.
-
-    Tables go to block RAM from 4,096 bits on, else to LUTs; written memories from 2,048 bits or 65 words on, else to
-    distributed RAM. What is read without a clock can only be distributed RAM.
-
-    Block RAM and LUTs are asked for by an attribute. Distributed RAM is not: families without it (iCE40) would refuse
-    the memory, while without an attribute synthesis takes it where there is any, and else flip-flops or block RAM. So
-    that the two agree, a memory for which yosys finds one block cheaper than 26 distributed RAMs is a block here, too.
-    """
-
-    width: int
-    depth: int
-    table: bool = False
-    clocked: bool = True
-
-    @property
-    def bits(self) -> int:
-        return self.width * self.depth
-
-    @property
-    def style(self) -> str:
-        if self.table:
-            return "block" if self.bits >= 4096 else "logic"
-        large = self.bits >= 2048 or self.depth > 64 or self._lutrams >= 26 * self._blocks
-        return "block" if self.clocked and large else "distributed"
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        """What makes synthesis follow `style`."""
-        return {} if self.style == "distributed" else {"rom_style" if self.table else "ram_style": self.style}
-
-    @property
-    def _blocks(self) -> int:
-        shapes = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
-        return min(-(-self.width // w) * -(-self.depth // d) for w, d in shapes)
-
-    @property
-    def _lutrams(self) -> int:
-        return -(-self.width // 4) * -(-self.depth // 16)
-
-    @property
-    def block_rams(self) -> int:
-        """18 kbit block RAMs (ECP5 DP16KD), in the best of their shapes."""
-        return self._blocks if self.style == "block" else 0
-
-    @property
-    def lutrams(self) -> int:
-        """16x4 distributed RAMs (ECP5 DPR16X4)."""
-        return self._lutrams if self.style == "distributed" else 0
-
-    def memory(self, shape, init=(), **attributes: int) -> Memory:
-        """The Amaranth memory, with the attribute that makes synthesis follow `style`, and others.
-
-        Two rows at least: the address of a single one would have no bits.
-        """
-        return Memory(shape=shape, depth=max(self.depth, 2), init=init, attrs=self.attributes | attributes)
-
-
-@dataclass
-class Structure:
-    """What a stage is built of, counted from the same numbers its hardware is made from; `rtl.dataflow.estimate`
-    prices it.
-
-    adder_bits, adders   bits and number of adders
-    select_bits          bits of multiplexers and clamps
-    counter_bits         bits of counters and their comparisons
-    table_bits           bits of tables in LUTs
-    lutrams              16x4 distributed RAMs
-    block_rams           18 kbit block RAMs
-    multipliers          products
-    registers            flip-flops
-    """
-
-    adder_bits: int = 0
-    adders: int = 0
-    select_bits: int = 0
-    counter_bits: int = 0
-    table_bits: int = 0
-    lutrams: int = 0
-    block_rams: int = 0
-    multipliers: int = 0
-    registers: int = 0
-
-    def add(self, bits: int, registered: bool = True) -> None:
-        """An adder of so many bits, with its register."""
-        self.adder_bits += bits
-        self.adders += 1
-        self.registers += bits if registered else 0
-
-    def select(self, bits: int) -> None:
-        """A registered multiplexer or clamp."""
-        self.select_bits += bits
-        self.registers += bits
-
-    def count(self, *lasts: int) -> None:
-        """Counters that run from 0 to each of these."""
-        bits = sum(last.bit_length() for last in lasts)
-        self.counter_bits += bits
-        self.registers += bits
-
-    def store(self, storage: Storage, copies: int = 1) -> None:
-        self.block_rams += copies * storage.block_rams
-        self.lutrams += copies * storage.lutrams
-        if storage.style == "logic":
-            self.table_bits += copies * storage.bits
-
-    def __add__(self, other: Structure) -> Structure:
-        return Structure(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
 class Outlet(Elaboratable):
@@ -320,9 +212,10 @@ class Stage(wiring.Component):
 
     def structure(self) -> Structure:
         """The output FIFO, its credits and the valid chain; subclasses add their own."""
-        built = Structure(registers=2 + self.timing.depth)
-        built.store(Storage(self.o.payload.shape().size, self.timing.credits, clocked=False))
-        built.count(*[self.timing.credits] * 4)
+        credits = self.timing.credits
+        built = Structure(registers=2 + self.timing.depth - 1)  # `available`, `valid`; the outlet is the last cycle
+        built.store(Storage(self.o.payload.shape().size, credits, clocked=False))
+        built.count(credits - 1, credits - 1, credits, credits)
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002

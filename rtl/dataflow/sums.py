@@ -47,6 +47,7 @@ class SumStage(Stage):
         built = super().structure() + self.requantize.structure()
         groups, bits = self.timing.beats_out, self.total.bits
         built.count(groups - 1, self.terms - 1, groups - 1)
+        built.registers += 2 + (groups == 1)  # a valid and a first one more; and where, one bit at least
         built.lutrams += -(-self.lanes_in * bits // 4) * -(-groups // 16)
         for _ in range(self.lanes_in):
             built.add(bits)

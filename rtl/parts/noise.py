@@ -220,20 +220,41 @@ class NoisePipe(NoiseLanes):
                 built.add(WORD, registered=False)
         sites = self.places * (self.outputs + 1) - 1
         built.count(self.outputs // self.lanes - 1, self.places - 1, (1 << WORD) - 1, sites, sites)
-        wait = self.meeting + self.TAIL - 2 - self.arrival
+        if n.relative:
+            built.registers += self.waiting_gaussian
         for _ in range(self.lanes):
-            built.registers += wait * self.count_bits
+            built.registers += self.lane_registers
             if n.shot:
                 for k in range(self.root_bits):
                     built.add(k + 3, registered=False)
-                    built.registers += 2 * (k + 1) + self.count_bits - 2 * k
                 built.multipliers += 2
             built.multipliers += (2 if n.relative else 0) + bool(n.thermal)
             for _ in range(4):
-                built.add(self.sum.bits)
-            built.add(self.total.bits)
-            built.select(self.total.bits)
+                built.add(self.sum.bits, registered=False)
+            built.add(self.total.bits, registered=False)
+            built.select_bits += self.total.bits
         return built
+
+    @property
+    def waiting_gaussian(self) -> int:
+        """Registers of a Gaussian number: two sums of bytes, their sum, and until it meets what it scales."""
+        return 2 * 9 + (1 + self.meeting - self.WORDS) * GAUSSIAN.bits
+
+    @property
+    def lane_registers(self) -> int:
+        """Registers of a lane: the count while its noise is made, the noise, and the sum of both."""
+        waits = self.meeting - self.arrival
+        bits = (waits + 4) * self.count_bits + 2 * self.sum.bits + self.total.bits + self.result.bits
+        if self.relative:
+            bits += sum(bound.bits for bound in self.relative_bounds)
+        if self.shot:
+            pairs = [2 * (self.root_bits - 1 - k) for k in range(self.root_bits)]
+            bits += sum(2 * k + 3 + max(1, left) for k, left in enumerate(pairs))
+            bits += (waits - self.root_bits) * self.root_bits + sum(bound.bits for bound in self.shot_bounds)
+            bits += self.waiting_gaussian
+        if self.thermal:
+            bits += Range(-MEAN * self.thermal, MEAN * self.thermal).bits + 2 * self.sum.bits + self.waiting_gaussian
+        return bits
 
     def build(self, m: Module, issue: Value, counts: list[Value]) -> list[Signal]:
         """The counts of every lane with their noise; `issue` is high `arrival` cycles before the counts of a beat."""

@@ -47,4 +47,4 @@ def structure(bits: int, groups: int) -> Structure:
     if groups == 1:
         return Structure(registers=bits)
     memory = Structure(lutrams=-(-bits // 4) * -(-groups // 16), select_bits=bits * (-(-groups // 16) - 1))
-    return memory if groups < PIPELINED else memory + Structure(registers=2 * bits)
+    return memory if groups < PIPELINED else memory + Structure(registers=2 * bits + 1 + (groups - 1).bit_length())

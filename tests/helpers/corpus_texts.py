@@ -242,5 +242,16 @@ def stamp(place: Path) -> None:
 
 
 def write_report(place: Path) -> None:
-    keys = ["recipe", "system", "accuracy", "verify", "golden", "skipped", "synth", "operations", "functions", "pipeline"]
+    keys = [
+        "recipe",
+        "system",
+        "accuracy",
+        "verify",
+        "golden",
+        "skipped",
+        "synth",
+        "operations",
+        "functions",
+        "pipeline",
+    ]
     (place / report.JSON).write_bytes(reading.sealed({key: [1, {"a": 2.5}] for key in keys}))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from cosmic_ray.mutating import mutate_code
 
-from tools.mutants.__main__ import COPIED, OUTCOMES, equivalent, judge, key, verdict
+from tools.mutants.__main__ import COPIED, OUTCOMES, Sound, equivalent, judge, key, verdict
 from tools.mutants.child import Result, Runner
 from tools.mutants.operators import OWN
 from tools.mutants.sample import ROOT, Mutant, changed, modules, mutants, sample, works
@@ -75,13 +75,16 @@ def test_annotations_types_and_examples_are_left_alone(tree):
 def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
     first, *_ = (m for _, m in mutants("sim/limit.py", tree) if m.operator == "ReplaceBinaryOperator_Sub_Add")
     assert first.change(tree) == ("return max(a - b, 0)", "return max(a + b, 0)")
-    runner = Runner(heavy=())
+    sound = Sound(Runner(heavy=()))
     files = Files(tree)
     assert files.ranked(first)[0] == "sim/test_limit.py"
-    killed = judge(first, tree, ["sim/test_limit.py"], runner, {})
+    killed = judge(first, tree, ["sim/test_limit.py"], sound, {})
     assert killed == Result("failed", "sim/test_limit.py::test_limit")
     swapped = replace(first, operator="ReplaceBinaryOperator_Sub_Mod")
-    assert judge(swapped, tree, ["sim/test_little.py", "sim/test_limit.py"], runner, {}) == Result("passed", "")
+    assert judge(swapped, tree, ["sim/test_little.py", "sim/test_limit.py"], sound, {}) == Result("passed", "")
+    (tree / "sim" / "test_wrong.py").write_text("def test_wrong():\n    assert False\n")
+    assert judge(swapped, tree, ["sim/test_wrong.py"], sound, {}) == Result("passed", "")
+    assert sound.left_out == ["--deselect=sim/test_wrong.py::test_wrong"]
     assert (tree / "sim" / "limit.py").read_text() == CODE
     assert set(OUTCOMES) == {"passed", "failed", "timeout"}
 

@@ -17,6 +17,7 @@ from bittrue.rtl.dataflow.stage import (
     Structure,
     advance,
     counting,
+    counting_bits,
     realises,
     register,
     shape_of,
@@ -220,12 +221,17 @@ class EventLinearStage(Stage):
             built += Exchange.structure(self.exchange_bits, self.arrival)
             built.count(self.operation.tokens - 1, self.groups - 1)
         built.count(self.parts - 1, self.operation.steps - 1, self.groups - 1)
-        built.registers += 3 * lanes + 2 + self.pe * bits
+        at, group, part = 4 + self.worth_cycles, counting_bits(self.groups), counting_bits(self.parts)
+        # the beat, the one behind it, the event and what is known of them; where it lies; then its weights
+        built.registers += 3 * lanes + 8 + part + (self.groups == 1) + group
+        built.registers += counting_bits(self.operation.input.channels * self.groups) + self.pe * bits
+        built.registers += at * (group + 4)  # the group, and whether it moves, is the first, doubles or falls
         built.add(lanes, registered=False)
         built.select_bits += 3 * lanes + self.pe * bits
         if self.worth_cycles:
             built.multipliers += self.pe
-            built.registers += self.pe * (bits + Format.covering(self.operation.decode, signed=True).bits)
+            built.registers += sum(self.product_range(p).bits for p in range(self.pe))
+            built.registers += 4 * Format.covering(self.operation.decode, signed=True).bits
         return built
 
     def counts(self, *operands: np.ndarray) -> dict[str, int]:

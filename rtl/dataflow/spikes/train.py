@@ -11,7 +11,7 @@ from amaranth.lib.memory import Memory
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
-from bittrue.rtl.dataflow.stage import Structure, advance, counting, register, shape_of
+from bittrue.rtl.dataflow.stage import Structure, advance, counting, counting_bits, register, shape_of
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.encode import SPIKE
@@ -87,8 +87,8 @@ class SpikeTrainStage(BufferedStage):
         built = super().structure()
         word = self.operation.input.format.bits * self.lanes_in
         built.lutrams += -(-word // 4) * -(-2 * self._rows // 16)
-        built.registers += word
         built.count(self.groups - 1, self.operation.steps - 1)
+        built.registers += word + counting_bits(self.groups) + counting_bits(self.operation.steps)
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002

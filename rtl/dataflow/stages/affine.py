@@ -37,11 +37,15 @@ class AffineStage(Stage):
         self.timing = Blocks(depth=depth, credits=enough_credits(depth), frame=beats)
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
 
+    def products(self, lane: int) -> Range:
+        """Exact range of the products of a lane."""
+        return Range.of(*(ends[lane :: self.lanes_in] for ends in self.operation.sums))
+
     def structure(self) -> Structure:
         built = super().structure() + self.requantize.structure()
         op, lanes = self.operation, self.lanes_in
         built.multipliers += lanes
-        built.registers += lanes * (op.input.format.bits + op.accumulator.bits)
+        built.registers += lanes * op.input.format.bits + sum(self.products(lane).bits for lane in range(lanes))
         if self.weight_table is None:
             store_constants(built, lanes * op.weight_format.bits, op.input.channels // lanes)
         else:
@@ -80,13 +84,12 @@ class AffineStage(Stage):
             weights = self.weight_table.build(m, "weight", rows[0])
         else:
             weights = channel_constants(m, "weight", {"weight": self.operation.weight}, self.lanes_in, go)["weight"]
-        low, high = self.operation.sums
         products = []
         for lane in range(self.lanes_in):
             code = self.i.payload[lane]
             x = register(m, code, shape_of(self.operation.input.format), name=f"x{lane}", cycles=self.arrival - 1)
-            exact = Range.of(low[lane :: self.lanes_in], high[lane :: self.lanes_in])
-            products.append(register(m, x * Value.cast(weights[lane]), shape_of(exact), name=f"product{lane}"))
+            product = x * Value.cast(weights[lane])
+            products.append(register(m, product, shape_of(self.products(lane)), name=f"product{lane}"))
         result = self.requantize.build(m, products, valid[self.arrival - 1], held=rows[self.arrival - 2])
         m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid[-1])]
         m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(result)]

@@ -22,7 +22,8 @@ class ClampStage(Stage):
     def structure(self) -> Structure:
         built = super().structure()
         for _ in range(self.lanes_in):
-            built.select(self.operation.input.format.bits)
+            built.select_bits += self.operation.input.format.bits
+            built.registers += self.operation.format.bits
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002

@@ -8,7 +8,7 @@ from amaranth.lib import data
 
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.spikes.train import SpikeTrainStage
-from bittrue.rtl.dataflow.stage import Structure, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import Structure, counting_bits, realises, register, shape_of, valid_chain
 from bittrue.rtl.parts.state import state, structure
 from bittrue.sim.contract import Format
 from bittrue.sim.operations.fs_neuron import FsNeuron
@@ -30,6 +30,11 @@ class FsNeuronStage(SpikeTrainStage):
         op, fmt = self.operation, self.operation.input.format
         return op.lowest > fmt.low or op.highest < fmt.high
 
+    @property
+    def thresholds(self) -> np.ndarray:
+        """The thresholds, those that the membrane never or always passes moved to its ends."""
+        return np.clip(self.operation.threshold, self.operation.membrane.low - 1, self.operation.membrane.high)
+
     def structure(self) -> Structure:
         built = super().structure()
         op, bits = self.operation, self.operation.membrane.bits
@@ -38,7 +43,8 @@ class FsNeuronStage(SpikeTrainStage):
             built.registers += op.input.format.bits
             built.add(bits, registered=False)
             built.add(bits, registered=False)
-        built.registers += self.lanes_in + 2 * bits
+        constants = sum(Format.covering(values, signed=True).bits for values in (self.thresholds, op.reset))
+        built.registers += self.lanes_in + constants + 1 + counting_bits(self.groups)
         return built + structure(self.lanes_in * bits, self.groups)
 
     def effort(self, **seen: float) -> Effort:
@@ -62,7 +68,7 @@ class FsNeuronStage(SpikeTrainStage):
             fmt = Format.covering(array, signed=True)
             return register(m, Array(int(v) for v in array)[values.step], shape_of(fmt), name=name)
 
-        threshold = constant("threshold", np.clip(op.threshold, op.membrane.low - 1, op.membrane.high))
+        threshold = constant("threshold", self.thresholds)
         reset = constant("reset", op.reset)
         first = register(m, values.step == 0, name="first")
         where = register(m, values.group, name="where")

@@ -71,8 +71,9 @@ class LerpStage(Stage):
         built.count(op.input.channels // self.lanes_in - 1)
         built.store(self.storage, self.lanes_in)
         for _ in range(self.lanes_in):
-            built.registers += op.input.format.bits + 3 * op.format.bits
+            built.registers += op.input.format.bits + op.format.bits
             if f:
+                built.registers += 2 * op.format.bits
                 product = self.products.bits
                 built.registers += self.difference.bits + 2 * f
                 if f <= 3:

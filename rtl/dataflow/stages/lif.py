@@ -7,7 +7,17 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import (
+    Stage,
+    Structure,
+    advance,
+    counting,
+    counting_bits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import channel_constants, store_constants
 from bittrue.sim.contract import Format, Range
@@ -49,23 +59,30 @@ class LifStage(Stage):
         op, lanes = self.operation, self.lanes_in
         v, m, product, kept = op.ranges
         built.count(self.groups - 1, op.steps - 1)
-        stored = 0
+        # the first step's mark, the group and where it goes back to, and how long the loop is valid beyond the outlet
+        built.registers += 1 + self.loop * counting_bits(self.groups)
+        built.registers += max(0, self.loop - (self.timing.depth - 1))
+        stored, late = 0, int(self.loop >= 2)
+        behind = (self.loop >= 3) + (self.loop >= 4) if op.delayed else 0
+        cycles = {"threshold": late, "reset": late + behind, "keep": late + (self.loop >= 3)}
         for lane in range(lanes):
-            built.registers += op.input.format.bits
-            built.add(v.bits)
+            built.registers += op.input.format.bits + op.output.format.bits + behind
+            built.registers += (m.bits if self.loop >= 3 else 0) + (self.scaled.bits if self.loop >= 4 else 0)
+            built.add(v.bits, registered=self.loop >= 2)
             if op.fires:
                 built.add(v.bits, registered=False)
-                built.select(kept.bits if op.delayed else m.bits)
+                built.select_bits += kept.bits if op.delayed else m.bits
                 if op.subtract:
                     built.add(kept.bits if op.delayed else m.bits, registered=False)
             if op.shift:
                 built.multipliers += 1
                 built.add(product.bits, registered=False)
-                built.registers += self.scaled.bits if self.loop >= 4 else 0
-            for values in (op.threshold, op.reset, op.keep):
+            for name, waits in cycles.items():
+                values = getattr(op, name)
                 mine = None if values is None else values[lane::lanes]
                 if mine is not None and not (mine == mine[0]).all():
                     stored += Format.covering(mine).bits
+                    built.registers += Format.covering(mine).bits * waits
         if op.keep.any() or op.delayed:
             built.lutrams += -(-lanes * kept.bits // 4) * -(-self.groups // 16)
             built.select_bits += lanes * kept.bits

@@ -16,7 +16,7 @@ from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, r
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Table
 from bittrue.rtl.parts.noise import NoisePipe
-from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants
+from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants, store_constants
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, bounds, constant
@@ -219,13 +219,16 @@ class PhotonicMacStage(FoldedStage):
 
     def structure(self) -> Structure:
         built = super().structure() + self.convert.structure()
-        last = self.words - 1
-        built.count(self.groups - 1, self.tiles - 1, last, last)
+        if (last := self.words - 1) > 0:
+            built.count(self.groups - 1, self.tiles - 1, last, last)
         if self.noise:
             built += self.noise.structure()
         if self.pedestal is not None:
             for lane in range(self.pe):
-                built.add(self.light_range(lane).bits)
+                built.add(self.noise.count_bits if self.noise else self.light_range(lane).bits)
+            lanes = [self.pedestal[lane :: self.pe] for lane in range(self.pe)]
+            if stored := sum(Format.covering(mine).bits for mine in lanes if (mine != mine[0]).any()):
+                store_constants(built, stored, len(self.pedestal) // self.pe)
         if self.rails and self.lacking:
             built.select_bits += len(self.rails) * self.simd * self.format.bits
         return built

@@ -10,7 +10,7 @@ from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.spikes.accumulate import Accumulators
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
-from bittrue.rtl.dataflow.stage import Structure, counting, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import Structure, counting, counting_bits, realises, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Format, Range
@@ -61,7 +61,11 @@ class SpikingLinearStage(FoldedStage):
 
     def structure(self) -> Structure:
         built = super().structure() + self.accumulators.structure() + self.requantize.structure()
-        built.count(self.timing.beats_out - 1)
+        groups, at = self.timing.beats_out, self.front_depth + self.worth_cycles
+        built.count(groups - 1)
+        built.registers += (groups == 1) + at * (counting_bits(groups) + 2 + self.accumulators.signed_steps)
+        if not self.operation.halving:
+            built.registers += (self.front_depth + 1) * Format.covering(self.operation.decode, signed=True).bits
         if self.worth_cycles:
             for p in range(self.pe):
                 built.multipliers += 1

@@ -47,8 +47,9 @@ class TransposeStage(BufferedStage):
         if lanes > 1:
             for _ in range(lanes):
                 built.add(last.bit_length())
-                built.select(bits * (lanes - 1))
-                built.select_bits += bits * (lanes - 1)
+                built.select_bits += 2 * bits * (lanes - 1)
+                built.registers += bits
+            built.registers += 3 * (lanes - 1).bit_length()
         return built
 
     @classmethod
