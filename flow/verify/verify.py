@@ -25,6 +25,7 @@ from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.bus import access
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
+from bittrue.sim.held import Sets
 from bittrue.sim.locks import locked
 from bittrue.sim.program import BLOCK, Program
 
@@ -335,7 +336,7 @@ class _Session:
             | cycles
         )
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
-        row["events"] = self._events(run, ran)
+        row["events"] = self._events(run, x, held)
         row["design"] = self.build.design.name
         if run.rtl.answers:
             row["registers"] = access.shown([answer for answer in run.rtl.answers if answer.access.name != "WEIGHTS"])
@@ -346,21 +347,30 @@ class _Session:
             row["divergence"] = self._rtl_divergence(x, expected, run, stalls, self.sets if held else None)
         self._enter(row, begin)
 
-    def _events(self, run: Run, frames: int) -> dict[str, dict[str, int]]:
-        """By node, the events that the RTL counted and those of the golden simulator in the very frames that ran."""
-        index = np.arange(frames) % self.images
-        return {
-            node: {"golden": int(self.golden_events[node][index].sum()), "rtl": seen}
-            for node, seen in run.rtl.ones.items()
-        }
+    def _events(self, run: Run, x: Sequence[np.ndarray], held: Sets) -> dict[str, dict[str, int]]:
+        """By node, the events that the RTL counted and those of the golden simulator in the very frames that ran, with
+        the sets of weights that these met."""
+        if not run.rtl.ones:
+            return {}
+        frames = len(x[0])
+        if held or (self.build.program.counts_frames and frames > self.images):  # a frame again is another one
+            golden, index = self._made(x, held), np.arange(frames)
+        else:
+            golden, index = self.golden_events, np.arange(frames) % self.images
+        return {node: {"golden": int(golden[node][index].sum()), "rtl": seen} for node, seen in run.rtl.ones.items()}
 
     @cached_property
     def golden_events(self) -> dict[str, np.ndarray]:
         """The events of every image in the golden simulator, by node that makes any (`TensorType.events`)."""
+        return self._made(self.x)
+
+    def _made(self, x: Sequence[np.ndarray], held: Sets | None = None) -> dict[str, np.ndarray]:
+        """The events of every one of these frames, by node, with the sets that are written meanwhile."""
         nodes = [node.name for node in self.build.program.nodes if node.operation.output.events]
         parts: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
-        for start in range(0, self.images, BLOCK):
-            tensors = self.build.program.trace(*(v[start : start + BLOCK] for v in self.x), first=start).tensors
+        for start in range(0, len(x[0]), BLOCK):
+            part = (v[start : start + BLOCK] for v in x)
+            tensors = self.build.program.trace(*part, first=start, held=held or None).tensors
             for name in nodes:
                 ones = tensors[name]
                 parts[name].append(ones.reshape(len(ones), -1).sum(axis=1, dtype=np.int64))

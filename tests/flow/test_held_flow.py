@@ -22,6 +22,7 @@ from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.written import written
 from tests.helpers.flows import batch, program
+from tests.helpers.sets import codes, network
 
 FAST = {"reference": 20, "compiled": 20, "gxx": 20}
 
@@ -41,6 +42,18 @@ class TestVerify:
         assert all(row["sets"] == 3 for row in stalled)
         plain = next(row for row in found.rows if row["simulator"] == "compiled" and not row["stalls"])
         assert (plain["interval"], plain["sets"]) == (plain["estimated_interval"], 1)
+
+    def test_spikes_are_counted_with_the_sets_that_made_them(self, tmp_path):
+        """Events of a layer behind written weights, in the run in which these change; spikes drive the cycles."""
+        p = written(network(1, kinds=["linear", "spiking"]))
+        x = codes(p, 20, np.random.default_rng(0))
+        build = Build(p, interval=1000, options={"architecture": "events"})
+        found = verify.verify(build, x, FAST, Stalls(0.3, 0.3, 5), tmp_path)
+        assert found.problems == []
+        counted = [row["events"]["spiking1_bits"] for row in found.rows if row.get("events")]
+        plain, stalled = (seen["golden"] for seen in counted)
+        assert plain != stalled
+        assert found.rows[1]["sets"] == 3
 
     def test_a_set_over_registers(self, tmp_path, monkeypatch):
         """One set half way, over AXI4-Lite, in every simulator; with two of its words swapped it is found."""

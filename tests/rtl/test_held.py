@@ -1,5 +1,7 @@
 """Weights written at run time in RTL: sets exchanged between frames, under stalls; sets that are refused; area."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
@@ -262,13 +264,42 @@ class TestPlan:
         again = Plan.from_json(p.program, p.to_json())
         assert emit(again) == emit(p)
 
-    def test_the_area_of_writing_is_counted(self):
+    @pytest.mark.parametrize(
+        ("seed", "kinds", "architecture"),
+        [(6, ("linear", "affine", "linear"), "parallel"), *((1, KINDS[1], name) for name in ("parallel", "events"))],
+    )
+    def test_the_area_of_writing_is_counted(self, seed, kinds, architecture):
         """Two banks, a write port, the loader: more of everything but products."""
-        program = network(6, kinds=["linear", "affine", "linear"])
-        constant, held = plan(program, 8).estimate, plan(program, 8, weights="written").estimate
-        assert held.lut > constant.lut
-        assert held.ff > constant.ff
-        assert held.dsp == constant.dsp
+        program, interval = network(seed, kinds=kinds), 8 if architecture == "parallel" and seed == 6 else 1000
+        constant = plan(program, interval, architecture=architecture).estimate
+        held = plan(program, interval, weights="written", architecture=architecture)
+        assert held.estimate.lut > constant.lut
+        assert held.estimate.ff > constant.ff
+        assert held.estimate.dsp == constant.dsp
+        assert held.cost_of_writing["lut"] == held.estimate.lut - constant.lut
+
+    def test_both_rails_of_written_cells_are_multiplied(self):
+        """A product more for each that the array has; only offsets: none, and a sum for the light of dark inputs."""
+        program = network(0, kinds=["photonic"])
+        mac = program["photonic0_array"]
+        assert mac.minus.any()
+        constant, held = plan(program, 1000), plan(program, 1000, weights=["photonic0_array"])
+        products = constant.folding["photonic0_array"].simd * constant.folding["photonic0_array"].pe
+        assert held.folding == constant.folding
+        assert held.estimate.dsp == constant.estimate.dsp + products
+        offset = Held("o", mac.offset.shape, 0, 1 << 10)
+        nodes = [
+            replace(node, operation=replace(mac, offset=offset)) if node.operation is mac else node
+            for node in program.nodes
+        ]
+        offsets = plan(Program(program.inputs, nodes, program.results), 1000)
+        assert offsets.estimate.dsp == constant.estimate.dsp
+        assert constant.estimate.lut < offsets.estimate.lut < held.estimate.lut
+        rng = np.random.default_rng(0)
+        x, sets = codes(offsets.program, 12, rng), [drawn(offsets.program, rng)]
+        result = run(offsets, x, sets=[Written(2, offsets.pack_set(sets[0]))])
+        assert set(result.meets) == {0, 1}
+        np.testing.assert_array_equal(result.outputs, golden(offsets.program, x, result.meets, sets))
 
     def test_a_program_without_held_inputs_has_no_port(self):
         text = emit(plan(network(7)))
