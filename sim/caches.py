@@ -53,7 +53,7 @@ def complaint() -> str | None:
     refused = _refused(root)
     if refused is None:
         return None
-    return f"{refused}; or set {VARIABLE} to a folder where compiled code can be kept"
+    return f"{refused}; set {VARIABLE} to a folder where compiled code can be kept"
 
 
 def replaced() -> str | None:
@@ -76,13 +76,13 @@ def _root() -> Path | None:
 
 
 @cache
-def _refused(root: Path) -> PlaceError | None:
-    """Why something below the root cannot be written; asked once a process."""
+def _refused(root: Path) -> str | None:
+    """What below the root cannot be written; asked once a process."""
     for name in USERS:
         try:
             try_folder(root / name)
         except PlaceError as error:
-            return error
+            return str(error).rpartition(";")[0]  # the remedy here is another one
     return None
 
 

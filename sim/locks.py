@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import PlaceError, make_folder
 
 LOCK = ".lock"
+#: What the machine says of a write into an open file, without a name.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @contextmanager
@@ -31,6 +34,10 @@ def locked(folder: str | Path) -> Iterator[Path]:
         raise PlaceError.of(folder, error) from error
     try:
         yield folder
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:  # a file that was open: it was one in here
+            raise PlaceError.of(folder, error) from error
+        raise
     finally:
         (folder / LOCK).unlink(missing_ok=True)  # before it is let go, so that nobody has it meanwhile
         os.close(handle)

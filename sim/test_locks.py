@@ -50,6 +50,15 @@ def test_it_goes_with_a_process_that_is_killed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_names_the_folder(tmp_path):
+    """A file that is open when the disk is full says nothing of its place."""
+    for error in (OSError(28, "No space left on device"), OSError(28, "No space left on device", "some/file")):
+        with pytest.raises((BittrueError, OSError), match=f"{tmp_path}: cannot be written|some/file"), locked(tmp_path):
+            raise error
+    with pytest.raises(ConnectionError), locked(tmp_path):
+        raise ConnectionError(111, "Connection refused")
+
+
 def test_many_at_once_never_share_it(tmp_path):
     inside, most, entered = [0], [0], [0]
 

@@ -108,6 +108,8 @@ class Bars:
 
     def __exit__(self, *exception: object) -> None:
         self._rest()
+        if self.task is not None and not any(exception):
+            self.bars.update(self.task, completed=1.0)
         self.bars.__exit__(*exception)
 
     def begin(self, step: str) -> None:
@@ -124,7 +126,8 @@ class Bars:
             self.begin("")
         share = done / total if total else 0
         self.words = text + (f" ({100 * share:.0f} %)" if 0 < share < 1 else "")
-        self.bars.update(self.task, description=escape(text), completed=share)
+        # a bar that was full once is drawn as done: this one is when the step is, not a part of it
+        self.bars.update(self.task, description=escape(text), completed=min(share, 0.999))
 
     def end(self, step: str, outcome: Outcome) -> None:
         self._rest()

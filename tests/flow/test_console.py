@@ -4,6 +4,7 @@ import io
 import json
 import re
 import time
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -210,6 +211,18 @@ class TestSignsOfLife:
                 bars.begin(step)
                 bars.end(step, Outcome(step, None, False, "up to date", 1.0))
         assert said() == ["a: up to date (took 1.0 s)", "b: up to date (took 1.0 s)"]
+
+    @pytest.mark.parametrize("error", [None, KeyError])
+    def test_a_bar_is_full_when_its_step_is_done_and_not_before(self, error, monkeypatch):
+        monkeypatch.setattr(console, "ERR", Console(file=io.StringIO(), width=80, force_terminal=True))
+        bars = console.Bars()
+        with suppress(KeyError), bars:
+            bars.begin("verify")
+            bars.progress("all images of one back end", 8, 8)
+            assert not bars.bars.tasks[0].finished
+            if error:
+                raise error
+        assert bars.bars.tasks[0].finished == (error is None)
 
     def test_an_error_ends_it(self, said):
         bars = console.Bars()
