@@ -1,7 +1,6 @@
 """What holds for every command, found by walking through all of them: help, JSON, places that are written, locks."""
 
 import inspect
-import json
 import os
 import stat
 import threading
@@ -23,6 +22,7 @@ from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir import read as nir_read
 from bittrue.sim.locks import locked
 from bittrue.sim.program import Program
+from bittrue.sim.reading import sealed
 from tests.helpers import nir_graphs
 from tests.helpers.flows import batch, program
 from tests.helpers.programs import spiking, stimulus
@@ -243,6 +243,7 @@ def test_links_devices_and_pipes_are_written(command, run, tmp_path):
     for reader in readers:
         reader.join(10)
     assert all(stat.S_ISFIFO(place.stat().st_mode) for place in pipes.values())
+    assert sorted((tmp_path / "pipes").iterdir()) == sorted(pipes.values())  # nothing belongs beside a pipe
     same(command, got, expected)
 
 
@@ -267,7 +268,7 @@ def test_two_in_one_folder_are_refused(command, run, tmp_path):
     busy = folder / "ecp5-25k" if command == "synth" else folder
     if command == "report":
         content = {key: [] for key in ("accuracy", "verify", "golden", "skipped", "synth", "operations", "functions")}
-        (folder / "report.json").write_text(json.dumps(content | {"recipe": "r", "system": "fs", "pipeline": {}}))
+        (folder / "report.json").write_bytes(sealed(content | {"recipe": "r", "system": "fs", "pipeline": {}}))
         words = [folder]
     with locked(busy):
         before = {path for path in folder.rglob("*")}
