@@ -47,6 +47,10 @@ DESIGNS = {
     "photonic": lambda: emit(plan(programs.photonic(noisy=True))),
     "written": lambda: emit(plan(written(programs.resmlp(nonlinearity="relu")))),
     "written-lite": lambda: emit(plan(written(programs.two_inputs()), weight_bus="lite")),
+    "written-light": lambda: emit(plan(written(programs.photonic(noisy=True)))),
+    "written-events": lambda: emit(
+        plan(written(programs.spiking(halving=False, shape=(2, 6))), interval=4000, architecture="events")
+    ),
     "named": lambda: emit(plan(named_as_its_parts())),
     "controller": lambda: controller(weights="stream"),
     "controller-alone": lambda: controller(twin=False),
