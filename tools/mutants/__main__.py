@@ -89,7 +89,9 @@ class Sound:
         return self.known[test]
 
 
-def judge(mutant: Mutant, tree: Path, tests: list[str], sound: Sound, known: dict[str, list[str]]) -> Result:
+def judge(
+    mutant: Mutant, tree: Path, tests: list[str], sound: Sound, known: dict[str, list[str]], marks: str = ""
+) -> Result:
     """Make the change, run the test files one after the other until one fails, and put the file back."""
     path = tree / mutant.path
     stamp = path.stat()
@@ -102,7 +104,8 @@ def judge(mutant: Mutant, tree: Path, tests: list[str], sound: Sound, known: dic
     while waiting:
         try:
             with use_mutation(path, OPERATORS[mutant.operator], mutant.occurrence):
-                result = sound.runner.run(tree, [*narrow(waiting[0], mutant, known), *sound.left_out], numba)
+                chosen = [*narrow(waiting[0], mutant, known), f"-m={marks}", *sound.left_out]
+                result = sound.runner.run(tree, chosen, numba)
         finally:
             os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
         if result.outcome == "passed":
@@ -150,7 +153,7 @@ def main() -> int:
         tree, begin = trees.get(), time.monotonic()
         try:
             ranked = files.ranked(mutant)[: FIRST if options.quick else None]
-            result = judge(mutant, tree, ranked, sound, known)
+            result = judge(mutant, tree, ranked, sound, known, "not slow" if options.quick else "")
             row |= {"outcome": OUTCOMES[result.outcome], "by": result.by, "seconds": round(time.monotonic() - begin)}
         finally:
             trees.put(tree)
