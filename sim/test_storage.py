@@ -312,3 +312,12 @@ class TestWriting:
         with pytest.raises(BittrueError, match="meta holds something that is not JSON"):
             small(bad={1, 2}).save(tmp_path / "p.npz")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_one_result_is_written_as_its_name_and_several_as_a_list():
+    """So that files, and the hashes of programs, of versions that knew only one result stay as they are."""
+    program = small()
+    assert storage._content(program)[0]["result"] == "lerp"
+    several = Program(program.inputs, program.nodes, ("linear", "lerp"))
+    assert storage._content(several)[0]["result"] == ["linear", "lerp"]
+    assert program.sha256 == "474d9ed1b01c65b33790b295961c5c2e2e049b96ac2ee0888ded4f0d24da17c3"

@@ -118,3 +118,12 @@ def test_formats_wider_than_what_they_hold(backend, monkeypatch):
         x = np.random.default_rng(1).integers(0, 256, (20, *mac.input.shape)).astype(np.uint8)
         np.testing.assert_array_equal(made(x), made.reference(x))
         np.testing.assert_array_equal(made.trace(x).tensors["sum"], made.reference(x))
+
+
+def test_more_outputs_than_images():
+    """Two images on 40 outputs: loops over images and over outputs are not mistaken for each other."""
+    rng = np.random.default_rng(0)
+    kind, plus, minus = TensorType((5,), Format(4, signed=False)), *rng.integers(0, 16, (2, 40, 5))
+    op = PhotonicMac(kind, plus, minus, 5, 6, 4, np.zeros(1, np.int64), Format(4, signed=False))
+    x = rng.integers(0, 16, (2, 5)).astype(np.uint8)
+    np.testing.assert_array_equal(op.run(x)[0], op.reference(x))

@@ -16,6 +16,7 @@ from bittrue.sim.kernels import blas as kernels_blas
 from bittrue.sim.kernels import jit as kernels_jit
 from bittrue.sim.kernels import matrix as kernels
 from bittrue.sim.kernels.matrix import MatrixKernel
+from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
@@ -321,3 +322,13 @@ def test_damaged_cache_files_break_nothing(tmp_path):
     for path in files:
         path.write_bytes(path.read_bytes()[:-20])
     assert run() == first == "[0, 3, 1, 4, 2, 5]\n"
+
+
+def test_vnni_with_more_outputs_than_rows_of_a_block():
+    """A block has a sum of every output for each of its rows; of inputs whole words of four codes are held."""
+    require("vnni")
+    rng = np.random.default_rng(0)
+    op = linear(rng, 3, 1100, Format(8))
+    check(op, "vnni", codes(rng, Format(8), 70, 3), rng)
+    for inputs, depth in ((1, 4), (4, 4), (5, 8), (8, 8), (9, 12)):
+        assert Vnni(np.ones((2, inputs), np.int64), Format(8)).depth == depth

@@ -114,7 +114,10 @@ class TestPicture:
         layers = [Raster("a<b", "encode", self.golden), Raster("c", "lif", self.golden[:1])]
         page = ET.fromstring(raster.page(layers, "t&t"))
         words = " ".join("".join(e.itertext()) for e in page.iter() if e.tag.endswith("text"))
-        for shown in ("t&t", "a<b (encode)", "c (lif)"):
+        spikes, first = int(self.golden.sum()), int(self.golden[0].sum())
+        told = f"{spikes} spikes, {spikes / 210:.2f} a neuron, {spikes / 8.4:.1f} %; {raster.TOKENS} of 30 tokens drawn"
+        alone = f"{first} spikes, {first / 7:.2f} a neuron, {first / 0.28:.1f} %"
+        for shown in ("t&t", "a<b (encode)", "c (lif)", told, alone):
             assert shown in words
         bars = sum(p.get("d").count("M") for p in page.iter() if p.tag.endswith("path"))
         assert bars == self.golden[raster.drawn(layers[0])].sum() + self.golden[0].sum()

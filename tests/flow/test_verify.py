@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+import typer
 
+from bittrue.flow.engine import registry
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.synth import harness
+from bittrue.flow.verify.backends import BACKENDS
 from bittrue.flow.verify.verify import mean_interval, problems
+from bittrue.hls import host
+from bittrue.sim.errors import BittrueError
 
 
 @pytest.mark.parametrize(
@@ -66,3 +73,49 @@ def test_what_is_not_as_promised_is_said(changed, sentences):
 def test_a_wrong_golden_run_is_said():
     assert problems([], {"mismatches": 1, "values": 9}) == ["golden: 1 of 9 values differ from the reference"]
     assert problems([], None) == []
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "which"), [([], ["o"], "input"), (["i"], [], "output")])
+def test_rtl_without_ports_is_refused(inputs, outputs, which, tmp_path):
+    with pytest.raises(BittrueError, match=f"the RTL has no {which} port"):
+        CompiledRtl("module top; endmodule\n", inputs, outputs, tmp_path)
+
+
+@pytest.mark.parametrize("absent", ["find_compiler", "find_headers"])
+def test_each_tool_of_a_back_end_is_asked_for(absent, monkeypatch):
+    def refuse():
+        raise BittrueError(f"{absent}: not here")
+
+    assert BACKENDS["gxx"].missing() is None
+    monkeypatch.setattr(host, absent, refuse)
+    assert BACKENDS["gxx"].missing() == f"{absent}: not here"
+
+
+@pytest.mark.parametrize(
+    ("ports", "name"),
+    [
+        ({"aclk": "input", "x": "input", "y": "output"}, "aclk"),
+        ({"x": "input", "clk": "input"}, "clk"),
+        ({"x": "input", "y": "output"}, None),
+        ({"aclk": "input", "clk": "input"}, None),
+        ({"clk": "output"}, None),
+        ({"clk": "input", "pad": "inout"}, None),
+    ],
+)
+def test_a_harness_needs_one_clock_and_no_inout(ports, name):
+    described = {port: {"direction": way, "bits": [1]} for port, way in ports.items()}
+    if name:
+        assert harness.clock(described) == name
+    else:
+        with pytest.raises(BittrueError, match="one clock named aclk or clk"):
+            harness.clock(described)
+
+
+def test_every_system_brings_its_commands():
+    brought = {}
+    for name, system in registry.systems().items():
+        app = typer.Typer()
+        system.register(app)
+        brought[name] = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert "import-headers" in brought["lerp-psa"]
+    assert all(brought[name] for name in ("fs", "lerp-psa", "photonic"))
