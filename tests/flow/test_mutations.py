@@ -75,9 +75,9 @@ class TestUnbroken:
 # -- one weight bit in the memory of the RTL ----------------------------------------------------------------
 @pytest.mark.parametrize("name", MATRICES)
 def test_weight_bit_in_a_stage(planned, name):
-    products = stage(planned, name).products
-    products.weight = products.weight.copy()
-    products.weight[0, 0, 0] ^= 1
+    (cells,) = stage(planned, name).cells
+    cells.rows = cells.rows.copy()
+    cells.rows[0, 0, 0] ^= 1
     with pytest.raises(AssertionError):
         exact(planned, 0)
 
