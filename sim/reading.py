@@ -37,8 +37,9 @@ def plain_json(text: bytes | str) -> Any:
     except ValueError as error:  # of JSON, and of UTF-8
         raise BittrueError(f"not JSON: {error}") from error
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _inside(outer)]
+    for _ in range(MAX_DEPTH):
+        inside = (inner for outer in level if isinstance(outer, dict | list) for inner in _inside(outer))
+        level = [inner for inner in inside if isinstance(inner, dict | list)]
     if level:
         raise BittrueError(f"it is nested more than {MAX_DEPTH} deep")
     return value

@@ -9,6 +9,7 @@ from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lif import Lif
+from bittrue.sim.program import Builder
 
 
 def kind(steps: int, channels: int = 1, fmt: Format = INT8) -> TensorType:
@@ -36,6 +37,49 @@ def test_trains_known_by_hand():
     assert spikes(Lif(one, [3], [100], [0]), [3, 4, -9, 4, 0, 0, 5, 3]) == [0, 1, 0, 1, 0, 0, 1, 0]
     # Reset to a negative value: two steps of 3 less.
     assert spikes(Lif(one, [2], [-3], [1]), [3] * 8) == [1, 0, 1, 0, 1, 0, 1, 0]
+
+
+def test_a_delayed_reset_is_taken_from_what_has_decayed():
+    # v: 8, 8/2 - 6 + 8 = 6, 6/2 + 8 = 11 (6 does not exceed 7), 11/2 (up: 6) - 6 + 8 = 8, ...
+    op = Lif(kind(5), [7], [6], [1], shift=1, subtract=True, delayed=True)
+    assert spikes(op, [8, 8, 8, 8, 0]) == [1, 0, 1, 1, 0]
+    at_once = Lif(kind(5), [7], [6], [1], shift=1, subtract=True)  # v: 8, 2/2 + 8 = 9, 3/2 (up: 2) + 8 = 10, ...
+    assert spikes(at_once, [8, 8, 8, 8, 0]) == [1, 1, 1, 1, 0]
+    # nothing was fired before the first step, whatever the threshold
+    assert spikes(Lif(kind(2), [-1], [5], [1], subtract=True, delayed=True), [0, 4]) == [1, 0]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize(("threshold", "keep", "shift"), [(2, 3, 2), (-2, 1, 0), (1, 0, 0), (5, 7, 3)])
+def test_range_of_a_delayed_reset(threshold, keep, shift, steps):
+    """The membrane stays within it for every input, and reaches its ends, or one less for each step's rounding."""
+    op = Lif(kind(steps, 1, Format(3)), [threshold], [3], [keep], shift, 0, subtract=True, delayed=True)
+    x, m, due, seen = every_input(op)[:, :, 0], 0, 0, []
+    for t in range(steps):
+        left = (m * keep + (1 << shift >> 1) >> shift) - due
+        assert op.ranges[3].low <= np.min(left) <= np.max(left) <= op.ranges[3].high
+        m = left + x[:, t]
+        due = 3 * (m > threshold)
+        seen += [m.min(), m.max()]
+    assert (min(seen), max(seen)) == (op.membrane.low, op.membrane.high)
+
+
+def test_programs_without_a_delayed_reset_keep_their_hash():
+    """Their files are those of before there was one."""
+    build = Builder({"x": kind(4)})
+    program = build.program(build.add("y", Lif(kind(4), [2], [0], [1]), "x"))
+    assert program.sha256 == "1a375c1499974d6f20d08adfa5483dada61bb3aac8100d519434bacd6d5c98fb"
+    delayed = Builder({"x": kind(4)})
+    other = delayed.program(delayed.add("y", Lif(kind(4), [2], [2], [1], subtract=True, delayed=True), "x"))
+    plain = Builder({"x": kind(4)})
+    at_once = plain.program(plain.add("y", Lif(kind(4), [2], [2], [1], subtract=True), "x"))
+    assert other.sha256 != at_once.sha256
+
+
+def test_only_a_subtraction_can_be_delayed():
+    for reset, subtract in (([0], False), (None, True)):
+        with pytest.raises(BittrueError, match="only a reset by subtraction can be delayed"):
+            Lif(kind(4), reset and [1], reset, [1], subtract=subtract, delayed=True)
 
 
 def test_integrator_is_the_membrane():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bittrue.flow.engine import plain_yaml
 from bittrue.flow.engine import recipe as recipes
 from bittrue.sim.errors import BittrueError
 
@@ -97,3 +98,61 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(BittrueError, match=r"'lerp-psa-digit': did you mean 'lerp-psa-digits'\?.*relu-fashion-mnist"):
         recipes.load("lerp-psa-digit")
+
+
+# -- what YAML could make of a text --------------------------------------------------------------------
+HEAD = "system: lerp-psa\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train:\n  epochs: 150\ntrain:\n  lr: 1\n", "it has the key 'train' twice; give it once; line 4"),
+        ("train: {epochs: 150, epochs: 3}\n", "it has the key 'epochs' twice"),
+        ("description: " + "[" * 500 + "\n", "a nesting of more than 20"),
+        ("description: " + "[" * 500 + "]" * 500 + "\n", "a nesting of more than 20"),
+        (f"train: {{seed: {'1' * 5000}}}\n", "a number of more than 64 bits"),
+        (f"train: {{seed: {1 << 64}}}\n", "a number of more than 64 bits"),
+        ("train: {lr: 1e999}\n", "a number that is too large"),
+        ("description: !!timestamp 2020-01-01\n", "the tag !!timestamp"),
+        ("description: !!python/name:os.system x\n", "the tag !!python/name"),
+        ("description: &a x\nname: *a\n", "an anchor or alias"),
+        ("? [a, b]\n: 1\n", "a key that is no name"),
+        ("x" * (1 << 18), "characters, and at most"),
+        ("synth: {frequency_mhz: .inf}\n", "synth.frequency_mhz = inf is not usable: input should be a finite number"),
+        ("synth: {frequency_mhz: .nan}\n", "synth.frequency_mhz = nan is not usable"),
+        ("network: {blocks: true}\n", "network.blocks = True is not usable: input should be a valid integer"),
+        ("train: {epochs: '5'}\n", "train.epochs = '5' is not usable: input should be a valid integer"),
+        ("train: {epochs: 5.0}\n", "train.epochs = 5.0 is not usable"),
+        ("train: {epochs: 017}\n", "train.epochs = '017' is not usable"),
+        ("train: {epochs: 1:30}\n", "train.epochs = '1:30' is not usable"),
+        ("train: {epochs: 2020-01-01}\n", "train.epochs = '2020-01-01' is not usable"),
+        ("name: 5\n", "name = 5 is not usable: input should be a valid string"),
+    ],
+)
+def test_what_yaml_would_turn_into_something_else_is_refused(text, sentence, tmp_path):
+    (tmp_path / "mine.yaml").write_text(HEAD + text)
+    with pytest.raises(BittrueError, match=f"recipe .*mine.yaml.*{sentence}"):
+        recipes.load(tmp_path / "mine.yaml")
+    with pytest.raises(BittrueError) as refusal:
+        recipes.load(tmp_path / "mine.yaml")
+    assert len(str(refusal.value)) < 1500
+
+
+def test_what_may_stand_in_a_recipe(tmp_path):
+    """The neighbours of what is refused."""
+    nested = "[" * 19 + "]" * 19
+    (tmp_path / "mine.yaml").write_text(
+        HEAD + "description: 2020-01-01\ntrain: {lr: 1e-3, seed: 18446744073709551615, weight_decay: 0}\n"
+        "synth: {frequency_mhz: 12.5}\n"
+    )
+    recipe = recipes.load(tmp_path / "mine.yaml")
+    assert (recipe.description, recipe.train.lr, recipe.train.seed) == ("2020-01-01", 1e-3, (1 << 64) - 1)
+    assert (recipe.synth.frequency_mhz, recipe.train.weight_decay) == (12.5, 0.0)
+    assert plain_yaml.load("a: 1_000\nb: -0x1F\nc: .5\nd: 1.e3\ne: ~\nf: yes\ng: -.inf\nh: 0") == {
+        "a": 1000, "b": -31, "c": 0.5, "d": 1000.0, "e": None, "f": True, "g": float("-inf"), "h": 0
+    }  # fmt: skip
+    assert plain_yaml.load(nested) is not None
+    assert recipes.load("lerp-psa-digits", ["train.lr=1e-5"]).train.lr == 1e-5
+    with pytest.raises(BittrueError, match="override 'train.epochs=true': train.epochs = True is not usable"):
+        recipes.load("lerp-psa-digits", ["train.epochs=true"])

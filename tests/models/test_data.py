@@ -6,6 +6,7 @@ import gzip
 import os
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -202,3 +203,27 @@ def test_pickled_arrays_other_than_bytes_and_cut_pickles_are_refused(tmp_path):
     damage(path, lambda c: c[:-10])
     with pytest.raises(BittrueError, match="truncated"):
         read_plain_pickle(path)
+
+
+def test_a_small_gzip_file_of_many_bytes_is_not_unfolded(tmp_path):
+    """A header of 16 TB, and one of 2 GB before a trap of zeros: read up to what the header says, or not at all."""
+    for shape, zeros in (((1 << 20, 4096, 4096), 100), ((2, 3, 4), 1 << 26)):
+        content = struct.pack(">BBBB3I", 0, 0, 8, 3, *shape) + bytes(zeros)
+        (tmp_path / "x.gz").write_bytes(gzip.compress(content, 9, mtime=0))
+        tracemalloc.start()
+        with pytest.raises(BittrueError, match="is truncated" if zeros == 100 else "is too long"):
+            read_idx(tmp_path / "x.gz", 3)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        tracemalloc.stop()
+    (tmp_path / "none").write_bytes(struct.pack(">BBBB3I", 0, 0, 8, 3, 0, 1 << 31, 1 << 31))
+    with pytest.raises(BittrueError, match="is empty: its header says"):
+        read_idx(tmp_path / "none", 3)
+
+
+def test_a_pickle_takes_no_memory_for_a_number(tmp_path):
+    """LONG_BINPUT of the last index of 32 bits: the unpickler in C makes room for so many marks."""
+    (tmp_path / "p").write_bytes(b"\x80\x02}r\xff\xff\xff\xff.")
+    tracemalloc.start()
+    assert read_plain_pickle(tmp_path / "p") == {}
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()

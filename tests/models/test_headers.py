@@ -263,3 +263,69 @@ def test_folders_without_headers_are_refused(tmp_path):
         read(tmp_path / "absent")
     with pytest.raises(BittrueError, match="quant_params.h: cannot be read"):
         read(tmp_path)
+
+
+# -- what a compiler would see -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("const ap_int<8> embed_linear_b", "#if 0\nconst ap_int<8> embed_linear_b"),
+        ("#include", "#define embed_linear_b embed_linear_w\n#include"),
+        ("#include", "#define const\n#include"),
+        ("#include", "#define ap_int ap_uint\n#include"),
+        ("#include", "  #  undef X\n#include"),
+        ("#include", "#ifdef X\n#else\n#include"),
+        ("#ifndef PARAMS_H", "#ifndef __cplusplus"),
+        ("#ifndef PARAMS_H", "#ifndef OTHER_H"),
+        ("#endif", "#endif\n#if 0\n#endif"),
+        ("#endif", "#endif\nconst ap_int<8> more[1] = {1};"),
+        ("#include", "// hidden \\\n#include"),
+        ("#include", "// hidden ??/\n#include"),
+        ("#include", "// hidden \r#include"),
+        ("#include", "%:if 0\n#include"),
+        ("#include <ap_int.h>", "#include <a/*b>"),
+        ("#include <ap_int.h>", "#include NAME"),
+        ("#include", '_Pragma("once")\n#include'),
+        ("#include", "#line 5\n#include"),
+        ("#include", "#pragma pack(1)\n#include"),
+        ("#include", "/* open\n#include"),
+        ("#include", "\x0b#if 0\n#include"),
+    ],
+)
+def test_directives_that_could_change_an_array_are_refused(small, tmp_path, old, new):
+    whole = text(small[0])
+    assert old in whole
+    (tmp_path / PARAMETERS).write_bytes(whole.replace(old, new, 1).encode())
+    with pytest.raises(BittrueError, match=PARAMETERS):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("#include", "#pragma once\n#include"),
+        ("#include <ap_int.h>", '#include "utils/types-1.h"'),
+        ("#include", "#define TOKENS 4 // of a sentence\n#include"),
+        ("#include", "#pragma HLS interface\n#include"),
+        ("#include", "/* #if 0 */ // #define const\n#include"),
+        ("#ifndef PARAMS_H", "// published\n\n#ifndef PARAMS_H"),
+        ("\n", "\r\n"),
+    ],
+)
+def test_harmless_directives(small, tmp_path, old, new):
+    whole = text(small[0])
+    (tmp_path / PARAMETERS).write_bytes(whole.encode())
+    expected = read(tmp_path).sha256
+    (tmp_path / PARAMETERS).write_bytes(whole.replace(old, new, -1 if old == "\n" else 1).encode())
+    assert read(tmp_path).sha256 == expected
+
+
+@pytest.mark.parametrize("value", ["true", "0x1F", "017", "1e2", "1.0", "9" * 5000, "NaN"])
+def test_values_that_are_no_decimal_integers(small, tmp_path, value):
+    whole = text(small[0])
+    changed = re.sub(r"(embed_linear_b\[5\] = \n\{)-?\d+", rf"\g<1>{value}", whole)
+    assert changed != whole
+    (tmp_path / PARAMETERS).write_text(changed)
+    with pytest.raises(BittrueError, match="array embed_linear_b ") as refusal:
+        read(tmp_path)
+    assert len(str(refusal.value)) < 1000

@@ -9,9 +9,18 @@ What is computed here is their forward Euler discretisation with a time step dt,
     Threshold    z[t] = I[t] > threshold
     firing       z[t] = v[t] > v_threshold;  m[t] = v_reset where z[t] = 1, else v[t];  m[-1] = 0, i[-1] = 0
 
-With reset "subtract", m[t] = v[t] - v_threshold where z[t] = 1 (then v_reset must be 0). dt is in no NIR file: it is
-1e-4 s in snnTorch's exporter and 1e-3 s in Norse's. The exporters do not record the reset either; NIR says "to
-v_reset", and so does snnTorch's importer.
+With reset "subtract", m[t] = v[t] - v_threshold where z[t] = 1 (then v_reset must be 0). With "snntorch", the default
+of snnTorch's Leaky and Synaptic (reset_mechanism="subtract", reset_delay=True), a spike is subtracted one step later,
+from what has decayed: v[t] = (1 - dt/tau) v[t-1] - v_threshold z[t-1] + ... What each option of snnTorch is here:
+
+    subtract, reset_delay=True     "snntorch"
+    zero (Leaky)                   "value", whether delayed or not: the spikes are the same
+    subtract, reset_delay=False    "subtract", as long as no membrane exceeds twice its threshold; beyond, snnTorch
+                                   subtracts once more before it compares
+    none                           not supported
+
+dt is in no NIR file: it is 1e-4 s in snnTorch's exporter and 1e-3 s in Norse's. The exporters do not record the reset
+either; NIR says "to v_reset", and so does snnTorch's importer.
 
 Files hold float32: a factor within one part in 2^20 of a multiple of 2^-12 is taken to be that multiple, so that decays
 and gains like 3/4 and 1 are what they were before dt/tau was stored.
@@ -36,12 +45,20 @@ from bittrue.sim.reading import shown
 
 NEURONS = (nir.LIF, nir.LI, nir.IF, nir.I, nir.CubaLIF, nir.CubaLI, nir.Threshold)
 SUPPORTED = (nir.Input, nir.Output, *LINEAR, *NEURONS)
-RESETS = ("value", "subtract")
+#: The resets of neurons, and what each assumes.
+RESETS = {
+    "value": "a spike sets the membrane to v_reset, at once",
+    "subtract": "a spike takes the threshold off the membrane, at once",
+    "snntorch": "a spike takes the threshold off the membrane one step later, after the decay",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Membrane:
-    """`v[t] = keep m[t-1] + gain I[t] + drift`, float64 `[C]`; without a threshold nothing fires."""
+    """`v[t] = keep m[t-1] + gain I[t] + drift`, float64 `[C]`; without a threshold nothing fires.
+
+    With `delayed` a spike's reset is subtracted from the next v.
+    """
 
     keep: np.ndarray
     gain: np.ndarray
@@ -49,17 +66,22 @@ class Membrane:
     threshold: np.ndarray | None = None
     reset: np.ndarray | None = None
     subtract: bool = False
+    delayed: bool = False
 
     def __call__(self, current: np.ndarray) -> np.ndarray:
         """Simulate in float: currents `[n, T, C]` to spikes, or to membranes where there is no threshold."""
         m = np.zeros((len(current), current.shape[2]))
+        due = 0.0
         results = np.empty(current.shape)
         for t in range(current.shape[1]):
-            m = self.keep * m + self.gain * current[:, t] + self.drift
+            m = self.keep * m + self.gain * current[:, t] + self.drift - due
             results[:, t] = m
             if self.threshold is not None:
                 z = m > self.threshold
                 results[:, t] = z
+                if self.delayed:
+                    due = z * self.reset
+                    continue
                 m = np.where(z, m - self.reset if self.subtract else self.reset, m)
         return results
 
@@ -145,7 +167,7 @@ def _unsupported(name: str, kind: str) -> BittrueError:
 def network(graph: nir.NIRGraph, dt: float, reset: str = "value") -> NirNetwork:
     """The graph with its shapes, linear maps and discretised neurons.
 
-    `dt` is the time step in the unit of the file's time constants; `reset` is "value" (NIR) or "subtract".
+    `dt` is the time step in the unit of the file's time constants; `reset` is one of `RESETS`.
     Raises BittrueError for recurrent connections, unknown nodes, shapes that do not fit and unusable parameters.
     """
     if not (np.isfinite(dt) and dt > 0):
@@ -262,14 +284,18 @@ def _membranes(
     firing: tuple = ()
     if hasattr(node, "v_threshold"):
         threshold, to = parameter("v_threshold"), parameter("v_reset")
-        if reset == "subtract":
+        if reset != "value":
             if to.any():
                 raise BittrueError(
                     f"NIR node {name!r} ({type(node).__name__}): v_reset is not 0, so a reset by subtraction "
                     "contradicts the file; use reset=value"
                 )
             to = threshold
-        firing = (threshold, to, reset == "subtract")
+        if reset == "snntorch" and (threshold < 0).any():
+            raise values.refused(
+                node, name, "v_threshold is negative, for which snnTorch resets before the first spike"
+            )
+        firing = (threshold, to, reset != "value", reset == "snntorch")
     if isinstance(node, nir.IF | nir.I):
         return (Membrane(one, parameter("r"), none, *firing),)
     if isinstance(node, nir.LIF | nir.LI):

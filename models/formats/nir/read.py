@@ -3,12 +3,12 @@
 The equations are those of `models.formats.nir.graph`. What becomes an integer, and how:
 
 * Consecutive linear nodes, the neuron's gain and its drift become one matrix and one bias. Each output channel has a
-  unit of its own, 2^-f, with the largest f for which its weights fit 8 bits: `weight = round(W 2^f)`,
-  `bias = round(b 2^f)`. A spike does not depend on the unit of the membrane that fires it.
+  unit of its own, 2^-f, with the largest f for which its weights fit `weight_bits`, 8 by default:
+  `weight = round(W 2^f)`, `bias = round(b 2^f)`. A spike does not depend on the unit of the membrane that fires it.
 * The membrane has `guard` more bits: its unit is 2^-(f + guard). `threshold = floor(v_threshold 2^(f + guard))`, which
   loses nothing since firing is `v > threshold` on integers; `reset = round(v_reset 2^(f + guard))`.
 * `keep = round((1 - dt/tau) 2^shift)`, with the smallest shift that is exact, or else enough of them that the leak is
-  right to within 1 %, and at least 10.
+  right to within 1 %, and at least `keep_bits`, 10 by default.
 
 No current and no membrane saturates. A network whose weights are multiples of 2^-f within 8 bits, whose decays are
 fractions of powers of two and whose membranes need no more than `guard` bits below their weights is computed exactly.
@@ -25,7 +25,7 @@ import numpy as np
 from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir.linear import LinearMap
 from bittrue.models.formats.nir.values import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
-from bittrue.sim.contract import INT8, Format, check_bits, product_sum_range
+from bittrue.sim.contract import Format, check_bits, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
@@ -46,7 +46,7 @@ EXACT = 2.0**-20
 
 METHOD = (
     "forward Euler: v[t] = (1 - dt/tau) m[t-1] + (dt/tau) (r I[t] + v_leak), IF: v[t] = m[t-1] + r I[t]; "
-    "z = v > v_threshold; m = reset where z, else v"
+    "z = v > v_threshold; {}"
 )
 
 
@@ -64,13 +64,18 @@ def program(
     input_format: Format = SPIKE,
     input_scale: float = 1.0,
     guard: int = GUARD,
+    weight_bits: int = 8,
+    keep_bits: int = SHIFT,
 ) -> Program:
     """The network as a program: input `[T, size]` in `input_format`, a code worth `input_scale`; output `[T, size]`.
 
     steps   T, the number of time steps of a sample
     dt      time step, in the unit of the file's time constants
-    reset   "value" (as NIR has it) or "subtract" (v_threshold is subtracted)
+    reset   "value" (as NIR has it), "subtract" (of v_threshold) or "snntorch" (as its neurons have it by default);
+            no file says which
     guard   bits of each membrane below the step of its weights
+    weight_bits, keep_bits  of each weight, and least fraction bits of a decay that none hold exactly: what a program
+            differs in from the float network is their rounding
     Raises BittrueError, naming the node, for what `models.formats.nir.graph.network` refuses, for nodes that add up
     several tensors, and for membranes wider than 48 bits.
     """
@@ -80,7 +85,11 @@ def program(
         raise BittrueError(f"input scale {input_scale}: the worth of one input code is positive")
     network = nir_graph.network(graph, dt, reset)
     _chain(network)
-    grow = _Growing(network, steps, input_format, input_scale, guard)
+    if not 2 <= weight_bits <= 16:
+        raise BittrueError(f"weights of {weight_bits} bits were asked for; they have 2 to 16")
+    if not 1 <= keep_bits <= MAX_SHIFT:
+        raise BittrueError(f"decays of {keep_bits} fraction bits were asked for; they have 1 to {MAX_SHIFT}")
+    grow = _Growing(network, steps, input_format, input_scale, guard, Format(weight_bits), keep_bits)
     for layer in network.layers:
         try:
             grow.layer(layer)
@@ -92,7 +101,7 @@ def program(
             "dt": dt,
             "reset": reset,
             "steps": steps,
-            "discretisation": METHOD,
+            "discretisation": METHOD.format(nir_graph.RESETS[reset]),
             "input": {"shape": list(network.input_shape), "format": str(input_format), "scale": input_scale},
             "layers": grow.notes,
         },
@@ -117,10 +126,20 @@ def _chain(network: nir_graph.NirNetwork) -> None:
 class _Growing:
     """A program under construction: the last tensor, the worth of its codes, and the linear map not yet applied."""
 
-    def __init__(self, network: nir_graph.NirNetwork, steps: int, fmt: Format, scale: float, guard: int) -> None:
+    def __init__(
+        self,
+        network: nir_graph.NirNetwork,
+        steps: int,
+        fmt: Format,
+        scale: float,
+        guard: int,
+        weights: Format,
+        keep_bits: int,
+    ) -> None:
         size = int(np.prod(network.input_shape))
         self.build = Builder({network.input: TensorType((steps, size), fmt)})
         self.last, self.unit, self.guard = network.input, np.full(size, scale), guard
+        self.weights, self.keep_bits = weights, keep_bits
         self.pending: LinearMap | None = None
         self.pending_name, self.fraction = "", None
         self.notes: dict[str, Any] = {}
@@ -156,7 +175,7 @@ class _Growing:
         if not (np.isfinite(matrix).all() and np.isfinite(total.bias).all()):
             raise BittrueError(f"the weights of {name!r} are too large: in the unit of its input they are infinite")
         rows = matrix if matrix.ndim == 2 else matrix[:, None]
-        f = fraction_bits(rows, total.bias, INT8)
+        f = fraction_bits(rows, total.bias, self.weights)
         if self.fraction is not None:
             f = np.full(len(rows), self.fraction, np.int64)
             if not (_whole(rows * np.exp2(f)[:, None]) and _whole(total.bias * np.exp2(f))):
@@ -169,7 +188,10 @@ class _Growing:
         low, high = (ends + bias for ends in product_sum_range(weight, kind.format, 1, f"the product before {name!r}"))
         fmt = Format.covering(low, high, signed=True)
         requantize = Requantize(len(weight), 0, bias_acc=bias, format=fmt)
-        operation = Affine(kind, weight[:, 0], requantize) if matrix.ndim == 1 else Linear(kind, weight, requantize)
+        if matrix.ndim == 1:
+            operation = Affine(kind, weight[:, 0], requantize, self.weights)
+        else:
+            operation = Linear(kind, weight, requantize, self.weights)
         self.last = self.build.add(name, operation, self.last)
         self.unit = np.exp2(-f.astype(np.float64))
         self.notes[name] = {"fraction_bits": _span(f)}
@@ -177,7 +199,7 @@ class _Growing:
 
     def membrane(self, membrane: nir_graph.Membrane, name: str, hints: dict[str, int]) -> None:
         guard = hints.get(GUARD_KEY, self.guard)
-        shift = hints[SHIFT_KEY] if SHIFT_KEY in hints else decay_bits(membrane.keep)
+        shift = hints[SHIFT_KEY] if SHIFT_KEY in hints else decay_bits(membrane.keep, self.keep_bits)
         if SHIFT_KEY in hints and not holds(membrane.keep, shift):
             raise BittrueError(
                 f"metadata {SHIFT_KEY} is {shift}, but its decay is no multiple of 2^-{shift}; the file was altered "
@@ -191,7 +213,8 @@ class _Growing:
                 threshold = _codes(np.floor(membrane.threshold / unit), f"the threshold of {name!r}")
                 reset = _codes(np.rint(membrane.reset / unit), f"the reset of {name!r}")
         kind = self.build.types[self.last]
-        operation = Lif(kind, _shared(threshold), _shared(reset), _shared(keep), shift, guard, membrane.subtract)
+        how = (shift, guard, membrane.subtract, membrane.delayed)
+        operation = Lif(kind, _shared(threshold), _shared(reset), _shared(keep), *how)
         self.last = self.build.add(name, operation, self.last)
         self.unit = np.ones(kind.channels) if operation.fires else unit
         self.notes[name] = {
@@ -228,10 +251,10 @@ def fraction_bits(rows: np.ndarray, bias: np.ndarray, fmt: Format) -> np.ndarray
     return wanted
 
 
-def decay_bits(keep: np.ndarray) -> int:
-    """Fraction bits for `keep`: the fewest that hold it exactly, or enough for 1 % of the leak."""
+def decay_bits(keep: np.ndarray, least: int = SHIFT) -> int:
+    """Fraction bits for `keep`: the fewest that hold it exactly, or enough for 1 % of the leak, `least` at least."""
     leak = 1 - keep
-    for shift in range(SHIFT + 1):
+    for shift in range(least + 1):
         if holds(keep, shift):
             return shift
     smallest = leak[leak > 0].min()
@@ -241,7 +264,7 @@ def decay_bits(keep: np.ndarray) -> int:
             f"the leak dt/tau = {smallest:.3g} is too small for {MAX_SHIFT} fraction bits; use a larger time step or "
             "an IF neuron"
         )
-    return max(SHIFT, needed)
+    return max(least, needed)
 
 
 def holds(keep: np.ndarray, shift: int) -> bool:
@@ -250,7 +273,7 @@ def holds(keep: np.ndarray, shift: int) -> bool:
 
 
 def _whole(values: np.ndarray) -> bool:
-    return bool((np.abs(values - np.rint(values)) <= np.maximum(np.abs(values), 1) * EXACT).all())
+    return bool((np.abs(values - np.rint(values)) <= np.abs(values) * EXACT).all())
 
 
 def _is_identity(linear: LinearMap) -> bool:
@@ -277,7 +300,7 @@ def check_agreement(layers: dict[str, dict[str, float]], least: float) -> None:
         if not seen["equal"] >= least:
             raise BittrueError(
                 f"NIR node {name!r}: {100 * seen['equal']:.2f} % of its spikes and silences are those of the float "
-                f"network, and at least {100 * least:g} % are asked for; more guard bits may help"
+                f"network, and at least {100 * least:g} % are asked for; more bits of the weights may help"
             )
 
 
