@@ -10,8 +10,10 @@ format; every intermediate of the reference models is int64, which `MAX_BITS` ke
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -125,22 +127,44 @@ class Range:
         return f"{self.low}..{self.high}"
 
 
+def whole(values: Any, name: str) -> np.ndarray:
+    """The values as int64, every one unchanged: numbers that are not whole, or need more than 64 bits, are refused.
+
+    A float array is none of integers, whatever it holds; truth values count as 0 and 1.
+    """
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iub":
+        raise BittrueError(
+            f"{name}: integers are wanted, but the array is {array.dtype}; round it and give it an integer type first"
+        )
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise BittrueError(f"{name}: {array.max()} needs more than 63 bits and a sign; give smaller values")
+    return array.astype(np.int64, copy=False)
+
+
+def axes(shape: Any, name: str) -> tuple[int, ...]:
+    """A shape as a tuple of whole numbers; others are refused, not cut."""
+    try:
+        return tuple(operator.index(n) for n in shape)
+    except TypeError as error:
+        raise BittrueError(f"{name}: the axes of a shape are whole numbers, not {shape!r}") from error
+
+
 def round_shift(a: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
     """`(a + 2^(s-1)) >> s` for s >= 1 and `a` for s = 0: divide by 2^s, round half toward +infinity."""
-    a = np.asarray(a, dtype=np.int64)
-    shift = np.asarray(shift, dtype=np.int64)
+    a, shift = whole(a, "round_shift: a"), whole(shift, "round_shift: shift")
     half = (np.int64(1) << shift) >> np.int64(1)
     return (a + half) >> shift
 
 
 def saturate(a: np.ndarray | int, fmt: Format) -> np.ndarray:
     """Clip to the format's range; the result has the format's dtype."""
-    return np.clip(np.asarray(a, dtype=np.int64), fmt.low, fmt.high).astype(fmt.dtype)
+    return np.clip(whole(a, "saturate: a"), fmt.low, fmt.high).astype(fmt.dtype)
 
 
 def wrap(a: np.ndarray | int, fmt: Format) -> np.ndarray:
     """Keep the low `bits` bits; the result has the format's dtype."""
-    low_bits = np.asarray(a, dtype=np.int64) & np.int64(fmt.levels - 1)
+    low_bits = whole(a, "wrap: a") & np.int64(fmt.levels - 1)
     if fmt.signed:
         low_bits = np.where(low_bits > fmt.high, low_bits - fmt.levels, low_bits)
     return low_bits.astype(fmt.dtype)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.sim.contract import Format
+from bittrue.sim.contract import Format, axes
 from bittrue.sim.errors import BittrueError
 
 
@@ -39,7 +39,7 @@ class Held:
     counts: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "shape", axes(self.shape, f"held input {self.name!r}"))
         if self.low > self.high:
             raise BittrueError(f"held input {self.name!r}: its bounds {self.low}..{self.high} hold no value")
         nearest = min(max(0, self.low), self.high)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range, saturate
+from bittrue.sim.contract import Format, Range, axes, saturate, whole
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Parameter, Set, find, put
 
@@ -40,7 +40,7 @@ class TensorType:
     format: Format
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "shape", axes(self.shape, "tensor"))
         if not self.shape or min(self.shape) < 1:
             raise BittrueError(f"a tensor has at least one axis and no empty one; {self.shape} was given")
 
@@ -86,12 +86,22 @@ def freeze(array: Parameter, dtype: np.dtype | type = np.int64) -> Any:
     if isinstance(array, Held):
         return array
     array = np.asarray(array)
-    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and np.array_equal(array, np.floor(array)))
-    if not whole or (array.size and not -(2.0**63) <= np.min(array) <= np.max(array) < 2.0**63):
-        raise BittrueError(f"parameters are integers, but an array of {array.dtype} holds others")
+    limits = np.iinfo(dtype)
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.array_equal(array, np.floor(array))):
+        raise BittrueError(f"parameters are integers, but an array of {array.dtype} holds others; round it first")
+    if array.size and not (limits.min <= int(_finite(array.min())) and int(_finite(array.max())) <= limits.max):
+        raise BittrueError(
+            f"parameters are {np.dtype(dtype)}, but an array of {array.dtype} holds {array.min()}..{array.max()}; "
+            "give smaller values"
+        )
     frozen = np.array(array, dtype=dtype, order="C")
     frozen.flags.writeable = False
     return frozen
+
+
+def _finite(value: Any) -> Any:
+    """The value, or for an infinite one a number that no integer type holds."""
+    return value if np.isfinite(value) else 1 << 99
 
 
 class Operation(ABC):
@@ -162,12 +172,15 @@ class Operation(ABC):
 
     def reference(self, *x: np.ndarray) -> np.ndarray:
         """The slow, obvious execution every other one is compared with."""
-        return saturate(self.wide(*(np.asarray(v, dtype=np.int64) for v in x)), self.output.format)
+        return saturate(self.wide(*self._whole(x)), self.output.format)
 
     def saturated(self, *x: np.ndarray) -> int:
         """How many results saturate, counted the slow way."""
-        wide = self.wide(*(np.asarray(v, dtype=np.int64) for v in x))
+        wide = self.wide(*self._whole(x))
         return int(np.count_nonzero(wide != saturate(wide, self.output.format)))
+
+    def _whole(self, x: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [whole(v, f"operand {k} of {type(self).__name__}") for k, v in enumerate(x)]
 
     def __call__(self, *x: np.ndarray) -> np.ndarray:
         """Check the operands, then run fast."""

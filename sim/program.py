@@ -248,6 +248,8 @@ class Program:
 
     def check_first(self, first: int) -> int:
         """The index of a first sample, refused where the counters of a program that counts its samples lack it."""
+        if not isinstance(first, int | np.integer):
+            raise BittrueError(f"program: the index of the first image is a whole number, not {first!r}")
         if self.counts_frames and not 0 <= first < 1 << 32:
             raise BittrueError(f"program: the index of the first image, {first}, must lie in 0..2^32-1")
         return int(first)

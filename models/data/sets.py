@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from bittrue.models.data.files import cifar, debian_folder, idx
+from bittrue.sim.contract import whole
 from bittrue.sim.errors import BittrueError
 
 VALIDATION = 2000
@@ -28,14 +29,34 @@ INPUT_SCALE, INPUT_BITS = 1 / 128, 8
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 `[n, height, width, channels]` and labels int64 `[n]`, both read-only."""
+    """Images uint8 `[n, height, width, channels]` and labels int64 `[n]`, both read-only.
+
+    Labels may be of any integer type. Raises BittrueError for anything that would have to be changed to be such.
+    """
 
     images: np.ndarray
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, dtype in (("images", np.uint8), ("labels", np.int64)):
-            array = np.ascontiguousarray(getattr(self, name), dtype)
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        if images.dtype != np.uint8:
+            raise BittrueError(
+                f"split: images are uint8, pixels 0..255, but the array is {images.dtype}{_span(images)}; scale them "
+                "to 0..255 and round, for example np.rint(255 * images).astype(np.uint8) for floats of 0..1"
+            )
+        if labels.dtype.kind not in "iu":
+            raise BittrueError(
+                f"split: labels are integers, the number of each image's class, but the array is {labels.dtype}; for "
+                "one-hot rows give labels.argmax(1), else labels.astype(np.int64) once they are whole"
+            )
+        if images.ndim != 4 or labels.shape != images.shape[:1]:
+            raise BittrueError(
+                f"split: images are [n, height, width, channels] and labels [n], got {images.shape} and "
+                f"{labels.shape}; give grey images a last axis of 1, and one label for each image"
+            )
+        labels = whole(labels, "split: labels")
+        for name, given, dtype in (("images", images, np.uint8), ("labels", labels, np.int64)):
+            array = np.ascontiguousarray(given, dtype)
             array = array if array is not getattr(self, name) else array.view()
             array.flags.writeable = False
             object.__setattr__(self, name, array)
@@ -44,9 +65,17 @@ class Split:
         return len(self.labels)
 
 
+def _span(array: np.ndarray) -> str:
+    """The range of an array's numbers, in words."""
+    return f" of {array.min():g}..{array.max():g}" if array.size and array.dtype.kind in "iuf" else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set: three splits, the names of its classes, and `gain`, the code steps of one pixel step."""
+    """A data set: three splits, the names of its classes, and `gain`, the code steps of one pixel step.
+
+    Raises BittrueError for a label that no class has, and for splits whose images differ in size.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -54,6 +83,20 @@ class Data:
     val: Split
     test: Split
     gain: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            split = getattr(self, name)
+            if len(split) and not 0 <= split.labels.min() <= split.labels.max() < len(self.classes):
+                raise BittrueError(
+                    f"data set {self.name}: labels of {name} are {split.labels.min()}..{split.labels.max()}, but there "
+                    f"are {len(self.classes)} classes, numbered from 0; number them so, or name all classes"
+                )
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                raise BittrueError(
+                    f"data set {self.name}: images of {name} are {split.images.shape[1:]}, those of train "
+                    f"{self.train.images.shape[1:]}; bring all to one size"
+                )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,6 +117,8 @@ def encode(images: np.ndarray, patch: int, gain: int = 1) -> np.ndarray:
         raise BittrueError(
             f"encode: images are integers [n, height, width, channels], got {images.dtype} {images.shape}"
         )
+    if images.size and images.min() < 0:
+        raise BittrueError(f"encode: a pixel is {images.min()}, and pixels begin at 0; shift or clip them first")
     n, height, width, channels = images.shape
     if patch < 1 or height % patch or width % patch:
         raise BittrueError(

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
+from bittrue.sim.contract import whole
 from bittrue.sim.errors import BittrueError
 
 
@@ -43,7 +44,7 @@ class IntegerForm:
 
     def optical(self, q: np.ndarray) -> np.ndarray:
         """`u = m+ q + m- (top - q) + B^`, int64 `[..., N]` of codes `[..., K]`; `u - shift = w q + B`."""
-        q = np.asarray(q, np.int64)
+        q = whole(q, "non-negative layer: codes")
         if q.size and (q.min() < 0 or q.max() > self.top):
             raise BittrueError(f"non-negative layer: codes are 0..{self.top}, got {q.min()}..{q.max()}")
         return q @ self.positive.T + (self.top - q) @ self.negative.T + self.bias_hat
@@ -70,13 +71,21 @@ def integer_form(weight: np.ndarray, bias: np.ndarray, top: int) -> IntegerForm:
             f"integer form: weights [N, K], biases [N] and top >= 1, got {weight.shape}, {bias.shape} and {top}"
         )
     wide = weight.astype(object)
-    return integer_rails(np.maximum(wide, 0), np.maximum(-wide, 0), bias, top)
+    return _rails(np.maximum(wide, 0), np.maximum(-wide, 0), bias.astype(object), top)
 
 
 def integer_rails(positive: np.ndarray, negative: np.ndarray, bias: np.ndarray, top: int) -> IntegerForm:
     """As `integer_form`, for two given rails of integers >= 0, which need not be disjoint; `bias` is the signed B."""
-    positive, negative = positive.astype(object), negative.astype(object)
-    compensated = bias.astype(object) - top * negative.sum(1)
+    named = (("positive", positive), ("negative", negative), ("bias", bias))
+    for name, values in named:
+        if np.asarray(values).dtype.kind not in "iu":
+            raise BittrueError(f"integer form: {name} is of integers, got {np.asarray(values).dtype}; round it first")
+    return _rails(*(np.asarray(values).astype(object) for _, values in named), top)
+
+
+def _rails(positive: np.ndarray, negative: np.ndarray, bias: np.ndarray, top: int) -> IntegerForm:
+    """`integer_rails` of Python's integers, whose sums do not wrap."""
+    compensated = bias - top * negative.sum(1)
     shift = max((abs(int(value)) for value in compensated), default=0)
     bias_hat = compensated + shift
     bound = max((top * (positive + negative).sum(1) + bias_hat).tolist(), default=0)

@@ -75,7 +75,12 @@ def light_codes(images: np.ndarray, gain: int = 1) -> np.ndarray:
 
 def grey(images: np.ndarray) -> np.ndarray:
     """Luminance (ITU-R BT.601, rounded half up) of colour images `[n, h, w, 3]` as `[n, h, w, 1]`, uint8."""
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise BittrueError(
+            f"grey: images are uint8 [n, height, width, 3], got {images.dtype} {images.shape}; scale them to 0..255"
+        )
     red, green, blue = _LUMINANCE
-    wide = np.asarray(images).astype(np.int64)
+    wide = images.astype(np.int64)
     level = (wide[..., 0] * red + wide[..., 1] * green + wide[..., 2] * blue + (1 << 15)) >> 16
     return level.astype(np.uint8)[..., None]

@@ -319,18 +319,39 @@ def _evaluated(
     """Points with their results, as they finish."""
     if not points:
         return
-    from distributed import as_completed
-
     with cluster.client(scheduler, min(workers or os.cpu_count() or 1, len(points))) as client:
-        common = client.scatter(shared, broadcast=True, hash=False)
+        _compare(cluster.ask(client, sources))
+        # what all points share is the result of a task, which is done again where the worker that had it is lost
+        common = cluster.submit(client, _shared_by_all, shared)
         running = {client.submit(evaluate, point.task, common, pure=False): point for point in points}
-        for future in as_completed(running):
+        for future in cluster.completed(client, running):
             point, error = running[future], future.exception()
             if isinstance(error, BittrueError):
                 raise BittrueError(f"sweep: at {point}: {error}") from error
             if error is not None:
-                raise BittrueError(f"sweep: at {point}: a worker failed ({type(error).__name__}: {error})") from error
+                raise BittrueError(
+                    f"sweep: at {point}: a worker failed ({type(error).__name__}: {error}); what is done stays, so the "
+                    "same command evaluates only the rest"
+                ) from error
             yield point, future.result()
+
+
+def _shared_by_all(shared: Shared) -> Shared:
+    return shared
+
+
+def _compare(found: dict[str, Any]) -> None:
+    """Refuse workers that would not compute what this process does."""
+    for address, its in found.items():
+        if isinstance(its, Exception):
+            what = f"cannot run this bittrue ({type(its).__name__}: {' '.join(str(its).split())[:200]})"
+        elif its != sources():
+            what = "has other sources of bittrue, or another numpy, numba or torch"
+        else:
+            continue
+        raise BittrueError(
+            f"sweep: the worker at {address} {what}; install on all workers what this process has, and start them again"
+        )
 
 
 # -- files ---------------------------------------------------------------------------------------------
