@@ -245,8 +245,10 @@ class TestWholeFlow:
         assert report["dataset"] == "digits"
         assert set(report["seconds"]) == {"train", "quantize", "lower", "simulate", "rtl", "hls", "verify", "synth"}
         assert set(report["program"]) == {"sha256", "operations", "macs", "weights"}
-        assert set(report["accuracy"]) == {"float", "quantized", "golden", "rtl", "hls"}
+        assert set(report["accuracy"]) == {"float", "converted", "quantized", "golden", "rtl", "hls"}
         accuracy = report["accuracy"]
+        results = {outcome.step: outcome.result for outcome in outcomes}
+        assert accuracy["converted"] == results["quantize"]["accuracy_converted"]  # before training
         assert accuracy["quantized"] == accuracy["golden"] == accuracy["rtl"] == accuracy["hls"]
         assert report["mismatches_with_network"] == 0
         assert sum(report["saturation"].values()) == sum(row["saturated"] for row in report["operations"])

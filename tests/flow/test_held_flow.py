@@ -166,8 +166,8 @@ class TestVerify:
     def test_kernels_that_hold_on_to_the_first_set_are_found(self, tmp_path, monkeypatch):
         from bittrue.hls.host import HostKernel
 
-        predict = HostKernel.predict
-        monkeypatch.setattr(HostKernel, "predict", lambda self, *x, first=0, held=None: predict(self, *x, first=first))  # noqa: ARG005
+        runs = HostKernel.run
+        monkeypatch.setattr(HostKernel, "run", lambda self, *x, first=0, held=None: runs(self, *x, first=first))  # noqa: ARG005
         found = run(Build(written(program(), ["embed"])), tmp_path, {"gxx": 20})
         assert re.search(r"gxx: \d+ of \d+ values differ", " ".join(found.problems))
 

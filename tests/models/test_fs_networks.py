@@ -55,6 +55,7 @@ def assert_equal_everywhere(network, images):
 
 @pytest.mark.parametrize("gradient", ["straight_through", "triangular"])
 @pytest.mark.parametrize("case", MLPS)
+@pytest.mark.usefixtures("last_epoch_kept")
 def test_every_tensor_of_an_mlp_before_and_after_training_through_spikes(case, gradient):
     settings, conversion = MLPS[case]
     data = pictures(5, 3, 2)

@@ -251,7 +251,7 @@ def test_a_file_keeps_every_bit(name, tmp_path):
         ({"format": "other"}, "is not a neuron set"),
         ({"range": [1, 1]}, "valid range 1..1 is empty"),
         ({"range": [0]}, "'range' must be two numbers"),
-        ({"range": [math.nan, 1]}, "valid range"),
+        ({"range": [math.nan, 1]}, "'range' must be two numbers"),
     ],
 )
 def test_a_bad_file_costs_one_sentence(change, sentence, tmp_path):

@@ -71,6 +71,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("case", ARRAYS)
+@pytest.mark.usefixtures("last_epoch_kept")
 def test_every_tensor_before_and_after_training(data, case):
     activation, array = ARRAYS[case]
     network = convert(twin_of(data, activation), data, array)

@@ -207,7 +207,7 @@ class TestKernels:
             ("r < P::rounds", "r < P::rounds - 1"),
             ("value >= trial", "value > trial"),
             ("place + P::outputs).high", "place).high"),
-            ("noise_t(P::offset[k][n])", "noise_t(P::offset[0][n])"),
+            ("noise_t(offset[k][n])", "noise_t(offset[0][n])"),
         ],
     )
     def test_a_fault_is_noticed(self, old, new, tmp_path):

@@ -115,10 +115,14 @@ def test_several_results(interval):
 
 @pytest.mark.parametrize("interval", [6, 15, 30])
 def test_outputs_are_no_burden_to_each_other(interval):
-    """The last ends its frames when it would alone, and every other its first frame when it would alone."""
+    """The last ends its frames when it would alone, and every other its first frame when it would alone.
+
+    One that is read further ends it when it would with FIFOs that never fill, for a slow reader may hold it up.
+    """
     program = several()
     planned = plan(program, interval=interval)
     found = planned.network.schedule(settled(planned))
+    free = planned.network.schedule(len(found.ends), dict.fromkeys(planned.fifos, 1000))
     for k, name in enumerate(program.results):
         needed, nodes = {name}, []
         for node in reversed(program.nodes):
@@ -128,7 +132,8 @@ def test_outputs_are_no_burden_to_each_other(interval):
         inputs = {name: kind for name, kind in program.inputs.items() if name in needed}
         alone = plan(Program(inputs, nodes, name), interval=interval)
         ends = alone.network.schedule(len(found.ends)).ends
-        assert found.output_ends[k, 0] == ends[0], name
+        expected = free.output_ends[k, 0] if program.readers[name] else ends[0]
+        assert found.output_ends[k, 0] == expected, name
         if name == "out":
             np.testing.assert_array_equal(found.ends, ends)
 
