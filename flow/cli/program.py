@@ -118,7 +118,7 @@ def verify(
     backends: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated, of reference, compiled, gxx, icarus, verilator; default: all.",
+            help="Comma-separated, of reference, compiled, gxx, icarus, verilator (default: these), netlist.",
             autocompletion=options.complete_backends,
         ),
     ] = None,
@@ -127,6 +127,9 @@ def verify(
     device: options.Device = None,
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
+    target: Annotated[
+        str, typer.Option(help="ECP5 that `netlist` is mapped for.", autocompletion=options.complete_target)
+    ] = "ecp5-85k",
     verilog: Annotated[
         Path | None, options.from_file(help="Check this Verilog instead of freshly emitted one.")
     ] = None,
@@ -142,6 +145,8 @@ def verify(
     """Hold RTL and HLS kernels to the golden simulator, bit for bit, with stalls, and count cycles.
 
     On a mismatch: the first operation that is wrong, the code, the cycle, and the waveform to open; status 1.
+    `netlist` is what yosys maps the RTL to, with registers moved into multipliers and block RAMs, simulated cell by
+    cell.
 
     Examples:
 
@@ -150,6 +155,8 @@ def verify(
         bittrue verify program.npz --inputs x.npy --backends compiled,gxx
 
         bittrue verify program.npz --verilog top.v --interval 1024
+
+        bittrue verify program.npz --backends netlist --target ecp5-45k --images 20
     """
     from bittrue.flow.run import arrays
     from bittrue.flow.verify.backends import Build, Stalls
@@ -163,7 +170,9 @@ def verify(
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = Verilog.read(verilog) if verilog else None
     settings = {"weight_bus": weight_bus}
-    build = Build(loaded, interval=interval, device=device, options=settings, verilog=text, kernel=hls_folder)
+    build = Build(
+        loaded, interval=interval, device=device, options=settings, verilog=text, kernel=hls_folder, target=target
+    )
     with console.Bars() as bars:
         bars.begin("verify")
         found = check(build, x, counts, Stalls(idle, backpressure, seed), out, bars.progress, strict=bool(backends))
@@ -192,6 +201,9 @@ def synth(
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
     frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
+    check: Annotated[
+        int, typer.Option(help="Hold the netlist of an ECP5 to the golden simulator on so many random images.", min=0)
+    ] = 0,
     out: Annotated[Path, options.to_folder(help="Folder for netlists and logs.")] = Path("build/synth"),
     as_json: options.AsJson = False,
 ) -> None:
@@ -204,33 +216,48 @@ def synth(
         bittrue synth program.npz --target ecp5-85k
 
         bittrue synth program.npz --target ecp5-25k --target xilinx-7 --interval 2048 --json
+
+        bittrue synth program.npz --target ecp5-85k --check 200
     """
     from bittrue.flow.synth.designs import synthesize_design
+    from bittrue.flow.synth.netlist import require
     from bittrue.flow.synth.targets import target as find_target
     from bittrue.flow.verify.backends import Build
+    from bittrue.flow.verify.verify import verify as hold
     from bittrue.rtl.dataflow.estimate import DEVICES
 
     for name in target:
-        find_target(name)
+        found = find_target(name)
+        if check:
+            require(found)
     loaded = read(program, weights)
     if interval is None and device is None:
         device = next((name for name in target if name in DEVICES), None)
     build = Build(loaded, interval=interval, device=device, options={"weight_bus": weight_bus})
-    rows = []
+    rows, wrong = [], []
     with console.Bars() as bars:
         for name in target:
             bars.begin(name)
             tell = lambda words: bars.progress(words, 0, 1)  # noqa: E731
-            rows.append(synthesize_design(build.design, name, out / name, frequency, tell, build.verilog))
+            row = synthesize_design(build.design, name, out / name, frequency, tell, build.verilog)
+            if check:
+                placed = Build(loaded, design=build.design, target=name, placed=out / name)
+                x, folder = corners(loaded, check, 0), out / name / "check"
+                row["check"] = hold(placed, x, {"netlist": check}, folder=folder, progress=bars.progress).to_dict()
+                wrong += [f"{name}: {problem}" for problem in row["check"]["problems"]]
+            rows.append(row)
             bars.progress("done", 1, 1)
     if as_json:
         print(json.dumps(rows))
-        return
-    console.show(console.synthesis(rows))
-    for row in rows:
-        for line in (row["where"], *row["notes"]):
-            if line:
-                console.line(f"  {row['target']}: {line}")
+    else:
+        console.show(console.synthesis(rows))
+        for row in rows:
+            for line in (row["where"], *row["notes"]):
+                if line:
+                    console.line(f"  {row['target']}: {line}")
+            if check:
+                console.show(console.verification(row["check"]["rows"], row["check"]["skipped"]))
+    console.conclude(wrong)
 
 
 def read(path: Path, weights: str | None = None) -> Program:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from bittrue.flow.synth import harness
+from bittrue.flow.synth import harness, netlist
 from bittrue.flow.synth.absorb import absorb
 from bittrue.flow.synth.memory_files import contents_to_files
 from bittrue.flow.synth.result import PathStep, SynthResult
@@ -76,6 +76,38 @@ def synthesize(
     run = _Run(find_target(target), Path(folder), top, progress or (lambda _: None), limit_s)
     with locked(run.folder):
         return _synthesized(run, verilog, freq_mhz, seed, remedy, registers_into_blocks)
+
+
+def mapped(
+    verilog: str,
+    target: str,
+    folder: str | os.PathLike,
+    progress: Progress | None = None,
+    *,
+    top: str = TOP,
+    registers_into_blocks: bool = True,
+    limit_s: float = 3600,
+) -> str:
+    """Maps `verilog` as `synthesize` does, without placing it: the netlist as Verilog that simulates, see `netlist`.
+
+    The arguments are those of `synthesize`. Raises BittrueError as it does, for a target other than an ECP5, and for a
+    cell without a model.
+    """
+    run = _Run(find_target(target), Path(folder), top, progress or (lambda _: None), limit_s)
+    netlist.require(run.target)
+    with locked(run.folder):
+        run.map(verilog)
+        if registers_into_blocks:
+            run.absorb()
+        return run.simulated()
+
+
+def simulated(target: str, folder: str | os.PathLike, top: str = TOP, limit_s: float = 3600) -> str:
+    """The netlist that `synthesize` placed in `folder`, as Verilog that simulates; errors as of `mapped`."""
+    run = _Run(find_target(target), Path(folder), top, lambda _: None, limit_s)
+    netlist.require(run.target)
+    with locked(run.folder):
+        return run.simulated()
 
 
 def _synthesized(
@@ -217,6 +249,14 @@ class _Run:
         self.notes.append(moved.sentence())
         if moved.multiplier_outputs or moved.block_ram_outputs:
             self.notes.append("nextpnr times the pins of registered hard blocks, not the paths inside them")
+
+    def simulated(self) -> str:
+        """routable.json as Verilog that simulates."""
+        return netlist.to_verilog(self.folder / "routable.json", self.top, self._write)
+
+    def _write(self, commands: tuple[str, ...]) -> None:
+        if not self._yosys("simulated", commands):
+            raise BittrueError(f"netlist: yosys cannot write it as Verilog: {self._tail('simulated')}")
 
     # -- nextpnr -----------------------------------------------------------------------------------------------------
 

