@@ -200,7 +200,7 @@ class TestVerify:
         places = {tool: shutil.which(tool) for tool in tools}
         if None in places.values():
             pytest.skip(f"{' and '.join(tools)} are needed beside nothing else")
-        missing = {name for name in BACKENDS if BACKENDS[name].kind != "sim"}
+        missing = {name for name in verify.DEFAULT if BACKENDS[name].kind != "sim"}
         if tools:  # what runs is tried elsewhere: here it is only there
             monkeypatch.setattr(verify._Session, "check", checked)
             missing = {"g++": {"icarus"}, "iverilog": {"compiled", "gxx", "verilator"}}[tools[0]]
