@@ -48,7 +48,7 @@ class BufferedStage(Stage):
     def control(self, m: Module, outlet: Outlet) -> Control:
         t = self.timing
         held = Signal(range(t.blocks + 1))
-        room, active = Signal(init=1), Signal()
+        room, active = Signal(init=1, name="room"), Signal(name="active")
         write, write_full = Signal(), Signal()
         write_block, write_beat = Signal(counting(t.blocks)), Signal(counting(t.beats_in))
         go, issue, release = Signal(name="advance"), Signal(), Signal()

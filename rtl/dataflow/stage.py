@@ -100,7 +100,8 @@ class Outlet(Elaboratable):
         m.submodules.memory = memory = self.storage.memory(self.layout)
         write, read = memory.write_port(), memory.read_port(domain="comb")
         head, tail = (Signal(range(self.credits), name=name) for name in ("head", "tail"))
-        level, free = Signal(range(self.credits + 1)), Signal(range(self.credits + 1), init=self.credits)
+        level = Signal(range(self.credits + 1))
+        free = Signal(range(self.credits + 1), init=self.credits)
         pop = Signal()
         last = self.credits - 1
         m.d.comb += [

@@ -1,0 +1,99 @@
+"""The output FIFO of every stage and its credits: no credit too many, no beat lost, doubled or out of order.
+
+What is assumed of a stage is what `test_stages` proves of each: it issues only with a credit, and pushes what it
+issued, once. When it pushes is left open.
+"""
+
+from __future__ import annotations
+
+import pytest
+from amaranth.hdl import Mux, Signal
+from amaranth.lib import data
+
+from bittrue.rtl.dataflow.stage import Outlet
+from tests.helpers.formal import Bench, Inside, needs_solver, planted, prove, watched
+
+pytestmark = needs_solver
+WHERE = "rtl.dataflow.stage:Outlet.elaborate"
+
+
+def outlet(credits: int, bits: int) -> Bench:
+    b = Bench()
+    layout = data.ArrayLayout(bits, 1)
+    with watched() as memories:
+        inside = Inside(b, dut := Outlet(layout, credits))
+    (peek,) = memories
+    issue, push, ready = (b.free(1, name) for name in ("issue", "push", "ready"))
+    payload = b.free(layout.size, "payload")
+    b.m.d.comb += [
+        dut.issue.eq(issue),
+        dut.push.eq(push),
+        dut.payload.as_value().eq(payload),
+        dut.o.ready.eq(ready),
+    ]
+    pending = Signal(range(credits + 1))  # issued, and not yet pushed
+    b.m.d.sync += pending.eq(pending + issue - push)
+    b.assume(~issue | dut.available)
+    b.assume(~push | (pending + issue > 0))
+    free, level, head, tail = (inside[name] for name in ("free", "level", "head", "tail"))
+    pop = dut.o.valid & ready
+
+    b.holds("no_credit_is_made_or_lost", free + level + pending == credits)
+    b.holds("credits_are_in_range", (free <= credits) & (level <= credits) & (pending <= credits))
+    b.holds("available_says_that_there_is_one", dut.available == (free != 0))
+    b.holds("no_overflow", ~push | (level != credits))
+    b.holds("valid_says_that_there_is_a_beat", dut.o.valid == (level != 0))
+    b.holds("places_are_in_range", (head < credits) & (tail < credits))
+    b.holds("tail_is_behind_head", tail == _modulo(head + level, credits))
+
+    # Some beat, at whatever time it is pushed: it comes when those before it have left, once.
+    pick = b.free(1, "pick")
+    seen, place, code = Signal(), Signal(range(credits)), Signal(layout.size)
+    ahead = Signal(range(credits + 1))
+    with b.m.If(seen & pop):
+        b.m.d.sync += ahead.eq(ahead - 1)
+        with b.m.If(ahead == 0):
+            b.m.d.sync += seen.eq(0)
+    with b.m.If(~seen & pick & push):
+        b.m.d.sync += [seen.eq(1), place.eq(tail), code.eq(payload), ahead.eq(level - pop)]
+    b.m.d.comb += peek.addr.eq(place)
+    b.holds("it_lies_there", ~seen | ((place < credits) & (peek.data.as_value() == code)))
+    b.holds("it_is_among_those_held", ~seen | ((ahead < level) & (place == _modulo(head + ahead, credits))))
+    now = dut.o.payload.as_value()
+    b.holds("it_comes_in_its_turn", ~(seen & (ahead == 0)) | (dut.o.valid & (now == code)))
+
+    # What is offered stays until it is taken; what is pushed is offered in the next cycle.
+    waits, pushed, before = Signal(), Signal(), Signal(layout.size)
+    b.m.d.sync += [waits.eq(dut.o.valid & ~ready), pushed.eq(push), before.eq(now)]
+    b.holds("valid_stays", ~waits | dut.o.valid)
+    b.holds("the_beat_stays", ~waits | (now == before))
+    b.holds("a_pushed_beat_is_offered_next", ~pushed | dut.o.valid)
+    return b
+
+
+def _modulo(value, n: int):
+    return Mux(value >= n, value - n, value)
+
+
+@pytest.mark.parametrize(("credits", "bits"), [(2, 1), (2, 3), (3, 1), (5, 2), (8, 1), (13, 4)])
+def test_keeps_order_and_credits(credits, bits):
+    assert prove(outlet(credits, bits), 1) == "proved"
+
+
+FAULTS = {
+    "a credit comes back with no beat": ("free - self.issue + pop", "free - self.issue + self.o.ready"),
+    "a credit is kept": ("free - self.issue + pop", "free - self.issue + (pop & (head != 0))"),
+    "a credit more than room": ("+ 1), init=self.credits)", "+ 2), init=self.credits + 1)"),
+    "available a cycle late": ("left != 0", "free != 0"),
+    "head turns too early": ("head.eq(_wrap(head, last))", "head.eq(_wrap(head, last - 1))"),
+    "tail turns too late": ("tail.eq(_wrap(tail, last))", "tail.eq(_wrap(tail, last + 1))"),
+    "written at the head": ("write.addr.eq(tail)", "write.addr.eq(head)"),
+    "valid a cycle late": ("valid.eq(after != 0)", "valid.eq(level != 0)"),
+    "leaves with no reader": ("self.o.valid & self.o.ready", "self.o.valid"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_found(fault):
+    with planted(WHERE, *FAULTS[fault]):
+        assert prove(outlet(3, 2), 1, 10).startswith("refuted: ")

