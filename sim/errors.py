@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
+
+#: A word of a message that is longer than this is cut: names and values that a damaged file gives have no end.
+LONGEST_WORD = 500
+_LONG = re.compile(rf"\S{{{LONGEST_WORD},}}")
 
 
 class BittrueError(ValueError):
     """Something the user gave cannot be used; the message names the thing, the place and the remedy."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(_LONG.sub(lambda word: f"{word[0][:100]}...{word[0][-20:]}", str(message)))
 
 
 _SPACE = "free space there, or choose another place"

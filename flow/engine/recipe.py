@@ -24,6 +24,9 @@ from bittrue.flow.engine.system import System
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.reading import shown
 
+#: So many faults of a recipe are told at once.
+SAID = 3
+
 
 class Part(BaseModel):
     """A section of a recipe: no unknown key is accepted, and nothing changes after loading."""
@@ -173,8 +176,9 @@ def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str]
         # as JSON, where lists are tuples and texts are paths, but no truth is a number and no text either
         return model.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        sentences = [_explain(model, problem, where, places or {}) for problem in error.errors()]
-        raise BittrueError("; ".join(dict.fromkeys(sentences))) from error
+        sentences = list(dict.fromkeys(_explain(model, problem, where, places or {}) for problem in error.errors()))
+        more = f"; and {len(sentences) - SAID} more" if len(sentences) > SAID else ""
+        raise BittrueError("; ".join(sentences[:SAID]) + more) from error
 
 
 def _find(source: str | Path) -> Path:

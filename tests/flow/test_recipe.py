@@ -88,6 +88,18 @@ def test_bad_file_is_refused_with_its_path(content, sentence, tmp_path):
     assert "mine.yaml" in str(caught.value)
 
 
+@pytest.mark.parametrize(("faults", "more"), [(3, ""), (4, "; and 1 more"), (30, "; and 27 more")])
+def test_the_first_of_many_faults_are_told(faults, more, tmp_path):
+    path = tmp_path / "mine.yaml"
+    lines = [f"  strange{k}: 1" for k in range(faults)]
+    path.write_text("\n".join(["system: lerp-psa", "dataset: {name: digits}", "train:", *lines, ""]))
+    with pytest.raises(BittrueError) as caught:
+        recipes.load(path)
+    told = str(caught.value)
+    assert told.count("unknown key") == 3
+    assert told.endswith(more or "threads")
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")

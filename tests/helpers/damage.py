@@ -303,8 +303,11 @@ def hdf5(rng: Rng, content: bytes) -> bytes:
         names: list[str] = []
         file.visit(names.append)
         for _ in range(int(pick(rng, (1, 1, 1, 2)))):
-            name = pick(rng, [n for n in names if n in file])
-            _change(rng, file, name, pick(rng, [n for n in names if n in file]))
+            try:
+                name = pick(rng, [n for n in names if n in file])
+                _change(rng, file, name, pick(rng, [n for n in names if n in file]))
+            except (KeyError, RuntimeError, MemoryError):
+                break  # the first change has made what the second meets: a link to nowhere, data without end
     return buffer.getvalue()
 
 
@@ -348,7 +351,8 @@ def _change(rng: Rng, file: h5py.File, name: str, other: str) -> None:
         factor = pick(rng, (0.0, -1.0, 1e-12, 1e12, 1e-310, 1e300, np.nan))
         changed = np.array(old, np.float64)
         changed.reshape(-1)[int(rng.integers(changed.size)) :: int(rng.integers(1, 9))] *= factor
-        file[name] = changed if rng.random() < 0.5 else changed.astype(np.float32)
+        with np.errstate(over="ignore"):
+            file[name] = changed if rng.random() < 0.5 else changed.astype(np.float32)
     elif how == "shape" and numbers:
         array = np.asarray(old)
         file[name] = pick(rng, (array.reshape(-1), array[None], array[..., None], array.reshape(-1)[:-1], array.T))

@@ -42,6 +42,14 @@ def test_damaged_and_foreign_files_are_refused(written, tmp_path):
         nir_graph.read(written)
 
 
+def test_a_graph_whose_type_has_lost_its_name_is_refused(written):
+    """The package cannot read it either; what else is damaged in such a file nobody knows."""
+    with h5py.File(written, "a") as file:
+        file.move("node/type", "node/typo")
+    with pytest.raises(BittrueError, match="it holds None, and no NIRGraph"):
+        nir_graph.read(written)
+
+
 @pytest.mark.parametrize(
     ("node", "message"),
     [
@@ -121,6 +129,21 @@ def test_bad_options_are_refused(options, message):
 
 def test_subtraction_contradicts_a_reset_value():
     refused(small(), r"'n5' \(IF\): v_reset is not 0", reset="subtract")
+
+
+@pytest.mark.parametrize(("bias", "held"), [(2.0**30, True), (2.0**56, False), (1e300, False)])
+def test_a_bias_far_above_its_weights(bias, held):
+    """The file says of how many bits the weights' fractions are: 64 bits hold a bias in that unit, or they do not."""
+    graph = chain(
+        nir.Affine(weight=weights(3, 3), bias=np.array([bias, 0.0, -1.0]), metadata={"bittrue_fraction": 6}),
+        nir.Threshold(threshold=np.ones(3)),
+        shape=(3,),
+        size=3,
+    )
+    if held:
+        nir_read.program(graph, STEPS, DT)
+    else:
+        refused(graph, "the bias of .* is too large beside its weights")
 
 
 # -- values of other kinds ----------------------------------------------------------------------------------

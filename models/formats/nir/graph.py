@@ -135,7 +135,7 @@ def read(path: str | Path) -> nir.NIRGraph:
     content = hdf5.read(path)
     node = content.get("node")
     kind, nodes, edges = (node.get(key) if isinstance(node, dict) else None for key in ("type", "nodes", "edges"))
-    if kind is not None and (not isinstance(kind, str) or kind != "NIRGraph"):
+    if isinstance(nodes, dict) and (not isinstance(kind, str) or kind != "NIRGraph"):
         raise BittrueError(f"NIR file {path}: it holds {shown(kind)}, and no NIRGraph; is it one that nir.write wrote?")
     if not isinstance(nodes, dict) or not isinstance(edges, np.ndarray) or (edges.size and edges.shape[1:] != (2,)):
         raise BittrueError(f"NIR file {path}: it holds no graph of nodes and edges; is it one that nir.write wrote?")

@@ -37,6 +37,8 @@ from bittrue.sim.requantize import Requantize
 
 #: The most fraction bits of a current, for channels whose weights are tiny or all zero.
 MAX_FRACTION = 24
+#: A bias in units of the last place of its weights is less than this: integers of 64 bits hold it.
+MOST_BIAS = 2.0**62
 #: Fraction bits of `keep` where none are exact.
 SHIFT = 10
 #: Bits of the membrane below the step of its weights.
@@ -183,8 +185,13 @@ class _Growing:
                     f"metadata {FRACTION_KEY} is {self.fraction}, but its weights are no multiples of "
                     f"2^-{self.fraction}; the file was altered after it was written: remove that key from it"
                 )
-        weight = np.rint(rows * np.exp2(f)[:, None]).astype(np.int64)
-        bias = np.rint(total.bias * np.exp2(f)).astype(np.int64)
+        scaled = np.rint(total.bias * np.exp2(f))
+        if (np.abs(scaled) >= MOST_BIAS).any():
+            raise BittrueError(
+                f"the bias of {name!r} is too large beside its weights: {np.abs(scaled).max():.3g} of their last "
+                f"place, and less than 2^62 can be held; scale it or its weights"
+            )
+        weight, bias = np.rint(rows * np.exp2(f)[:, None]).astype(np.int64), scaled.astype(np.int64)
         low, high = (ends + bias for ends in product_sum_range(weight, kind.format, 1, f"the product before {name!r}"))
         fmt = Format.covering(low, high, signed=True)
         requantize = Requantize(len(weight), 0, bias_acc=bias, format=fmt)
