@@ -50,7 +50,7 @@ class FrameInlet(wiring.Component):
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         taken, moved, early = Signal(), Signal(), Signal()
-        filling = Signal() if self.beats > 1 else Const(0)
+        filling = Signal(name="filling") if self.beats > 1 else Const(0)
         last = advance(m, Signal(counting(self.beats), name="beat"), self.beats - 1, moved)
         m.d.comb += [
             self.o.valid.eq(self.i.valid | filling),

@@ -7,11 +7,11 @@ issued, once. When it pushes is left open.
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Mux, Signal
+from amaranth.hdl import Signal
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.stage import Outlet
-from tests.helpers.formal import Bench, Inside, needs_solver, planted, prove, watched
+from tests.helpers.formal import Bench, Inside, modulo, needs_solver, planted, prove, watched
 
 pytestmark = needs_solver
 WHERE = "rtl.dataflow.stage:Outlet.elaborate"
@@ -44,7 +44,7 @@ def outlet(credits: int, bits: int) -> Bench:
     b.holds("no_overflow", ~push | (level != credits))
     b.holds("valid_says_that_there_is_a_beat", dut.o.valid == (level != 0))
     b.holds("places_are_in_range", (head < credits) & (tail < credits))
-    b.holds("tail_is_behind_head", tail == _modulo(head + level, credits))
+    b.holds("tail_is_behind_head", tail == modulo(head + level, credits))
 
     # Some beat, at whatever time it is pushed: it comes when those before it have left, once.
     pick = b.free(1, "pick")
@@ -58,7 +58,7 @@ def outlet(credits: int, bits: int) -> Bench:
         b.m.d.sync += [seen.eq(1), place.eq(tail), code.eq(payload), ahead.eq(level - pop)]
     b.m.d.comb += peek.addr.eq(place)
     b.holds("it_lies_there", ~seen | ((place < credits) & (peek.data.as_value() == code)))
-    b.holds("it_is_among_those_held", ~seen | ((ahead < level) & (place == _modulo(head + ahead, credits))))
+    b.holds("it_is_among_those_held", ~seen | ((ahead < level) & (place == modulo(head + ahead, credits))))
     now = dut.o.payload.as_value()
     b.holds("it_comes_in_its_turn", ~(seen & (ahead == 0)) | (dut.o.valid & (now == code)))
 
@@ -69,10 +69,6 @@ def outlet(credits: int, bits: int) -> Bench:
     b.holds("the_beat_stays", ~waits | (now == before))
     b.holds("a_pushed_beat_is_offered_next", ~pushed | dut.o.valid)
     return b
-
-
-def _modulo(value, n: int):
-    return Mux(value >= n, value - n, value)
 
 
 @pytest.mark.parametrize(("credits", "bits"), [(2, 1), (2, 3), (3, 1), (5, 2), (8, 1), (13, 4)])

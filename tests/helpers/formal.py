@@ -26,10 +26,12 @@ from pathlib import Path
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Assert, Assume, Fragment, Module, Signal
+from amaranth.hdl import Assert, Assume, Fragment, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory, ReadPort
 
 from bittrue.flow.synth.synthesis import tool
+from bittrue.rtl.dataflow.buffered import BufferedStage, Control
+from bittrue.rtl.dataflow.stage import Outlet, Stage
 from bittrue.rtl.dataflow.structure import Storage
 
 #: yosys, its proof loop, and the solver that this calls.
@@ -102,6 +104,53 @@ def watched() -> Iterator[list[ReadPort]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Storage, "memory", memory)
         yield ports
+
+
+class Driven:
+    """A stage in a bench `b`: any beats come in, and whoever reads it is ready at any time.
+
+    inside, outlet, control, memories  what is in it: signals by name, its output FIFO, the control signals of a
+                                       buffered stage, or None, and ports to look at memories, the FIFO's last
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.b, self.stage, self.outlet, self.control = Bench(), stage, None, None
+        outlet, control = Stage.outlet, BufferedStage.control
+
+        def with_outlet(stage: Stage, m: Module) -> Outlet:
+            self.outlet = outlet(stage, m)
+            return self.outlet
+
+        def with_control(stage: BufferedStage, m: Module, outlet: Outlet) -> Control:
+            self.control = control(stage, m, outlet)
+            return self.control
+
+        with pytest.MonkeyPatch.context() as patch, watched() as self.memories:
+            patch.setattr(Stage, "outlet", with_outlet)
+            patch.setattr(BufferedStage, "control", with_control)
+            self.inside = Inside(self.b, stage)
+        self.beats = [self.b.free(operand.payload.shape().size, f"beat{k}") for k, operand in enumerate(stage.operands)]
+        for k, operand in enumerate(stage.operands):
+            self.b.m.d.comb += [operand.valid.eq(self.b.free(1, f"valid{k}")), operand.payload.eq(self.beats[k])]
+        self.b.m.d.comb += stage.o.ready.eq(self.b.free(1, "ready"))
+
+    def held(self) -> Signal:
+        """The blocks that a buffered stage holds, with what must be known of them: it is asserted, too."""
+        b, c, blocks = self.b, self.control, self.stage.timing.blocks
+        held = Signal(range(blocks + 1))
+        b.m.d.sync += held.eq(held + c.write_full - c.release)
+        b.holds("counts_what_it_holds", self.inside["held"] == held)
+        b.holds("holds_no_more_than_there_is_room_for", held <= blocks)
+        b.holds("active_says_that_there_is_work", self.inside["active"] == (held != 0))
+        b.holds("ready_says_that_there_is_room", self.stage.i.ready == (held != blocks))
+        b.holds("blocks_are_in_range", (c.write_block < blocks) & (c.read_block < blocks))
+        b.holds("written_behind_what_is_held", c.write_block == modulo(c.read_block + held, blocks))
+        return held
+
+
+def modulo(value: Value, n: int) -> Value:
+    """What is left of a value below 2 n."""
+    return Mux(value >= n, value - n, value)
 
 
 def _fragments(fragment: Fragment) -> Iterator[Fragment]:
