@@ -16,7 +16,7 @@ BIN = .venv/bin
 ONE_THREAD = OMP_NUM_THREADS=1
 PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
-.PHONY: help setup demo test test-sim mutants damage bench lint wheel clean
+.PHONY: help setup demo test test-sim mutants damage bench results lint wheel clean
 
 help:  ## print this list
 	@echo 'make TARGET, one of:'
@@ -42,6 +42,9 @@ damage: setup  ## read 10,000 damaged files of every format that is read; minute
 
 bench: setup  ## measure speed against honest baselines
 	$(ONE_THREAD) $(BIN)/python -m bench $(ARGS)
+
+results: setup  ## write README's tables of results from what is stored in bench/results
+	$(BIN)/python -m bench results write
 
 lint: setup  ## check style and form of the Python sources
 	$(BIN)/ruff check .

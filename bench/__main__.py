@@ -1,6 +1,8 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
     python -m bench [layer] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written]
+    python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
+    python -m bench results write               # README's tables of results from what is stored
 
 Set OMP_NUM_THREADS=1 before: the baselines' BLAS must not use more threads than the kernels, which use one.
 """
@@ -12,13 +14,16 @@ import importlib
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench.results import command, stored
 from bench.timing import Row
+from bittrue.flow.report.report import made
 from bittrue.sim.files import write_whole
 from bittrue.sim.kernels.matrix import backends
 
@@ -35,9 +40,16 @@ def cpu() -> str:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["results"]:
+        sys.exit(command.main(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure speed against honest baselines.")
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHES)}; all by default")
-    names = parser.parse_args().names or BENCHES
+    parser.add_argument("--store", action="store_true", help="keep the rows in bench/results, for README's tables")
+    parser.add_argument("--times", type=int, default=1, help="how often each is measured")
+    asked = parser.parse_args()
+    names = asked.names or BENCHES
+    if asked.times < 1:
+        parser.error(f"--times {asked.times}: measure at least once")
     for name in names:
         if name not in BENCHES:
             parser.error(f"no benchmark is named {name!r}; choose from {', '.join(BENCHES)}")
@@ -46,7 +58,11 @@ def main() -> None:
     rows: list[Row] = []
     for name in names:
         print(f"measuring {name} ...", flush=True)
-        rows += importlib.import_module(f"bench.{name}").measure()
+        runs = [importlib.import_module(f"bench.{name}").measure() for _ in range(asked.times)]
+        rows += [row for found in runs for row in found]
+        if asked.store:
+            kept = [{"made": made(), "rows": found} for found in runs]
+            print(f"stored: {stored.save(name, {'kind': 'bench', 'bench': name, 'runs': kept, 'note': ''})}")
     table = Table("benchmark", "what", "value", "unit", "speed-up", "note")
     for row in rows:
         value, gain = row.get("value"), row.get("speed-up")

@@ -214,7 +214,8 @@ def synth(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         def tell(words: str, done: int = index, name: str = design.name) -> None:
             work.progress(f"{name}: {words}", done, len(wanted))
 
-        results.append(synthesize_design(design, target, folders[-1], recipe.synth.frequency_mhz, tell, text))
+        part = recipe.synth
+        results.append(synthesize_design(design, target, folders[-1], part.frequency_mhz, tell, text, part.seed))
     for folder in folders:
         folder.rename(work.folder / folder.name)
     return {"targets": results}

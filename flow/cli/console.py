@@ -19,7 +19,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column, Table
 from rich.text import Text
 
-from bittrue.flow.engine.steps import Outcome
+from bittrue.flow.engine import durations, machine
+from bittrue.flow.engine.steps import Expected, Outcome
 
 #: Tables go to stdout, everything else to stderr, so that output can be piped.
 OUT = Console()
@@ -92,12 +93,14 @@ class Bars:
             TextColumn("[bold]{task.fields[step]:<9}"),
             BarColumn(bar_width=20),
             TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[about]}"),
             TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
         self.lines = not ERR.is_interactive
         self.bars = Progress(*columns, console=ERR, refresh_per_second=5, disable=self.lines, expand=True)
         self.task = None
         self.step, self.words, self.since = "", "", 0.0
+        self.about: dict[str, str] = {}
         self.ended = threading.Event()
         self.told = False
         self.beats: threading.Thread | None = None
@@ -112,10 +115,16 @@ class Bars:
             self.bars.update(self.task, completed=1.0)
         self.bars.__exit__(*exception)
 
+    def expect(self, steps: Sequence[Expected]) -> None:
+        due = [one for one in steps if one.due]
+        long = [one for one in due if one.seconds is not None and one.seconds >= self.SOON]
+        self.about = {one.step: f"about {durations.told(one.seconds)}" for one in long}
+        self._say("", forecast(steps))
+
     def begin(self, step: str) -> None:
         self._rest()
         self.step, self.words, self.since = step, "", time.monotonic()
-        self.task = self.bars.add_task("", step=step, total=1.0)
+        self.task = self.bars.add_task("", step=step, total=1.0, about=self.about.get(step, ""))
         if self.lines:
             self.ended, self.told = threading.Event(), False
             self.beats = threading.Thread(target=self._beat, args=(self.ended,), daemon=True)
@@ -133,7 +142,7 @@ class Bars:
         self._rest()
         words = outcome.why if outcome.ran else f"up to date (took {outcome.seconds:.1f} s)"
         words = "; ".join(filter(None, (outcome.result.get("status"), words)))
-        self.bars.update(self.task, completed=1.0, description=f"[dim]{escape(words)}[/]")
+        self.bars.update(self.task, completed=1.0, description=f"[dim]{escape(words)}[/]", about="")
         if self.lines:
             self._say(step, f"done in {outcome.seconds:.1f} s ({words})" if outcome.ran else words)
 
@@ -148,12 +157,33 @@ class Bars:
         wait = self.SOON
         while not ended.wait(wait):
             taken = time.monotonic() - self.since
-            self._say(self.step, f"{taken:.0f} s, {self.words or 'at work'}" if self.told else "began")
+            about = self.about.get(self.step, "")
+            if self.told:
+                words = f"{taken:.0f} s{about and f' of {about}'}, {self.words or 'at work'}"
+            else:
+                words = f"began{about and f', {about}'}"
+            self._say(self.step, words)
             wait, self.told = self.BEAT, True
 
     @staticmethod
     def _say(step: str, words: str) -> None:
         ERR.print(f"{step}: {words}" if step else words, soft_wrap=True, highlight=False, markup=False)
+
+
+def forecast(steps: Sequence[Expected]) -> str:
+    """What a flow is about to do and about how long that takes, in a sentence; steps below a second are not timed."""
+    due = [one for one in steps if one.due]
+    if not due:
+        return "all steps are up to date"
+    known = [one for one in due if one.seconds is not None]
+    unknown = [one.step for one in due if one.seconds is None]
+    if not known:
+        return f"to do: {', '.join(unknown)}; how long this takes was never measured for this recipe"
+    parts = [f"{one.step} {durations.told(one.seconds)}" for one in known if one.seconds >= Bars.SOON]
+    where = ("as last time" if one.machine is None else f"as on {machine.words(one.machine)}" for one in known)
+    said = f"to do: about {durations.told(sum(one.seconds for one in known))}, {' or '.join(dict.fromkeys(where))}"
+    said += f" ({', '.join(parts)})" if parts else ""
+    return said + (f"; how long {', '.join(unknown)} takes was never measured" if unknown else "")
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Table:

@@ -89,10 +89,11 @@ class VerifyPart(Part):
 
 
 class SynthPart(Part):
-    """What to synthesise for, and the clock asked of place and route."""
+    """What to synthesise for, the clock asked of place and route, and the placer's seed."""
 
     targets: tuple[str, ...] = ("ecp5-85k",)
     frequency_mhz: float = Field(100.0, gt=0)
+    seed: int = Field(1, ge=1)
 
     @field_validator("targets")
     @classmethod

@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
+from bittrue.flow.engine import durations
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
@@ -35,6 +36,8 @@ _SOURCES = (".py", ".hpp", ".h", ".cpp", ".html", ".tcl", ".j2")
 class Listener(Protocol):
     """Who is told how the flow proceeds: the terminal, a notebook, nobody."""
 
+    def expect(self, steps: Sequence[Expected]) -> None: ...
+
     def begin(self, step: str) -> None: ...
 
     def progress(self, text: str, done: float, total: float) -> None: ...
@@ -44,6 +47,9 @@ class Listener(Protocol):
 
 class Silent:
     """A listener that says nothing."""
+
+    def expect(self, steps: Sequence[Expected]) -> None:
+        pass
 
     def begin(self, step: str) -> None:
         pass
@@ -107,6 +113,21 @@ class Outcome:
     result: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of a step before a flow begins.
+
+    due       whether it is to run; one whose inputs are made anew counts as such, though they may end the same
+    seconds   about how long that takes: as long as the last time in this folder, or else as measured for the recipe
+    machine   where that was measured, None for this folder's last time and where nothing is known
+    """
+
+    step: str
+    due: bool
+    seconds: float | None
+    machine: dict[str, Any] | None = None
+
+
 def run(
     steps: Sequence[Step],
     recipe: Recipe,
@@ -129,12 +150,26 @@ def run(
     outcomes: dict[str, Outcome] = {}
     with locked(out):
         write_whole(out / "recipe.yaml", recipe.to_yaml().encode())
+        listener.expect(expected(steps[: last + 1], recipe, out, first))
         for index, step in enumerate(steps[: last + 1]):
             listener.begin(step.name)
             outcome = _bring_up_to_date(step, recipe, out, outcomes, index >= first, listener)
             outcomes[step.name] = outcome
             listener.end(step.name, outcome)
     return list(outcomes.values())
+
+
+def expected(steps: Sequence[Step], recipe: Recipe, out: str | Path, first: int | None = None) -> list[Expected]:
+    """Which of the steps are to run in this folder, `first` and those after it in any case, and about how long."""
+    out, found, known = Path(out), {}, durations.measured(recipe.name)
+    for index, step in enumerate(steps):
+        due = first is not None and index >= first
+        due = due or any(found[name].due for name in step.needs)
+        due = due or _stale(out / step.name, _inputs(step, recipe, out)) is not None
+        left, elsewhere = stamp(out / step.name), known["seconds"].get(step.name)
+        machine = known["machine"] if left is None and elsewhere is not None else None
+        found[step.name] = Expected(step.name, due, left["seconds"] if left else elsewhere, machine)
+    return list(found.values())
 
 
 def stamp(folder: str | Path) -> dict[str, Any] | None:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from rich.console import Console
 
 from bittrue.flow.cli.console import percent, synthesis, table, verification
 from bittrue.flow.cli.console import show as draw
-from bittrue.flow.engine import registry
+from bittrue.flow.engine import machine, registry
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.statistics import chosen, wilson
 from bittrue.flow.report import figures
@@ -77,6 +79,7 @@ def collect(
         "pipeline": {key: results["rtl"][key] for key in results["rtl"]},
         "recipe_yaml": recipe.to_yaml(),
         "versions": versions(),
+        "made": made(),
     } | registry.find(recipe.system).section().collect(results)
 
 
@@ -139,6 +142,35 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def made() -> dict[str, Any]:
+    """When and where the report was made: `date` (UTC), `machine`, and the `commit` where bittrue is a git checkout.
+
+    A commit with changes that are not committed ends in a `+`.
+    """
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine.described(),
+        "commit": commit(Path(__file__).resolve().parents[2]),
+    }
+
+
+def commit(folder: Path) -> str | None:
+    """The commit of a git checkout, None where there is none; changes of its sources make it end in `+`."""
+
+    def git(*words: str) -> str | None:
+        try:
+            ran = subprocess.run(("git", *words), cwd=folder, capture_output=True, text=True, check=False, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return ran.stdout.strip() if ran.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != folder:  # a checkout that bittrue merely lies in is another project's
+        return None
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "*.hpp", "*.cpp", "*.h", "*.yaml")
+    return (git("rev-parse", "--short=8", "HEAD") or "") + ("+" if changed else "")
 
 
 def problems(content: Mapping[str, Any]) -> list[str]:

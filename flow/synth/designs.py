@@ -19,13 +19,15 @@ def synthesize_design(
     frequency: float = 100,
     progress: Callable[[str], None] | None = None,
     verilog: str | None = None,
+    seed: int = 1,
 ) -> dict[str, Any]:
     """One target's row of the report: `SynthResult` as JSON, the design's name, and what it `estimated` (for an ECP5).
 
-    `verilog` is the design's text, where it is at hand.
+    `verilog` is the design's text, where it is at hand; `seed` that of the placer, which is in the row.
     """
     text = design.verilog() if verilog is None else verilog
-    result = synthesize(text, target, folder, frequency, progress=progress, remedy=lambda name, _: design.remedy(name))
+    told = {"progress": progress, "remedy": lambda name, _: design.remedy(name)}
+    result = synthesize(text, target, folder, frequency, seed, **told)
     area = design.estimate if target.startswith("ecp5") else None
     estimated = {name: area and getattr(area, name) for name in ("lut", "dsp", "bram")}
-    return {"design": design.name} | result.to_dict() | {"estimated": estimated}
+    return {"design": design.name, "seed": seed} | result.to_dict() | {"estimated": estimated}

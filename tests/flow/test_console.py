@@ -2,6 +2,7 @@
 
 import io
 import json
+import platform
 import re
 import time
 from contextlib import suppress
@@ -13,8 +14,9 @@ from rich.console import Console
 import bittrue
 from bittrue.flow.cli import console
 from bittrue.flow.cli import main as cli
+from bittrue.flow.engine import durations, machine
 from bittrue.flow.engine import recipe as recipes
-from bittrue.flow.engine.steps import Outcome
+from bittrue.flow.engine.steps import Expected, Outcome
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim import caches
 from tests.helpers.flows import program
@@ -191,6 +193,17 @@ class TestSignsOfLife:
         assert any(re.fullmatch(r"train: \d+ s, epoch 3 of 10 \(30 %\)", line) for line in lines)
         assert lines[-1] == "train: done in 0.3 s (for the first time)"
 
+    def test_about_how_long_it_takes_is_said_beforehand(self, said):
+        here = {"class": "AVX2", "cores": 2}
+        with console.Bars() as bars:
+            bars.expect([Expected("train", True, 170.4, here), Expected("synth", True, None)])
+            bars.begin("train")
+            time.sleep(0.2)
+        todo, *beats = said()[:3]
+        assert todo.startswith("to do: about 2 min 50 s, as on 2 cores with AVX2 (train 2 min 50 s); ")
+        assert todo.endswith("; how long synth takes was never measured")
+        assert beats == ["train: began, about 2 min 50 s", "train: 0 s of about 2 min 50 s, at work"]
+
     def test_one_that_says_nothing_beats_too(self, said):
         with console.Bars() as bars:
             bars.begin("synth")
@@ -232,6 +245,50 @@ class TestSignsOfLife:
         count = len(said())
         time.sleep(0.1)
         assert len(said()) == count
+
+
+AVX2, VNNI = {"class": "AVX2", "cores": 2}, {"class": "AVX512-VNNI", "cores": 1}
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([Expected("a", False, 9.0)], "all steps are up to date"),
+        ([Expected("a", True, 17.2), Expected("b", False, 99.0)], "to do: about 17 s, as last time (a 17 s)"),
+        (
+            [Expected("a", True, 50.4), Expected("b", True, 0.3), Expected("c", True, 3700.0, VNNI)],
+            "to do: about 1 h 2 min, as last time or as on 1 core with AVX512-VNNI (a 50 s, c 1 h 1 min)",
+        ),
+        (
+            [Expected("a", True, None), Expected("b", True, None)],
+            "to do: a, b; how long this takes was never measured for this recipe",
+        ),
+    ],
+)
+def test_forecast_in_words(steps, words):
+    assert console.forecast(steps) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min"), (170, "2 min 50 s"), (3600, "1 h"), (7259, "2 h")],
+)
+def test_durations_in_words(seconds, words):
+    assert durations.told(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [("avx avx2", "AVX2"), ("avx2 avx512f", "AVX512"), ("avx2 avx512f avx512_vnni", "AVX512-VNNI"),
+     ("avx2 avx512f avx512_vnni amx_int8", "AMX"), ("avx2 avx_vnni", "AVX-VNNI"), ("sse2", platform.machine())],
+)  # fmt: skip
+def test_class_of_a_machine(flags, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "_CPU", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(f"model name\t: avx2\nflags\t\t: fpu {flags}\n")
+    found = machine.described()
+    assert found["class"] == name
+    assert found["cores"] >= 1
+    assert machine.words(found | {"cores": 1}) == f"1 core with {name}"
 
 
 def plan_of_program() -> list[dict]:

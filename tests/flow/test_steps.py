@@ -48,6 +48,35 @@ class TestSteps:
         assert [outcome.ran for outcome in again] == [False] * 3
         assert again[1].result == {"length": len((tmp_path / "a" / "out.txt").read_text())}
 
+    def test_what_is_due_and_how_long_it_takes_is_known_before(self, tmp_path, monkeypatch):
+        """Before the first run from what was measured for the recipe, later from this folder's last time."""
+        here = {"class": "AVX2", "cores": 2}
+        known = {"machine": here, "seconds": {"a": 7.0, "b": 9.0}}
+        monkeypatch.setattr(steps.durations, "measured", lambda name: known if name == "lerp-psa-digits" else None)
+        chain, told = Chain(), []
+
+        class Ear(steps.Silent):
+            def expect(self, steps):
+                assert chain.ran == []
+                told.append([(one.step, one.due, one.seconds, one.machine) for one in steps])
+
+        def run(*changes: str, **options: str) -> list:
+            chain.ran.clear()
+            steps.run(chain.steps(), load("lerp-psa-digits", [*QUICK, *changes]), tmp_path, listener=Ear(), **options)
+            return told[-1]
+
+        assert run() == [("a", True, 7.0, here), ("b", True, 9.0, here), ("c", True, None, None)]
+        last = [steps.stamp(tmp_path / name)["seconds"] for name in "abc"]
+        assert [one[1:3] for one in run()] == [(False, taken) for taken in last]
+        assert [one[1] for one in run("synth.frequency_mhz=50")] == [False, False, True]
+        assert chain.ran == ["c"]
+        assert [one[1] for one in run("verify.seed=5")] == [True, True, True]
+        assert chain.ran == ["a", "b", "c"]
+        assert [one[1] for one in run("verify.seed=5", start="b")] == [False, True, True]
+        assert [one[0] for one in run(until="b")] == ["a", "b"]
+        (tmp_path / "b" / "out.txt").write_text("altered")
+        assert [one[1] for one in run()] == [False, True, True]
+
     def test_only_what_depends_on_a_change_runs(self, quick, tmp_path):
         chain = Chain()
         steps.run(chain.steps(), quick, tmp_path)

@@ -37,6 +37,8 @@ def row(simulator: str, **changes) -> dict:
 
 def synthesised(target: str, **changes) -> dict:
     base = {
+        "design": "pipeline",
+        "seed": 1,
         "target": target,
         "part": "a part",
         "units": "units",

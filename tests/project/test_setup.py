@@ -183,7 +183,7 @@ def test_an_old_or_absent_python_is_named(machine):
     assert "python9 is not installed" in absent.stderr
 
 
-TARGETS = ("setup", "demo", "test", "test-sim", "mutants", "damage", "bench", "lint", "wheel", "clean")
+TARGETS = ("setup", "demo", "test", "test-sim", "mutants", "damage", "bench", "results", "lint", "wheel", "clean")
 
 
 @pytest.mark.parametrize("name", TARGETS)

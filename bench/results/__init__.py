@@ -1,0 +1,1 @@
+"""README's tables of results, from stored reports and measurements; see `bench.results.command`."""

@@ -1,0 +1,228 @@
+"""Every table of results in README: its rows and columns, by the name of its place there.
+
+A table is a function that gives its text; `grid` draws all of them. What a cell says is in `bench.results.cells`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench.results import stored
+from bench.results.cells import Bench, Flow, wrapped
+
+Cells = Sequence[str]
+ECP5, ULTRA = "ecp5-85k", "xilinx-us+"
+
+
+def grid(columns: Cells, rows: Sequence[Cells], sources: Mapping[str, str]) -> str:
+    """A table in Markdown, and under it where its figures are from: by column or row, one sentence for all if equal."""
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    grouped: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        grouped.setdefault(source, []).append(name)
+    if len(grouped) == 1:
+        said = [f"{source[0].upper()}{source[1:]}." for source in grouped]
+    else:
+        said = [f"{' and '.join(names)}: {source}." for source, names in grouped.items()]
+    return "\n".join([*lines, "", *map(wrapped, said)])
+
+
+def columns(head: str, flows: Mapping[str, Flow], rows: Mapping[str, Callable[[Flow], str]]) -> str:
+    """A recipe a column."""
+    body = [[title, *(cell(flow) for flow in flows.values())] for title, cell in rows.items()]
+    return grid([head, *flows], body, {title: flow.source() for title, flow in flows.items()})
+
+
+def rows(head: str, flows: Mapping[str, Flow], cells: Mapping[str, Callable[[Flow], str]]) -> str:
+    """A recipe a row."""
+    body = [[title, *(cell(flow) for cell in cells.values())] for title, flow in flows.items()]
+    return grid([head, *cells], body, {title: flow.source() for title, flow in flows.items()})
+
+
+def kept(name: str, folder: Path) -> str:
+    """A table of which only the figures are left."""
+    content = stored.load(name, "table", folder)
+    return grid(content["columns"], content["rows"], {"": content["note"]})
+
+
+# -- networks ------------------------------------------------------------------------------------------
+def lerp_psa(folder: Path) -> str:
+    flows = {
+        "digits, LERP-PSA": Flow("lerp-psa-digits", folder=folder),
+        "digits, ReLU (2x hidden)": Flow("relu-digits", folder=folder),
+        "Fashion-MNIST, LERP-PSA": Flow("lerp-psa-fashion-mnist", folder=folder),
+        "Fashion-MNIST, ReLU": Flow("relu-fashion-mnist", folder=folder),
+    }
+    return columns(
+        "",
+        flows,
+        {
+            "accuracy, float": lambda f: f.share("float"),
+            "quantised, before integer training": lambda f: f.share("converted"),
+            "integers, in golden, RTL and HLS": lambda f: f.share("golden"),
+            "interval, cycles, planned = simulated": lambda f: f.cycles("interval"),
+            "latency, cycles, planned = simulated": lambda f: f.cycles("latency"),
+            "compiled RTL, images and mismatches": lambda f: f.checked("compiled", stalls=False),
+            "HLS kernels under g++": lambda f: f.checked("gxx"),
+            "cocotb with stalls, Icarus": lambda f: f.checked("icarus"),
+            "cocotb with stalls, Verilator": lambda f: f.checked("verilator"),
+            "ECP5-85k: LUT (planned)": lambda f: f.resource("lut", ECP5),
+            "DSP; block RAM (planned)": lambda f: _pair(f.resource("dsp", ECP5), f.resource("bram", ECP5)),
+            "clock": lambda f: f.clock(ECP5),
+            "UltraScale+: LUT, DSP, block RAM, cell counts": lambda f: f.area(ULTRA),
+        },
+    )
+
+
+def _pair(first: str, second: str) -> str:
+    return first if first == second else f"{first}; {second}"
+
+
+def spikes(folder: Path) -> str:
+    names = {
+        "`fs-mlp-digits`, ReLU, K = 10": "fs-mlp-digits",
+        "`fs-swish-mlp-digits`, K = 16": "fs-swish-mlp-digits",
+        "`fs-resmlp-fashion-mnist`, ReLU, K = 10": "fs-resmlp-fashion-mnist",
+        "`fs-swish-resmlp-fashion-mnist`, K = 16": "fs-swish-resmlp-fashion-mnist",
+    }
+    return rows(
+        "",
+        {title: Flow(name, folder=folder) for title, name in names.items()},
+        {
+            "float": lambda f: f.share("float"),
+            "converted": lambda f: f.share("converted"),
+            "fine-tuned": lambda f: f.share("golden"),
+            "RTL, images and mismatches": lambda f: f.checked("compiled", stalls=False),
+            "HLS": lambda f: f.checked("gxx"),
+        },
+    )
+
+
+def spikes_area(folder: Path) -> str:
+    events = {"rtl.architecture": "events"}
+    flows = {
+        "parallel: all inputs of a time step are added": Flow("fs-mlp-digits", folder=folder),
+        "events (`rtl.architecture=events`): a spike costs cycles": Flow("fs-mlp-digits", events, folder),
+    }
+    return rows(
+        "`fs-mlp-digits` on ECP5-85k, speed grade 6",
+        flows,
+        {
+            "cycles an image": lambda f: f.beats("compiled", "interval"),
+            "LUT": lambda f: f.resource("lut", ECP5),
+            "DSP": lambda f: f.resource("dsp", ECP5),
+            "block RAM": lambda f: f.resource("bram", ECP5),
+            "clock": lambda f: f.clock(ECP5),
+        },
+    )
+
+
+def photonic(folder: Path) -> str:
+    flows = {
+        "digits, 64-100-200-10": Flow("photonic-mlp-digits", folder=folder),
+    }
+    return columns(
+        "sinusoid, 64x64 array, 8 bits everywhere",
+        flows,
+        {
+            "accuracy, float": lambda f: f.share("float"),
+            "converted to the array": lambda f: f.share("converted"),
+            "then trained in integers": lambda f: f.share("golden"),
+            "the same with a full-scale converter window": lambda f: f.share("accuracy", "full_scale"),
+            "array as pipeline stages: compiled RTL, images and mismatches": lambda f: f.checked(
+                "compiled", stalls=False
+            ),
+            "the same: HLS": lambda f: f.checked("gxx"),
+            "controller with twin: compiled RTL": lambda f: f.checked("compiled", "beside", False),
+            "controller with twin: cycles an image": lambda f: f.beats("compiled", "interval", "beside"),
+            "controller alone, ECP5-85k: LUT, DSP, block RAM, clock": lambda f: f.area(ECP5, "controller"),
+        },
+    )
+
+
+# -- benchmarks ----------------------------------------------------------------------------------------
+def written(folder: Path) -> str:
+    b = Bench("written", folder)
+    few = "cocotb, {}: codes that differ"
+    body = [
+        [
+            "accuracy, first and second set",
+            f"{b(A.format('first'), TWO)} %, {b(A.format('second'), TWO)} %",
+            "the same",
+        ],
+        [
+            "compiled RTL, stalled: images, codes that differ",
+            "",
+            f"{b('compiled RTL: images')}, {b('compiled RTL: codes that differ')}",
+        ],
+        ["cocotb, Icarus: codes that differ", "", f"{b(few.format('icarus'))} ({b.note(few.format('icarus'))})"],
+        ["cocotb, Verilator: codes that differ", "", f"{b(few.format('verilator'))}"],
+        *([f"{what}, cycles", b(f"{what}, constant"), b(f"{what}, written")] for what in ("interval", "latency")),
+        ["ECP5-85k", *(f"{b(f'ECP5, {one}')} LUT, {b.note(f'ECP5, {one}')}" for one in ("constant", "written"))],
+        ["clock", *(f"{b(f'ECP5, {one}: clock', '{:.1f}')} MHz" for one in ("constant", "written"))],
+    ]
+    return grid(["", "constant", "written"], body, {"": b.source()})
+
+
+A, TWO = "accuracy of the {} set", "{:.2f}"
+
+
+def layer(folder: Path) -> str:
+    b = Bench("layer", folder)
+    names = {
+        "`vnni` (vpdpbusd)": "bittrue, vnni",
+        "`sgemm` (portable)": "bittrue, sgemm",
+        "`numba` (plain loops)": "bittrue, numba",
+        "numpy sgemm with a 256-entry table": "numpy sgemm, 256-entry table",
+    }
+    body = [[title, f"{b.gain(what)} times"] for title, what in names.items()]
+    head = "whole layer, 65536x96x96 with requantise and table, one thread"
+    return grid([head, "against numpy int32"], body, {"": b.source()})
+
+
+def photonic_speed(folder: Path) -> str:
+    b, alone = Bench("photonic", folder), "tiles of {} rows, 13.8 % clipped: {}"
+    body = []
+    for title, what in {
+        "`vnni` (vpdpbusd)": "bittrue, vnni",
+        "`sgemm` (portable)": "bittrue, sgemm",
+        "`numba` (plain loops)": "bittrue, numba",
+        "numpy sgemm": "numpy sgemm",
+    }.items():
+        both = [(alone.format(n, what), f"tiles of {n} rows and their sum: {what}") for n in (16, 64)]
+        body.append([title, *(f"{b.gain(mac)}; {b.gain(total)} times" for mac, total in both)])
+    head = "against numpy int32: photonic MAC with 8-bit ADC; with the sum over tiles; 16384x192x96, one thread"
+    return grid([head, "tiles of 16 rows", "of 64 rows"], body, {"": b.source()})
+
+
+def spikes_speed(folder: Path) -> str:
+    b, sets = Bench("spikes", folder), {"swish, K = 16": "swish K=16", "ReLU, K = 10": "relu K=10"}
+    body = [
+        [title, *(f"{b.gain(f'{one}{layer}: bittrue, {how}')} times" for one in sets.values())]
+        for title, how, layer in (
+            ("neurons by table, against numpy's loop over K", "by table", ""),
+            ("step by step, with every spike", "step by step", ""),
+            ("by table, with the layer 256 -> 256 behind them", "by table", ", layer 256 -> 256"),
+        )
+    ]
+    steps = (f"a neuron-step, K={k}: bittrue, step by step" for k in (16, 10))
+    body.append(["a neuron and step, against `snntorch.Leaky`", *(f"{b.gain(what)} times" for what in steps)])
+    return grid(["one thread", *sets], body, {"": b.source()})
+
+
+#: By the name of a table's place in README, what draws it from a folder of results.
+TABLES: dict[str, Callable[[Path], str]] = {
+    "lerp-psa": lerp_psa,
+    "layer": layer,
+    "peers": lambda folder: kept("peers", folder),
+    "spikes": spikes,
+    "spikes-area": spikes_area,
+    "spikes-speed": spikes_speed,
+    "neuron-sets": lambda folder: kept("neuron-sets", folder),
+    "photonic": photonic,
+    "photonic-fashion-mnist": lambda folder: kept("photonic-fashion-mnist", folder),
+    "photonic-speed": photonic_speed,
+    "written": written,
+}
