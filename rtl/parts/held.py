@@ -143,5 +143,6 @@ class Exchange:
         chain = [bank]
         for k in range(reads):
             chain.append(register(m, chain[-1], name=f"bank_{k + 1}"))
-        m.d.comb += self.settled.eq((bank == self.bank) & (chain[-1] == self.bank))
+        # All of them: soon after a reset the last may still be one from before it, and equal by chance.
+        m.d.comb += self.settled.eq(Cat(used == self.bank for used in chain).all())
         return chain
