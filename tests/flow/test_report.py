@@ -1,12 +1,14 @@
 """The report from a made-up flow: its keys, its page without scripts or links, its pictures, its verdict."""
 
 import re
+import subprocess
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from bittrue.flow.engine import machine
 from bittrue.flow.report import figures, report
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
@@ -237,3 +239,33 @@ def test_program_meta_is_not_needed(content):
     bare = Program(program().inputs, program().nodes, program().results)
     assert report.functions(bare)[0]["x_scale"] is None
     assert content["functions"][0]["x_scale"] is None
+
+
+def test_the_commit_it_was_made_of(tmp_path):
+    """Of the checkout itself; sources that were changed are marked, documents do not count."""
+    folder = tmp_path / "project"
+    (folder / "inner").mkdir(parents=True)
+    assert report.commit(folder) is None
+
+    def git(*words: str) -> str:
+        named = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.run(["git", *named, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+    for name in ("a.py", "inner/b.hpp", "README.md"):
+        (folder / name).write_text("old")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    commit = git("rev-parse", "--short=8", "HEAD").strip()
+    assert report.commit(folder) == commit
+    assert report.commit(folder / "inner") is None
+    (folder / "README.md").write_text("new")
+    assert report.commit(folder) == commit
+    (folder / "inner" / "b.hpp").write_text("new")
+    assert report.commit(folder) == f"{commit}+"
+
+
+def test_where_it_was_made(content):
+    assert content["made"].keys() == {"date", "machine", "commit"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", content["made"]["date"])
+    assert content["made"]["machine"] == machine.described()

@@ -152,6 +152,15 @@ class TestCollect:
         assert kept.source().startswith("one seed; ")
         assert kept.checked("compiled") == "20, 0"
 
+    def test_mismatches_are_counted(self, flow, into):
+        """None is taken up; were one stored, the table would have it."""
+        collect([flow(1), flow(2)], **into)
+        content = stored.load("lerp-psa-digits", "flows", into["into"])
+        for run in content["runs"]:
+            run["verify"][0]["mismatches"] = 1000
+        stored.save("lerp-psa-digits", content, into["into"])
+        assert Flow("lerp-psa-digits", folder=into["into"]).checked("compiled") == "2 x 20, 2,000"
+
     def test_variants_are_apart(self, flow, into):
         collect([flow(1), flow(1, name="other", recipe={"rtl.interval": 2048})], **into)
         assert len(Flow("lerp-psa-digits", folder=into["into"]).runs) == 1

@@ -188,3 +188,35 @@ def test_every_source_that_a_step_uses_exists(quick):
         for name in step.code:
             assert (steps.ROOT / name).exists(), f"{step.name}: {name}"
         assert set(step.sections) <= set(type(quick).model_fields), step.name
+
+
+def test_the_placers_seed_is_the_recipes(tmp_path, monkeypatch):
+    """It reaches place and route, and the row says it."""
+    from bittrue.flow.synth import designs
+    from bittrue.rtl.dataflow.design import PipelineDesign
+    from bittrue.rtl.dataflow.plan import plan
+    from tests.helpers.flows import program
+
+    seen = []
+
+    class Result:
+        def to_dict(self):
+            return {"lut": 1}
+
+    def synthesize(text, target, folder, frequency, seed, **_):
+        folder.mkdir(parents=True)
+        seen.append((text, target, frequency, seed))
+        return Result()
+
+    made = PipelineDesign(plan(program()))
+    monkeypatch.setattr(designs, "synthesize", synthesize)
+    monkeypatch.setattr(stages, "read_design", lambda *_: (made, "text"))
+    program().save(tmp_path / "program.npz")
+    (tmp_path / "work").mkdir()
+    places = {"folder": tmp_path / "work", "scratch": tmp_path / "scratch"}
+    before = dict.fromkeys(("lower", "rtl"), tmp_path)
+    work = steps.Workspace(
+        **places, upstream=before, results={"rtl": {"beside": {}}}, seconds={}, progress=lambda *_: None
+    )
+    (row,) = stages.synth(load("lerp-psa-digits", ["synth.seed=3"]), work)["targets"]
+    assert (seen, row["seed"], row["design"]) == ([("text", "ecp5-85k", 100.0, 3)], 3, "pipeline")
