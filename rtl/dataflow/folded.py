@@ -103,66 +103,69 @@ class Cells:
             self.storage = Storage(fmt.bits * simd * pe, len(rows), table=True)
         self.wired = wire and len(rows) == 1 and self.table is None
 
-    def structure(self) -> Structure:
-        """The memory, and a register for every weight of a row."""
+    def structure(self, addresses: int, registers: int) -> Structure:
+        """The memory, its address registers, and registers for the weights of a row."""
         built = Structure()
         if self.wired:
             return built
-        built.registers += self.simd * self.pe * self.format.bits
+        built.registers += registers * self.simd * self.pe * self.format.bits
+        built.registers += addresses * max(1, (self.storage.depth - 1).bit_length())
         if self.table is not None:
             return built + self.table.structure(early=True)
         built.store(self.storage)
         return built
 
-    def build(self, m: Module, name: str, word: Value, bank: Value | None) -> list[list[Value]]:
-        """The weights `[pe][simd]` of the row `word`, two cycles later; held ones are those of the `bank`."""
+    def build(
+        self, m: Module, name: str, word: Value, bank: Value | None, addresses: int, registers: int
+    ) -> list[list[Value]]:
+        """The weights `[pe][simd]` of the row `word`, behind so many registers of its address and of what is read.
+
+        Held ones are those of the `bank`.
+        """
         shape, places = shape_of(self.format), [(p, k) for p in range(self.pe) for k in range(self.simd)]
         if self.wired:
             flat: list[Value] = [Const(int(self.rows[0, p, k]), shape) for p, k in places]
         else:
             if self.table is not None:
-                row = self.table.build(m, name, self.table.address(word, bank), early=True)
+                where = register(m, self.table.address(word, bank), name=f"{name}_address", cycles=addresses)
+                row = self.table.build(m, name, where, early=True)
             else:
                 m.submodules[name] = memory = Rom(self.storage, shape, self.rows.reshape(len(self.rows), -1))
-                m.d.comb += memory.addr.eq(word)
+                m.d.comb += memory.addr.eq(register(m, word, name=f"{name}_address", cycles=addresses))
                 row = memory.data
-            flat = [register(m, row[i], shape, name=f"{name[0]}{p}_{k}") for i, (p, k) in enumerate(places)]
+            flat = [
+                register(m, row[i], shape, name=f"{name[0]}{p}_{k}", cycles=registers)
+                for i, (p, k) in enumerate(places)
+            ]
         return [flat[p * self.simd : (p + 1) * self.simd] for p in range(self.pe)]
 
 
 class FoldedStage(BufferedStage):
     """A matrix product `sum_k weight[n, k] x[k]`, folded: `simd` inputs times `pe` outputs a cycle.
 
-    What is common to the stages that multiply a vector with stored weights; a subclass sets `timing`, calls `__init__`
-    and turns the sums into output. A vector of K codes takes K / lanes cycles to come in and (N / pe) * (K / simd) to
-    be worked through; both happen at once, in two blocks. Codes of one unsigned bit choose weights, so that no
-    multiplier is used for them. A stage whose outputs see parts of the vector only says which word of the vector a
-    step reads (`words`, `word_at`). Weights, and what a subclass builds of held inputs (`tables`), are those of the set
-    that a frame meets.
+    What is common to the stages that multiply a vector with stored weights; a subclass calls `lay_out`, sets `timing`,
+    calls `__init__` and turns the sums into output. A vector of K codes takes K / lanes cycles to come in and
+    (N / pe) * (K / simd) to be worked through; both happen at once, in two blocks. Codes of one unsigned bit choose
+    weights, so that no multiplier is used for them. A stage whose outputs see parts of the vector only says which word
+    of the vector a step reads (`words`, `word_at`). Weights, and what a subclass builds of held inputs (`tables`), are
+    those of the set that a frame meets.
     """
 
-    #: The depth of `sums`: memory, operand register, product register (the adder tree and the accumulator come on top).
-    FRONT = 3
+    #: Outputs at a time from which on a code of the vector, which goes to all of them, gets a register more.
+    BROAD = 4
 
-    def __init__(
-        self,
-        operation,
-        *,
-        lanes: int,
-        simd: int,
-        pe: int,
-        output: tuple[Format, int],
-        cells: Sequence[Cells] = (),
-        tables: Mapping[str, Table] | None = None,
-        arrival: int,
-    ):
+    def __init__(self, *, lanes: int, output: tuple[Format, int], tables: Mapping[str, Table] | None, arrival: int):
+        super().__init__([(self.format, lanes)], output)
+        self.arrival = arrival
+        self.tables = [*(c.table for c in self.cells if c.table is not None), *(tables or {}).values()]
+
+    def lay_out(self, operation, products: Products, simd: int, pe: int, cells: Sequence[Cells] = ()) -> None:
+        """What is multiplied and where it lies; comes before `timing`, for the depth follows from it."""
+        self.operation, self.products, self.simd, self.pe = operation, products, simd, pe
         self.format = operation.input.format
-        self.operation, self.simd, self.pe, self.arrival = operation, simd, pe, arrival
         self.vectors = Storage(self.format.bits * simd, 2 << (self.words - 1).bit_length())
         self.cells = cells or [Cells(operation.weight, operation.weight_format, simd, pe, wire=self.choosing)]
         self.weights = self.cells[0].storage
-        super().__init__([(self.format, lanes)], output)
-        self.tables = [*(c.table for c in self.cells if c.table is not None), *(tables or {}).values()]
 
     @classmethod
     def products_of(cls, operation, lanes: int, simd: int, pe: int) -> Products:
@@ -217,9 +220,31 @@ class FoldedStage(BufferedStage):
         return self.products.steps > 1
 
     @property
+    def operand_registers(self) -> tuple[int, int]:
+        """Registers between memory and multiplier, of codes and of weights.
+
+        One that the multiplier can take, before it one that a block RAM can take, and between them one for codes that
+        go to many multipliers: so neither a block nor a long way is in one cycle with another.
+        """
+        blocks = self.vectors.style == "block", any(c.storage.style == "block" for c in self.cells)
+        codes, weights = (1 + (block and not self.choosing) for block in blocks)
+        return codes + (self.pe >= self.BROAD and not self.choosing), 0 if self.wired else weights
+
+    @property
+    def address_registers(self) -> tuple[int, int]:
+        """Registers of the addresses of both memories: at least one, and so many that codes and weights meet."""
+        codes, weights = self.operand_registers
+        return 1 + max(0, weights - codes), 1 + max(0, codes - weights)
+
+    @property
+    def tree_starts(self) -> int:
+        """Cycles from the issue of a step to its products: address, memory, operands, product register."""
+        return 3 + max(self.operand_registers)
+
+    @property
     def front_depth(self) -> int:
         """Cycles from the issue of a step to the sum that it completes."""
-        return self.FRONT + self.products.tree_depth + self.folded
+        return self.tree_starts + self.products.tree_depth + self.folded
 
     @property
     def choosing(self) -> bool:
@@ -235,7 +260,11 @@ class FoldedStage(BufferedStage):
         built = super().structure()
         simd, pe = self.simd, self.pe
         built.multipliers += 0 if self.choosing else len(self.cells) * simd * pe
-        built.registers += len(self.cells) * simd * self.format.bits
+        (codes, weights), (read, row) = self.operand_registers, self.address_registers
+        built.registers += len(self.cells) * codes * simd * self.format.bits
+        word, parts = (self.words - 1).bit_length() + 1, simd // self.lanes_in
+        built.registers += self.lanes_in * self.format.bits + (1 + read) * word + 2 * parts
+        built.select_bits += parts
         for depth, ranges in enumerate(self.products.levels):
             for lane in ranges:
                 for k, node in enumerate(lane):
@@ -247,18 +276,15 @@ class FoldedStage(BufferedStage):
         if self.folded:
             for total in self.products.sums:
                 built.add(total.bits)
-            built.registers += 2 * (self.FRONT + self.products.tree_depth)  # when it moves, when it starts
+            built.registers += 2 * (self.tree_starts + self.products.tree_depth)  # when it moves, when it starts
         if self.vectors.style == "block":
             built.store(self.vectors)
         else:
             part = Storage(self.lanes_in * self.format.bits, self.vectors.depth)
             built.store(part, simd // self.lanes_in)
         for cells in self.cells:
-            built += cells.structure()
-        if self.words > 1:
-            parts = simd // self.lanes_in
-            built.count(self.words - 1, parts - 1)
-            built.registers += parts == 1  # a counter has one bit at least
+            built += cells.structure(row, weights)
+        built.count(self.words - 1)
         if self.tables:
             built += Exchange.structure(self.exchange_bits, self.arrival)
             built.count(self.timing.frame - 1, self.timing.beats_out - 1)
@@ -282,8 +308,10 @@ class FoldedStage(BufferedStage):
         self, m: Module, control: Control, codes: Sequence[Value], bank: Value | None
     ) -> tuple[list[Value], list[list[Value]]]:
         """What is multiplied in a step, `x[k]` and `w[p][k]`, in registers: from the codes that were read."""
-        x: list[Value] = [register(m, code, shape_of(self.format), name=f"x{k}") for k, code in enumerate(codes)]
-        return x, self.cells[0].build(m, "weights", control.word, bank)
+        (held, weights), (_, addresses) = self.operand_registers, self.address_registers
+        shape = shape_of(self.format)
+        x: list[Value] = [register(m, code, shape, name=f"x{k}", cycles=held) for k, code in enumerate(codes)]
+        return x, self.cells[0].build(m, "weights", control.word, bank, addresses, weights)
 
     def sums(self, m: Module, control: Control, bank: Value | None = None) -> list[Value]:
         """The sums of the `pe` outputs at hand, `front_depth` cycles after the step that completes them.
@@ -293,35 +321,38 @@ class FoldedStage(BufferedStage):
         x_shape = shape_of(self.format)
         simd, pe, lanes = self.simd, self.pe, self.lanes_in
 
-        # Input vectors: two blocks of words, written lanes at a time.
-        words = self.words
+        # Input vectors: two blocks of words, written lanes at a time, a cycle after their codes came. A block is read
+        # from two cycles after its last code came, and written again from two cycles after its last step; so no word is
+        # read in the cycle in which it is written, unless its address waits for the weights (not of block RAM).
+        words, parts = self.words, simd // lanes
         size = max(1, (words - 1).bit_length())
-        m.submodules.vectors = vectors = self.vectors.memory(data.ArrayLayout(x_shape, simd))
+        wait = self.address_registers[0]
+        m.submodules.vectors = vectors = self.vectors.memory(data.ArrayLayout(x_shape, simd), apart=wait == 1)
         write = vectors.write_port(granularity=lanes)
-        parts = simd // lanes
+        part = Signal(parts, init=1)  # one bit says which: a comparison for every part would cost more
+        with m.If(control.write):
+            m.d.sync += part.eq(part.rotate_left(1))
+        if words * parts != self.timing.beats_in:  # the last word is not full
+            with m.If(control.write_full):
+                m.d.sync += part.eq(1)
         if words > 1:
-            word, part = Signal(counting(words)), Signal(counting(parts))
-            part_last = Signal()
-            m.d.comb += part_last.eq(part == parts - 1)
-            with m.If(control.write):
-                m.d.sync += part.eq(Mux(part_last, 0, part + 1))
-                with m.If(part_last):
-                    m.d.sync += word.eq(word + 1)
-            with m.If(control.write_full):  # the last word need not be full
-                m.d.sync += [part.eq(0), word.eq(0)]
-            m.d.comb += write.addr.eq(Cat(word[:size], control.write_block))
+            word = Signal(counting(words))
+            with m.If(control.write & part[-1]):
+                m.d.sync += word.eq(word + 1)
+            with m.If(control.write_full):
+                m.d.sync += word.eq(0)
+            where = Cat(word[:size], control.write_block)
         else:
-            part = control.write_beat
-            m.d.comb += write.addr.eq(control.write_block)
-        for k in range(simd):
-            m.d.comb += write.data[k].eq(self.i.payload[k % lanes])
-        for k in range(parts):
-            m.d.comb += write.en[k].eq(control.write & (part == k))
+            where = control.write_block
+        m.d.comb += write.addr.eq(register(m, where, name="write_address"))
+        taken = register(m, self.i.payload, self.i.payload.shape(), name="write_codes")
+        m.d.comb += [write.data[k].eq(taken[k % lanes]) for k in range(simd)]
+        m.d.sync += write.en.eq(part & control.write.replicate(parts))
 
         # Operands.
         read = vectors.read_port(domain="sync")
         address = Cat(self.word_at(m, control)[:size], control.read_block) if words > 1 else control.read_block
-        m.d.comb += [read.addr.eq(address), read.en.eq(1)]
+        m.d.comb += [read.addr.eq(register(m, address, name="read_address", cycles=wait)), read.en.eq(1)]
         x, w = self.factors(m, control, [read.data[k] for k in range(simd)], bank)
 
         # Products and adder trees, registered at every level.
@@ -340,7 +371,7 @@ class FoldedStage(BufferedStage):
                     for k in range(0, len(registered), 2)
                 ]
             sums.append(registered[0])
-        at = self.FRONT + self.products.tree_depth
+        at = self.tree_starts + self.products.tree_depth
         if self.folded:
             moved, first = Signal(), Signal()
             m.d.comb += [moved.eq(control.advance), first.eq(control.step == 0)]

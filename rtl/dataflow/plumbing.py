@@ -34,7 +34,7 @@ class Fifo(BufferedStage):
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        m.submodules.memory = memory = self.storage.memory(self.i.payload.shape())
+        m.submodules.memory = memory = self.storage.memory(self.i.payload.shape(), apart=True)
         write, read = memory.write_port(), memory.read_port(domain="sync")
         m.d.comb += [
             write.addr.eq(control.write_block),

@@ -59,12 +59,16 @@ class Storage:
         """16x4 distributed RAMs (ECP5 DPR16X4)."""
         return self._lutrams if self.style == "distributed" else 0
 
-    def memory(self, shape, init=(), **attributes: int) -> Memory:
-        """The Amaranth memory, with the attribute that makes synthesis follow `style`, and others.
+    def memory(self, shape, init=(), apart: bool = False) -> Memory:
+        """The Amaranth memory, with the attribute that makes synthesis follow `style`.
 
         Two rows at least: the address of a single one would have no bits.
+
+        apart   whether no word that is used is read in the cycle in which it is written; synthesis is told so
+                (`no_rw_check` of yosys): else it would build registers and multiplexers that keep what was read
         """
-        return Memory(shape=shape, depth=max(self.depth, 2), init=init, attrs=self.attributes | attributes)
+        told = {"no_rw_check": 1} if apart else {}
+        return Memory(shape=shape, depth=max(self.depth, 2), init=init, attrs=self.attributes | told)
 
 
 @dataclass

@@ -214,7 +214,6 @@ class RequantizePipe:
         Beats that do not come in the order of their channels come with their number `which`, two cycles before; where
         there are `tables`, two cycles before each beat comes its row in them, `held`.
         """
-        r = self.requantize
         used = {step.kind for step in self.steps}
         fixed = {k: v for k, v in self.numbers.items() if k in used and not isinstance(v, Held)}
         fixed = {k: fixed[k] for k in ("before", "multiply", "after", "shift", "bias") if k in fixed}
@@ -245,11 +244,30 @@ class RequantizePipe:
                 elif step.kind == "shift":
                     y = x >> (Value.cast(operand)[step.amount : step.amount + 2] << step.amount)
                 else:
-                    y = Mux(x > r.format.high, r.format.high, Mux(x < r.low, r.low, x))
+                    y = self._saturated(x)
                 result[lane] = register(m, y, shape, name=f"{step.kind}{step.amount}_lane{lane}")
             if step.kind in ("before", "multiply", "after") and self._last_of_scaling(position):
                 result = [value >> self.shift_base for value in result]
         return result
+
+    def _saturated(self, x: Value) -> Value:
+        """The value within `low` and the format's highest: by bits where these are bounds of bits, not by comparing.
+
+        A value is above 2^n - 1 if it is not negative and has a bit from the n-th on, below -2^n if it is negative and
+        lacks one, below 0 if it is negative.
+        """
+        r, signed = self.requantize, x.shape().signed
+        bits = (r.format.high + 1).bit_length() - 1
+        negative = x[-1] if signed else Const(0, 1)
+        rest = x[min(bits, len(x) - signed) : len(x) - signed]
+        over = ~negative & rest.any() if len(rest) else Const(0, 1)
+        if not r.low:
+            under = negative
+        elif r.low == -r.format.high - 1:
+            under = negative & ~rest.all() if len(rest) else Const(0, 1)
+        else:
+            under = x < r.low
+        return Mux(over, r.format.high, Mux(under, r.low, x))
 
     def _half(self, rest: Value) -> Value:
         """Half of 2^shift for a held shift, of which the constant part is taken off."""

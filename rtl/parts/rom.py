@@ -85,8 +85,7 @@ class Rom(Elaboratable):
 class Ram(Elaboratable):
     """Words of `lanes` codes that are written, too: `data` is the word at `addr` one cycle later.
 
-    Nobody reads a word in the cycle in which it is written, and synthesis is told so (`no_rw_check` of yosys): else it
-    would build registers and multiplexers that keep what was read.
+    Nobody reads a word in the cycle in which it is written.
 
     words  integers `[n, lanes]`, what the first n words hold at first; the others are 0
     write, write_addr, write_data  in a cycle with `write`, the word is written
@@ -108,7 +107,7 @@ class Ram(Elaboratable):
             ports |= {"i_write": self.write, "i_write_addr": self.write_addr}
             m.submodules.memory = Instance(name, **ports, i_write_data=self.write_data.as_value())
             return m
-        m.submodules.memory = memory = self.storage.memory(self.data.shape(), self.words.tolist(), no_rw_check=1)
+        m.submodules.memory = memory = self.storage.memory(self.data.shape(), self.words.tolist(), apart=True)
         write, read = memory.write_port(), memory.read_port(domain="sync")
         m.d.comb += [read.addr.eq(self.addr), read.en.eq(1), self.data.eq(read.data)]
         m.d.comb += [write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write)]

@@ -16,15 +16,16 @@ from bittrue.sim.operations.linear import Linear
 class LinearStage(FoldedStage):
     """`y[n] = requantize(sum_k weight[n, k] x[k])`, one vector of K codes after the other.
 
-    Latency     K / lanes + K / simd - 1 + depth cycles to the first output beat; depth = memory 1, operand register 1,
-                product 1, log2(simd) adders, accumulator (when folded) 1, requantiser, output FIFO 1
+    Latency     K / lanes + K / simd - 1 + depth cycles to the first output beat; depth = address 1, memory 1,
+                operand registers 1 to 3, product 1, log2(simd) adders, accumulator (when folded) 1, requantiser,
+                output FIFO 1
     Throughput  one vector every max(K / lanes, (N / pe) * (K / simd)) cycles, no bubble
     Stall       back-pressure stops the issue of steps, never the pipeline
     """
 
     def __init__(self, operation: Linear, *, lanes: int, simd: int, pe: int):
         outputs, inputs = operation.weight.shape
-        self.products = self.products_of(operation, lanes, simd, pe)
+        self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         depth = self.front_depth + self.requantize.cycles + 1
         self.timing = Blocks(
@@ -37,10 +38,7 @@ class LinearStage(FoldedStage):
             frame=operation.input.tokens,
         )
         super().__init__(
-            operation,
             lanes=lanes,
-            simd=simd,
-            pe=pe,
             output=(operation.output.format, pe),
             tables=self.requantize.tables,
             arrival=self.front_depth,

@@ -53,9 +53,9 @@ class PhotonicMacStage(FoldedStage):
     Where cells are held, both rails are memories and both are multiplied: plus with q, minus with Q - q; one that is
     always dark is left out. Of the rows that the last tile lacks nothing is multiplied, whatever the memories hold.
 
-    Latency     K / lanes + rows / simd - 1 + depth cycles; depth = memory 1, operand register 1, product 1, log2(simd)
-                adders, one more for two rails, accumulator (when folded) 1, pedestal and noise
-                (`rtl.parts.noise.NoisePipe.cycles`), converter, output FIFO 1
+    Latency     K / lanes + rows / simd - 1 + depth cycles; depth = address 1, memory 1, operand registers
+                1 to 3, product 1, log2(simd) adders, one more for two rails, accumulator (when folded) 1, pedestal
+                and noise (`rtl.parts.noise.NoisePipe.cycles`), converter, output FIFO 1
     Throughput  one vector every max(K / lanes, tiles * (N / pe) * (rows / simd)) cycles, no bubble
     """
 
@@ -73,7 +73,7 @@ class PhotonicMacStage(FoldedStage):
             rails = ((operation.plus, False), (operation.minus, True))
             self.rails = [(rail, dark) for rail, dark in rails if not constant(rail, 0)]
             ends = [tuple(self.tall(end) for end in bounds(rail)) for rail, _ in self.rails]
-            self.products = Rails(ends, fmt, simd, pe) if len(ends) > 1 else Products(ends[0], fmt, simd, pe)
+            products = Rails(ends, fmt, simd, pe) if len(ends) > 1 else Products(ends[0], fmt, simd, pe)
             cells = [
                 Cells(rail, operation.cells, simd, pe, index=self.index)
                 if isinstance(rail, Held)
@@ -82,8 +82,9 @@ class PhotonicMacStage(FoldedStage):
             ]
         else:
             self.rails, tall = [], self.tall(operation.weight)
-            self.products = Products(tall, fmt, simd, pe)
+            products = Products(tall, fmt, simd, pe)
             cells = [Cells(tall, operation.weight_format, simd, pe, wire=wire)]
+        self.lay_out(operation, products, simd, pe, cells)
         low, high = self.light = tuple(end.reshape(-1) for end in operation.ends)
         #: The light of dark inputs, where it is added by itself.
         self.pedestal: np.ndarray | None = None
@@ -122,12 +123,8 @@ class PhotonicMacStage(FoldedStage):
             frame=operation.input.tokens,
         )
         super().__init__(
-            operation,
             lanes=lanes,
-            simd=simd,
-            pe=pe,
             output=(operation.output.format, pe),
-            cells=cells,
             tables=self.convert.tables,
             arrival=arrival,
         )
@@ -283,14 +280,15 @@ class PhotonicMacStage(FoldedStage):
         if not self.rails:
             return super().factors(m, control, codes, bank)
         shape, lit = shape_of(self.format), self.lit(m, control)
+        (held, weights), (_, addresses) = self.operand_registers, self.address_registers
         x: list[list[Value]] = []
         w: list[list[list[Value]]] = []
         for cells, (_, dark) in zip(self.cells, self.rails, strict=True):
             name = "minus" if dark else "plus"
             rail = [~Value.cast(code) if dark else Value.cast(code) for code in codes]
             reaching = [code if on is None else Mux(on, code, 0) for code, on in zip(rail, lit, strict=True)]
-            x.append([register(m, code, shape, name=f"{name}_x{k}") for k, code in enumerate(reaching)])
-            w.append(cells.build(m, name, control.word, bank))
+            x.append([register(m, code, shape, name=f"{name}_x{k}", cycles=held) for k, code in enumerate(reaching)])
+            w.append(cells.build(m, name, control.word, bank, addresses, weights))
         beside = [column for columns in zip(*x, strict=True) for column in columns]
         return beside, [
             [column for columns in zip(*(rail[p] for rail in w), strict=True) for column in columns]
@@ -298,7 +296,7 @@ class PhotonicMacStage(FoldedStage):
         ]
 
     def lit(self, m: Module, control: Control) -> list[Value | None]:
-        """By input of a step, whether its row is there, a cycle after the step; None where it always is."""
+        """By input of a step, whether its row is there, when its codes are read; None where it always is."""
         there: dict[int, Value] = {}
         left = self.rows_of(self.operation) - self.lacking
         result: list[Value | None] = []
@@ -309,6 +307,6 @@ class PhotonicMacStage(FoldedStage):
                 continue
             if steps not in there:
                 on = ~self.last_tile | (control.step < max(0, steps))
-                there[steps] = register(m, on, 1, name=f"lit{k}")
+                there[steps] = register(m, on, 1, name=f"lit{k}", cycles=1 + self.address_registers[0])
             result.append(there[steps])
         return result

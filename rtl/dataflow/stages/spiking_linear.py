@@ -26,14 +26,14 @@ class SpikingLinearStage(FoldedStage):
     one before, `acc = 2 * acc + S` and there is no multiplier; otherwise one per output lane.
 
     Latency     (K - 1) * max(C / lanes, (N / pe) * (C / simd)) + C / lanes + C / simd - 1 + depth cycles; depth =
-                memory 1, operand register 1, choice 1, log2(simd) adders, running sum (when folded) 1, product (with
-                other worths) 2, accumulator 1, requantiser, output FIFO 1
+                address 1, memory 1, operand register 1, choice 1, log2(simd) adders, running sum (when folded) 1,
+                product (with other worths) 2, accumulator 1, requantiser, output FIFO 1
     Throughput  one train every K * max(C / lanes, (N / pe) * (C / simd)) cycles, no bubble
     """
 
     def __init__(self, operation: SpikingLinear, *, lanes: int, simd: int, pe: int):
         outputs, inputs = operation.weight.shape
-        self.products = self.products_of(operation, lanes, simd, pe)
+        self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
         self.accumulators = Accumulators(operation, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         self.worth_cycles = 0 if operation.halving else 2
@@ -50,10 +50,7 @@ class SpikingLinearStage(FoldedStage):
             gather=operation.steps,
         )
         super().__init__(
-            operation,
             lanes=lanes,
-            simd=simd,
-            pe=pe,
             output=(operation.output.format, pe),
             tables=self.requantize.tables,
             arrival=arrival,

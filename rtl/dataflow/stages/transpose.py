@@ -95,7 +95,7 @@ class TransposeStage(BufferedStage):
 
         banks = []
         for bank in range(lanes):
-            m.submodules[f"bank{bank}"] = memory = self.storage.memory(shape)
+            m.submodules[f"bank{bank}"] = memory = self.storage.memory(shape, apart=True)
             write, read = memory.write_port(), memory.read_port(domain="sync")
             m.d.comb += [write.addr.eq(where), write.en.eq(control.write), read.en.eq(1)]
             if lanes == 1:
