@@ -55,7 +55,7 @@ def synthesize(
     *,
     top: str = TOP,
     remedy: Remedy = None,
-    registers_into_blocks: bool = False,
+    registers_into_blocks: bool = True,
     limit_s: float = 3600,
 ) -> SynthResult:
     """Synthesises `verilog` for `target`, places and routes it where the target has a router.
@@ -65,9 +65,7 @@ def synthesize(
     seed        of the placer: the same text, target, clock, seed and tools give the same figures
     progress    called with one sentence at the start of each stage
     remedy      ends the error of a design that does not fit: a sentence, or a function of (target, over) that gives one
-    registers_into_blocks  lets ECP5 multipliers and block RAMs take the registers beside them (`flow.synth.absorb`):
-    fewer
-                flip-flops, but on the demo's accelerator a slower clock (99 against 110 MHz), so it is not the default
+    registers_into_blocks  lets ECP5 multipliers and block RAMs take the registers beside them (`flow.synth.absorb`)
     limit_s     most seconds a tool may run
 
     Raises BittrueError for an unknown target, an absent tool, Verilog that yosys refuses and a tool that fails or takes
