@@ -19,6 +19,7 @@ class Control:
     step          counts the steps of an output beat, 0 .. steps - 1
     issue         the step is the last of its output beat, in the last of `gather` blocks
     release       the step is the last of its block
+    word_last     whether `word` is that of the last step, issued or not
     turn          counts the blocks that make one block of output, 0 .. gather - 1
     """
 
@@ -32,6 +33,7 @@ class Control:
     step: Signal
     issue: Signal
     release: Signal
+    word_last: Signal
     turn: Signal
 
 
@@ -64,11 +66,14 @@ class BufferedStage(Stage):
         m.d.comb += go.eq(active & (outlet.available | ~final))
         m.d.comb += [issue.eq(go & final), outlet.issue.eq(issue)]
         advance(m, step, t.steps - 1, go)
-        m.d.comb += release.eq(go & advance(m, word, t.beats_out * t.steps - 1, go))
+        word_last = advance(m, word, t.beats_out * t.steps - 1, go)
+        m.d.comb += release.eq(go & word_last)
         advance(m, read_block, t.blocks - 1, release)
         advance(m, turn, t.gather - 1, release)
 
         after = Signal.like(held)
         m.d.comb += after.eq(held + write_full - release)
         m.d.sync += [held.eq(after), room.eq(after != t.blocks), active.eq(after != 0)]
-        return Control(write, write_block, write_beat, write_full, go, read_block, word, step, issue, release, turn)
+        return Control(
+            write, write_block, write_beat, write_full, go, read_block, word, step, issue, release, word_last, turn
+        )

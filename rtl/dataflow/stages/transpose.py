@@ -84,9 +84,9 @@ class TransposeStage(BufferedStage):
         group, turn = Signal(counting(tokens // lanes)), Signal(counting(lanes))
         group_last = advance(m, group, tokens // lanes - 1, control.advance)
         turn_last = advance(m, turn, lanes - 1, control.advance & group_last)
-        following = Signal(range(2 * beats))
+        following = Signal(range(2 * beats))  # of no interest but in a cycle with `advance`: so it need not wait for it
         m.d.comb += following.eq(
-            Mux(control.release, Mux(control.read_block == 0, beats, 0), Mux(turn_last, corner + 1, corner))
+            Mux(control.word_last, Mux(control.read_block == 0, beats, 0), Mux(turn_last, corner + 1, corner))
         )
         with m.If(control.advance):
             m.d.sync += base.eq(base + lanes * row)
