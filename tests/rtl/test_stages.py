@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
 from bittrue.sim.contract import INT8
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.stage_bench import StageBench
@@ -39,3 +41,19 @@ def test_constants_in_block_ram(lanes, channels):
     bench, x = StageBench(plan), batches(plan, rng, 3)
     exact_to_the_cycle(bench, x)
     np.testing.assert_array_equal(bench.run(x, 0.4, 0.4, 1).outputs, plan.program.reference(*x))
+
+
+@pytest.mark.parametrize("inputs", [16, 32])
+def test_vectors_that_wait_for_weights(inputs):
+    """A vector in distributed RAM is read later than weights in block RAM: its word is written again at that time."""
+    rng = np.random.default_rng(inputs)
+    kind = TensorType((6, inputs), INT8)
+    weight = rng.integers(-128, 128, (32, inputs))
+    linear = Linear(kind, weight, Requantize(32, shift=rng.integers(8, 12, 32), format=INT8))
+    program = Program({"x": kind}, (Node("y", linear, ("x",)),), "y")
+    plan = size_fifos(Plan(program, {"y": Folding(16, 2)}, {"x": 16}))
+    stage = plan.network.elements[plan.network.made["y"]].stage
+    assert stage.address_registers[0] > 1
+    bench, x = StageBench(plan), batches(plan, rng, 4)
+    exact_to_the_cycle(bench, x)
+    np.testing.assert_array_equal(bench.run(x, 0.2, 0.5, 1).outputs, plan.program.reference(*x))
