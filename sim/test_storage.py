@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,12 @@ class TestRoundTrip:
         small(version="two").save(path)
         assert Program.load(path).meta == {"version": "two"}
         assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+    def test_one_result_is_named_and_several_are_a_list(self, path, tmp_path):
+        assert header_of(path)["result"] == small().results[0]
+        several = replace(small(), results=tuple(node.name for node in small().nodes[:2]))
+        assert header_of(several.save(tmp_path / "several.npz"))["result"] == list(several.results)
+        assert Program.load(tmp_path / "several.npz").results == several.results
 
     def test_plain_numpy_reads_the_arrays(self, path):
         with np.load(path, allow_pickle=False) as archive:

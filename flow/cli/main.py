@@ -22,6 +22,7 @@ from bittrue.flow.engine import recipe as recipes
 from bittrue.sim import caches
 from bittrue.sim.errors import sentence
 from bittrue.sim.extras import explained
+from bittrue.sim.files import PlaceError
 from bittrue.sim.locks import locked
 
 #: Exit status after Ctrl-C, as shells have it.
@@ -160,15 +161,19 @@ def report(
     folder: Annotated[Path, typer.Argument(help="The folder of a flow, e.g. `build/my-recipe`.", metavar="FOLDER")],
     as_json: options.AsJson = False,
 ) -> None:
-    """Show the report of a flow again, and write `report.html` from its `report.json`.
+    """Show the report of a flow again, and write `report.html` from its `report.json`; where nothing can be written
+    the report is shown all the same.
 
     Example: `bittrue report build/my-recipe`
     """
     from bittrue.flow.report import report as reports
 
     content = reports.read(folder / "report.json")  # before the lock, which would make a folder that is not there
-    with locked(folder):
-        reports.write_html(content, folder)
+    try:
+        with locked(folder):
+            reports.write_html(content, folder)
+    except PlaceError as error:  # a folder of another's, or on a medium that is only read: it is shown all the same
+        ERR.print(f"note: {error}", soft_wrap=True, highlight=False, markup=False)
     _show_report(folder, as_json)
 
 
@@ -213,7 +218,8 @@ def _show_report(folder: Path, as_json: bool) -> None:
         print(json.dumps(content))
     else:
         reports.show(content, OUT)
-        console.line(f"report: {folder / 'report.html'}")
+        if (folder / "report.html").exists():
+            console.line(f"report: {folder / 'report.html'}")
     console.conclude(reports.problems(content))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,13 +10,30 @@ from typing import Annotated, Any
 import typer
 
 from bittrue.flow.engine import recipe as recipes
+from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import try_file, try_folder
 
 
 # -- places that are written -------------------------------------------------------------------------------
-def tried_file(value: Path | None) -> Path | None:
-    """The callback of an option that names a file to write: an error now, not after the work."""
-    return value and try_file(value)
+def tried_file(ctx: typer.Context, param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """The callback of an option that names a file to write: an error now, not after the work.
+
+    Two options of a command that name the same file are refused, for one result would replace the other.
+    """
+    if value is not None:
+        apart(ctx.meta.setdefault("bittrue.files", {}), param.opts[-1], try_file(value))
+    return value
+
+
+def apart(named: dict[str, tuple[str, Path]], option: str, place: Path) -> None:
+    """Enter the file that an option names, or refuse one that another option names; devices and pipes take both.
+
+    named    by real path what was entered before: the option and its path
+    """
+    real = os.path.realpath(place)
+    other, path = named.setdefault(real, (option, place))
+    if other != option and (place.is_file() or not place.exists()):
+        raise BittrueError(f"{place}: {other} ({path}) and {option} name the same file; give each a file of its own")
 
 
 def tried_folder(value: Path | None) -> Path | None:

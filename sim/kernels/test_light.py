@@ -127,3 +127,13 @@ def test_more_outputs_than_images():
     op = PhotonicMac(kind, plus, minus, 5, 6, 4, np.zeros(1, np.int64), Format(4, signed=False))
     x = rng.integers(0, 16, (2, 5)).astype(np.uint8)
     np.testing.assert_array_equal(op.run(x)[0], op.reference(x))
+
+
+@pytest.mark.parametrize("images", [1, 2, 6])
+@pytest.mark.parametrize("backend", kernels.backends())
+def test_fewer_vectors_than_outputs(backend, images, monkeypatch):
+    monkeypatch.setenv(kernels.VARIABLE, backend)
+    made = program(*GEOMETRIES[2])
+    x = np.random.default_rng(2).integers(0, 16, (images, 3, 64)).astype(np.uint8)
+    np.testing.assert_array_equal(made["mac"].run(x)[0], made["mac"].reference(x))
+    np.testing.assert_array_equal(made(x), made.reference(x))

@@ -6,7 +6,9 @@ What the intermediates are is written here once more, in plain integers, from th
 import numpy as np
 import pytest
 
-from bittrue.sim.contract import Range
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
 from tests.helpers.small import SMALL, every_input
 
 SEEDS = range(12)
@@ -89,3 +91,38 @@ def test_accumulator_is_reached_and_never_passed(name, seed):
         assert op.accumulator | found == op.accumulator
     else:
         assert found == op.accumulator
+
+
+#: Stored parameters by the equations: what a kind has beyond its matrix, by its sizes.
+STORED = {
+    "Affine": lambda _: 2 + 2,  # a weight and a bias a channel
+    "FsNeuron": lambda op: len(op.threshold) + len(op.reset),
+    "Lerp": lambda op: sum(len(row) for row in op.knots),
+    "Lif": lambda op: 2 * (1 + 2 * (op.threshold is not None)),  # a decay, a threshold, a reset a channel
+    "Linear": lambda _: 2 * 2 + 2,
+    "PhotonicMac": lambda _: 2 * 2 * 3,  # two rails
+    "SpikingLinear": lambda _: 2 * 2 + 2 + 2,  # and the worth of each of two steps
+    "TileSum": lambda _: 2,
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_stored_parameters_are_counted(name):
+    for seed in SEEDS:
+        op = SMALL[name](np.random.default_rng([seed, len(name)]))
+        assert op.weights == STORED.get(name, lambda _: 0)(op)
+
+
+@pytest.mark.parametrize(("bits", "out"), [(30, 8), (31, 8), (32, 8), (31, 32), (30, 31), (47, 8), (8, 33), (47, 48)])
+@pytest.mark.parametrize("signed", [True, False])
+def test_sums_of_wide_codes_are_exact(bits, out, signed):
+    """At the borders of the 32 bits in which narrow codes are added."""
+    fmt, result = Format(bits, signed), Format(out, signed)
+    op = Add(TensorType((1, 4), fmt), TensorType((1, 4), fmt), result)
+    corners = np.array([fmt.low, fmt.low + 1, fmt.high - 1, fmt.high])
+    for other in corners:
+        x = corners.reshape(1, 1, 4).astype(fmt.dtype), np.full((1, 1, 4), other).astype(fmt.dtype)
+        wanted = [min(max(int(a) + int(other), result.low), result.high) for a in corners]
+        codes, saturated = op.run(*x)
+        assert codes.reshape(-1).tolist() == wanted
+        assert saturated == sum(int(a) + int(other) != y for a, y in zip(corners, wanted, strict=True))

@@ -1,5 +1,6 @@
 """What holds for every command, found by walking through all of them: help, JSON, places that are written, locks."""
 
+import errno
 import inspect
 import os
 import stat
@@ -17,9 +18,12 @@ from typer.models import ArgumentInfo, OptionInfo
 from bittrue.flow.cli import main as cli
 from bittrue.flow.cli import options
 from bittrue.flow.cli.main import app
+from bittrue.flow.report import report
+from bittrue.flow.systems.fs import fit as fits
 from bittrue.models.formats import headers
 from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir import read as nir_read
+from bittrue.sim import locks
 from bittrue.sim.locks import locked
 from bittrue.sim.program import Program
 from bittrue.sim.reading import sealed
@@ -255,6 +259,57 @@ def same(command: str, got: dict[str, bytes], expected: dict[str, bytes]) -> Non
             assert abs(len(got[option]) - len(expected[option])) < 200
         elif command != "fit" or option != "--out":
             assert got[option] == expected[option], option
+
+
+SEVERAL = [c for c in RUNS if sum(p.command == c for p in TO_FILE) > 1]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("command", SEVERAL)
+def test_two_results_in_one_file_are_refused(command, run, tmp_path, monkeypatch):
+    """By whichever path it is named; before any work, and nothing is written."""
+    monkeypatch.setattr(Program, "load", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(fits, "run", lambda *_: pytest.fail("work began"))
+    first, second, *_ = (p.option for p in TO_FILE if p.command == command)
+    (tmp_path / "link").symlink_to(tmp_path / "same")
+    for place in (tmp_path / "same", tmp_path / "x" / ".." / "same", tmp_path / "link"):
+        status, out, err = run(command, *RUNS[command], first, tmp_path / "same", second, place)
+        assert (status, out) == (1, "")
+        assert f"{place}: {first} ({tmp_path / 'same'}) and {second} name the same file" in err
+        assert not (tmp_path / "same").exists()
+
+
+def test_two_results_that_one_default_puts_into_one_file_are_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(fits, "run", lambda *_: pytest.fail("work began"))
+    status, _, err = run("fit", "relu", "--out", tmp_path / "relu.svg")
+    assert status == 1
+    assert "--out" in err
+    assert "--picture name the same file" in err
+
+
+@pytest.mark.usefixtures("here")
+def test_one_device_takes_two_results(run):
+    status, _, err = run("simulate", *RUNS["simulate"], "--out", os.devnull, "--trace", os.devnull)
+    assert (status, err) == (0, "")
+    assert SEVERAL == ["simulate", "fit", "raster"]
+
+
+def test_a_report_is_shown_where_nothing_can_be_written(content, run, tmp_path, monkeypatch):
+    report.write(content, tmp_path)
+    status, out, err = run("report", tmp_path)
+    assert (status, err) == (0, "")
+    assert f"report: {tmp_path / 'report.html'}" in out
+    (tmp_path / "report.html").unlink()
+
+    def refuse(_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(locks, "_taken", refuse)
+    closed = run("report", tmp_path)
+    assert closed[0] == 0
+    assert closed[1] == out.replace(f"report: {tmp_path / 'report.html'}\n", "")
+    assert f"note: {tmp_path}: cannot be written (Read-only file system)" in closed[2]
+    assert not (tmp_path / "report.html").exists()
 
 
 # -- side by side --------------------------------------------------------------------------------------------

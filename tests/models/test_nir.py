@@ -276,3 +276,26 @@ def test_hls_equals_golden(tmp_path):
     traced = host.build(project.write(program, tmp_path)).trace(*x)
     for name, codes in program.trace(*x).tensors.items():
         np.testing.assert_array_equal(traced[name], codes, err_msg=name)
+
+
+# -- fraction bits of decays ---------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("keep", "bits"),
+    [
+        ([1.0, 0.5], 1),
+        ([1.0, 1.0], 0),
+        ([0.0, 0.75], 2),
+        ([1.0, 0.9], 9),  # the leak of 0 asks for nothing, 0.1 for log2(50 / 0.1)
+        ([0.9, 1.0], 9),
+        ([1.0, 0.99, 0.9], 13),
+    ],
+)
+def test_a_channel_without_leak_beside_leaky_ones_asks_for_no_bits(keep, bits):
+    assert nir_read.decay_bits(np.array(keep), 2) == bits
+
+
+def test_leaks_that_are_just_large_enough():
+    smallest = 50 / 2**nir_read.MAX_SHIFT
+    assert nir_read.decay_bits(np.array([1.0, 1 - 1.01 * smallest]), 1) == nir_read.MAX_SHIFT
+    with pytest.raises(BittrueError, match=rf"is too small for {nir_read.MAX_SHIFT} fraction bits"):
+        nir_read.decay_bits(np.array([1.0, 1 - 0.99 * smallest]), 1)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from cosmic_ray.mutating import mutate_code
 
-from tools.mutants.__main__ import COPIED, OUTCOMES, Sound, equivalent, judge, key, verdict
+from tools.mutants.__main__ import COPIED, OUTCOMES, Sound, equivalent, judge, key, record_all, runs_of, verdict
 from tools.mutants.child import Result, Runner
+from tools.mutants.covered import Record, batches, statement
 from tools.mutants.operators import OWN
 from tools.mutants.sample import ROOT, Mutant, changed, modules, mutants, sample, works
 from tools.mutants.select import BY_OPERATION, Files, narrow
@@ -78,15 +79,50 @@ def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
     sound = Sound(Runner(heavy=()))
     files = Files(tree)
     assert files.ranked(first)[0] == "sim/test_limit.py"
-    killed = judge(first, tree, ["sim/test_limit.py"], sound, {})
+    killed = judge(first, tree, [["sim/test_limit.py"]], sound)
     assert killed == Result("failed", "sim/test_limit.py::test_limit")
     swapped = replace(first, operator="ReplaceBinaryOperator_Sub_Mod")
-    assert judge(swapped, tree, ["sim/test_little.py", "sim/test_limit.py"], sound, {}) == Result("passed", "")
+    assert judge(swapped, tree, [["sim/test_little.py"], ["sim/test_limit.py"]], sound) == Result("passed", "")
     (tree / "sim" / "test_wrong.py").write_text("def test_wrong():\n    assert False\n")
-    assert judge(swapped, tree, ["sim/test_wrong.py"], sound, {}) == Result("passed", "")
+    assert judge(swapped, tree, [["sim/test_wrong.py"]], sound) == Result("passed", "")
     assert sound.left_out == ["--deselect=sim/test_wrong.py::test_wrong"]
     assert (tree / "sim" / "limit.py").read_text() == CODE
     assert set(OUTCOMES) == {"passed", "failed", "timeout"}
+
+
+def test_a_mutant_meets_the_tests_that_run_its_line(tree, tmp_path, capsys):
+    """Shortest first; those of a file whose shared fixture ran it, too; and no longer those of a file that changed."""
+    (tree / "sim" / "test_shared.py").write_text(
+        "import pytest\nfrom bittrue.sim.limit import limit\n\n\n"
+        "@pytest.fixture(scope='module')\ndef refused():\n"
+        "    with pytest.raises(ValueError):\n        limit(1, 2)\n\n\n"
+        "def test_one(refused):\n    pass\n\n\ndef test_two(refused):\n    pass\n"
+    )
+    files, runner = Files(tree), Runner(heavy=())
+    record = Record(tmp_path / "lines", tree)
+    record_all(record, files.tests, tree, runner)
+    assert "3 of 3, sim/test_shared.py" in capsys.readouterr().out
+    refusal = next(m for _, m in mutants("sim/limit.py", tree) if m.line == 9)
+    clip = next(m for _, m in mutants("sim/limit.py", tree) if m.line == 10)
+    shared = {"sim/test_shared.py::test_one", "sim/test_shared.py::test_two"}
+    limits = {"sim/test_little.py::test_limit", "sim/test_limit.py::test_limit"}
+    assert set(record.of(refusal)) == shared
+    assert set(record.of(clip)) == limits
+    assert [record.seconds[test] for test in record.of(clip)] == sorted(record.seconds[test] for test in limits)
+    quick = list(runs_of(clip, record, files, {}, quick=True))
+    assert {test for run in quick for test in run} == limits | {"-m=not slow"}
+    assert list(runs_of(clip, record, files, {}, quick=False))[len(quick)] == ["sim/test_limit.py"]
+    assert record.missing(files.tests) == []
+    (tree / "sim" / "test_little.py").write_text("")
+    assert record.missing(files.tests) == ["sim/test_little.py"]
+
+
+def test_lines_of_a_statement_and_runs_of_growing_length():
+    code = "if a(\n    1\n):\n    b = [\n        2,\n    ]\n"
+    assert [statement(code, line) for line in (1, 2, 5)] == [range(1, 4), range(1, 4), range(4, 7)]
+    seconds = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0, "e": 9.0}
+    assert list(batches("abcde", seconds, (3.0, 3.0, 5.0))) == [["a", "b"], ["c"], ["d"]]
+    assert list(batches("", seconds, (3.0,))) == []
 
 
 def test_tests_of_an_operation_are_its_own():

@@ -18,6 +18,7 @@ from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.hls import project
 from bittrue.models.formats.nir import write as nir
 from bittrue.rtl.dataflow import top
+from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.light.jobs import Jobs
 from bittrue.rtl.verilog import emit
@@ -38,6 +39,14 @@ FRAMES = 9
 @pytest.fixture(scope="module")
 def planned() -> Plan:
     return plan(PROGRAM)
+
+
+def test_members_of_one_result_and_of_several(planned):
+    one = Pipeline(plan(spiking(shape=(3, 4), halving=False, steps=2, seed=11)).network)
+    several = Pipeline(planned.network)
+    assert one.results == ["o"]
+    assert several.results == [f"o{k}" for k in range(len(PROGRAM.results))]
+    assert several.outlets == [several.o0, several.o1, several.o2, several.o3]
 
 
 # -- faults of one port ----------------------------------------------------------------------------------------

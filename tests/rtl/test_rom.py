@@ -14,6 +14,7 @@ from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.verilate import MEMORIES
 from bittrue.flow.synth.synthesis import synthesize
 from bittrue.rtl.dataflow.plan import Plan, plan
+from bittrue.rtl.dataflow.stage import Storage
 from bittrue.rtl.parts import rom
 from bittrue.rtl.verilog import Verilog, emit
 from bittrue.sim.contract import INT8
@@ -146,3 +147,24 @@ def test_a_large_layer_is_a_small_text():
     (words,) = verilog.files.values()
     assert len(words) > 2 * 512 * 4608
     assert len(verilog) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("storage", "written", "asked"),
+    [
+        (Storage(8, 512, table=True), False, '  (* rom_style = "block" *)\n'),
+        (Storage(8, 511, table=True), False, '  (* rom_style = "logic" *)\n'),
+        (Storage(8, 512), True, '  (* ram_style = "block", no_rw_check *)\n'),
+        (Storage(4, 16), True, "  (* no_rw_check *)\n"),
+        (Storage(4, 16), False, ""),
+    ],
+)
+def test_what_a_memory_in_a_file_asks_of_synthesis(storage, written, asked):
+    contents = rom.Contents(0)
+    name = contents.module(storage, "0", written)
+    text = contents.modules[name]
+    assert contents.files == {f"{name}.hex": "0"}
+    assert "".join(re.findall(r"^  \(\*.*\*\)\n", text, re.M)) == asked
+    assert f"input [{(storage.depth - 1).bit_length() - 1}:0] addr;" in text
+    assert f"output reg [{storage.width - 1}:0] data;" in text
+    assert ("input write;" in text) == written == ("(write)" in text)

@@ -1,13 +1,25 @@
 """The flip-flops that a stage says it has are those of its netlist, every one: counted in what yosys is given."""
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from amaranth.back import rtlil
 
+from bittrue.rtl.bus import framing
+from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.dataflow import stage as stages
-from bittrue.rtl.dataflow.stage import Stage, Storage
+from bittrue.rtl.dataflow.stage import Stage, Storage, beat, counting_bits
+from bittrue.rtl.dataflow.stages.affine import AffineStage
+from bittrue.rtl.dataflow.stages.photonic_mac import Rails
+from bittrue.rtl.parts.held import Exchange
+from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.requantize import Requantize
 from tests.helpers.stages import OPERATIONS, planned
 
 CELL = re.compile(r"cell \$\w*dff\w* \S+\n.*?\\WIDTH (\d+)\n", re.DOTALL)
@@ -60,3 +72,53 @@ def test_a_stage_that_is_absent_is_named_and_one_that_cannot_be_imported_says_wh
     monkeypatch.setattr(stages.importlib, "import_module", refuse)
     with pytest.raises(raised, match="nowhere has no RTL component" if raised is BittrueError else "gone"):
         stages.realisation(Nowhere())
+
+
+@pytest.mark.parametrize(("beats", "lanes"), [(1, 1), (1, 3), (2, 1), (5, 2), (8, 3)])
+def test_framing_is_counted_one_by_one(beats, lanes):
+    port = StreamPort("s_axis", TensorType((beats, lanes), Format(3)), lanes)
+    layout = beat(port.tensor.format, lanes)
+    inlet, outlet = framing.structure([port], []), framing.structure([], [port])
+    assert inlet.registers == flip_flops(framing.FrameInlet(layout, beats))
+    assert outlet.registers == flip_flops(framing.FrameOutlet(layout, beats))
+    assert inlet.select_bits == (3 * lanes if beats > 1 else 0)  # zeros of a frame that ended early
+    assert inlet.counter_bits == outlet.counter_bits + 16
+    assert framing.structure([port, port], [port]) == inlet + inlet + outlet
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("lanes", [1, 2, 6])
+def test_held_constants_of_affine_are_counted_one_by_one(tokens, lanes):
+    rng = np.random.default_rng(lanes)
+    op = Affine(TensorType((tokens, 6), Format(4)), Held("w", (6,), -4, 3), Requantize.example(rng, 6, 20))
+    stage = AffineStage(op, lanes=lanes)
+    stage.exchange = Exchange(stage.exchange_bits)  # as the network gives it
+    beats, groups, unused = tokens * 6 // lanes, 6 // lanes, counting_bits(6 // lanes)
+    row = 3 * lanes  # the register behind the distributed RAM, which RTLIL has in the memory
+    assert stage.structure().registers == flip_flops(stage) + row - unused
+    constant = AffineStage(replace(op, weight=np.arange(6) - 3), lanes=lanes).structure()
+    counters = [beats - 1, groups - 1, 255, stage.timing.credits - 1, stage.timing.credits - 1]
+    assert stage.structure().counter_bits == (
+        sum(last.bit_length() for last in counters)
+        + 2 * stage.timing.credits.bit_length()
+        + stage.requantize.structure().counter_bits
+    )
+    assert stage.structure().lutrams > constant.lutrams
+
+
+def test_rails_reach_what_every_input_can_make_of_them():
+    """Of two rails side by side every level of the adder tree has the range of all inputs, no more and no less."""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        (a, b), (c, d) = (np.sort(rng.integers(0, 5, (2, 1, 4)), axis=0) for _ in range(2))
+        rails = Rails([(a, b), (c, d)], Format(2, signed=False), simd=2, pe=1)
+        sums = [
+            [p * q + m * (3 - q) for q in range(4) for p in (a[0, k], b[0, k]) for m in (c[0, k], d[0, k])]
+            for k in range(4)
+        ]
+        low, high = [min(s) for s in sums], [max(s) for s in sums]
+        both = [Range(min(low[k], low[k + 2]), max(high[k], high[k + 2])) for k in range(2)]
+        assert rails.levels[1][0] == both
+        assert rails.sums[0] == Range(min(low[0] + low[1], sum(low)), max(high[0] + high[1], sum(high)))
+        assert rails.levels[0][0][0] == Range(0, 3 * max(b[0, 0], b[0, 2]))
+        assert rails.levels[0][0][1] == Range(0, 3 * max(d[0, 0], d[0, 2]))

@@ -1,9 +1,10 @@
 """Draw mutants by seed, run the tests that can notice them, and say which live: `make mutants SEED=1 COUNT=20`.
 
-Every mutant is one change of one file, made by cosmic-ray in a copy of the tree, and meets the likeliest test files
-first, then the others that speak of it. `killed`: a test failed. `equivalent`: nobody can tell it from the code, for
-the reason in `equivalent.yaml`. `alive`: no test failed. Status 1 if fewer than 95 % of those that are not equivalent
-were killed. What was found is kept, by seed, in `.cache/mutants`, and a second call goes on where the first ended.
+Every mutant is one change of one file, made by cosmic-ray in a copy of the tree, and meets the tests that are known to
+run its line, the shortest first, then the files that speak of it. `killed`: a test failed. `equivalent`: nobody can
+tell it from the code, for the reason in `equivalent.yaml`. `alive`: no test failed. Status 1 if fewer than 95 % of
+those that are not equivalent were killed. What was found is kept, by seed, in `.cache/mutants`, and a second call goes
+on where the first ended; so is which test runs which line, until a file of tests changes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -25,6 +27,7 @@ import yaml
 from cosmic_ray.mutating import use_mutation
 
 from tools.mutants.child import Result, Runner
+from tools.mutants.covered import Record, batches
 from tools.mutants.sample import OPERATORS, ROOT, Mutant, modules, sample
 from tools.mutants.select import BY_OPERATION, Files, narrow
 
@@ -32,6 +35,8 @@ KEPT = ROOT / ".cache" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 #: Test files that a quick run asks.
 FIRST = 6
+#: Seconds of tests, by what they took when they were watched, of the first run, the second and so on.
+LIMITS = (4.0, 20.0, 40.0)
 #: What a run of tests says about the mutant.
 OUTCOMES = {"passed": "alive", "failed": "killed", "timeout": "timeout"}
 COPIED = ("bittrue", "sim", "rtl", "hls", "models", "flow", "tests", "bench", "notebooks", "tools")
@@ -89,10 +94,19 @@ class Sound:
         return self.known[test]
 
 
-def judge(
-    mutant: Mutant, tree: Path, tests: list[str], sound: Sound, known: dict[str, list[str]], marks: str = ""
-) -> Result:
-    """Make the change, run the test files one after the other until one fails, and put the file back."""
+def runs_of(
+    mutant: Mutant, record: Record, files: Files, known: dict[str, list[str]], quick: bool
+) -> Iterator[list[str]]:
+    """What pytest is told, run after run: tests that are known to run the place, then files that speak of it."""
+    marks = ["-m=not slow"] if quick else []
+    covering = record.of(mutant)
+    yield from ([*tests, *marks] for tests in batches(covering, record.seconds, LIMITS))
+    if not (quick and covering):
+        yield from ([*narrow(f, mutant, known), *marks] for f in files.ranked(mutant)[: FIRST if quick else None])
+
+
+def judge(mutant: Mutant, tree: Path, runs: Iterable[list[str]], sound: Sound) -> Result:
+    """Make the change, make one run of tests after the other until one fails, and put the file back."""
     path = tree / mutant.path
     stamp = path.stat()
     numba = tree.parent / "numba"
@@ -100,12 +114,11 @@ def judge(
         numba = tree.parent / "tmp" / "numba"
         shutil.rmtree(numba, ignore_errors=True)
         shutil.copytree(tree.parent / "numba", numba)
-    waiting = list(tests)
+    waiting = list(runs)
     while waiting:
         try:
             with use_mutation(path, OPERATORS[mutant.operator], mutant.occurrence):
-                chosen = [*narrow(waiting[0], mutant, known), f"-m={marks}", *sound.left_out]
-                result = sound.runner.run(tree, chosen, numba)
+                result = sound.runner.run(tree, [*waiting[0], *sound.left_out], numba)
         finally:
             os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
         if result.outcome == "passed":
@@ -113,6 +126,18 @@ def judge(
         elif result.outcome == "timeout" or sound.passes(result.by, tree):
             return result
     return Result("passed", "")
+
+
+def record_all(record: Record, tests: list[str], tree: Path, runner: Runner) -> None:
+    """Write down which test runs which line, of those test files of which that is not known yet."""
+    record.folder.mkdir(parents=True, exist_ok=True)
+    missing = record.missing(tests)
+    for number, test in enumerate(missing, 1):
+        print(f"watching which lines run: {number} of {len(missing)}, {test}", flush=True)
+        begin = time.monotonic()
+        runner.run(tree, [test, "-m=not slow"], tree.parent / "numba", record.place(test))
+        print(f"    {time.monotonic() - begin:.0f} s", flush=True)
+    record.read(tests)
 
 
 def key(mutant: Mutant, change: tuple[str, str]) -> tuple[str, str, str, str]:
@@ -141,7 +166,7 @@ def main() -> int:
     kept = KEPT / f"seed-{options.seed}{options.only.replace('/', '-')}.jsonl"
     told = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     done = {tuple(row["key"]): row for row in told if not options.again or row["outcome"] == "killed"}
-    files, sound = Files(), Sound(Runner())
+    files, sound, record = Files(), Sound(Runner()), Record(KEPT / "lines")
     trees: Queue[Path] = Queue()
 
     def one(mutant: Mutant) -> dict:
@@ -152,8 +177,7 @@ def main() -> int:
             return done[row["key"]]
         tree, begin = trees.get(), time.monotonic()
         try:
-            ranked = files.ranked(mutant)[: FIRST if options.quick else None]
-            result = judge(mutant, tree, ranked, sound, known, "not slow" if options.quick else "")
+            result = judge(mutant, tree, runs_of(mutant, record, files, known, options.quick), sound)
             row |= {"outcome": OUTCOMES[result.outcome], "by": result.by, "seconds": round(time.monotonic() - begin)}
         finally:
             trees.put(tree)
@@ -164,6 +188,7 @@ def main() -> int:
     for number in range(options.workers):
         trees.put(copy_of_tree(number))
     known = collect(trees.queue[0])
+    record_all(record, files.tests, trees.queue[0], sound.runner)
     rows = []
     with ThreadPoolExecutor(options.workers) as pool:
         for row in pool.map(one, drawn):

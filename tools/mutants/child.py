@@ -6,6 +6,7 @@ test costs is starting Python, and that is paid once.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -20,6 +21,8 @@ from pathlib import Path
 import numba
 import numpy  # noqa: F401  (loaded before the fork)
 import pytest
+
+from tools.mutants.covered import Watch
 
 #: What else is loaded before the fork, where it is installed.
 HEAVY = ("hypothesis", "amaranth.sim", "torch", "sklearn.datasets", "pydantic", "typer", "jinja2", "rich.console")
@@ -37,9 +40,9 @@ class Result:
     by: str
 
 
-def _run(tree: str, arguments: list[str], numba_cache: str) -> None:
+def _run(tree: str, arguments: list[str], numba_cache: str, record: str) -> None:
     os.setsid()
-    os.nice(max(0, 19 - os.nice(0)))
+    os.nice(max(0, 10 - os.nice(0)))
     resource.setrlimit(resource.RLIMIT_CPU, (COMPUTING, COMPUTING))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     folder = Path(tree).parent
@@ -54,7 +57,14 @@ def _run(tree: str, arguments: list[str], numba_cache: str) -> None:
     sys.path[:] = [tree, *(place for place in sys.path if place not in ("", root))]
     for name in [name for name in sys.modules if name.split(".")[0] in ("bittrue", "tests", "tools")]:
         del sys.modules[name]
-    os._exit(int(pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=line", *arguments])))
+    shared = ["-q", "-n", "0", "-p", "no:cacheprovider", "--tb=line", *arguments]
+    if not record:
+        os._exit(int(pytest.main(["-x", *shared])))
+    watch = Watch()
+    watch.begin(Path(tree))
+    status = int(pytest.main(shared, plugins=[watch]))
+    Path(record).write_text(json.dumps({"seconds": watch.seconds, "lines": watch.found(Path(tree))}))
+    os._exit(status)
 
 
 class Runner:
@@ -65,9 +75,10 @@ class Runner:
         self.context.set_forkserver_preload([__name__, *heavy])
         os.environ["OMP_NUM_THREADS"] = "1"  # also: a fork of a process with threads is none of them
 
-    def run(self, tree: Path, arguments: list[str], numba_cache: Path) -> Result:
-        """Run the tests; what they started ends with them."""
-        process: ForkServerProcess = self.context.Process(target=_run, args=(str(tree), arguments, str(numba_cache)))
+    def run(self, tree: Path, arguments: list[str], numba_cache: Path, record: Path | None = None) -> Result:
+        """Run the tests, all and watched if a `record` is to be written; what they started ends with them."""
+        what = (str(tree), arguments, str(numba_cache), str(record or ""))
+        process: ForkServerProcess = self.context.Process(target=_run, args=what)
         process.start()
         process.join(WAITING)
         ended = process.exitcode is not None

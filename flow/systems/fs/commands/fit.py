@@ -59,8 +59,9 @@ def fit(
     )  # fmt: skip
     out = out or Path(f"{fits.default_name(target, steps, bits)}.json")
     picture = picture or beside(out, f"{out.stem}.svg", "without --picture, the picture")
-    try_file(out)
-    try_file(picture)
+    files: dict[str, tuple[str, Path]] = {}
+    options.apart(files, "--out", try_file(out))
+    options.apart(files, "--picture", try_file(picture))
     with console.Bars() as bars:
         bars.begin("fit")
         result = fits.run(target, settings, out, picture, bars.progress)

@@ -1,0 +1,130 @@
+"""Which test runs which line: what is recorded once, for all test files, so that a mutant meets only what can tell it.
+
+coverage watches, with a context a test; what a fixture of a module or more does counts for all tests of the file.
+Lines of kernels that Numba compiles and of subprocesses are not seen. A file's record is kept until it changes.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
+
+from tools.mutants.sample import FOLDERS, ROOT, Mutant
+
+#: Seconds after which no further test of a file is begun.
+SECONDS = 40.0
+
+
+class Watch:
+    """A plugin of pytest: coverage's context is the test that runs, or its file while fixtures are set up for more."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self.end, self.seconds, self.watch = time.monotonic() + seconds, {}, None
+
+    def begin(self, tree: Path) -> None:
+        where = [str(tree / folder) for folder in FOLDERS]
+        self.watch = coverage.Coverage(data_file=None, config_file=False, source=where, omit=["*/test_*.py"])
+        self.watch.start()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        start = time.process_time()
+        self.watch.switch_context(item.nodeid)
+        result = yield
+        self.seconds[item.nodeid] = round(time.process_time() - start, 3)
+        if time.monotonic() > self.end:
+            item.session.shouldstop = "the record of this file is long enough"
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Any:
+        shared = fixturedef.scope != "function"
+        if shared:
+            self.watch.switch_context(request.node.nodeid.split("::")[0] or request.config.args[0])
+        result = yield
+        if shared and hasattr(request, "_pyfuncitem"):
+            self.watch.switch_context(request._pyfuncitem.nodeid)
+        return result
+
+    def found(self, tree: Path) -> dict[str, dict[str, list[int]]]:
+        """By test or test file, and by module: the lines that ran."""
+        self.watch.stop()
+        data, tests = self.watch.get_data(), defaultdict(dict)
+        for file in data.measured_files():
+            path = str(Path(file).relative_to(tree))
+            for line, contexts in data.contexts_by_lineno(file).items():
+                for context in filter(None, contexts):
+                    tests[context].setdefault(path, []).append(line)
+        return dict(tests)
+
+
+def stamp(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+class Record:
+    """What was recorded of the test files of a tree, in a folder of JSON files: one a test file."""
+
+    def __init__(self, folder: Path, root: Path = ROOT) -> None:
+        self.folder, self.root = folder, root
+        self.seconds: dict[str, float] = {}
+        self.tests: dict[tuple[str, int], set[str]] = defaultdict(set)
+
+    def place(self, test: str) -> Path:
+        return self.folder / f"{test.replace('/', '-')}-{stamp(self.root / test)}.json"
+
+    def missing(self, tests: Sequence[str]) -> list[str]:
+        return [test for test in tests if not self.place(test).exists()]
+
+    def read(self, tests: Sequence[str]) -> None:
+        """Take in what is kept of these files; a line that a shared fixture ran counts for every test of its file."""
+        for test in tests:
+            if not self.place(test).exists():
+                continue
+            kept = json.loads(self.place(test).read_text())
+            self.seconds |= kept["seconds"]
+            for context, modules in kept["lines"].items():
+                whole = [name for name in kept["seconds"] if name.split("::")[0] == context]
+                for path, lines in modules.items():
+                    for line in lines:
+                        self.tests[path, line].update(whole if "::" not in context else [context])
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """The tests that run the statement around the mutant, the shortest first."""
+        lines = statement((self.root / mutant.path).read_text(), mutant.line)
+        found = {test for line in lines for test in self.tests.get((mutant.path, line), ())}
+        if not found:  # a constant, a default, a class: what uses the module may tell
+            found = {test for (path, _), tests in self.tests.items() if path == mutant.path for test in tests}
+        return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
+
+
+def statement(code: str, line: int) -> range:
+    """The lines of the innermost statement that has this one: of a compound one, those before its body."""
+    best = range(line, line + 1)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.stmt):
+            end = node.body[0].lineno - 1 if getattr(node, "body", None) else node.end_lineno
+            if node.lineno <= line <= max(end, node.lineno):
+                best = range(node.lineno, max(end, node.lineno) + 1)
+    return best
+
+
+def batches(tests: Sequence[str], seconds: dict[str, float], limits: Sequence[float]) -> Iterator[list[str]]:
+    """The tests in runs of growing length: each takes what fits its seconds, at least one."""
+    waiting = list(tests)
+    for limit in limits:
+        batch, spent = [], 0.0
+        while waiting and (not batch or spent + seconds.get(waiting[0], 0.0) <= limit):
+            spent += seconds.get(waiting[0], 0.0)
+            batch.append(waiting.pop(0))
+        if batch:
+            yield batch
