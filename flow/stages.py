@@ -142,12 +142,13 @@ def built(recipe: Recipe, program: Program) -> Program:
 def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Plan and Verilog."""
     from bittrue.rtl import readback
-    from bittrue.rtl.dataflow.plan import activity
+    from bittrue.rtl.dataflow.plan import activity, suited
 
     program, x, _ = read_lowered(work)
     program = built(recipe, program)
     work.progress("planning", 0, 1)
-    options = {"architecture": recipe.rtl.architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
+    architecture = recipe.rtl.architecture or suited(recipe.synth.targets)
+    options = {"architecture": architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
     options["weight_bus"] = recipe.rtl.weight_bus
     design = Build(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).design
     work.progress("emitting Verilog", 0.5, 1)

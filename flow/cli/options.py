@@ -115,4 +115,11 @@ Weights = Annotated[
     typer.Option(help="`written`: the weights can be written while it runs; or comma-separated names of operations."),
 ]
 WeightBus = Annotated[str, typer.Option(help="What written weights come over: `stream` or `lite` (registers).")]
+Architecture = Annotated[
+    str | None,
+    typer.Option(
+        help="Of operations that have several: `parallel`, `packed` (two products in a multiplier), `events` (spikes).",
+        autocompletion=lambda incomplete: _starting(("parallel", "packed", "events"), incomplete),
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from bittrue.flow.cli import console, options
+from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
 
@@ -54,6 +55,7 @@ def rtl(
     device: options.Device = None,
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
+    architecture: options.Architecture = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
@@ -72,7 +74,8 @@ def rtl(
     from bittrue.rtl.verilog import Verilog
     from bittrue.sim.files import beside, write_whole
 
-    design = Build(read(program, weights), interval=interval, device=device, options={"weight_bus": weight_bus}).design
+    settings = plan_options(weight_bus, architecture)
+    design = Build(read(program, weights), interval=interval, device=device, options=settings).design
     text = design.verilog()
     svd = beside(out, f"{out.stem}.svd", "an SVD file of the registers") if design.map is not None else None
     Verilog(text).write(out)
@@ -127,6 +130,7 @@ def verify(
     device: options.Device = None,
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
+    architecture: options.Architecture = None,
     target: Annotated[
         str, typer.Option(help="ECP5 that `netlist` is mapped for.", autocompletion=options.complete_target)
     ] = "ecp5-85k",
@@ -169,7 +173,7 @@ def verify(
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = Verilog.read(verilog) if verilog else None
-    settings = {"weight_bus": weight_bus}
+    settings = plan_options(weight_bus, architecture)
     build = Build(
         loaded, interval=interval, device=device, options=settings, verilog=text, kernel=hls_folder, target=target
     )
@@ -200,6 +204,7 @@ def synth(
     device: options.Device = None,
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
+    architecture: options.Architecture = None,
     frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
     check: Annotated[
         int, typer.Option(help="Hold the netlist of an ECP5 to the golden simulator on so many random images.", min=0)
@@ -209,7 +214,8 @@ def synth(
 ) -> None:
     """Synthesise, and place and route where there is an open tool for it.
 
-    Without --interval and --device the fastest plan for an ECP5 target is taken, else one code a cycle.
+    Without --interval and --device the fastest plan for an ECP5 target is taken, else one code a cycle. AMD's targets
+    multiply two pairs at once (`packed`), unless --architecture says otherwise.
 
     Examples:
 
@@ -225,6 +231,7 @@ def synth(
     from bittrue.flow.verify.backends import Build
     from bittrue.flow.verify.verify import verify as hold
     from bittrue.rtl.dataflow.estimate import DEVICES
+    from bittrue.rtl.dataflow.plan import suited
 
     for name in target:
         found = find_target(name)
@@ -233,12 +240,17 @@ def synth(
     loaded = read(program, weights)
     if interval is None and device is None:
         device = next((name for name in target if name in DEVICES), None)
-    build = Build(loaded, interval=interval, device=device, options={"weight_bus": weight_bus})
+    builds: dict[str, Build] = {}  # one for all targets that the same plan suits
     rows, wrong = [], []
     with console.Bars() as bars:
         for name in target:
             bars.begin(name)
             tell = lambda words: bars.progress(words, 0, 1)  # noqa: E731
+            suits = architecture or suited([name])
+            if suits not in builds:
+                settings = plan_options(weight_bus, suits)
+                builds[suits] = Build(loaded, interval=interval, device=device, options=settings)
+            build = builds[suits]
             row = synthesize_design(build.design, name, out / name, frequency, tell, build.verilog)
             if check:
                 placed = Build(loaded, design=build.design, target=name, placed=out / name)
@@ -258,6 +270,19 @@ def synth(
             if check:
                 console.show(console.verification(row["check"]["rows"], row["check"]["skipped"]))
     console.conclude(wrong)
+
+
+def plan_options(weight_bus: str, architecture: str | None) -> dict[str, Any]:
+    """What commands hand on to the planner."""
+    from bittrue.rtl.dataflow.stage import architectures
+
+    if architecture is None:
+        return {"weight_bus": weight_bus}
+    if architecture not in architectures():
+        raise BittrueError(
+            f"--architecture: no operation has {architecture!r}; choose one of {', '.join(sorted(architectures()))}"
+        )
+    return {"weight_bus": weight_bus, "architecture": architecture}
 
 
 def read(path: Path, weights: str | None = None) -> Program:

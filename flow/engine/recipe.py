@@ -44,14 +44,15 @@ class DatasetPart(Part):
 class RtlPart(Part):
     """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`.
 
-    `architecture` of operations that have several, for all that have it or by the operation's name. `weights` that are
+    `architecture` of operations that have several, for all that have it or by the operation's name; without one, what
+    suits all targets of `synth` (`packed` on AMD's, else `parallel`). `weights` that are
     written while it runs: `written` for all operations that have any, or the names of some (`sim.written`), over a
     `weight_bus`.
     """
 
     interval: int | None = Field(None, ge=1)
     device: str | None = "ecp5-85k"
-    architecture: str | dict[str, str] = "parallel"
+    architecture: str | dict[str, str] | None = None
     weights: Literal["constant", "written"] | list[str] = "constant"
     weight_bus: Literal["stream", "lite"] = "stream"
 
@@ -64,9 +65,11 @@ class RtlPart(Part):
 
     @field_validator("architecture")
     @classmethod
-    def _built(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+    def _built(cls, value: str | dict[str, str] | None) -> str | dict[str, str] | None:
         from bittrue.rtl.dataflow.stage import architectures
 
+        if value is None:
+            return None
         for name in {value} if isinstance(value, str) else set(value.values()):
             _one_of(name, architectures(), "architecture of an operation")
         return value

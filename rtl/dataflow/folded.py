@@ -12,10 +12,10 @@ from bittrue.rtl.dataflow.buffered import BufferedStage, Control
 from bittrue.rtl.dataflow.folding import (
     Folding,
     check_folding,
-    divisors,
     fold_matrix,
     matrix_foldings,
 )
+from bittrue.rtl.dataflow.products import Partial, Products, fold_rows
 from bittrue.rtl.dataflow.stage import (
     Storage,
     Structure,
@@ -27,51 +27,9 @@ from bittrue.rtl.dataflow.stage import (
 )
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.rom import Rom
-from bittrue.sim.contract import Format, Range
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Parameter, bounds
-
-
-def fold_rows(weight: np.ndarray, simd: int, pe: int) -> np.ndarray:
-    """A matrix `[N, K]` as rows of the weight memory, `[(N / pe) (K / simd), pe, simd]`."""
-    outputs, inputs = weight.shape
-    return weight.reshape(outputs // pe, pe, inputs // simd, simd).transpose(0, 2, 1, 3).reshape(-1, pe, simd)
-
-
-class Products:
-    """Exact ranges of the products, of every node of the adder tree and of the running sums, per output lane.
-
-    `level[0]` are the products of a step, the last level their sum, `sums` the accumulator over the steps of an output.
-
-    weight  int64 `[N, K]`; or of weights that are held the lowest and the highest that each can be
-    """
-
-    def __init__(self, weight: np.ndarray | tuple[np.ndarray, np.ndarray], fmt: Format, simd: int, pe: int):
-        ends = weight if isinstance(weight, tuple) else (weight,)
-        self.steps = ends[0].shape[1] // simd
-        corners = [fold_rows(end, simd, pe) * x for end in ends for x in (fmt.low, fmt.high)]
-        self.levels: list[list[list[Range]]] = []
-        self.grow(np.minimum.reduce(corners), np.maximum.reduce(corners))
-
-    def level(self, low: np.ndarray, high: np.ndarray) -> None:
-        """Add the ranges of a level, given for every row `[rows, pe, nodes]`."""
-        _, pe, nodes = low.shape
-        self.levels.append([[Range.of(low[:, p, k], high[:, p, k]) for k in range(nodes)] for p in range(pe)])
-
-    def grow(self, low: np.ndarray, high: np.ndarray) -> None:
-        """Add this level and all above it."""
-        self.level(low, high)
-        while low.shape[2] > 1:
-            pairs = range(0, low.shape[2], 2)
-            low, high = (np.stack([v[:, :, k : k + 2].sum(2) for k in pairs], axis=2) for v in (low, high))
-            self.level(low, high)
-        pe = low.shape[1]
-        low, high = (v[:, :, 0].reshape(-1, self.steps, pe).cumsum(1) for v in (low, high))
-        self.sums = [Range.of(low[:, :, p], high[:, :, p]) for p in range(pe)]
-
-    @property
-    def tree_depth(self) -> int:
-        return len(self.levels) - 1
 
 
 class Cells:
@@ -153,6 +111,8 @@ class FoldedStage(BufferedStage):
 
     #: Outputs at a time from which on a code of the vector, which goes to all of them, gets a register more.
     BROAD = 4
+    #: What knows the ranges of its products.
+    ranges = Products
 
     def __init__(self, *, lanes: int, output: tuple[Format, int], tables: Mapping[str, Table] | None, arrival: int):
         super().__init__([(self.format, lanes)], output)
@@ -176,7 +136,7 @@ class FoldedStage(BufferedStage):
         if simd % lanes:
             raise BittrueError(f"{stem}: {lanes} input lanes do not divide simd = {simd}")
         weight = operation.weight
-        return Products(bounds(weight) if isinstance(weight, Held) else weight, operation.input.format, simd, pe)
+        return cls.ranges(bounds(weight) if isinstance(weight, Held) else weight, operation.input.format, simd, pe)
 
     folds = True
 
@@ -184,20 +144,20 @@ class FoldedStage(BufferedStage):
     def foldings(cls, operation) -> list[Folding]:
         """Every legal folding."""
         outputs, inputs = operation.weight.shape
-        return list(matrix_foldings(inputs, outputs))
+        return list(matrix_foldings(inputs, outputs, cls.architecture))
 
     @classmethod
     def intervals(cls, operation) -> set[int]:
         """The intervals that its foldings give."""
         outputs, inputs = operation.weight.shape
-        return {operation.input.tokens * a * b for a in divisors(outputs) for b in divisors(inputs)}
+        return {operation.input.tokens * (outputs // f.pe) * (inputs // f.simd) for f in cls.foldings(operation)}
 
     @classmethod
     def fold(cls, operation, interval: int, name: str) -> Folding:
         """The folding with the fewest products that works a frame off within `interval` cycles."""
         outputs, inputs = operation.weight.shape
         vectors = operation.input.tokens
-        folding = fold_matrix(inputs, outputs, interval // vectors)
+        folding = fold_matrix(inputs, outputs, interval // vectors, cls.foldings(operation))
         if folding is None:
             raise BittrueError(
                 f"{name}: {vectors} tokens need at least {vectors} cycles a frame, "
@@ -244,7 +204,12 @@ class FoldedStage(BufferedStage):
     @property
     def front_depth(self) -> int:
         """Cycles from the issue of a step to the sum that it completes."""
-        return self.tree_starts + self.products.tree_depth + self.folded
+        return self.tree_starts + self.products.tree_depth + self.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether a register follows the adder tree."""
+        return self.folded
 
     @property
     def choosing(self) -> bool:
@@ -258,21 +223,14 @@ class FoldedStage(BufferedStage):
 
     def structure(self) -> Structure:
         built = super().structure()
-        simd, pe = self.simd, self.pe
-        built.multipliers += 0 if self.choosing else len(self.cells) * simd * pe
+        simd = self.simd
+        built.multipliers += self.multipliers
         (codes, weights), (read, row) = self.operand_registers, self.address_registers
         built.registers += len(self.cells) * codes * simd * self.format.bits
         word, parts = (self.words - 1).bit_length() + 1, simd // self.lanes_in
         built.registers += self.lanes_in * self.format.bits + (1 + read) * word + 2 * parts
         built.select_bits += parts
-        for depth, ranges in enumerate(self.products.levels):
-            for lane in ranges:
-                for k, node in enumerate(lane):
-                    summed = depth > 0 and 2 * k + 1 < len(self.products.levels[depth - 1][0])
-                    if summed:
-                        built.add(node.bits)
-                    else:
-                        built.registers += node.bits
+        self.grow_trees(built)
         if self.folded:
             for total in self.products.sums:
                 built.add(total.bits)
@@ -289,6 +247,22 @@ class FoldedStage(BufferedStage):
             built += Exchange.structure(self.exchange_bits, self.arrival)
             built.count(self.timing.frame - 1, self.timing.beats_out - 1)
         return built
+
+    @property
+    def multipliers(self) -> int:
+        """Multipliers that a step keeps busy."""
+        return 0 if self.choosing else len(self.cells) * self.simd * self.pe
+
+    def grow_trees(self, built: Structure) -> None:
+        """Add the registers of the products and the adder trees of every output."""
+        for depth, ranges in enumerate(self.products.levels):
+            for lane in ranges:
+                for k, node in enumerate(lane):
+                    summed = depth > 0 and 2 * k + 1 < len(self.products.levels[depth - 1][0])
+                    if summed:
+                        built.add(node.bits)
+                    else:
+                        built.registers += node.bits
 
     def follow(self, m: Module, control: Control, issued: Sequence[Value]) -> tuple[Value | None, Value | None]:
         """The bank of the step at hand, and the row of `tables` two cycles before each result is requantised.
@@ -319,7 +293,7 @@ class FoldedStage(BufferedStage):
         Held weights are those of the `bank`.
         """
         x_shape = shape_of(self.format)
-        simd, pe, lanes = self.simd, self.pe, self.lanes_in
+        simd, lanes = self.simd, self.lanes_in
 
         # Input vectors: two blocks of words, written lanes at a time, a cycle after their codes came. A block is read
         # from two cycles after its last code came, and written again from two cycles after its last step; so no word is
@@ -355,9 +329,30 @@ class FoldedStage(BufferedStage):
         m.d.comb += [read.addr.eq(register(m, address, name="read_address", cycles=wait)), read.en.eq(1)]
         x, w = self.factors(m, control, [read.data[k] for k in range(simd)], bank)
 
-        # Products and adder trees, registered at every level.
-        sums: list[Value] = []
-        for p in range(pe):
+        sums = self.trees(m, x, w)
+        at = self.tree_starts + self.products.tree_depth
+        if self.folded:
+            moved, first = Signal(), Signal()
+            m.d.comb += [moved.eq(control.advance), first.eq(control.step == 0)]
+            moving = valid_chain(m, moved, at)[at]
+            starts = register(m, first, name="first", cycles=at)
+            for p, total in enumerate(sums):
+                acc = Signal(shape_of(self.products.sums[p]), name=f"acc{p}", reset_less=True)
+                with m.If(moving):
+                    m.d.sync += acc.eq(total.plus(Mux(starts, 0, acc)))
+                sums[p] = Partial(acc)
+        elif self.finished:
+            shapes = map(shape_of, self.products.sums)
+            sums = [
+                Partial(register(m, total.plus(), shape, name=f"total{p}"))
+                for p, (total, shape) in enumerate(zip(sums, shapes, strict=True))
+            ]
+        return [total.value for total in sums]
+
+    def trees(self, m: Module, x: Sequence[Value], w: Sequence[Sequence[Value]]) -> list[Partial]:
+        """Products and adder trees, registered at every level: the sum of a step for each of the outputs at hand."""
+        sums = []
+        for p in range(self.pe):
             pairs = zip(x, w[p], strict=True)
             level: list[Value] = [Mux(code, weight, 0) if self.choosing else weight * code for code, weight in pairs]
             for depth, ranges in enumerate(self.products.levels[: self.products.tree_depth + 1]):
@@ -370,16 +365,5 @@ class FoldedStage(BufferedStage):
                     registered[k] + registered[k + 1] if k + 1 < len(registered) else registered[k]
                     for k in range(0, len(registered), 2)
                 ]
-            sums.append(registered[0])
-        at = self.tree_starts + self.products.tree_depth
-        if self.folded:
-            moved, first = Signal(), Signal()
-            m.d.comb += [moved.eq(control.advance), first.eq(control.step == 0)]
-            moving = valid_chain(m, moved, at)[at]
-            starts = register(m, first, name="first", cycles=at)
-            for p in range(pe):
-                acc = Signal(shape_of(self.products.sums[p]), name=f"acc{p}", reset_less=True)
-                with m.If(moving):
-                    m.d.sync += acc.eq(Mux(starts, 0, acc) + sums[p])
-                sums[p] = acc
+            sums.append(Partial(registered[0]))
         return sums

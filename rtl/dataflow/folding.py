@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bittrue.rtl.dataflow.stage import PARALLEL
@@ -30,20 +30,20 @@ def check_folding(stem: str, **values: tuple[int, int]) -> None:
             raise BittrueError(f"{stem}: {name} = {value} does not divide {total}; choose one of {choices}")
 
 
-def matrix_foldings(inputs: int, outputs: int) -> Iterator[Folding]:
+def matrix_foldings(inputs: int, outputs: int, architecture: str = PARALLEL) -> Iterator[Folding]:
     """Every folding of a matrix product."""
-    return (Folding(simd, pe) for pe in divisors(outputs) for simd in divisors(inputs))
+    return (Folding(simd, pe, architecture) for pe in divisors(outputs) for simd in divisors(inputs))
 
 
-def fold_matrix(inputs: int, outputs: int, budget: int) -> Folding | None:
-    """The folding with the fewest products that is through with a vector within `budget` cycles, if there is one.
+def fold_matrix(inputs: int, outputs: int, budget: int, foldings: Iterable[Folding]) -> Folding | None:
+    """That of these foldings with the fewest products that is through with a vector within `budget` cycles, if any is.
 
     A `simd` that the lanes of a fast enough input stream divide is preferred, so that no converter narrows it.
     """
     lanes = next((n for n in divisors(inputs) if inputs // n <= budget), inputs)
     fitting = [
         ((f.simd % lanes != 0, f.simd * f.pe, f.pe, f.simd), f)
-        for f in matrix_foldings(inputs, outputs)
+        for f in foldings
         if (outputs // f.pe) * (inputs // f.simd) <= budget
     ]
     return min(fitting, key=lambda pair: pair[0])[1] if fitting else None

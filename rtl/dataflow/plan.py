@@ -27,6 +27,8 @@ from bittrue.sim.written import written
 
 #: What weights can be written over.
 WEIGHT_BUSES = ("stream", "lite")
+#: Targets whose multipliers take the wide operand of two packed weights (`rtl.dataflow.packed`).
+WIDE_MULTIPLIERS = ("xilinx-7", "xilinx-us+")
 #: Stages made for a program, by node, lanes and folding: for networks that are planned with and never built.
 Stages = dict[tuple[Hashable, ...], Stage]
 
@@ -193,11 +195,21 @@ def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL)
             realisation(node.operation)  # imports the module, and with it every architecture
             name = name if (type(node.operation), name) in REALISATIONS else PARALLEL
         make = realisation(node.operation, name)
+        if reason := make.refusal(node.operation):
+            if not isinstance(architecture, str):
+                raise BittrueError(f"{node.name}: not {name}: {reason}")
+            make = realisation(node.operation)
         if make.folds:
             found[node.name] = make
     if not isinstance(architecture, str) and (unknown := sorted(set(architecture) - {n.name for n in program.nodes})):
         raise BittrueError(f"architecture: no operation is named {unknown[0]!r}; foldable are {', '.join(found)}")
     return found
+
+
+def suited(targets: Iterable[str]) -> str:
+    """The architecture that suits all these targets: two products in a multiplier, where each has a wide one."""
+    names = list(targets)
+    return "packed" if names and all(name in WIDE_MULTIPLIERS for name in names) else PARALLEL
 
 
 def fold_all(
@@ -329,7 +341,8 @@ def plan(
     interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
     device     instead: the smallest interval whose estimated area fits the device (see `rtl.dataflow.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
-    architecture  which one of those an operation has (`parallel`, `events`), for all that have it or by node
+    architecture  which one of those an operation has (`parallel`, `packed`, `events`), for all that can have it or by
+               node; `suited` tells the one for a target
     activity   by node, the share of ones in the events it reads (see the function `activity`): an event-driven stage
                is folded for it; without, for a one everywhere
     weights    `"written"`, or names of operations: their weights, cells, biases and shifts can be written while it

@@ -167,6 +167,14 @@ class Stage(wiring.Component):
     #: Whether the cycles of a frame depend on its data: then `fold` may be told an `activity`, and `work` answers.
     dynamic: ClassVar[bool] = False
 
+    #: Which one it is of those that its operation has.
+    architecture: ClassVar[str]
+
+    @classmethod
+    def refusal(cls, operation: Operation) -> str | None:  # noqa: ARG003
+        """Why this architecture cannot be that of an operation; None where it can."""
+        return None
+
     @classmethod
     def foldings(cls, operation: Operation) -> list[Folding]:  # noqa: ARG003
         """Every legal folding; none, where there is nothing to fold."""
@@ -266,7 +274,7 @@ def realises(operation: type[Operation], architecture: str = PARALLEL):
     """Register the component of an operation."""
 
     def enter(make):
-        REALISATIONS[operation, architecture] = make
+        REALISATIONS[operation, architecture], make.architecture = make, architecture
         return make
 
     return enter

@@ -9,7 +9,7 @@ import numpy as np
 from bittrue.rtl.dataflow.folding import divisors
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
 from bittrue.rtl.dataflow.stage import REALISATIONS, realisation
-from bittrue.sim.operation import discover
+from bittrue.sim.operation import Operation, discover
 from bittrue.sim.program import Node, Program
 from tests.helpers.stage_bench import StageBench
 
@@ -24,10 +24,15 @@ def planned(name: str, seed: int) -> tuple[Plan, np.random.Generator]:
     pick = lambda n: int(rng.choice(divisors(n)))  # noqa: E731
     lanes = pick(op.inputs[0].channels)
     realisation(op)  # imports its module
-    architecture = str(rng.choice([name for kind, name in REALISATIONS if kind is type(op)]))
+    architecture = str(rng.choice(architectures(op)))
     make = realisation(op, architecture)
     folding = {"y": make.foldings(op)[int(rng.integers(len(make.foldings(op))))]} if make.folds else {}
     return size_fifos(Plan(program, folding, dict.fromkeys(inputs, lanes))), rng
+
+
+def architectures(op: Operation) -> list[str]:
+    """The names of those that can be built of an operation."""
+    return [name for (kind, name), make in REALISATIONS.items() if kind is type(op) and make.refusal(op) is None]
 
 
 def batches(plan: Plan, rng: np.random.Generator, frames: int) -> list[np.ndarray]:

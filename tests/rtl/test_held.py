@@ -26,6 +26,7 @@ SEEDS = range(7)
 PAIRS = [(kinds, (1, 4) if "spiking" in kinds else (0, 1)) for kinds in KINDS]
 #: Seeds, kinds, architectures, and whether there are stalls: matrix products and affines, then the other operations.
 CASES = [(seed, (), "parallel", stalled) for seed in SEEDS for stalled in (False, True)]
+CASES += [(seed, (), "packed", bool(seed % 2)) for seed in SEEDS[:4]]
 CASES += [(seeds[at], kinds, "parallel", bool(at)) for kinds, seeds in PAIRS for at in range(2)]
 CASES += [(seeds[at], kinds, "events", bool(at)) for kinds, seeds in PAIRS for at in range(2) if "spiking" in kinds]
 

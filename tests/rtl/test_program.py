@@ -24,12 +24,13 @@ SIMULATORS = [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "veri
 
 
 def random_foldings(program: Program, rng: np.random.Generator) -> dict[str, Folding]:
-    """Any divisors for every matrix stage, balanced or not."""
+    """Any divisors for every matrix stage, balanced or not; some pairs of outputs share multipliers."""
     found = {}
     for node in program.nodes:
         if isinstance(node.operation, Linear):
             outputs, inputs = node.operation.weight.shape
-            found[node.name] = Folding(int(rng.choice(divisors(inputs))), int(rng.choice(divisors(outputs))))
+            simd, pe = int(rng.choice(divisors(inputs))), int(rng.choice(divisors(outputs)))
+            found[node.name] = Folding(simd, pe, "parallel" if pe % 2 else str(rng.choice(["parallel", "packed"])))
     return found
 
 

@@ -10,11 +10,12 @@ import pytest
 
 from bittrue.rtl.dataflow.folding import divisors
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
-from bittrue.rtl.dataflow.stage import REALISATIONS, realisation
+from bittrue.rtl.dataflow.stage import realisation
 from bittrue.sim.contract import Range
 from bittrue.sim.program import Node, Program
 from tests.helpers.small import SMALL, every_input
 from tests.helpers.stage_bench import StageBench
+from tests.helpers.stages import architectures
 
 #: What works on codes of any format, and may have nothing signed.
 ONLY_CODES = ("Clamp", "Encode", "Transpose")
@@ -26,7 +27,7 @@ def plans(op):
     inputs = {f"x{k}": kind for k, kind in enumerate(op.inputs)}
     program = Program(inputs, (Node("y", op, tuple(inputs)),), "y")
     realisation(op)  # imports its module
-    for architecture in [name for kind, name in REALISATIONS if kind is type(op)]:
+    for architecture in architectures(op):
         made = realisation(op, architecture)
         for lanes in divisors(op.inputs[0].channels):
             for folding in made.foldings(op) if made.folds else [None]:

@@ -6,6 +6,7 @@ from amaranth.hdl import Module
 
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
+from bittrue.rtl.dataflow.packed import Packed
 from bittrue.rtl.dataflow.stage import Structure, realises, valid_chain
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
@@ -71,3 +72,12 @@ class LinearStage(FoldedStage):
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
         m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(self.pe)]
         return m
+
+
+@realises(Linear, "packed")
+class PackedLinearStage(Packed, LinearStage):
+    """The same with two products in a multiplier (`rtl.dataflow.packed`): `simd` inputs, `pe` / 2 pairs of outputs.
+
+    Latency     as of the other, and 1 more where a sum takes one step
+    Multiplier  signed, 25x18 for INT8
+    """

@@ -10,8 +10,9 @@ from amaranth.hdl import Module, Mux, Signal, Value
 
 from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.folded import Cells, FoldedStage, Products, fold_rows
+from bittrue.rtl.dataflow.folded import Cells, FoldedStage
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors, matrix_foldings
+from bittrue.rtl.dataflow.products import Products, fold_rows
 from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Table

@@ -1,0 +1,154 @@
+"""Two products in a multiplier: exact for all operands, in every folding, with written weights, and half the DSPs."""
+
+import numpy as np
+import pytest
+
+from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.synth.synthesis import synthesize
+from bittrue.rtl.dataflow.design import PipelineDesign
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.packed import WIDE, PackedProducts, offset, operand_bits, pack, unpack
+from bittrue.rtl.dataflow.plan import Plan, foldable, plan, size_fifos
+from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
+from tests.helpers.exact import exact
+from tests.helpers.programs import resmlp
+from tests.helpers.small import every_input
+from tests.helpers.stage_bench import StageBench
+from tests.helpers.stages import batches, exact_to_the_cycle
+
+S8, U8 = Format(8), Format(8, signed=False)
+PAIRS = [(S8, S8), (S8, U8), (U8, S8), (U8, U8), (Format(4), U8), (Format(2), S8), (Format(7), Format(9))]
+
+
+@pytest.mark.parametrize(("weight", "code"), PAIRS)
+def test_every_pair_of_weights_and_every_code(weight, code):
+    """All of them, 2^24 of INT8: the lower product fits its place, and the upper one lacks what it borrowed."""
+    shift, bits = offset(weight, code), operand_bits(weight, code)
+    lower, x = weight.codes()[:, None], code.codes()[None, :]
+    for upper in weight.codes():
+        wide = pack(lower, upper, shift)
+        assert -(1 << (bits - 1)) <= wide.min() <= wide.max() < 1 << (bits - 1)
+        low, high = unpack(wide * x, shift)
+        np.testing.assert_array_equal(low, lower * x)
+        np.testing.assert_array_equal(high, np.broadcast_to(upper * x, high.shape))
+
+
+def program(weight: np.ndarray, weight_format: Format, code: Format, tokens: int, rng=None) -> Program:
+    """One product whose sums come out as they are, or are requantised to 8 bits."""
+    kind = TensorType((tokens, weight.shape[1]), code)
+    whole = Requantize(len(weight), 0, format=Format(20))
+    if rng is not None:
+        whole = Requantize(len(weight), rng.integers(0, 9, len(weight)), bias=rng.integers(-99, 99, len(weight)))
+    return Program({"x": kind}, (Node("y", Linear(kind, weight, whole, weight_format), ("x",)),), "y")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [S8, U8])
+def test_every_pair_of_weights_and_every_code_in_hardware(code):
+    """The compiled stage, 65,536 pairs of weights times 256 codes, both products of each."""
+    lower, upper = np.meshgrid(S8.codes(), S8.codes())
+    p = program(np.stack([lower, upper], -1).reshape(-1, 1), S8, code, 1)
+    planned = size_fifos(Plan(p, {"y": Folding(1, 2, "packed")}, {"x": 1}))
+    x = code.codes().astype(code.dtype).reshape(256, 1, 1)
+    run = CompiledRtl(PipelineDesign(planned).verilog(), planned.inputs, planned.outputs).run(x)
+    assert run.errors == ()
+    assert run.mismatches(p(x)) == 0
+    assert run.interval == planned.estimated_interval == 1 << 16
+
+
+FORMATS = [(S8, S8), (S8, U8), (Format(4), U8), (Format(5), Format(3)), (U8, S8)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_folding_is_exact_to_the_cycle(seed):
+    """Codes, latency, intervals, and under stalls nothing but time; registers as counted."""
+    rng = np.random.default_rng(seed)
+    weight_format, code = FORMATS[seed % len(FORMATS)]
+    outputs, inputs = 2 * int(rng.integers(1, 5)), int(rng.integers(1, 10))
+    weight = rng.integers(weight_format.low, weight_format.high + 1, (outputs, inputs))
+    weight.reshape(-1)[: min(4, weight.size)] = [weight_format.low, weight_format.high, 0, weight_format.low][
+        : weight.size
+    ]
+    p = program(weight, weight_format, code, 2, rng)
+    foldings = foldable(p, "packed")["y"].foldings(p["y"])
+    assert foldings
+    for folding in foldings:
+        planned = size_fifos(Plan(p, {"y": folding}, {"x": 1}))
+        bench, x = StageBench(planned), batches(planned, rng, 5)
+        exact_to_the_cycle(bench, x)
+        np.testing.assert_array_equal(bench.run(x, 0.3, 0.4, seed).outputs, p.reference(*x))
+        (stage,) = [e.stage for e in planned.network.elements if e.node == "y"]
+        assert stage.multipliers * 2 == folding.simd * folding.pe
+
+
+def test_ranges_are_those_that_every_input_reaches():
+    """Of the upper output of a pair every node lacks the carry of its last leaf; held to all inputs, node by node."""
+    rng = np.random.default_rng(3)
+    weight, code = rng.integers(-4, 4, (2, 3)), Format(2)
+    products = PackedProducts(weight, code, 3, 2)
+    p = program(weight, Format(3), code, 1)
+    (x,) = every_input(p["y"])
+    x = x.reshape(-1, 3).astype(np.int64)
+    carry = weight[0] * x < 0
+    leaves = weight[1] * x
+    short = leaves - carry
+    nodes = [
+        short,
+        np.stack([leaves[:, 0] + short[:, 1], short[:, 2]], 1),
+        (leaves[:, :2].sum(1) + short[:, 2])[:, None],
+    ]
+    for level, found in zip(products.levels, nodes, strict=True):
+        assert [(r.low, r.high) for r in level[1]] == list(zip(found.min(0), found.max(0), strict=True))
+
+
+@pytest.mark.parametrize("weights", [None, "written"])
+def test_a_network_with_pairs(weights):
+    """All matrices that can be packed are, the others are not; weights that are written are exchanged as ever."""
+    planned = plan(resmlp(tokens=4, channels=6, classes=3), interval=96, architecture="packed", weights=weights)
+    kinds = {name: folding.architecture for name, folding in planned.folding.items()}
+    assert set(kinds.values()) == {"packed", "parallel"}
+    assert kinds["classifier"] == "parallel"  # three classes
+    exact(planned, 1)
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        (program(np.ones((3, 2), int), S8, S8, 1)["y"], "3 outputs are no pairs"),
+        (program(np.ones((2, 2), int), S8, Format(1, signed=False), 1)["y"], "codes of one bit choose weights"),
+        (program(np.ones((2, 2), int), S8, Format(9), 1)["y"], f"need a multiplier of 26x9 bits, over {WIDE}x18"),
+    ],
+)
+def test_what_cannot_be_packed_says_why(operation, message):
+    p = Program({"x": operation.input}, (Node("y", operation, ("x",)),), "y")
+    with pytest.raises(BittrueError, match=message):
+        plan(p, architecture={"y": "packed"})
+    assert plan(p, architecture="packed").folding["y"].architecture == "parallel"
+    with pytest.raises(BittrueError, match="packed: "):
+        _ = Plan(p, {"y": Folding(1, 1, "packed")}, {"x": 1}).network
+
+
+def test_an_odd_number_of_outputs_at_a_time_is_refused():
+    p = program(np.ones((6, 2), int), S8, S8, 1)
+    with pytest.raises(BittrueError, match="pe = 3 is odd"):
+        _ = Plan(p, {"y": Folding(1, 3, "packed")}, {"x": 1}).network
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "more"), [("xilinx-us+", 1.05), ("xilinx-7", 1.35)])
+def test_half_the_multipliers(target, more, tmp_path):
+    """INT8, 16 products a cycle in 8 DSPs. On 7 series yosys takes adders into the DSPs where one product each leaves
+    them free, which costs the packed ones LUTs; on UltraScale+ it does not."""
+    p = program(np.random.default_rng(1).integers(-128, 128, (16, 16)), S8, S8, 1, np.random.default_rng(2))
+    used = {}
+    for architecture in ("parallel", "packed"):
+        planned = size_fifos(Plan(p, {"y": Folding(8, 2, architecture)}, {"x": 1}))
+        used[architecture] = synthesize(PipelineDesign(planned).verilog(), target, tmp_path / architecture)
+    print({name: result.to_dict() for name, result in used.items()})
+    assert (used["parallel"].dsp, used["packed"].dsp) == (16, 8)
+    assert used["packed"].lut <= more * used["parallel"].lut
