@@ -45,6 +45,8 @@ DESIGNS = {
     "kinds": lambda: emit(plan(programs.every_kind(), interval=1100)),
     "spiking": lambda: emit(plan(programs.spiking(halving=True, shape=(2, 6)), interval=60)),
     "photonic": lambda: emit(plan(programs.photonic(noisy=True))),
+    "packed": lambda: emit(plan(programs.resmlp(channels=6), interval=60, architecture="packed")),
+    "written-packed": lambda: emit(plan(written(programs.resmlp(channels=6)), interval=60, architecture="packed")),
     "written": lambda: emit(plan(written(programs.resmlp(nonlinearity="relu")))),
     "written-lite": lambda: emit(plan(written(programs.two_inputs()), weight_bus="lite")),
     "written-light": lambda: emit(plan(written(programs.photonic(noisy=True)))),
