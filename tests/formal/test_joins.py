@@ -37,12 +37,8 @@ def parts(stage: Fifo | Narrow) -> Bench:
         b.m.d.sync += part.eq(part + 1)
         with b.m.If(part == t.beats_out - 1):
             b.m.d.sync += seen.eq(0)
-    if isinstance(stage, Fifo):
-        look = dut.memories[0]
-        b.m.d.comb += look.addr.eq(place)
-        there = look.data.as_value()
-    else:
-        there = Array(dut.inside[f"held{k}"] for k in range(2))[place]
+    kept_here = dut.memories[0] if isinstance(stage, Fifo) else [dut.inside[f"held{k}"] for k in range(2)]
+    there = Array(kept_here)[place]
     b.holds("it_lies_there", ~seen | ((place < t.blocks) & (there == kept)))
     b.holds("it_is_among_those_held", ~seen | ((ahead < held) & (place == modulo(c.read_block + ahead, t.blocks))))
     b.holds("its_parts_follow_each_other", ~seen | (part == Mux(ahead == 0, c.word, 0)))

@@ -7,7 +7,7 @@ issued, once. When it pushes is left open.
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Signal
+from amaranth.hdl import Array, Signal
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.stage import Outlet
@@ -20,9 +20,9 @@ WHERE = "rtl.dataflow.stage:Outlet.elaborate"
 def outlet(credits: int, bits: int) -> Bench:
     b = Bench()
     layout = data.ArrayLayout(bits, 1)
-    with watched() as memories:
+    with watched(b) as memories:
         inside = Inside(b, dut := Outlet(layout, credits))
-    (peek,) = memories
+    (words,) = memories
     issue, push, ready = (b.free(1, name) for name in ("issue", "push", "ready"))
     payload = b.free(layout.size, "payload")
     b.m.d.comb += [
@@ -56,8 +56,7 @@ def outlet(credits: int, bits: int) -> Bench:
             b.m.d.sync += seen.eq(0)
     with b.m.If(~seen & pick & push):
         b.m.d.sync += [seen.eq(1), place.eq(tail), code.eq(payload), ahead.eq(level - pop)]
-    b.m.d.comb += peek.addr.eq(place)
-    b.holds("it_lies_there", ~seen | ((place < credits) & (peek.data.as_value() == code)))
+    b.holds("it_lies_there", ~seen | ((place < credits) & (Array(words)[place] == code)))
     b.holds("it_is_among_those_held", ~seen | ((ahead < level) & (place == modulo(head + ahead, credits))))
     now = dut.o.payload.as_value()
     b.holds("it_comes_in_its_turn", ~(seen & (ahead == 0)) | (dut.o.valid & (now == code)))

@@ -154,11 +154,12 @@ FAULTS = {
         "held multiplier",
     ),
     "no clamp above": ("__init__", " or high.max() > r.format.high", "", "never negative"),
-    "a clamp one too high": ("build", "Mux(x > r.format.high, r.f", "Mux(x > r.format.high + 1, r.f", "clamp only"),
+    "a clamp one too high": ("_saturated", "1).bit_length() - 1", "1).bit_length()", "clamp only"),
     "a constant too early": ("build", "cycles=position\n", "cycles=max(position - 1, 0)\n", "by channel"),
     "half of another shift": ("_half", "[: most + 1]", "[:most]", "held shift"),
     "a shift cut": ("build", "step.amount + 2]", "step.amount + 1]", "by channel"),
-    "a floor forgotten": ("build", "Mux(x < r.low, r.low, x)", "Mux(x < r.format.low, r.format.low, x)", "relu"),
+    "a clamp below by too few bits": ("_saturated", "negative & ~rest.all()", "negative & ~rest.any()", "clamp only"),
+    "a floor forgotten": ("_saturated", "under = negative\n", "under = Const(0, 1)\n", "relu"),
 }
 
 
