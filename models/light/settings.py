@@ -26,7 +26,7 @@ Bound = Annotated[float, Field(gt=0, le=1)]
 class PhotonicPerceptron(Settings):
     """Hidden layers of a SimpleMLP and their function; `grey` turns colours to luminance first."""
 
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (100, 200)
+    hidden: tuple[Annotated[int, Field(ge=1, le=1 << 14)], ...] = (100, 200)
     activation: PhotonicActivation = "sinusoid"
     grey: bool = False
 

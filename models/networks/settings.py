@@ -16,17 +16,20 @@ Nonlinearity = Literal["lerp_psa", "psa", "relu", "swish"]
 #: Fixed functions, in every network; see `models.layers.activations`.
 Activation = Literal["relu", "swish", "sigmoid", "gelu"]
 
+#: The widest layer: settings that a damaged file gives must not keep a machine busy for ever.
+WIDEST = 1 << 14
+
 
 class ResMLPSettings(Settings):
     """Geometry of a ResMLP and its non-linearity; `hidden_factor` is hidden width over `embed`."""
 
-    patch: int = Field(default=4, ge=1, description="side of a square patch, pixels")
-    embed: int = Field(default=64, ge=1, description="channels of a token")
-    blocks: int = Field(default=3, ge=1)
-    hidden_factor: float = Field(default=1.0, gt=0)
+    patch: int = Field(default=4, ge=1, le=1024, description="side of a square patch, pixels")
+    embed: int = Field(default=64, ge=1, le=WIDEST, description="channels of a token")
+    blocks: int = Field(default=3, ge=1, le=1024)
+    hidden_factor: float = Field(default=1.0, gt=0, le=64)
     nonlinearity: Nonlinearity = "lerp_psa"
-    terms: int = Field(default=8, ge=1, description="terms of a PSA function")
-    grid_points: int = Field(default=64, ge=2, description="points at which a LERP-PSA evaluates its PSA")
+    terms: int = Field(default=8, ge=1, le=1024, description="terms of a PSA function")
+    grid_points: int = Field(default=64, ge=2, le=1 << 16, description="points at which a LERP-PSA evaluates its PSA")
     grid_range: float = Field(default=4.0, gt=0, description="the grid spans -range to range")
 
     @property
@@ -42,7 +45,7 @@ class ResMLPSettings(Settings):
 class MlpSettings(Settings):
     """Sizes of the hidden layers of an MLP, and their function; `norm` puts batch normalisation in front of it."""
 
-    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (64, 64, 64)
+    hidden: tuple[Annotated[int, Field(ge=1, le=WIDEST)], ...] = (64, 64, 64)
     nonlinearity: Activation = "relu"
     norm: bool = True
 
