@@ -113,6 +113,11 @@ def test_a_mutant_meets_the_tests_that_run_its_line(tree, tmp_path, capsys):
     assert {test for run in quick for test in run} == limits | {"-m=not slow"}
     assert list(runs_of(clip, record, files, {}, quick=False))[len(quick)] == ["sim/test_limit.py"]
     assert record.missing(files.tests) == []
+    module = tree / "sim" / "limit.py"
+    module.write_text("# another line\n" + module.read_text())
+    moved = Record(tmp_path / "lines", tree)
+    moved.read(files.tests)
+    assert set(moved.of(replace(clip, line=11))) == shared | limits  # which of them run it now, nobody knows
     (tree / "sim" / "test_little.py").write_text("")
     assert record.missing(files.tests) == ["sim/test_little.py"]
 

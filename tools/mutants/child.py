@@ -6,7 +6,6 @@ test costs is starting Python, and that is paid once.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import re
@@ -22,7 +21,7 @@ import numba
 import numpy  # noqa: F401  (loaded before the fork)
 import pytest
 
-from tools.mutants.covered import Watch
+from tools.mutants.covered import Watch, told
 
 #: What else is loaded before the fork, where it is installed.
 HEAVY = ("hypothesis", "amaranth.sim", "torch", "sklearn.datasets", "pydantic", "typer", "jinja2", "rich.console")
@@ -63,7 +62,7 @@ def _run(tree: str, arguments: list[str], numba_cache: str, record: str) -> None
     watch = Watch()
     watch.begin(Path(tree))
     status = int(pytest.main(shared, plugins=[watch]))
-    Path(record).write_text(json.dumps({"seconds": watch.seconds, "lines": watch.found(Path(tree))}))
+    Path(record).write_text(told(watch, Path(tree)))
     os._exit(status)
 
 

@@ -12,6 +12,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from tools.mutants.sample import FOLDERS, ROOT, Mutant
 
 #: Seconds after which no further test of a file is begun.
 SECONDS = 40.0
+#: For what ran in another version of a module than it now has: which lines, nobody knows.
+MOVED = 0
 
 
 class Watch:
@@ -67,6 +70,13 @@ class Watch:
         return dict(tests)
 
 
+def told(watch: Watch, tree: Path) -> str:
+    """The text of a record: which lines ran in which versions of the modules, and seconds of each test."""
+    lines = watch.found(tree)
+    stamps = {path: stamp(tree / path) for path in {path for modules in lines.values() for path in modules}}
+    return json.dumps({"seconds": watch.seconds, "lines": lines, "stamps": stamps})
+
+
 def stamp(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
@@ -82,6 +92,10 @@ class Record:
     def place(self, test: str) -> Path:
         return self.folder / f"{test.replace('/', '-')}-{stamp(self.root / test)}.json"
 
+    @cache  # noqa: B019  one object a run
+    def stamp(self, path: str) -> str:
+        return stamp(self.root / path) if (self.root / path).exists() else ""
+
     def missing(self, tests: Sequence[str]) -> list[str]:
         return [test for test in tests if not self.place(test).exists()]
 
@@ -96,12 +110,13 @@ class Record:
                 whole = [name for name in kept["seconds"] if name.split("::")[0] == context]
                 for path, lines in modules.items():
                     for line in lines:
-                        self.tests[path, line].update(whole if "::" not in context else [context])
+                        at = line if kept["stamps"].get(path) == self.stamp(path) else MOVED
+                        self.tests[path, at].update(whole if "::" not in context else [context])
 
     def of(self, mutant: Mutant) -> list[str]:
         """The tests that run the statement around the mutant, the shortest first."""
         lines = statement((self.root / mutant.path).read_text(), mutant.line)
-        found = {test for line in lines for test in self.tests.get((mutant.path, line), ())}
+        found = {test for line in (*lines, MOVED) for test in self.tests.get((mutant.path, line), ())}
         if not found:  # a constant, a default, a class: what uses the module may tell
             found = {test for (path, _), tests in self.tests.items() if path == mutant.path for test in tests}
         return sorted(found, key=lambda test: (self.seconds.get(test, 0.0), test))
