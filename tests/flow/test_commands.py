@@ -147,6 +147,15 @@ def test_every_command_speaks_json():
     assert [name for name, parameters in COMMANDS.items() if "--json" not in {p.option for p in parameters}] == []
 
 
+@pytest.mark.parametrize("command", app.registered_commands, ids=name_of)
+def test_what_is_on_or_off_is_off_unless_it_is_asked_for(command):
+    """JSON, force, debug: tables and sentences for people are what nobody has to ask for."""
+    declared = inspect.signature(command.callback, eval_str=True).parameters.values()
+    switches = {p.name: p.default for p in declared if get_args(p.annotation)[:1] == (bool,)}
+    assert "as_json" in switches
+    assert not any(switches.values())
+
+
 def test_what_plans_takes_a_device():
     """Wherever cycles a frame are asked for, so is the device to fill; HLS has none, its tool plans."""
     planned = {p.command for p in PARAMETERS if p.option == "--interval"}

@@ -1,6 +1,7 @@
 """Rasters: golden and RTL spikes are equal, bit by bit; a difference is found, named, red, and status 1."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -121,3 +122,53 @@ class TestPicture:
             assert shown in words
         bars = sum(p.get("d").count("M") for p in page.iter() if p.tag.endswith("path"))
         assert bars == self.golden[raster.drawn(layers[0])].sum() + self.golden[0].sum()
+
+    @pytest.mark.parametrize(("tokens", "both"), [(30, True), (1, True), (3, False)])
+    def test_where_everything_is_drawn(self, tokens, both):
+        """Texts in lines of their own, panels below them, and every bar where its neuron and its step are."""
+        golden = self.golden[:tokens]
+        r = Raster("a", "lif", golden, *((golden, np.zeros_like(golden)) if both else ()))
+        width = 900
+        picture = ET.fromstring(raster.layer(r, width))
+        height = float(picture.get("viewBox").split()[3])
+        texts = [(e.text, float(e.get("x")), float(e.get("y"))) for e in picture.iter() if e.tag.endswith("text")]
+        rects = [
+            [float(e.get(key)) for key in ("x", "y", "width", "height")]
+            for e in picture.iter()
+            if e.tag.endswith("rect")
+        ]
+        shown = raster.drawn(r)
+        lines = {y for _, _, y in texts}
+        assert {y for words, _, y in texts if words.startswith("a (lif)") or "spikes" in words} == {13}
+        assert {y for words, _, y in texts if words in ("golden", "RTL", "equal")} == {30}
+        assert [words for words, *_ in texts if words in ("golden", "RTL", "equal")] == ["golden", "RTL", "equal"][
+            : 1 + 2 * both
+        ]
+        assert len(rects) == len(shown) * (1 + both)
+        tops, bottoms = {y for _, y, _, _ in rects}, {round(y + h, 6) for _, y, _, h in rects}
+        assert tops == {36}
+        (bottom,) = bottoms
+        assert lines == {13, 30, bottom, 44, bottom + 11}
+        assert height == bottom + 16
+        assert {words for words, _, y in texts if y == bottom} == {"0"}
+        assert {words for words, _, y in texts if y == 44} == {"6"}
+        below = [words for words, _, y in texts if y == bottom + 11]
+        first = [str(token) if k else f"token {token}" for k, token in enumerate(shown)]
+        assert below == (first if tokens > 1 else ["time step 0 to 3"]) * (1 + both)
+        for k, ((x, _, w, _), (after, *_)) in enumerate(
+            zip(rects[: len(shown)], rects[1 : len(shown)] + [[width]], strict=True)
+        ):
+            assert x + w <= after, k
+        assert all(x + w <= width for x, _, w, _ in rects)
+        assert rects[0][0] == 34
+        paths = [p.get("d") for p in picture.iter() if p.tag.endswith("path") and p.get("d")]
+        (x, y, w, h), (across, down) = rects[0], bars(paths[0])
+        steps, neurons = np.nonzero(golden[shown[0]])
+        assert np.allclose(across, x + steps * w / 4, atol=0.01)
+        assert np.allclose(down, y + h - (neurons + 1) * h / 7, atol=0.01)
+
+
+def bars(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where the bars of a path begin."""
+    found = np.array([[float(v) for v in start] for start in re.findall(r"M([-\d.]+)[ ,]([-\d.]+)", path)])
+    return found[:, 0], found[:, 1]

@@ -15,6 +15,7 @@ from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.synth.synthesis import TOP, DoesNotFitError, synthesize, tool
 from bittrue.flow.synth.targets import RESOURCES, TARGETS, target
 from bittrue.rtl.dataflow.design import PipelineDesign
+from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import Storage
@@ -290,3 +291,49 @@ def test_memories_are_made_of_what_is_counted(tmp_path):
     kinds = Counter(cell["type"] for cell in cells)
     assert kinds["DP16KD"] + kinds["PDPW16KD"] == sum(storage.block_rams for storage in storages)
     assert kinds["TRELLIS_DPR16X4"] == sum(storage.lutrams for storage in storages)
+
+
+#: LUT4, flip-flops, 18x18 multipliers and block RAMs by the vendors' tables (ECP5: FPGA-DS-02012, iCE40: FPGA-DS-02029
+#: and FPGA-DS-02008, Gowin: DS117 and DS102; LUTs of the ECP5 as nextpnr has them), and user pins of the package.
+CAPACITY = {
+    "ecp5-25k": (24288, 24288, 28, 56, 197),
+    "ecp5-45k": (43848, 43848, 72, 108, 203),
+    "ecp5-85k": (83640, 83640, 156, 208, 205),
+    "ice40-hx8k": (7680, 7680, 0, 32, 206),
+    "ice40-up5k": (5280, 5280, 8, 30, 36),
+    "gowin-gw1nr9": (8640, 6480, 20, 26, None),
+    "gowin-gw2a18": (20736, 15552, 48, 46, None),
+}
+
+
+@pytest.mark.parametrize("name", CAPACITY)
+def test_what_a_device_holds(name):
+    device, (lut, ff, dsp, bram, pads) = TARGETS[name], CAPACITY[name]
+    assert device.holds == {"lut": lut, "ff": ff, "dsp": dsp, "bram": bram}
+    assert pads is None or device.pads == pads
+    if name in DEVICES:
+        assert DEVICES[name] == Area(lut, ff, dsp, bram)
+    exactly = dict(device.holds)
+    assert device.over(exactly) == {}
+    for key, limit in exactly.items():
+        assert device.over(exactly | {key: limit + 1}) == {key: (limit + 1, limit)}
+
+
+@pytest.mark.parametrize(
+    ("family", "cells", "counted"),
+    [
+        ("ecp5-25k", {"LUT4": 7}, (7, 0, 0, 0)),
+        ("ecp5-25k", {"CCU2C": 7, "TRELLIS_DPR16X4": 2}, (26, 0, 0, 0)),
+        ("ecp5-25k", {"TRELLIS_FF": 3, "MULT18X18D": 2, "DP16KD": 4, "PDPW16KD": 1}, (0, 3, 2, 5)),
+        ("ice40-up5k", {"SB_LUT4": 5, "SB_DFFESR": 2, "SB_DFF": 1, "SB_MAC16": 3}, (5, 3, 3, 0)),
+        ("ice40-up5k", {"SB_RAM40_4K": 2, "SB_RAM40_4KNR": 1, "SB_CARRY": 9}, (0, 0, 0, 3)),
+        ("gowin-gw1nr9", {"LUT1": 1, "LUT2": 2, "LUT3": 4, "LUT4": 8, "ALU": 16}, (31, 0, 0, 0)),
+        ("gowin-gw1nr9", {"RAM16SDP4": 3, "DFFRE": 2, "DFF": 1}, (12, 3, 0, 0)),
+        ("gowin-gw1nr9", {"MULT9X9": 3, "MULT18X18": 2, "MULT36X36": 1, "SDPB": 1, "pROMX9": 2}, (0, 0, 8, 3)),
+        ("xilinx-7", {f"LUT{k}": 1 for k in range(1, 7)} | {"INV": 1, "RAM32M": 2, "RAM256X1D": 1}, (23, 0, 0, 0)),
+        ("xilinx-7", {"FDRE": 1, "FDSE": 2, "FDCE": 3, "FDPE": 4, "DSP48E1": 5}, (0, 10, 5, 0)),
+        ("xilinx-us+", {"DSP48E2": 2, "RAMB36E2": 2, "RAMB18E2": 1}, (0, 0, 2, 3)),
+    ],
+)
+def test_what_a_netlist_takes(family, cells, counted):
+    assert tuple(TARGETS[family].count(cells)[key] for key in ("lut", "ff", "dsp", "bram")) == counted

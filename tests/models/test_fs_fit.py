@@ -2,6 +2,7 @@
 
 import json
 import re
+import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
@@ -372,3 +373,76 @@ def test_help_teaches(bittrue):
     status, out, _ = bittrue("fit", "--help")
     assert status == 0
     assert "Examples" in out
+
+
+def test_where_everything_in_the_picture_is():
+    """Four panels below each other; curves, bars and labels where the values say, in pixels worked out anew."""
+    made = PUBLISHED["sigmoid"]
+    picture = ET.fromstring(fits.draw(made, target("sigmoid")))
+    named = lambda kind: [e for e in picture.iter() if e.tag.endswith(kind)]  # noqa: E731
+    number = lambda e, *keys: [float(e.get(key)) for key in keys]  # noqa: E731
+    frames = [number(e, "x", "y", "width", "height") for e in named("rect") if e.get("stroke") != "none"]
+    inner, tops = 860 - 58 - 18, [30, 292, 464, 666]
+    assert frames == [[58, top, inner, height] for top, height in zip(tops, (210, 120, 150, 170), strict=True)]
+    assert picture.get("viewBox") == "0 0 860 872"
+    texts = [(e.text, *number(e, "x", "y"), e.get("text-anchor")) for e in named("text")]
+    assert [(x, y) for words, x, y, _ in texts if len(words) > 12] == [(58, top - 9) for top in tops]
+    x = fs_kernels.grid(-10, 10, 2 * inner + 1)
+    found, y = fs_kernels.respond(made, x), target("sigmoid")(x)
+    lines = [np.array([p.split(",") for p in e.get("points").split()], float) for e in named("polyline")]
+    curves, zeros = [one for one in lines if len(one) > 2], [one for one in lines if len(one) == 2]
+    for one in lines:
+        assert (one[0, 0], one[-1, 0]) == (58, 842)
+    error = found.values - y
+    for shapes, values, (top, height) in (
+        (curves[:2], [y, found.values], (30, 210)),
+        (curves[2:], [error], (292, 120)),
+    ):
+        low, high = min(v.min() for v in values), max(v.max() for v in values)
+        places = [top + height - 6 - (v - low) / (high - low) * (height - 12) for v in (*values, low, high, 0)]
+        for shape, value in zip(shapes, places[:-3], strict=True):
+            assert np.abs(shape[:, 1] - value).max() < 0.06
+        labels = [(words, at) for words, x, at, anchor in texts if anchor == "end" and top <= at <= top + height + 4]
+        at = places[-3:-1]
+        assert labels == [(f"{v:.3g}", pytest.approx(p + 4, abs=0.01)) for v, p in zip((low, high), at, strict=True)]
+        if low < 0 < high:
+            assert np.abs(zeros.pop(0)[:, 1] - places[-1]).max() < 0.06
+    row = 150 / made.steps
+    bars = [number(e, "x", "y", "width", "height") for e in named("rect") if e.get("fill") == fits.INK]
+    fired = np.zeros_like(found.spikes, dtype=bool)
+    for left, top, width, height in bars:
+        t, first, last = (
+            round((top - 464 - 0.8) / row),
+            (left - 58) / inner * len(x),
+            (left + width - 58) / inner * len(x),
+        )
+        assert height == pytest.approx(row - 1.6, abs=0.01)
+        fired[round(first) : round(last), t] = True
+    assert np.array_equal(fired, found.spikes.astype(bool))
+    steps = [(words, at) for words, x, at, anchor in texts if anchor == "end" and 464 <= at <= 614]
+    assert steps == [(str(t), pytest.approx(464 + (t + 0.5) * row + 4, abs=0.01)) for t in (0, made.steps - 1)]
+    values = {fits.WARM: made.T, fits.ACCENT: made.h, fits.GOOD: made.d}
+    low, high = min(0, *(v.min() for v in values.values())), max(0, *(v.max() for v in values.values()))
+    place = lambda v: 666 + 170 - 6 - (v - low) / (high - low) * 158  # noqa: E731
+    assert np.abs(zeros.pop()[:, 1] - place(0)).max() < 0.06
+    assert zeros == []
+    pitch = inner / made.steps
+    for number_of, (colour, of) in enumerate(values.items()):
+        drawn = [number(e, "x", "y", "width", "height") for e in named("rect") if e.get("fill") == colour]
+        for t, (v, (left, upper, width, height)) in enumerate(zip(of.tolist(), drawn, strict=True)):
+            assert left == pytest.approx(58 + (t + 0.14 + 0.24 * number_of) * pitch, abs=0.01)
+            assert width == pytest.approx(0.22 * pitch, abs=0.01)
+            assert upper == pytest.approx(min(place(v), place(0)), abs=0.01)
+            assert height == pytest.approx(max(abs(place(v) - place(0)), 0.6), abs=0.01)
+    ends = [(words, at) for words, x, at, anchor in texts if anchor == "end" and at > 660]
+    assert ends == [(f"{v:.3g}", pytest.approx(place(v) + 4, abs=0.01)) for v in (low, high)]
+    middle = [(words, x, at) for words, x, at, anchor in texts if anchor == "middle"]
+    assert middle[-made.steps :] == [
+        (str(t), pytest.approx(58 + (t + 0.5) * pitch, abs=0.01), 852) for t in range(made.steps)
+    ]
+    for k, (below, axis) in enumerate(zip((240, 412, 614), np.array_split(np.arange(18), 3), strict=True)):
+        wanted = [
+            (f"{v:.3g}", pytest.approx(58 + (v + 10) / 20 * inner, abs=0.01), below + 16)
+            for v in np.linspace(-10, 10, 6)
+        ]
+        assert [middle[j] for j in axis] == wanted, k
