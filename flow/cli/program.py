@@ -264,7 +264,8 @@ def synth(
     else:
         console.show(console.synthesis(rows))
         for row in rows:
-            for line in (row["where"], *row["notes"]):
+            helps = [f"what would help: {'; '.join(row['helps'])}"] if row["helps"] else []
+            for line in (row["where"], *helps, *row["notes"]):
                 if line:
                     console.line(f"  {row['target']}: {line}")
             if check:

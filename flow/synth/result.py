@@ -1,22 +1,10 @@
 """What synthesis, place and route found: cells, clock and critical path of a design on a target."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
-@dataclass(frozen=True)
-class PathStep:
-    """One step of a critical path: `kind` is clk-to-q, logic, routing or setup; `at` the cell and pin it ends in."""
-
-    kind: str
-    ns: float
-    at: str
-    cell: str
-
-    def to_dict(self) -> dict:
-        """As JSON."""
-        return {"kind": self.kind, "ns": self.ns, "at": self.at, "cell": self.cell}
+from bittrue.flow.synth import words
+from bittrue.flow.synth.words import PathStep
 
 
 @dataclass(frozen=True)
@@ -51,17 +39,12 @@ class SynthResult:
     @property
     def where(self) -> str:
         """Where the critical path goes, in a sentence; empty without place and route."""
-        if not self.path:
-            return ""
-        total = sum(step.ns for step in self.path)
-        kinds: Counter[str] = Counter()
-        for step in self.path:
-            kinds[step.kind] += step.ns
-        parts = ", ".join(f"{ns:.1f} {kind}" for kind, ns in kinds.items() if ns >= 0.05)
-        hops = sum(step.kind == "logic" and step.ns > 0.1 for step in self.path)
-        first, last = self.path[0], self.path[-1]
-        cells = "1 cell" if hops == 1 else f"{hops} cells"
-        return f"{total:.1f} ns ({parts}) through {cells}: {first.at} ({first.cell}) to {last.at} ({last.cell})"
+        return words.where(self.path)
+
+    @property
+    def helps(self) -> tuple[str, ...]:
+        """What would make the critical path shorter, the most first."""
+        return words.helps(self.path)
 
     def to_dict(self) -> dict:
         """As JSON: the report's keys target, lut, ff, dsp, bram, fmax_mhz, and the rest beside them."""
@@ -76,6 +59,7 @@ class SynthResult:
             "part": self.part,
             "units": self.units,
             "where": self.where,
+            "helps": list(self.helps),
             "critical_path": [step.to_dict() for step in self.path],
             "utilization": {site: {"used": used, "available": most} for site, (used, most) in self.utilization.items()},
             "cells": dict(self.cells),

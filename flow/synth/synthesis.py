@@ -20,9 +20,10 @@ from pathlib import Path
 from bittrue.flow.synth import harness, netlist
 from bittrue.flow.synth.absorb import absorb
 from bittrue.flow.synth.memory_files import contents_to_files
-from bittrue.flow.synth.result import PathStep, SynthResult
+from bittrue.flow.synth.result import SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
 from bittrue.flow.synth.targets import target as find_target
+from bittrue.flow.synth.words import PathStep
 from bittrue.rtl.verilog import Verilog
 from bittrue.sim import caches
 from bittrue.sim.errors import BittrueError

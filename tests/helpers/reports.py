@@ -49,6 +49,7 @@ def synthesised(target: str, **changes) -> dict:
         "fmax_mhz": 112.5,
         "freq_mhz": 100.0,
         "where": "3.6 ns through 1 cell",
+        "helps": ["a register in between"],
         "critical_path": PATH,
         "utilization": {"TRELLIS_COMB": {"used": 1000, "available": 83640}},
         "notes": ["placed out of context"],
