@@ -8,6 +8,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.clamp import Clamp
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.operations.fs_neuron import FsNeuron
@@ -81,6 +82,12 @@ LIMITS = {
     "channels of the requantiser": (lambda n: Linear(TWO, np.ones((1, 2)), Requantize(n, 0)), 2, 1),
     "lowest weight": (lambda w: Linear(TWO, np.full((1, 2), w), Requantize(1, 0)), -129, -128),
     "highest weight": (lambda w: Linear(TWO, np.full((1, 2), w), Requantize(1, 0)), 128, 127),
+    "a low weight beside others": (lambda w: Linear(TWO, np.array([[w, 3]]), Requantize(1, 0)), -129, -128),
+    "a high weight beside others": (lambda w: Linear(TWO, np.array([[3, w]]), Requantize(1, 0)), 128, 127),
+    "a low factor beside others": (lambda w: Affine(TWO, np.array([w, 3]), Requantize(2, 0)), -129, -128),
+    "a high factor beside others": (lambda w: Affine(TWO, np.array([3, w]), Requantize(2, 0)), 128, 127),
+    "a low weight of a spike beside others": (lambda w: spiking((2, 2), [w, 3]), -9, -8),
+    "a high weight of a spike beside others": (lambda w: spiking((2, 2), [3, w]), 8, 7),
     "fewest knots": (lambda n: lerp(3, n), 1, 2),
     "most knots": (lambda n: lerp(3, n), 17, 9),
     "knots between powers of two": (lambda n: lerp(3, n), 4, 5),

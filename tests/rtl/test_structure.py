@@ -10,9 +10,13 @@ from amaranth.back import rtlil
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.dataflow import stage as stages
+from bittrue.rtl.dataflow.estimate import area, estimate
+from bittrue.rtl.dataflow.pipeline import Pipeline
+from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import Stage, Storage, beat, counting_bits
 from bittrue.rtl.dataflow.stages.affine import AffineStage
 from bittrue.rtl.dataflow.stages.photonic_mac import Rails
+from bittrue.rtl.dataflow.structure import Structure
 from bittrue.rtl.parts.held import Exchange
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
@@ -20,6 +24,7 @@ from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.requantize import Requantize
+from tests.helpers.programs import resmlp, several, spiking, two_inputs
 from tests.helpers.stages import OPERATIONS, planned
 
 CELL = re.compile(r"cell \$\w*dff\w* \S+\n.*?\\WIDTH (\d+)\n", re.DOTALL)
@@ -33,8 +38,8 @@ def flip_flops(stage: Stage) -> int:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_flip_flops_are_counted_one_by_one(name):
     for seed in range(12):
-        plan, _ = planned(name, seed)
-        for element in plan.network.elements:
+        made, _ = planned(name, seed)
+        for element in made.network.elements:
             stage = element.stage
             assert stage.structure().registers == flip_flops(stage), f"seed {seed}: {type(stage).__name__}"
 
@@ -122,3 +127,25 @@ def test_rails_reach_what_every_input_can_make_of_them():
         assert rails.sums[0] == Range(min(low[0] + low[1], sum(low)), max(high[0] + high[1], sum(high)))
         assert rails.levels[0][0][0] == Range(0, 3 * max(b[0, 0], b[0, 2]))
         assert rails.levels[0][0][1] == Range(0, 3 * max(d[0, 0], d[0, 2]))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        resmlp(tokens=3, channels=4, features=4, hidden=8, seed=4),
+        two_inputs(),
+        several(tokens=2, channels=2, outputs=2, seed=3),
+        spiking(shape=(3, 4), halving=False, steps=2, seed=11),
+    ],
+    ids=["residual", "two inputs", "several results", "spiking"],
+)
+def test_flip_flops_of_a_whole_pipeline(program):
+    """Stages, FIFOs and forks together, in the netlist of all of them."""
+    made = plan(program)
+    whole, ports = estimate(made.network, Structure()), framing.structure(made.inputs, made.outputs)
+    assert whole.ff == sum(int(width) for width in CELL.findall(rtlil.convert(Pipeline(made.network))))
+    assert made.estimate.ff == whole.ff + ports.registers
+    forks = sum(element.readers > 1 for element in made.network.elements)
+    parts = [area(element.stage.structure()) for element in made.network.elements]
+    assert whole.lut == sum(part.lut for part in parts) + 4 * forks  # valid and ready of both sides
+    assert (whole.dsp, whole.bram) == (sum(part.dsp for part in parts), sum(part.bram for part in parts))
