@@ -7,7 +7,7 @@ reports of a recipe are given together: they replace what was stored of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -132,10 +132,13 @@ def _durations(found: Mapping[str, list[dict[str, Any]]], place: Path) -> Path:
     for name, every in found.items():
         runs = [run for run in every if not run["changed"]]
         if runs:
-            taken = {
-                step: [run["seconds"][step] for run in runs if step != "synth" or run["synth"]]
-                for step in runs[0]["seconds"]
-            }
-            seconds = {step: round(fmean(values), 1) for step, values in taken.items() if values}
-            known[name] = {"machine": runs[0]["made"]["machine"], "seconds": seconds}
+            known[name] = {"machine": runs[0]["made"]["machine"], "seconds": mean_seconds(runs)}
     return write_whole(place, durations.text(known))
+
+
+def mean_seconds(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """By step, the mean over the runs; of synthesis over those that had any."""
+    taken = {
+        step: [run["seconds"][step] for run in runs if step != "synth" or run["synth"]] for step in runs[0]["seconds"]
+    }
+    return {step: round(fmean(values), 1) for step, values in taken.items() if values}

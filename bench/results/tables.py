@@ -1,4 +1,4 @@
-"""Every table of results in README: its rows and columns, by the name of its place there.
+"""Every table of results in README, and how long the demo takes: its rows and columns, by the name of its place there.
 
 A table is a function that gives its text; `grid` draws all of them. What a cell says is in `bench.results.cells`.
 """
@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.results import stored
-from bench.results.cells import Bench, Flow, wrapped
+from bench.results.cells import Bench, Flow, origin, wrapped
+from bench.results.collect import mean_seconds
+from bittrue.flow.engine.durations import told
 
 Cells = Sequence[str]
 ECP5, ULTRA = "ecp5-85k", "xilinx-us+"
@@ -45,6 +47,20 @@ def kept(name: str, folder: Path) -> str:
     """A table of which only the figures are left."""
     content = stored.load(name, "table", folder)
     return grid(content["columns"], content["rows"], {"": content["note"]})
+
+
+# -- how long it takes ---------------------------------------------------------------------------------
+def demo(folder: Path) -> str:
+    """What `make demo` takes once set up, by step; means over the runs that had the step."""
+    flow = Flow("lerp-psa-digits", folder=folder)
+    seconds = mean_seconds(flow.runs)
+    parts = ", ".join(f"{step} {told(taken)}" for step, taken in seconds.items() if taken >= 1)
+    made = [run["made"] for run in flow.runs]
+    whole, where = told(sum(seconds.values())), origin(made)
+    return wrapped(
+        f"Once set up, `make demo` takes about {whole} ({parts}): mean of {flow.seeds()} on a machine busy with "
+        f"other work ({where}). A flow says beforehand about how long its steps take."
+    )
 
 
 # -- networks ------------------------------------------------------------------------------------------
@@ -214,6 +230,7 @@ def spikes_speed(folder: Path) -> str:
 
 #: By the name of a table's place in README, what draws it from a folder of results.
 TABLES: dict[str, Callable[[Path], str]] = {
+    "demo": demo,
     "lerp-psa": lerp_psa,
     "layer": layer,
     "peers": lambda folder: kept("peers", folder),
