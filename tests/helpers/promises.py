@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 #: Tools that continuous integration promises (`.ci/run` sets CI): there, a test that skips for one of them fails.
-PROGRAMS = ("iverilog", "icarus", "verilator", "g++", "yosys", "nextpnr", "z3")
+PROGRAMS = ("iverilog", "icarus", "verilator", "g++", "yosys", "nextpnr", "yices")
 PACKAGES = ("snntorch", "nirtorch", "nbclient", "nbformat", "ipykernel", "hatchling", "mypy")
 PROMISED = (*PROGRAMS, *PACKAGES)
 
