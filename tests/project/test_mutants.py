@@ -8,7 +8,7 @@ import pytest
 from cosmic_ray.mutating import mutate_code
 
 from tools.mutants.__main__ import COPIED, OUTCOMES, Sound, equivalent, judge, key, record_all, runs_of, verdict
-from tools.mutants.child import Result, Runner
+from tools.mutants.child import COMPUTING, Result, Runner
 from tools.mutants.covered import Record, batches, statement
 from tools.mutants.operators import OWN
 from tools.mutants.sample import ROOT, Mutant, changed, modules, mutants, sample, works
@@ -79,12 +79,14 @@ def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
     sound = Sound(Runner(heavy=()))
     files = Files(tree)
     assert files.ranked(first)[0] == "sim/test_limit.py"
-    killed = judge(first, tree, [["sim/test_limit.py"]], sound)
+    killed = judge(first, tree, [(["sim/test_limit.py"], 60)], sound)
     assert killed == Result("failed", "sim/test_limit.py::test_limit")
     swapped = replace(first, operator="ReplaceBinaryOperator_Sub_Mod")
-    assert judge(swapped, tree, [["sim/test_little.py"], ["sim/test_limit.py"]], sound) == Result("passed", "")
+    assert judge(swapped, tree, [(["sim/test_little.py"], 60), (["sim/test_limit.py"], 60)], sound) == Result(
+        "passed", ""
+    )
     (tree / "sim" / "test_wrong.py").write_text("def test_wrong():\n    assert False\n")
-    assert judge(swapped, tree, [["sim/test_wrong.py"]], sound) == Result("passed", "")
+    assert judge(swapped, tree, [(["sim/test_wrong.py"], 60)], sound) == Result("passed", "")
     assert sound.left_out == ["--deselect=sim/test_wrong.py::test_wrong"]
     assert (tree / "sim" / "limit.py").read_text() == CODE
     assert set(OUTCOMES) == {"passed", "failed", "timeout"}
@@ -110,8 +112,9 @@ def test_a_mutant_meets_the_tests_that_run_its_line(tree, tmp_path, capsys):
     assert set(record.of(clip)) == limits
     assert [record.seconds[test] for test in record.of(clip)] == sorted(record.seconds[test] for test in limits)
     quick = list(runs_of(clip, record, files, {}, quick=True))
-    assert {test for run in quick for test in run} == limits | {"-m=not slow"}
-    assert list(runs_of(clip, record, files, {}, quick=False))[len(quick)] == ["sim/test_limit.py"]
+    assert {test for run, _ in quick for test in run} == limits | {"-m=not slow"}
+    assert [limit for _, limit in quick] == [30] * len(quick)
+    assert list(runs_of(clip, record, files, {}, quick=False))[len(quick)] == (["sim/test_limit.py"], COMPUTING)
     assert record.missing(files.tests) == []
     module = tree / "sim" / "limit.py"
     module.write_text("# another line\n" + module.read_text())
@@ -160,6 +163,7 @@ def test_a_change_is_told_by_its_lines():
 )
 def test_the_share_that_is_wanted(killed, equivalent_ones, alive, status, said, capsys):
     assert verdict(Counter(killed=killed, equivalent=equivalent_ones, alive=alive)) == status
+    assert verdict(Counter(killed=killed - 1, timeout=1, alive=alive)) == status or not killed
     assert said in capsys.readouterr().out
 
 

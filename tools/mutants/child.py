@@ -39,10 +39,10 @@ class Result:
     by: str
 
 
-def _run(tree: str, arguments: list[str], numba_cache: str, record: str) -> None:
+def _run(tree: str, arguments: list[str], numba_cache: str, record: str, limit: int) -> None:
     os.setsid()
     os.nice(max(0, 10 - os.nice(0)))
-    resource.setrlimit(resource.RLIMIT_CPU, (COMPUTING, COMPUTING))
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     folder = Path(tree).parent
     with (folder / "output.txt").open("w") as output:
@@ -74,9 +74,14 @@ class Runner:
         self.context.set_forkserver_preload([__name__, *heavy])
         os.environ["OMP_NUM_THREADS"] = "1"  # also: a fork of a process with threads is none of them
 
-    def run(self, tree: Path, arguments: list[str], numba_cache: Path, record: Path | None = None) -> Result:
-        """Run the tests, all and watched if a `record` is to be written; what they started ends with them."""
-        what = (str(tree), arguments, str(numba_cache), str(record or ""))
+    def run(
+        self, tree: Path, arguments: list[str], numba_cache: Path, record: Path | None = None, limit: int = COMPUTING
+    ) -> Result:
+        """Run the tests, all and watched if a `record` is to be written; what they started ends with them.
+
+        limit   seconds of computing
+        """
+        what = (str(tree), arguments, str(numba_cache), str(record or ""), limit)
         process: ForkServerProcess = self.context.Process(target=_run, args=what)
         process.start()
         process.join(WAITING)
@@ -87,7 +92,7 @@ class Runner:
             pass
         process.join()
         if not ended or process.exitcode == -signal.SIGXCPU or process.exitcode == -signal.SIGKILL:
-            return Result("timeout", f"{COMPUTING} s of computing, or {WAITING} s")
+            return Result("timeout", f"{limit} s of computing, or {WAITING} s")
         if process.exitcode in (0, NO_TESTS):
             return Result("passed", "")
         text = (tree.parent / "output.txt").read_text(errors="replace")
