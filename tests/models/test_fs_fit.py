@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -446,3 +447,12 @@ def test_where_everything_in_the_picture_is():
             for v in np.linspace(-10, 10, 6)
         ]
         assert [middle[j] for j in axis] == wanted, k
+
+
+def test_the_command_that_makes_the_same_set():
+    asked = FitSettings(steps=5, low=-8.0, high=12.5, bits=8, importance=(0.0, 1.5), spike_cost=0.25, seed=3)
+    begin = "bittrue fit sigmoid --steps 5 --range -8 12.5"
+    end = f"--spike-cost 0.25 --restarts {asked.restarts} --tries {asked.tries} --seed 3 --out 'my set.json'"
+    assert fits.command(target("sigmoid"), asked, "my set.json") == f"{begin} --bits 8 --importance 0,1.5 {end}"
+    plain = replace(asked, bits=None, importance=None)
+    assert fits.command(target("sigmoid"), plain, "my set.json") == f"{begin} {end}"

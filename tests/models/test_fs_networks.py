@@ -11,6 +11,7 @@ from torch import nn
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
 from bittrue.flow.systems.fs import spikes
+from bittrue.flow.systems.fs.recipe import NetworkPart
 from bittrue.models.data.sets import Data, Split, load
 from bittrue.models.fs import convert as fs_convert
 from bittrue.models.fs.convert import convert, observe
@@ -332,3 +333,12 @@ def test_every_shipped_recipe_has_the_function_in_its_name(name):
 def test_a_recipe_says_what_is_wrong(override, says):
     with pytest.raises(BittrueError, match=says):
         recipe.load("fs-mlp-digits", [override, "network.hidden=[8]"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "nonlinearity", "settings"), [("mlp", "gelu", MlpSettings), ("resmlp", "swish", ResMLPSettings)]
+)
+def test_the_settings_of_each_kind_of_network(kind, nonlinearity, settings):
+    part = NetworkPart(kind=kind, nonlinearity=nonlinearity)
+    assert type(part.settings()) is settings
+    assert part.settings().nonlinearity == nonlinearity
