@@ -169,7 +169,7 @@ def verify(
     from bittrue.rtl.verilog import Verilog
 
     loaded = read(program, weights)
-    x = arrays.read_inputs(inputs, loaded) if inputs else corners(loaded, 64, seed)
+    x = arrays.read_inputs(inputs, loaded) if inputs else corners(loaded, max(images or 0, 64), seed)
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = Verilog.read(verilog) if verilog else None
@@ -298,11 +298,12 @@ def read(path: Path, weights: str | None = None) -> Program:
 
 # -- helpers -------------------------------------------------------------------------------------------
 def corners(program: Program, images: int, seed: int) -> list[np.ndarray]:
-    """Random codes over the whole range of every input, after one sample all low and one all high."""
+    """Random codes over the whole range of every input, after one sample all low and one all high, if so many."""
     rng = np.random.default_rng(seed)
     batches = []
     for kind in program.inputs.values():
         codes = rng.integers(kind.format.low, kind.format.high + 1, (images, *kind.shape))
-        codes[0], codes[1] = kind.format.low, kind.format.high
+        for sample, end in zip(codes, (kind.format.low, kind.format.high), strict=False):
+            sample[:] = end
         batches.append(codes.astype(kind.format.dtype))
     return batches

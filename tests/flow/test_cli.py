@@ -178,6 +178,13 @@ class TestVerify:
         assert [row["simulator"] for row in found["rows"]] == ["compiled", "compiled", "gxx"]
         assert (tmp_path / "v" / "junit.xml").exists()
 
+    @pytest.mark.parametrize(("asked", "run"), [(None, 64), (3, 3), (70, 70)])
+    def test_random_samples_are_as_many_as_asked_for(self, asked, run, saved, bittrue, tmp_path):
+        words = ("--backends", "gxx", "--out", tmp_path / "v", "--json", *(("--images", asked) if asked else ()))
+        status, out, _ = bittrue("verify", saved[1], *words)
+        assert status == 0
+        assert [row["images"] for row in json.loads(out)["rows"]] == [run]
+
     def test_mismatch_is_status_1_with_the_place(self, saved, bittrue, tmp_path):
         from tests.helpers.flows import with_weight_flipped
 
