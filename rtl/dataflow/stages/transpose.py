@@ -75,13 +75,16 @@ class TransposeStage(BufferedStage):
         # Writing runs straight through both blocks.
         where = Signal(range(2 * beats))
         advance(m, where, 2 * beats - 1, control.write)
-        write_column, write_turn = Signal(counting(row)), Signal(counting(lanes))
+        write_column, write_turn = (
+            Signal(counting(row), name="write_column"),
+            Signal(counting(lanes), name="write_turn"),
+        )
         column_last = advance(m, write_column, row - 1, control.write)
         advance(m, write_turn, lanes - 1, control.write & column_last)
 
         # Reading walks down the tokens of a channel, `lanes` at a time.
-        base, corner = Signal(range(2 * beats)), Signal(range(2 * beats))
-        group, turn = Signal(counting(tokens // lanes)), Signal(counting(lanes))
+        base, corner = (Signal(range(2 * beats), name=name) for name in ("base", "corner"))
+        group, turn = Signal(counting(tokens // lanes), name="group"), Signal(counting(lanes), name="channel_turn")
         group_last = advance(m, group, tokens // lanes - 1, control.advance)
         turn_last = advance(m, turn, lanes - 1, control.advance & group_last)
         following = Signal(range(2 * beats))  # of no interest but in a cycle with `advance`: so it need not wait for it
@@ -93,9 +96,12 @@ class TransposeStage(BufferedStage):
             with m.If(group_last):
                 m.d.sync += [base.eq(following), corner.eq(following)]
 
+        # A block is written again a cycle after its last step at the earliest, its first address first. With several
+        # lanes the last step reads in that cycle: other addresses, unless it reads and writes all there are at once.
+        apart = lanes == 1 or not tokens == channels == lanes
         banks = []
         for bank in range(lanes):
-            m.submodules[f"bank{bank}"] = memory = self.storage.memory(shape, apart=True)
+            m.submodules[f"bank{bank}"] = memory = self.storage.memory(shape, apart=apart)
             write, read = memory.write_port(), memory.read_port(domain="sync")
             m.d.comb += [write.addr.eq(where), write.en.eq(control.write), read.en.eq(1)]
             if lanes == 1:
