@@ -14,7 +14,9 @@ from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels import blas as kernels_blas
 from bittrue.sim.kernels import jit as kernels_jit
+from bittrue.sim.kernels import light_vnni
 from bittrue.sim.kernels import matrix as kernels
+from bittrue.sim.kernels.blas import Sgemm
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.operation import TensorType
@@ -332,3 +334,55 @@ def test_vnni_with_more_outputs_than_rows_of_a_block():
     check(op, "vnni", codes(rng, Format(8), 70, 3), rng)
     for inputs, depth in ((1, 4), (4, 4), (5, 8), (8, 8), (9, 12)):
         assert Vnni(np.ones((2, inputs), np.int64), Format(8)).depth == depth
+
+
+# -- which back end takes what: each bound with its neighbour -------------------------------------------------
+def _row(*runs: tuple[int, int]) -> np.ndarray:
+    """One row of weights: so many of a value, and so on."""
+    return np.concatenate([np.full(count, value) for count, value in runs])[None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "left"),
+    [
+        (Vnni, (_row((1, 127)), INT8), (_row((1, 128)), INT8)),
+        (Vnni, (_row((1, -128)), INT8), (_row((1, -129)), INT8)),
+        (Vnni, (_row((1, 1)), Format(16)), (_row((1, 1)), Format(17))),
+        (Vnni, (_row((66311, 127), (1, 7)), INT8), (_row((66311, -127), (1, -8)), INT8)),  # 255 times it: 2^31
+        (Vnni, (_row((516, 127), (1, 3)), Format(16)), (_row((516, 127), (1, 4)), Format(16))),
+        (Vnni, (_row((258, 127), (1, 2)), Format(16, False)), (_row((258, 127), (1, 3)), Format(16, False))),
+        (Sgemm, (_row((1, (1 << 46) - 1)), INT8), (_row((1, 1 << 46)), INT8)),
+        (Sgemm, (_row((2, -(1 << 45) + 1)), INT8), (_row((2, -(1 << 45))), INT8)),
+        (kernels.Dot, (_row((1, 1)), Format(48)), (np.zeros((0, 1), int), INT8)),
+    ],
+)
+def test_what_a_back_end_takes_and_what_it_leaves(kind, taken, left):
+    assert kind.suits(*taken)
+    assert not kind.suits(*left)
+
+
+def test_wide_codes_need_the_order_of_bytes_they_are_packed_for(monkeypatch):
+    assert Vnni.suits(_row((1, 1)), Format(9)) == (sys.byteorder == "little")
+    monkeypatch.setattr(sys, "byteorder", "big")
+    assert Vnni.suits(_row((1, 1)), Format(8))
+    assert not Vnni.suits(_row((1, 1)), Format(9))
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        ((_row((1, 1)), Format(15, False)), (_row((1, 1)), Format(16))),
+        ((_row((1, 32767)), INT8), (_row((1, -32768)), INT8)),
+        ((_row((2, 32767), (1, 4)), Format(15, False)), (_row((2, 32767), (1, 5)), Format(15, False))),
+    ],
+)
+def test_sums_of_32_bits_where_they_fit(narrow, wide):
+    assert (kernels.Dot(*narrow).term, kernels.Dot(*narrow).sum) == (np.int16, np.int32)
+    assert (kernels.Dot(*wide).term, kernels.Dot(*wide).sum) == (np.int64, np.int64)
+
+
+def test_converters_that_registers_take():
+    half = np.zeros((1, 32), np.int32)
+    assert light_vnni.suits(half, 255)
+    assert not light_vnni.suits(half, 256)
+    assert not light_vnni.suits(half.astype(np.int64), 255)
