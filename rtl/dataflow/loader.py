@@ -92,8 +92,9 @@ class Loader(Elaboratable):
 
         # Where the next word belongs.
         table = Signal(counting(len(tables) + 1))
-        slot, row = Signal(counting(max(t.slots for t in tables))), Signal(counting(max(t.rows for t in tables)))
-        taken, good, over = Signal(), Signal(init=1), Signal()
+        slot = Signal(counting(max(t.slots for t in tables)))
+        row = Signal(counting(max(t.rows for t in tables)))
+        taken, good, over = Signal(), Signal(init=1, name="good"), Signal()
         fits, slot_last, row_last, last_table = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             taken.eq(self.valid & self.ready),

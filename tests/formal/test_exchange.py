@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Array, Module, Mux, ResetSignal, Signal
 
 from bittrue.rtl.dataflow.loader import SETTLE, Loader, Words
+from bittrue.rtl.dataflow.stage import valid_chain
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.sim.held import Held
 from tests.helpers.formal import Bench, Inside, needs_solver, planted, prove
@@ -87,6 +88,53 @@ def frames(inputs: int, reads: int) -> Bench:
     return b
 
 
+def sets() -> Bench:
+    """A loader alone: a set takes effect when it has every value, none more, and each within its bounds."""
+    b, exchange = Bench(), Exchange(BITS)
+    shapes = [(2, 1, (-3, 2)), (1, 2, (0, 5)), (2, 2, (-1, 1))]  # rows, values of a row, bounds
+    tables = [
+        Table(Held(f"w{k}", (rows * slots,), *ends), np.arange(rows * slots).reshape(rows, slots))
+        for k, (rows, slots, ends) in enumerate(shapes)
+    ]
+    loader, inside = loaded(b, tables, exchange, 1)
+    b.m.d.comb += exchange.settled.eq(b.free(1, "settled"))
+    places = [
+        (k, row, slot) for k, (rows, slots, _) in enumerate(shapes) for row in range(rows) for slot in range(slots)
+    ]
+    ends = [shapes[k][2] for k, _, _ in places]
+    total = len(places)
+    came, right = Signal(range(total + 2)), Signal(init=1)  # words of the set at hand, one too many at most
+    taken, word = loader.valid & loader.ready, loader.word.as_signed()
+    low, high = (Array([*(e[k] for e in ends), 0, 0])[came] for k in range(2))
+    fits = right & (came < total) & (word >= low) & (word <= high)
+    whole = taken & loader.last & fits & (came == total - 1)
+    with b.m.If(taken):
+        b.m.d.sync += [came.eq(Mux(came > total, came, came + 1)), right.eq(fits)]
+        with b.m.If(loader.last):
+            b.m.d.sync += [came.eq(0), right.eq(1)]
+    b.holds("counts_to_one_too_many", came <= total + 1)
+    b.holds("good_so_far", inside["good"] == right)
+    for name, k in {"table": 0, "row": 1, "slot": 2}.items():
+        number = Array([*(place[k] for place in places), *([len(shapes)] * 2 if not k else [0, 0])])[came]
+        b.holds(f"{name}_of_the_next_word", inside[name] == number)
+    b.holds("all_others_are_refused", loader.refused == (taken & loader.last & ~whole))
+
+    # What a set that is whole does, and nothing else: the banks are exchanged, so many cycles later.
+    due, bank, counted = valid_chain(b.m, whole, SETTLE), Signal(reset_less=True), Signal(8, reset_less=True)
+    b.m.d.sync += [bank.eq(exchange.bank ^ (due[-1] & ~ResetSignal())), counted.eq(loader.sets + due[-1])]
+    calm = Signal()
+    b.m.d.sync += calm.eq(1)
+    b.holds("banks_change_for_a_whole_set_alone", ~calm | (exchange.bank == bank))
+    b.holds("and_it_is_counted", ~calm | (loader.sets == counted))
+    for k in range(SETTLE):
+        b.holds(f"waits_{k + 1}", inside[f"accepted_{k + 1}"] == due[k + 1])
+    return b
+
+
+def test_a_whole_set_takes_effect():
+    assert prove(sets(), 2) == "proved"
+
+
 FRAMES = {"one input": (1, 2), "two inputs": (2, 2), "a long stage": (1, 5)}
 
 
@@ -106,6 +154,22 @@ FAULTS = {
     "ready before all went over": (f"{LOADER}.elaborate", "m.Elif(armed & settled)", "m.Elif(armed)", "one input"),
     "written to the bank in use": (f"{LOADER}.elaborate", "p.bank.eq(idle)", "p.bank.eq(bank)", "one input"),
 }  # fmt: skip
+
+
+WHOLE = {
+    "words of the last table alone": ("last_table & row_last", "row_last"),
+    "a word too few": ("last_table & row_last & slot_last & fits", "last_table & row_last & fits"),
+    "the last is not looked at": ("slot_last & fits & good", "slot_last & good"),
+    "a bound too low": ("word >= _of(table, self.words.lows)", "word >= _of(table, self.words.lows) - 1"),
+    "what was wrong is forgotten": ("good.eq(good & fits & ~over)", "good.eq(fits & ~over)"),
+    "begins where the last ended": ("[slot.eq(0), row.eq(0), table.eq(0)", "[row.eq(0), table.eq(0)"),
+}
+
+
+@pytest.mark.parametrize("fault", WHOLE)
+def test_fault_of_the_loader_is_found(fault):
+    with planted(f"{LOADER}.elaborate", *WHOLE[fault]):
+        assert prove(sets(), 2, 12).startswith("refuted: ")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
