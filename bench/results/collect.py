@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from bench.results import stored
@@ -28,8 +27,11 @@ CHECKED = ("backend", "simulator", "stalls", "images", "mismatches", "interval",
 MADE = ("lut", "ff", "dsp", "bram", "fmax_mhz", "freq_mhz", "estimated", "design", "target", "seed")
 
 
-def collect(folders: Iterable[Path], into: Path = stored.FOLDER, times: Path = durations.FILE) -> list[Path]:
-    """Condense the report in each folder; the files that were written, one a recipe, and that of the durations."""
+def collect(folders: Iterable[Path], into: Path = stored.FOLDER, times: Path | None = None) -> list[Path]:
+    """Condense the report in each folder; the files that were written, one a recipe.
+
+    With `times`, a file of durations (`flow.engine.durations`), how long the steps took is written there, too.
+    """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for folder in folders:
         name, run = condensed(folder)
@@ -41,7 +43,9 @@ def collect(folders: Iterable[Path], into: Path = stored.FOLDER, times: Path = d
     for name, by_key in found.items():
         runs = sorted(by_key.values(), key=lambda run: (json.dumps(run["changed"]), run["seed"]))
         written.append(stored.save(name, {"kind": "flows", "recipe": name, "runs": runs, "note": ""}, into))
-    return [*written, _durations({name: [*by_key.values()] for name, by_key in found.items()}, times)]
+    if times is not None:
+        written.append(_durations({name: [*by_key.values()] for name, by_key in found.items()}, times))
+    return written
 
 
 def condensed(folder: Path) -> tuple[str, dict[str, Any]]:
@@ -127,18 +131,18 @@ def _joined(folder: Path, first: dict[str, Any], other: Mapping[str, Any]) -> di
 
 
 def _durations(found: Mapping[str, list[dict[str, Any]]], place: Path) -> Path:
-    """Write how long the steps of the shipped recipes took, as they are shipped: the mean over the runs."""
+    """Write how long the steps of the shipped recipes took, as they are shipped."""
     known = json.loads(place.read_text()) if place.exists() else {}
     for name, every in found.items():
         runs = [run for run in every if not run["changed"]]
         if runs:
-            known[name] = {"machine": runs[0]["made"]["machine"], "seconds": mean_seconds(runs)}
+            known[name] = runs[0]["made"] | {"seconds": quickest(runs)}
     return write_whole(place, durations.text(known))
 
 
-def mean_seconds(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """By step, the mean over the runs; of synthesis over those that had any."""
+def quickest(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """By step, the least of the runs, which a busy machine delays least; of synthesis of those that had any."""
     taken = {
         step: [run["seconds"][step] for run in runs if step != "synth" or run["synth"]] for step in runs[0]["seconds"]
     }
-    return {step: round(fmean(values), 1) for step, values in taken.items() if values}
+    return {step: round(min(values), 1) for step, values in taken.items() if values}

@@ -17,6 +17,7 @@ from bench.results.collect import collect
 from bench.results.document import README, difference, drawn
 from bench.results.stored import FOLDER
 from bench.results.tables import TABLES
+from bittrue.flow.engine.durations import FILE
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 
@@ -29,12 +30,13 @@ def main(words: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("collect", help="store the reports of finished flows, all of a recipe together")
     first.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of a flow, with its report.json")
+    first.add_argument("--times", action="store_true", help="keep how long the steps took; if nothing else ran")
     commands.add_parser("write", help="write README's tables from what is stored")
     commands.add_parser("check", help="fail where README's tables are not what is stored")
     asked = parser.parse_args(words)
     try:
         if asked.command == "collect":
-            for path in collect(asked.folders):
+            for path in collect(asked.folders, times=FILE if asked.times else None):
                 print(f"written: {path}")
         elif asked.command == "write":
             write_whole(README, drawn(README.read_text(), TABLES, FOLDER).encode())

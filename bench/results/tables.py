@@ -10,8 +10,7 @@ from pathlib import Path
 
 from bench.results import stored
 from bench.results.cells import Bench, Flow, origin, wrapped
-from bench.results.collect import mean_seconds
-from bittrue.flow.engine.durations import told
+from bittrue.flow.engine.durations import measured, told
 
 Cells = Sequence[str]
 ECP5, ULTRA = "ecp5-85k", "xilinx-us+"
@@ -50,16 +49,13 @@ def kept(name: str, folder: Path) -> str:
 
 
 # -- how long it takes ---------------------------------------------------------------------------------
-def demo(folder: Path) -> str:
-    """What `make demo` takes once set up, by step; means over the runs that had the step."""
-    flow = Flow("lerp-psa-digits", folder=folder)
-    seconds = mean_seconds(flow.runs)
-    parts = ", ".join(f"{step} {told(taken)}" for step, taken in seconds.items() if taken >= 1)
-    made = [run["made"] for run in flow.runs]
-    whole, where = told(sum(seconds.values())), origin(made)
+def demo(folder: Path) -> str:  # noqa: ARG001
+    """What `make demo` takes once set up, by step, as `bittrue flow` tells it before its first run in a folder."""
+    known = measured("lerp-psa-digits")
+    parts = ", ".join(f"{step} {told(taken)}" for step, taken in known["seconds"].items() if taken >= 1)
     return wrapped(
-        f"Once set up, `make demo` takes about {whole} ({parts}): mean of {flow.seeds()} on a machine busy with "
-        f"other work ({where}). A flow says beforehand about how long its steps take."
+        f"Once set up, `make demo` takes about {told(sum(known['seconds'].values()))} ({parts}), measured on "
+        f"{origin([known])}. A flow says beforehand about how long its steps take."
     )
 
 
@@ -117,10 +113,12 @@ def spikes(folder: Path) -> str:
 
 
 def spikes_area(folder: Path) -> str:
-    events = {"rtl.architecture": "events"}
+    events = {"rtl.architecture": "events", "rtl.interval": 2560}
     flows = {
         "parallel: all inputs of a time step are added": Flow("fs-mlp-digits", folder=folder),
-        "events (`rtl.architecture=events`): a spike costs cycles": Flow("fs-mlp-digits", events, folder),
+        "events (`rtl.architecture=events rtl.interval=2560`): a spike costs cycles": Flow(
+            "fs-mlp-digits", events, folder
+        ),
     }
     return rows(
         "`fs-mlp-digits` on ECP5-85k, speed grade 6",

@@ -1,6 +1,6 @@
 """How long the steps of the shipped recipes took where they were last measured, for what is said beforehand.
 
-`durations.json` beside this file is written by `python -m bench results collect` from the reports it is given.
+`durations.json` beside this file is written by `python -m bench results collect --times` from the reports it is given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("durations.json")
 
 
 def measured(recipe: str) -> dict[str, Any]:
-    """`{"machine": {...}, "seconds": {step: seconds}}` of a recipe by its name; empty where it was never measured."""
+    """Of a recipe by its name: `machine`, `date`, `commit`, and by step the `seconds`; nothing where never measured."""
     return json.loads(FILE.read_text()).get(recipe, {"machine": None, "seconds": {}})
 
 
