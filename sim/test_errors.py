@@ -50,3 +50,11 @@ def test_ours_and_faults():
     assert sentence(BittrueError("x: y; z")) == "x: y; z"
     assert sentence(KeyError("x")) is None
     assert sentence(AssertionError("x")) is None
+
+
+def test_words_without_end_are_cut():
+    """The longest that stays, and what stays of one that is a letter longer."""
+    whole, cut = "ab" * 249 + "c", "ab" * 50 + "x" * 380 + "yz" * 10
+    assert (len(whole), len(cut)) == (499, 500)
+    assert str(BittrueError(f"a {whole} b {whole}")) == f"a {whole} b {whole}"
+    assert str(BittrueError(f"a {cut} b")) == f"a {'ab' * 50}...{'yz' * 10} b"

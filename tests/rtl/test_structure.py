@@ -15,6 +15,7 @@ from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import Stage, Storage, beat, counting_bits
 from bittrue.rtl.dataflow.stages.affine import AffineStage
+from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.rtl.dataflow.stages.photonic_mac import Rails
 from bittrue.rtl.dataflow.structure import Structure
 from bittrue.rtl.parts.held import Exchange
@@ -23,6 +24,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.linear import Linear
 from bittrue.sim.requantize import Requantize
 from tests.helpers.programs import resmlp, several, spiking, two_inputs
 from tests.helpers.stages import OPERATIONS, planned
@@ -149,3 +151,19 @@ def test_flip_flops_of_a_whole_pipeline(program):
     parts = [area(element.stage.structure()) for element in made.network.elements]
     assert whole.lut == sum(part.lut for part in parts) + 4 * forks  # valid and ready of both sides
     assert (whole.dsp, whole.bram) == (sum(part.dsp for part in parts), sum(part.bram for part in parts))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "simd", "pe", "registers"),
+    [
+        (8, 8, 1, (1, 1)),  # everything in LUTs and distributed RAM
+        (64, 8, 1, (1, 2)),  # 4,096 bits of weights in block RAM, whose own register comes first
+        (512, 8, 1, (2, 2)),  # the vectors, too: two of 512 codes
+        (8, 8, 4, (2, 1)),  # each code goes to four multipliers
+    ],
+)
+def test_registers_between_memories_and_multipliers(inputs, simd, pe, registers):
+    rng = np.random.default_rng(inputs)
+    kind = TensorType((inputs,), Format(8))
+    op = Linear(kind, rng.integers(-128, 128, (8, inputs)), Requantize.example(rng, 8, 24))
+    assert LinearStage(op, lanes=8, simd=simd, pe=pe).operand_registers == registers
