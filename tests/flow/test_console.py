@@ -271,7 +271,17 @@ def test_forecast_in_words(steps, words):
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "1 s"), (59.4, "59 s"), (60, "1 min"), (170, "2 min 50 s"), (3600, "1 h"), (7259, "2 h")],
+    [
+        (0.2, "1 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (61, "1 min 1 s"),
+        (120, "2 min"),
+        (121, "2 min 1 s"),
+        (170, "2 min 50 s"),
+        (3600, "1 h"),
+        (7259, "2 h"),
+    ],
 )
 def test_durations_in_words(seconds, words):
     assert durations.told(seconds) == words

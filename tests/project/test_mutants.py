@@ -81,6 +81,12 @@ def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
     assert files.ranked(first)[0] == "sim/test_limit.py"
     killed = judge(first, tree, [(["sim/test_limit.py"], 60)], sound)
     assert killed == Result("failed", "sim/test_limit.py::test_limit")
+    (tree / "sim" / "test_spaced.py").write_text(
+        "import pytest\nfrom bittrue.sim.limit import limit\n\n\n"
+        "@pytest.mark.parametrize('a', [5], ids=['just one more'])\ndef test_it(a):\n    assert limit(a, 3) == 2\n"
+    )
+    spaced = judge(first, tree, [(["sim/test_spaced.py"], 60)], sound)
+    assert spaced == Result("failed", "sim/test_spaced.py::test_it[just one more]")
     swapped = replace(first, operator="ReplaceBinaryOperator_Sub_Mod")
     assert judge(swapped, tree, [(["sim/test_little.py"], 60), (["sim/test_limit.py"], 60)], sound) == Result(
         "passed", ""

@@ -264,6 +264,8 @@ def test_table():
 
 def test_svd_says_the_same():
     """Parsed by another reader: every register, field and word of a window is where the map has it."""
+    assert TOY.svd().startswith("<?xml version='1.0' encoding=")
+    assert TOY.svd().endswith("</device>\n")
     root = ET.fromstring(TOY.svd())
     assert root.tag == "device"
     assert [e.tag for e in root] == ["name", "version", "description", "addressUnitBits", "width", "peripherals"]

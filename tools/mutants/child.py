@@ -96,5 +96,5 @@ class Runner:
         if process.exitcode in (0, NO_TESTS):
             return Result("passed", "")
         text = (tree.parent / "output.txt").read_text(errors="replace")
-        failed = re.search(r"^(?:FAILED|ERROR) (\S+)", text, re.M)
+        failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", text, re.M)  # a test's name may have spaces
         return Result("failed", failed[1] if failed else text.strip()[-200:])
