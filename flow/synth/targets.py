@@ -116,6 +116,8 @@ _XILINX_LUTS = (
 )
 
 
+# The iCE40 has no distributed RAM: what asks for it becomes block RAM or flip-flops, as yosys finds cheaper.
+_ICE40_MEMORIES = "setattr -unset ram_style a:ram_style=distributed"
 # `synth_ice40 -dsp` runs ice40_dsp, which in yosys 0.70 loses one addend when it takes an adder of two products into
 # SB_MAC16: multipliers are mapped here, without it, and keep their registers in the fabric.
 _ICE40_MULTIPLIERS = (
@@ -154,7 +156,7 @@ def _ice40(name: str, part: str, device: str, flag: str, package: str, holds: di
         name=name,
         part=part,
         synth=f"synth_ice40 -device {device}",
-        prepare=_ICE40_MULTIPLIERS if holds["dsp"] else (),
+        prepare=(_ICE40_MEMORIES, *(_ICE40_MULTIPLIERS if holds["dsp"] else ())),
         luts=_ICE40_LUTS,
         cells=_ICE40_CELLS,
         holds=holds,

@@ -14,9 +14,10 @@ class Storage:
     Tables go to block RAM from 4,096 bits on, else to LUTs; written memories from 2,048 bits or 65 words on, else to
     distributed RAM. What is read without a clock can only be distributed RAM.
 
-    Block RAM and LUTs are asked for by an attribute. Distributed RAM is not: families without it (iCE40) would refuse
-    the memory, while without an attribute synthesis takes it where there is any, and else flip-flops or block RAM. So
-    that the two agree, a memory for which yosys finds one block cheaper than 26 distributed RAMs is a block here, too.
+    All three are asked for by an attribute: without one yosys makes a block of a memory that is read without a clock
+    into a register, and the block's slow output is then in the path. Families without distributed RAM (iCE40) would
+    refuse it by name; synthesis for them takes that attribute away (`flow.synth.targets`), and yosys chooses. So that
+    their blocks are not wasted, a memory for which it finds one block cheaper than 26 distributed RAMs is a block.
     """
 
     width: int
@@ -38,7 +39,7 @@ class Storage:
     @property
     def attributes(self) -> dict[str, str]:
         """What makes synthesis follow `style`."""
-        return {} if self.style == "distributed" else {"rom_style" if self.table else "ram_style": self.style}
+        return {"rom_style" if self.table else "ram_style": self.style}
 
     @property
     def _blocks(self) -> int:

@@ -260,7 +260,7 @@ def test_wide_outputs_need_no_block_ram_without_a_clock(tmp_path):
 
 
 class Memories(Elaboratable):
-    """Memories that are written and read with a clock, each with ports of its own."""
+    """Memories that are written and read with a clock, or into a register, each with ports of its own."""
 
     def __init__(self, storages):
         self.storages, self.ports = storages, []
@@ -269,18 +269,22 @@ class Memories(Elaboratable):
         m = Module()
         for k, storage in enumerate(self.storages):
             m.submodules[f"memory{k}"] = memory = storage.memory(storage.width)
-            write, read = memory.write_port(), memory.read_port(domain="sync")
+            write, read = memory.write_port(), memory.read_port(domain="sync" if storage.clocked else "comb")
             for port, name in ((write, "addr"), (write, "data"), (write, "en"), (read, "addr")):
                 self.ports.append(outer := Signal.like(getattr(port, name), name=f"{name}{len(self.ports)}"))
                 m.d.comb += getattr(port, name).eq(outer)
             self.ports.append(data := Signal(storage.width, name=f"data{len(self.ports)}"))
-            m.d.comb += [read.en.eq(1), data.eq(read.data)]
+            if storage.clocked:
+                m.d.comb += [read.en.eq(1), data.eq(read.data)]
+            else:  # a register behind it, which a block could take in
+                m.d.sync += data.eq(read.data)
         return m
 
 
 def test_memories_are_made_of_what_is_counted(tmp_path):
-    """Distributed RAM is not asked for by name; yosys takes it where the estimate says so, and blocks where not."""
+    """Yosys takes distributed RAM where the estimate says so, and blocks where not."""
     storages = [Storage(*shape) for shape in ((7, 64), (24, 64), (26, 64), (36, 33), (63, 32), (8, 65), (4, 17))]
+    storages += [Storage(12, 128, clocked=False), Storage(40, 64, clocked=False)]
     assert [storage.style for storage in storages].count("block") == 3
     top = Memories(storages)
     fragment = Fragment.get(top, None)
