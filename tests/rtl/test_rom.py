@@ -155,8 +155,8 @@ def test_a_large_layer_is_a_small_text():
         (Storage(8, 512, table=True), False, '  (* rom_style = "block" *)\n'),
         (Storage(8, 511, table=True), False, '  (* rom_style = "logic" *)\n'),
         (Storage(8, 512), True, '  (* ram_style = "block", no_rw_check *)\n'),
-        (Storage(4, 16), True, "  (* no_rw_check *)\n"),
-        (Storage(4, 16), False, ""),
+        (Storage(4, 16), True, '  (* ram_style = "distributed", no_rw_check *)\n'),
+        (Storage(4, 16), False, '  (* ram_style = "distributed" *)\n'),
     ],
 )
 def test_what_a_memory_in_a_file_asks_of_synthesis(storage, written, asked):
