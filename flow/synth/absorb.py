@@ -7,8 +7,10 @@ This pass works on yosys' JSON netlist after `synth_ecp5` and turns
 
 * flip-flops fed by a DP16KD read port into its output register (`REGMODE_A`/`REGMODE_B` = `OUTREG`),
 * flip-flops that feed both operands of a MULT18X18D into its input registers (`REG_INPUTA_CLK`, `REG_INPUTB_CLK`),
-* flip-flops fed by a MULT18X18D into its output register (`REG_OUTPUT_CLK`), and a second row of flip-flops behind
-  that one into its pipeline register (`REG_PIPELINE_CLK`).
+* flip-flops fed by a MULT18X18D into its output register (`REG_OUTPUT_CLK`).
+
+A second row of flip-flops behind a product stays in the fabric: there it halves the way to the adder, which may be
+right across the chip, while the pipeline register of the block would shorten no path that is timed.
 
 The netlist keeps its function cycle for cycle. A register moves only if
 
@@ -42,15 +44,14 @@ class Absorbed:
     block_ram_outputs: int = 0
     multiplier_inputs: int = 0
     multiplier_outputs: int = 0
-    multiplier_pipelines: int = 0
     flip_flops: int = 0
 
     def sentence(self) -> str:
         """One sentence for the notes of a synthesis result."""
         return (
             f"registers moved into hard blocks: {self.block_ram_outputs} block RAM outputs, "
-            f"{self.multiplier_inputs} multiplier inputs, {self.multiplier_outputs} multiplier outputs, "
-            f"{self.multiplier_pipelines} multiplier pipelines; {self.flip_flops} flip-flops left the fabric"
+            f"{self.multiplier_inputs} multiplier inputs, {self.multiplier_outputs} multiplier outputs; "
+            f"{self.flip_flops} flip-flops left the fabric"
         )
 
 
@@ -246,15 +247,11 @@ class _Pass:
 
     def _product(self, cell: dict, registers: "_MultiplierRegisters") -> None:
         pins = [f"P{index}" for index in range(PRODUCT_BITS)]
-        for register, count in (("OUTPUT", "multiplier_outputs"), ("PIPELINE", "multiplier_pipelines")):
-            found = self._behind([bit for pin in pins for bit in cell["connections"].get(pin, [])])
-            if found is None or not registers.free(register) or not registers.takes(found[0]):
-                return
-            if register == "PIPELINE" and found[0] != registers.used["OUTPUT"]:
-                return  # the two registers swap their control sets when the second row moves in front of the first
-            registers.use(register, found[0])
+        found = self._behind([bit for pin in pins for bit in cell["connections"].get(pin, [])])
+        if found is not None and registers.free("OUTPUT") and registers.takes(found[0]):
+            registers.use("OUTPUT", found[0])
             self._replace(cell, pins, found[1])
-            self.counts[count] += 1
+            self.counts["multiplier_outputs"] += 1
 
 
 class _MultiplierRegisters:

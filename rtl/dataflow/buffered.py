@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Module, Signal
 
-from bittrue.rtl.dataflow.stage import Outlet, Stage, Structure, advance, counting
+from bittrue.rtl.dataflow.stage import Outlet, Stage, Structure, advance, counting, tally
+
+#: Most blocks that are counted by an addition which the next state waits for; more of them would be a long one.
+FEW = 4
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,13 @@ class BufferedStage(Stage):
         advance(m, read_block, t.blocks - 1, release)
         advance(m, turn, t.gather - 1, release)
 
-        after = Signal.like(held)
-        m.d.comb += after.eq(held + write_full - release)
-        m.d.sync += [held.eq(after), room.eq(after != t.blocks), active.eq(after != 0)]
+        if t.blocks > FEW:
+            some, more = tally(m, held, t.blocks, write_full, release)
+            m.d.sync += [room.eq(more), active.eq(some)]
+        else:
+            after = Signal.like(held)
+            m.d.comb += after.eq(held + write_full - release)
+            m.d.sync += [held.eq(after), room.eq(after != t.blocks), active.eq(after != 0)]
         return Control(
             write, write_block, write_beat, write_full, go, read_block, word, step, issue, release, word_last, turn
         )

@@ -10,7 +10,10 @@ from bittrue.rtl.dataflow.stage import Structure
 
 @dataclass(frozen=True)
 class Area:
-    """Resources in the units of the ECP5: LUT4 (TRELLIS_COMB), flip-flop, 18x18 multiplier, 18 kbit block RAM."""
+    """Resources in the units of the ECP5: LUT4 (TRELLIS_COMB), flip-flop, 18x18 multiplier, 18 kbit block RAM.
+
+    Flip-flops are those of the fabric, without the registers that multipliers and block RAMs take.
+    """
 
     lut: int
     ff: int
@@ -47,7 +50,7 @@ PRICES = {
 def area(built: Structure) -> Area:
     """The price of one stage."""
     lut = PRICES["stage"] + sum(price * getattr(built, part) for part, price in PRICES.items() if part != "stage")
-    return Area(round(lut), built.registers, built.multipliers, built.block_rams)
+    return Area(round(lut), built.registers - built.inside + built.read_bits, built.multipliers, built.block_rams)
 
 
 def estimate(network: Network, framing: Structure) -> Area:

@@ -263,6 +263,10 @@ class FoldedStage(BufferedStage):
                         built.add(node.bits)
                     else:
                         built.registers += node.bits
+        if not self.choosing:  # multipliers take the last of the operands and the first of the products
+            operands = self.format.bits + self.pe * np.array([cells.format.bits for cells in self.cells])
+            built.inside += int(self.simd * operands.sum())
+            built.inside += sum(node.bits for lane in self.products.levels[0] for node in lane)
 
     def follow(self, m: Module, control: Control, issued: Sequence[Value]) -> tuple[Value | None, Value | None]:
         """The bank of the step at hand, and the row of `tables` two cycles before each result is requantised.

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -127,7 +127,19 @@ class Outlet(Elaboratable):
 
 def _wrap(counter: Signal, last: int):
     """The counter's next value, counting 0..last."""
-    return Mux(counter == last, 0, counter + 1)
+    return counter + 1 if last + 1 == 1 << len(counter) else Mux(counter == last, 0, counter + 1)
+
+
+def tally(m: Module, count: Signal, most: int, up: Value, down: Value) -> tuple[Value, Value]:
+    """Count up and down, 0..most; whether it is not 0 and whether it is not `most` in the next cycle.
+
+    Both are told from what the count is now, so that no late `up` or `down` waits for an addition.
+    """
+    moves = Signal(name=f"{count.name}_moves")
+    m.d.comb += moves.eq(up ^ down)
+    with m.If(moves):
+        m.d.sync += count.eq(Mux(up, count + 1, count - 1))
+    return Mux(moves, up | (count != 1), count != 0), Mux(moves, down | (count != most - 1), count != most)
 
 
 def advance(m: Module, counter: Signal, last: int, enable) -> Signal:

@@ -11,7 +11,8 @@ from amaranth.lib.memory import Memory
 class Storage:
     """One memory of a stage and what it is made of: decided here, so that the estimate and the netlist agree.
 
-    Tables go to block RAM from 4,096 bits on, else to LUTs; written memories from 2,048 bits or 65 words on, else to
+    Tables go to block RAM from 4,096 bits on, and from 2,048 on if they have more than 256 rows, for LUTs that choose
+    among so many are slower than all else; others go to LUTs. Written memories from 2,048 bits or 65 words on, else to
     distributed RAM. What is read without a clock can only be distributed RAM.
 
     All three are asked for by an attribute: without one yosys makes a block of a memory that is read without a clock
@@ -32,7 +33,7 @@ class Storage:
     @property
     def style(self) -> str:
         if self.table:
-            return "block" if self.bits >= 4096 else "logic"
+            return "block" if self.bits >= (2048 if self.depth > 256 else 4096) else "logic"
         large = self.bits >= 2048 or self.depth > 64 or self._lutrams >= 26 * self._blocks
         return "block" if self.clocked and large else "distributed"
 
@@ -85,6 +86,8 @@ class Structure:
     block_rams           18 kbit block RAMs
     multipliers          products
     registers            flip-flops
+    inside               those of them that multipliers and block RAMs of an ECP5 take in
+    read_bits            flip-flops at the read ports of memories in LUTs, which are not among `registers`
     """
 
     adder_bits: int = 0
@@ -96,6 +99,8 @@ class Structure:
     block_rams: int = 0
     multipliers: int = 0
     registers: int = 0
+    inside: int = 0
+    read_bits: int = 0
 
     def add(self, bits: int, registered: bool = True) -> None:
         """An adder of so many bits, with its register."""
@@ -115,8 +120,13 @@ class Structure:
         self.registers += bits
 
     def store(self, storage: Storage, copies: int = 1) -> None:
+        """Memories; a block takes the register of what is read from it, what is read from LUTs has one at the port."""
         self.block_rams += copies * storage.block_rams
         self.lutrams += copies * storage.lutrams
+        if storage.style == "block":
+            self.inside += copies * storage.width
+        elif storage.clocked:
+            self.read_bits += copies * storage.width
         if storage.style == "logic":
             self.table_bits += copies * storage.bits
 

@@ -46,8 +46,8 @@ class SumStage(Stage):
     def structure(self) -> Structure:
         built = super().structure() + self.requantize.structure()
         groups, bits = self.timing.beats_out, self.total.bits
-        built.count(groups - 1, self.terms - 1, groups - 1)
-        built.registers += 2 + (groups == 1)  # a valid and a first one more; and where, one bit at least
+        built.count(groups - 1, self.terms - 1, groups - 1, groups - 1)
+        built.registers += 3  # the first, and that a sum moves; that it is written later, or where, of one bit at least
         built.lutrams += -(-self.lanes_in * bits // 4) * -(-groups // 16)
         for _ in range(self.lanes_in):
             built.add(bits)
@@ -81,7 +81,7 @@ class SumStage(Stage):
             total, ends = Signal(counting(self.timing.frame), name="frame_sum"), outlet.issue & group_last
             banks = self.exchange.follow(m, ends & advance(m, total, self.timing.frame - 1, ends), ARRIVAL)
             row = Cat(group[: (groups - 1).bit_length()], banks[ARRIVAL - 2])
-        moving = valid_chain(m, go, 1)[1]
+        moving = valid_chain(m, go, 1 + (groups > 1))
         valid = valid_chain(m, outlet.issue, self.timing.depth - 1)
 
         exact = shape_of(self.total | Range(0, 0))
@@ -91,13 +91,17 @@ class SumStage(Stage):
         read, write = memory.read_port(domain="comb"), memory.write_port()
         where = register(m, group, name="where")
         first = register(m, token == 0, name="first")
-        m.d.comb += [read.addr.eq(where), write.addr.eq(where), write.en.eq(moving)]
+        # A sum is written from its register, a cycle later, unless it is read again by then.
+        late = int(groups > 1)
+        written = register(m, where, name="written", cycles=late) if late else where
+        m.d.comb += [read.addr.eq(where), write.addr.eq(written), write.en.eq(moving[1 + late])]
         sums = []
         for lane in range(self.lanes_in):
             x = register(m, self.i.payload[lane], shape_of(self.operation.input.format), name=f"x{lane}")
             total = Signal(exact, name=f"total{lane}")
-            m.d.comb += [total.eq(Mux(first, 0, read.data[lane]) + x), write.data[lane].eq(total)]
+            m.d.comb += total.eq(Mux(first, 0, read.data[lane]) + x)
             sums.append(register(m, total, name=f"sum{lane}"))
+            m.d.comb += write.data[lane].eq(sums[lane] if late else total)
         sums = [total << self.step for total in sums]
         result = self.requantize.build(m, sums, valid[ARRIVAL - 1], held=row)
         m.d.comb += outlet.push.eq(valid[-1])

@@ -58,13 +58,11 @@ class Table:
         return TablePort(self)
 
     def structure(self, early: bool = False) -> Structure:
-        """The row that is written, the memory, the register of distributed RAM's port, and one behind block RAM."""
+        """The row that is written, the memory, and a register before distributed RAM or behind block RAM."""
         row, block = self.format.bits * self.slots, self.storage.style == "block"
         built = Structure(registers=row)
-        if not block:
-            built.registers += row + (0 if early else self.row_bits + 1)
-        elif not early:
-            built.registers += row
+        if not early:
+            built.registers += row if block else self.row_bits + 1
         built.store(self.storage)
         if self.base or self.negated:
             built.add(self.format.bits, registered=False)

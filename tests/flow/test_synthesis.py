@@ -12,7 +12,7 @@ from amaranth.hdl import Elaboratable, Fragment, Module, Signal
 
 import bittrue.flow.synth.synthesis
 from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.synth.synthesis import TOP, DoesNotFitError, synthesize, tool
+from bittrue.flow.synth.synthesis import TOP, DoesNotFitError, mapped, synthesize, tool
 from bittrue.flow.synth.targets import RESOURCES, TARGETS, target
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
@@ -341,3 +341,19 @@ def test_what_a_device_holds(name):
 )
 def test_what_a_netlist_takes(family, cells, counted):
     assert tuple(TARGETS[family].count(cells)[key] for key in ("lut", "ff", "dsp", "bram")) == counted
+
+
+@pytest.mark.parametrize("interval", [256, 1024])
+def test_flip_flops_of_the_fabric_are_estimated(interval, tmp_path):
+    """Without those that multipliers and block RAMs take, within a tenth: a matrix of 64x64, its weights in blocks."""
+    rng = np.random.default_rng(interval)
+    build = Builder({"x": TensorType((4, 64), INT8)})
+    requantize = Requantize(64, rng.integers(8, 11, 64), rng.integers(-60, 60, 64))
+    build.add("linear", Linear(build.types["x"], rng.integers(-128, 128, (64, 64)), requantize), "x")
+    planned = plan(build.program("linear"), interval=interval)
+    mapped(emit(planned), "ecp5-45k", tmp_path)
+    cells = json.loads((tmp_path / "routable.json").read_text())["modules"][TOP]["cells"].values()
+    kinds = Counter(cell["type"] for cell in cells)
+    assert kinds["DP16KD"] == planned.estimate.bram
+    assert kinds["MULT18X18D"] == planned.estimate.dsp
+    assert planned.estimate.ff == pytest.approx(kinds["TRELLIS_FF"], rel=0.1)

@@ -72,7 +72,9 @@ BUFFERED, STAGE, PLUMBING = (
 FAULTS = {
     "a block is never given up": (BUFFERED, "held + write_full - release", "held + write_full", "narrow"),
     "room a cycle late": (BUFFERED, "room.eq(after != t.blocks)", "room.eq(held != t.blocks)", "fifo of 2"),
-    "work a cycle late": (BUFFERED, "active.eq(after != 0)", "active.eq(held != 0)", "fifo of 5"),
+    "work a cycle late": (BUFFERED, "active.eq(after != 0)", "active.eq(held != 0)", "fifo of 2"),
+    "work of many blocks a cycle late": (BUFFERED, "active.eq(some)", "active.eq(held != 0)", "fifo of 5"),
+    "room for many blocks a cycle late": (BUFFERED, "room.eq(more)", "room.eq(held != t.blocks)", "fifo of 5"),
     "one block too many": (
         BUFFERED,
         "room.eq(after != t.blocks)",

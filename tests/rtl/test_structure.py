@@ -13,7 +13,7 @@ from bittrue.rtl.dataflow import stage as stages
 from bittrue.rtl.dataflow.estimate import area, estimate
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import plan
-from bittrue.rtl.dataflow.stage import Stage, Storage, beat, counting_bits
+from bittrue.rtl.dataflow.stage import Stage, Storage, beat
 from bittrue.rtl.dataflow.stages.affine import AffineStage
 from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.rtl.dataflow.stages.photonic_mac import Rails
@@ -49,7 +49,10 @@ def test_flip_flops_are_counted_one_by_one(name):
 @pytest.mark.parametrize(
     ("storage", "style", "blocks", "distributed"),
     [
-        (Storage(8, 511, table=True), "logic", 0, 0),  # 4,088 bits
+        (Storage(73, 56, table=True), "logic", 0, 0),  # 4,088 bits
+        (Storage(8, 256, table=True), "logic", 0, 0),
+        (Storage(8, 257, table=True), "block", 1, 0),
+        (Storage(4, 511, table=True), "logic", 0, 0),  # 2,044 bits
         (Storage(8, 512, table=True), "block", 1, 0),
         (Storage(37, 512, table=True), "block", 2, 0),
         (Storage(4, 16), "distributed", 0, 1),
@@ -100,9 +103,10 @@ def test_held_constants_of_affine_are_counted_one_by_one(tokens, lanes):
     op = Affine(TensorType((tokens, 6), Format(4)), Held("w", (6,), -4, 3), Requantize.example(rng, 6, 20))
     stage = AffineStage(op, lanes=lanes)
     stage.exchange = Exchange(stage.exchange_bits)  # as the network gives it
-    beats, groups, unused = tokens * 6 // lanes, 6 // lanes, counting_bits(6 // lanes)
-    row = 3 * lanes  # the register behind the distributed RAM, which RTLIL has in the memory
-    assert stage.structure().registers == flip_flops(stage) + row - unused
+    beats, groups = tokens * 6 // lanes, 6 // lanes
+    assert stage.structure().registers == flip_flops(stage)
+    # the register behind the distributed RAM, which RTLIL has in the memory
+    assert stage.structure().read_bits == stage.requantize.structure().read_bits + 3 * lanes
     constant = AffineStage(replace(op, weight=np.arange(6) - 3), lanes=lanes).structure()
     counters = [beats - 1, groups - 1, 255, stage.timing.credits - 1, stage.timing.credits - 1]
     assert stage.structure().counter_bits == (
@@ -142,13 +146,15 @@ def test_rails_reach_what_every_input_can_make_of_them():
     ids=["residual", "two inputs", "several results", "spiking"],
 )
 def test_flip_flops_of_a_whole_pipeline(program):
-    """Stages, FIFOs and forks together, in the netlist of all of them."""
+    """Stages, FIFOs and forks together, in the netlist of all of them; blocks take some, ports in LUTs have some."""
     made = plan(program)
     whole, ports = estimate(made.network, Structure()), framing.structure(made.inputs, made.outputs)
-    assert whole.ff == sum(int(width) for width in CELL.findall(rtlil.convert(Pipeline(made.network))))
+    built = [element.stage.structure() for element in made.network.elements]
+    taken = sum(stage.inside - stage.read_bits for stage in built)
+    assert whole.ff + taken == sum(int(width) for width in CELL.findall(rtlil.convert(Pipeline(made.network))))
     assert made.estimate.ff == whole.ff + ports.registers
     forks = sum(element.readers > 1 for element in made.network.elements)
-    parts = [area(element.stage.structure()) for element in made.network.elements]
+    parts = [area(stage) for stage in built]
     assert whole.lut == sum(part.lut for part in parts) + 4 * forks  # valid and ready of both sides
     assert (whole.dsp, whole.bram) == (sum(part.dsp for part in parts), sum(part.bram for part in parts))
 
