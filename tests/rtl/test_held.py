@@ -296,7 +296,7 @@ class TestPlan:
         offsets = plan(Program(program.inputs, nodes, program.results), 1000)
         assert offsets.estimate.dsp == constant.estimate.dsp
         assert constant.estimate.lut < offsets.estimate.lut <= held.estimate.lut
-        assert constant.estimate.ff < offsets.estimate.ff < held.estimate.ff
+        assert constant.estimate.ff < min(offsets.estimate.ff, held.estimate.ff)  # a multiplier takes operands
         rng = np.random.default_rng(0)
         x, sets = codes(offsets.program, 12, rng), [drawn(offsets.program, rng)]
         result = run(offsets, x, sets=[Written(2, offsets.pack_set(sets[0]))])
