@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.effort import Effort, width
-from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import Stage, Storage, Structure, advance, counting, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Exchange
 from bittrue.rtl.parts.requantize import RequantizePipe
@@ -86,8 +85,7 @@ class SumStage(Stage):
 
         exact = shape_of(self.total | Range(0, 0))
         layout = data.ArrayLayout(exact, self.lanes_in)
-        # Two rows at least: the address of a single one would have no bits.
-        m.submodules.sums = memory = Memory(shape=layout, depth=len(counting(groups)), init=[])
+        m.submodules.sums = memory = Storage(layout.size, groups, clocked=False).memory(layout)
         read, write = memory.read_port(domain="comb"), memory.write_port()
         where = register(m, group, name="where")
         first = register(m, token == 0, name="first")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
-from bittrue.rtl.dataflow.stage import Structure, register
+from bittrue.rtl.dataflow.stage import Storage, Structure, register
 
 #: From so many groups on, a group comes round late enough for the read and the write to have a cycle of their own.
 PIPELINED = 3
@@ -26,7 +25,7 @@ def state(
         with m.If(valid):
             m.d.sync += held.eq(after)
         return held, after
-    m.submodules[name] = memory = Memory(shape=layout, depth=groups, init=[])
+    m.submodules[name] = memory = Storage(layout.size, groups, clocked=False).memory(layout)
     read, write = memory.read_port(domain="comb"), memory.write_port()
     if groups < PIPELINED:
         m.d.comb += [read.addr.eq(group), write.addr.eq(group), write.data.eq(after), write.en.eq(valid)]

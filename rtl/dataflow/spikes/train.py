@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
-from bittrue.rtl.dataflow.stage import Structure, advance, counting, counting_bits, register, shape_of
+from bittrue.rtl.dataflow.stage import Storage, Structure, advance, counting, counting_bits, register, shape_of
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.encode import SPIKE
@@ -111,7 +110,7 @@ class SpikeTrainStage(BufferedStage):
         advance(
             m, step, self.operation.steps - 1, control.advance & advance(m, group, self.groups - 1, control.advance)
         )
-        m.submodules.values = memory = Memory(shape=layout, depth=2 * self._rows, init=[])
+        m.submodules.values = memory = Storage(layout.size, 2 * self._rows, clocked=False).memory(layout)
         write, read = memory.write_port(), memory.read_port(domain="comb")
         m.d.comb += [
             write.addr.eq(control.write_beat + self._rows * control.write_block),

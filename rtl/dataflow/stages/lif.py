@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
+    Storage,
     Structure,
     advance,
     counting,
@@ -114,9 +114,8 @@ class LifStage(Stage):
         advance(m, step, op.steps - 1, go & group_last)
         where = register(m, group, name="where")
         first = register(m, step == 0, name="first")
-        # Two rows at least: the address of a single one would have no bits.
         layout = data.ArrayLayout(kept, lanes)
-        m.submodules.membranes = memory = Memory(shape=layout, depth=len(counting(self.groups)), init=[])
+        m.submodules.membranes = memory = Storage(layout.size, self.groups, clocked=False).memory(layout)
         read, write = memory.read_port(domain="comb"), memory.write_port()
         m.d.comb += [
             read.addr.eq(where),
