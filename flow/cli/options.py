@@ -118,7 +118,7 @@ WeightBus = Annotated[str, typer.Option(help="What written weights come over: `s
 Architecture = Annotated[
     str | None,
     typer.Option(
-        help="Of operations that have several: `parallel`, `packed` (two products in a multiplier), `events` (spikes).",
+        help="Of operations that have several: `parallel`, `packed` (two products in a multiplier), `events`.",
         autocompletion=lambda incomplete: _starting(("parallel", "packed", "events"), incomplete),
     ),
 ]

@@ -93,7 +93,7 @@ def page_of(content):  # noqa: F811
     content["training"]["quantize"] = photonic()
     content["controller"] = controller()
     content["system"] = "photonic"
-    content["synth"] = [{"design": "pipeline"} | content["synth"][0], {"design": "controller"} | content["synth"][0]]
+    content["synth"] = [content["synth"][0] | {"design": name} for name in ("pipeline", "controller")]
     content["synth"][1]["fmax_mhz"] = 114.5
     return json.loads(json.dumps(content))
 

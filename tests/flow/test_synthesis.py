@@ -110,7 +110,7 @@ def test_registers_in_blocks_lift_the_clock(tmp_path):
     moved = synthesize(DESIGN, "ecp5-25k", tmp_path / "b", 200)
     assert generic.fmax_mhz < 180
     assert moved.fmax_mhz > 1.2 * generic.fmax_mhz
-    assert moved.ff < generic.ff - 2 * 3 * 16
+    assert moved.ff == generic.ff - 5 * 16  # what a block RAM reads, operands of 16 and 16 bits, and products of 2 x 16
     assert (moved.dsp, moved.bram) == (generic.dsp, generic.bram) == (2, 1)
     assert any("left the fabric" in note for note in moved.notes)
 

@@ -153,7 +153,7 @@ def test_a_large_layer_is_a_small_text():
     ("storage", "written", "asked"),
     [
         (Storage(8, 512, table=True), False, '  (* rom_style = "block" *)\n'),
-        (Storage(8, 511, table=True), False, '  (* rom_style = "logic" *)\n'),
+        (Storage(8, 256, table=True), False, '  (* rom_style = "logic" *)\n'),
         (Storage(8, 512), True, '  (* ram_style = "block", no_rw_check *)\n'),
         (Storage(4, 16), True, '  (* ram_style = "distributed", no_rw_check *)\n'),
         (Storage(4, 16), False, '  (* ram_style = "distributed" *)\n'),
