@@ -142,7 +142,8 @@ def built(recipe: Recipe, program: Program) -> Program:
 def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Plan and Verilog."""
     from bittrue.rtl import readback
-    from bittrue.rtl.dataflow.plan import activity, suited
+    from bittrue.rtl.dataflow.packed import suited
+    from bittrue.rtl.dataflow.plan import activity
 
     program, x, _ = read_lowered(work)
     program = built(recipe, program)

@@ -17,15 +17,6 @@ def test_a_place_and_a_remedy(number):
     assert any(word in told for word in ("choose", "free space", "ulimit"))
 
 
-def test_a_word_without_end_is_cut():
-    """A damaged file may give a name or value of any length; a path of usual length stays whole."""
-    usual, endless = "/".join(["folder"] * 60), "x" * 100_000
-    told = str(BittrueError(f"program {usual}: its result {endless!r} is made by nothing"))
-    assert usual in told
-    assert told.endswith("xxx' is made by nothing")
-    assert len(told) < len(usual) + 200
-
-
 def test_an_error_without_a_place():
     assert sentence(OSError("No usable temporary directory found")).startswith("the machine refused: No usable")
 

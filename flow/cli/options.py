@@ -84,6 +84,12 @@ def complete_device(incomplete: str) -> list[str]:
     return _starting(DEVICES, incomplete)
 
 
+def complete_architecture(incomplete: str) -> list[str]:
+    from bittrue.rtl.dataflow.stage import architectures
+
+    return _starting(sorted(architectures()), incomplete)
+
+
 def complete_backends(incomplete: str) -> list[str]:
     """The last of comma-separated names."""
     from bittrue.flow.verify.verify import DEFAULT
@@ -119,7 +125,7 @@ Architecture = Annotated[
     str | None,
     typer.Option(
         help="Of operations that have several: `parallel`, `packed` (two products in a multiplier), `events`.",
-        autocompletion=lambda incomplete: _starting(("parallel", "packed", "events"), incomplete),
+        autocompletion=complete_architecture,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]

@@ -10,7 +10,6 @@ import numpy as np
 import typer
 
 from bittrue.flow.cli import console, options
-from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
 
@@ -231,7 +230,7 @@ def synth(
     from bittrue.flow.verify.backends import Build
     from bittrue.flow.verify.verify import verify as hold
     from bittrue.rtl.dataflow.estimate import DEVICES
-    from bittrue.rtl.dataflow.plan import suited
+    from bittrue.rtl.dataflow.packed import suited
 
     for name in target:
         found = find_target(name)
@@ -275,15 +274,7 @@ def synth(
 
 def plan_options(weight_bus: str, architecture: str | None) -> dict[str, Any]:
     """What commands hand on to the planner."""
-    from bittrue.rtl.dataflow.stage import architectures
-
-    if architecture is None:
-        return {"weight_bus": weight_bus}
-    if architecture not in architectures():
-        raise BittrueError(
-            f"--architecture: no operation has {architecture!r}; choose one of {', '.join(sorted(architectures()))}"
-        )
-    return {"weight_bus": weight_bus, "architecture": architecture}
+    return {"weight_bus": weight_bus} | ({"architecture": architecture} if architecture else {})
 
 
 def read(path: Path, weights: str | None = None) -> Program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
@@ -231,6 +232,7 @@ class FoldedStage(BufferedStage):
         built.registers += self.lanes_in * self.format.bits + (1 + read) * word + 2 * parts
         built.select_bits += parts
         self.grow_trees(built)
+        built.inside += self.absorbed
         if self.folded:
             for total in self.products.sums:
                 built.add(total.bits)
@@ -253,20 +255,29 @@ class FoldedStage(BufferedStage):
         """Multipliers that a step keeps busy."""
         return 0 if self.choosing else len(self.cells) * self.simd * self.pe
 
+    @property
+    def product_bits(self) -> int:
+        """Bits of the registers behind the multipliers."""
+        return sum(node.bits for lane in self.products.levels[0] for node in lane)
+
+    @property
+    def absorbed(self) -> int:
+        """Register bits that multipliers take: the last of the operands and the first of the products."""
+        if self.choosing:
+            return 0
+        operands = self.format.bits + self.pe * np.array([cells.format.bits for cells in self.cells])
+        return int(self.simd * operands.sum()) + self.product_bits
+
     def grow_trees(self, built: Structure) -> None:
         """Add the registers of the products and the adder trees of every output."""
-        for depth, ranges in enumerate(self.products.levels):
-            for lane in ranges:
+        built.registers += self.product_bits
+        for below, ranges in pairwise(self.products.levels):
+            for lane, under in zip(ranges, below, strict=True):
                 for k, node in enumerate(lane):
-                    summed = depth > 0 and 2 * k + 1 < len(self.products.levels[depth - 1][0])
-                    if summed:
+                    if 2 * k + 1 < len(under):
                         built.add(node.bits)
                     else:
                         built.registers += node.bits
-        if not self.choosing:  # multipliers take the last of the operands and the first of the products
-            operands = self.format.bits + self.pe * np.array([cells.format.bits for cells in self.cells])
-            built.inside += int(self.simd * operands.sum())
-            built.inside += sum(node.bits for lane in self.products.levels[0] for node in lane)
 
     def follow(self, m: Module, control: Control, issued: Sequence[Value]) -> tuple[Value | None, Value | None]:
         """The bank of the step at hand, and the row of `tables` two cycles before each result is requantised.

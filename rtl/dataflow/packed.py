@@ -10,7 +10,7 @@ iCE40 and Gowin (18x18, 16x16) do not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import numpy as np
@@ -27,6 +27,14 @@ from bittrue.sim.held import Parameter
 
 #: Signed operands of the multiplier that packing is for: what AMD's 7 series has, and UltraScale+ more than that.
 WIDE, NARROW = 25, 18
+#: Targets that have such multipliers.
+TARGETS = ("xilinx-7", "xilinx-us+")
+
+
+def suited(targets: Iterable[str]) -> str:
+    """The architecture that suits all these targets: two products in a multiplier, where each has a wide one."""
+    names = list(targets)
+    return "packed" if names and all(name in TARGETS for name in names) else PARALLEL
 
 
 def offset(weight: Format, code: Format) -> int:
@@ -43,13 +51,6 @@ def operand_bits(weight: Format, code: Format) -> int:
 def pack(lower: np.ndarray, upper: np.ndarray, shift: int) -> np.ndarray:
     """The wide operand `(upper << shift) + lower`, int64."""
     return (upper.astype(np.int64) << shift) + lower
-
-
-def unpack(wide: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both products in a wide one: `lower x` and `upper x`."""
-    low = wide & ((1 << shift) - 1)
-    low -= (low >> (shift - 1)) << shift
-    return low, (wide >> shift) + (low < 0)
 
 
 class PackedProducts(Products):
@@ -103,15 +104,17 @@ class PackedCells(Cells):
             self.storage = Storage(self.pair_bits * simd * pe // 2, len(self.rows), table=True)
 
     @property
-    def pairs(self) -> int:
-        return self.simd * self.pe // 2
+    def words(self) -> np.ndarray:
+        """What is stored of the pairs of constant weights, `[rows, pe / 2, simd]`: all but the copies of the sign."""
+        wide, bits = pack(self.rows[:, ::2], self.rows[:, 1::2], self.shift), self.format.bits
+        return ((wide >> self.shift) & ((1 << self.above.bits) - 1)) << bits | wide & ((1 << bits) - 1)
 
     def structure(self, addresses: int, registers: int) -> Structure:
-        built = super().structure(addresses, 0)
-        built.registers += self.pairs * self.pair_bits * registers
+        built, pairs = super().structure(addresses, 0), self.simd * self.pe // 2
+        early = self.pair_bits if self.table is None else 2 * self.format.bits  # in the registers before the last
+        built.registers += pairs * (self.pair_bits + early * (registers - 1))
         if self.table is not None:
-            built.registers -= self.pairs * (self.pair_bits - 2 * self.format.bits) * (registers - 1)
-            for _ in range(self.pairs):
+            for _ in range(pairs):
                 built.add(self.above.bits, registered=False)
         return built
 
@@ -133,11 +136,8 @@ class PackedCells(Cells):
                 above = (high - (low[-1] if signed else 0)).as_signed()[: self.above.bits]
                 pairs.append(register(m, Cat(low, above), name=f"pair{q}_{k}"))
         else:
-            lower, upper = self.rows[:, ::2], self.rows[:, 1::2]
-            bits = self.format.bits
-            words = ((upper - (lower < 0)) & ((1 << self.above.bits) - 1)) << bits | (lower & ((1 << bits) - 1))
-            flat = words.reshape(len(words), -1)
-            m.submodules[name] = memory = Rom(self.storage, shape_of(Format(self.pair_bits, signed=False)), flat)
+            shape = shape_of(Format(self.pair_bits, signed=False))
+            m.submodules[name] = memory = Rom(self.storage, shape, self.words.reshape(len(self.rows), -1))
             m.d.comb += memory.addr.eq(register(m, word, name=f"{name}_address", cycles=addresses))
             pairs = [
                 register(m, memory.data[i], name=f"pair{q}_{k}", cycles=registers) for i, (q, k) in enumerate(places)
@@ -195,24 +195,22 @@ class Packed:
     def multipliers(self) -> int:
         return self.simd * self.pe // 2
 
+    @property
+    def product_bits(self) -> int:
+        return sum(self.cells[0].shift + node.bits for lane in self.products.levels[0][1::2] for node in lane)
+
+    @property
+    def absorbed(self) -> int:
+        return 0  # what has multipliers that are wide enough is no ECP5
+
     def grow_trees(self, built: Structure) -> None:
-        levels, lower = self.products.levels, self.cells[0].shift
+        super().grow_trees(built)
+        products = self.products
         for pair in range(self.pe // 2):
-            for depth, ranges in enumerate(levels):
-                low, high = ranges[2 * pair : 2 * pair + 2]
-                summed = [depth > 0 and 2 * k + 1 < len(levels[depth - 1][0]) for k in range(len(low))]
-                if not depth:
-                    built.registers += sum(lower + node.bits for node in high)
-                else:
-                    built.registers += sum(self.products.passed(pair, depth))
-                    for node, adds in zip((*low, *high), 2 * summed, strict=True):
-                        if adds:
-                            built.add(node.bits)
-                        else:
-                            built.registers += node.bits
+            built.registers += sum(sum(products.passed(pair, depth)) for depth in range(1, products.tree_depth + 1))
         if not self.folded:
-            for p, total in enumerate(self.products.sums):
-                if p % 2 and self.products.passed(p // 2, self.products.tree_depth)[0]:
+            for p, total in enumerate(products.sums):
+                if p % 2 and products.passed(p // 2, products.tree_depth)[0]:
                     built.add(total.bits)
                 else:
                     built.registers += total.bits

@@ -16,7 +16,7 @@ from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.pipeline import Network
 from bittrue.rtl.dataflow.schedule import Flow
-from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
+from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, architectures, realisation
 from bittrue.rtl.dataflow.weight_registers import WeightRegisters, register_map
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Set, Sets, check_set
@@ -27,8 +27,6 @@ from bittrue.sim.written import written
 
 #: What weights can be written over.
 WEIGHT_BUSES = ("stream", "lite")
-#: Targets whose multipliers take the wide operand of two packed weights (`rtl.dataflow.packed`).
-WIDE_MULTIPLIERS = ("xilinx-7", "xilinx-us+")
 #: Stages made for a program, by node, lanes and folding: for networks that are planned with and never built.
 Stages = dict[tuple[Hashable, ...], Stage]
 
@@ -206,12 +204,6 @@ def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL)
     return found
 
 
-def suited(targets: Iterable[str]) -> str:
-    """The architecture that suits all these targets: two products in a multiplier, where each has a wide one."""
-    names = list(targets)
-    return "packed" if names and all(name in WIDE_MULTIPLIERS for name in names) else PARALLEL
-
-
 def fold_all(
     program: Program,
     interval: int,
@@ -342,7 +334,7 @@ def plan(
     device     instead: the smallest interval whose estimated area fits the device (see `rtl.dataflow.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
     architecture  which one of those an operation has (`parallel`, `packed`, `events`), for all that can have it or by
-               node; `suited` tells the one for a target
+               node; `rtl.dataflow.packed.suited` tells the one for a target
     activity   by node, the share of ones in the events it reads (see the function `activity`): an event-driven stage
                is folded for it; without, for a one everywhere
     weights    `"written"`, or names of operations: their weights, cells, biases and shifts can be written while it
@@ -351,6 +343,8 @@ def plan(
     """
     if weight_bus not in WEIGHT_BUSES:
         raise BittrueError(f"plan: no bus for weights {weight_bus!r}; use one of {', '.join(WEIGHT_BUSES)}")
+    if isinstance(architecture, str) and architecture not in (known := sorted(architectures())):
+        raise BittrueError(f"plan: no operation has the architecture {architecture!r}; use one of {', '.join(known)}")
     if weights is not None:
         program = written(program, weights)
     if interval is not None and device is not None:

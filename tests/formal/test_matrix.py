@@ -124,7 +124,12 @@ FAULTS = {
         "two outputs",
     ),
     "weights of another row": (f"{FOLDED}.factors", "control.word, bank", "control.step, bank", "parts of words"),
-    "no borrow": (f"{PACKED}Cells.build", "upper - (lower < 0)", "upper", "pairs, sums of one step"),
+    "no borrow": (
+        "rtl.dataflow.packed:pack",
+        "(upper.astype(np.int64) << shift) + lower",
+        "(upper.astype(np.int64) << shift) | (lower & ((1 << shift) - 1))",
+        "pairs, sums of one step",
+    ),
     "no carry": (f"{PACKED}.trees", "if products.carries[q][k] else None", "if k else None", "pairs in a multiplier"),
 }
 

@@ -7,7 +7,7 @@ from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.synth.synthesis import synthesize
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.folding import Folding
-from bittrue.rtl.dataflow.packed import WIDE, PackedProducts, offset, operand_bits, pack, unpack
+from bittrue.rtl.dataflow.packed import WIDE, PackedProducts, offset, operand_bits, pack, suited
 from bittrue.rtl.dataflow.plan import Plan, foldable, plan, size_fifos
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
@@ -36,6 +36,13 @@ def test_every_pair_of_weights_and_every_code(weight, code):
         low, high = unpack(wide * x, shift)
         np.testing.assert_array_equal(low, lower * x)
         np.testing.assert_array_equal(high, np.broadcast_to(upper * x, high.shape))
+
+
+def unpack(wide: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both products in a wide one: `lower x` and `upper x`."""
+    low = wide & ((1 << shift) - 1)
+    low -= (low >> (shift - 1)) << shift
+    return low, (wide >> shift) + (low < 0)
 
 
 def program(weight: np.ndarray, weight_format: Format, code: Format, tokens: int, rng=None) -> Program:
@@ -152,3 +159,22 @@ def test_half_the_multipliers(target, more, tmp_path):
     print({name: result.to_dict() for name, result in used.items()})
     assert (used["parallel"].dsp, used["packed"].dsp) == (16, 8)
     assert used["packed"].lut <= more * used["parallel"].lut
+
+
+@pytest.mark.parametrize(
+    ("targets", "architecture"),
+    [
+        (["xilinx-us+"], "packed"),
+        (["xilinx-7", "xilinx-us+"], "packed"),
+        (["xilinx-7", "ecp5-85k"], "parallel"),
+        ([], "parallel"),
+    ],
+)
+def test_it_is_taken_where_all_targets_have_wide_multipliers(targets, architecture):
+    assert suited(targets) == architecture
+
+
+def test_an_architecture_that_nothing_has_is_refused():
+    p = program(np.ones((2, 2), int), S8, S8, 1)
+    with pytest.raises(BittrueError, match="has the architecture 'pakced'; use one of events, packed, parallel"):
+        plan(p, architecture="pakced")

@@ -12,7 +12,10 @@ import typer
 from bittrue.flow.cli import console, options
 from bittrue.sim.program import Program
 
-Architecture = Annotated[str, typer.Option(help="Of spiking layers: `parallel` or `events`.")]
+Architecture = Annotated[
+    str,
+    typer.Option(help="Of spiking layers: `parallel` or `events`.", autocompletion=options.complete_architecture),
+]
 VerilogOption = Annotated[
     Path | None, options.from_file(help="This Verilog of the plan instead of freshly emitted one.")
 ]
