@@ -152,6 +152,9 @@ def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     options = {"architecture": architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
     options["weight_bus"] = recipe.rtl.weight_bus
     design = Build(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).design
+    for target in recipe.synth.targets:
+        if reason := design.unsuited(target):
+            raise BittrueError(reason)
     work.progress("emitting Verilog", 0.5, 1)
     verilog = design.verilog()
     work.progress("reading the Verilog back", 0.7, 1)

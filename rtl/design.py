@@ -291,6 +291,10 @@ class Design(ABC):
         """The accesses on AXI4-Lite that write a set, which holds from this frame of a run on; the `sets`-th of it."""
         raise BittrueError(f"{self.title}: none of its weights are written over AXI4-Lite")
 
+    def unsuited(self, target: str) -> str | None:  # noqa: ARG002
+        """Why it cannot be what it is on a target, as a sentence; None where it can."""
+        return None
+
     def remedy(self, target: str) -> str:  # noqa: ARG002
         """What to do when it does not fit a target."""
         return "choose a larger target"

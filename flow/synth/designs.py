@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.synth.synthesis import synthesize
+from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
     from bittrue.rtl.design import Design
@@ -25,6 +26,8 @@ def synthesize_design(
 
     `verilog` is the design's text, where it is at hand; `seed` that of the placer, which is in the row.
     """
+    if reason := design.unsuited(target):
+        raise BittrueError(reason)
     text = design.verilog() if verilog is None else verilog
     told = {"progress": progress, "remedy": lambda name, _: design.remedy(name)}
     result = synthesize(text, target, folder, frequency, seed, **told)

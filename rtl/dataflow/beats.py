@@ -91,7 +91,7 @@ def _direct(table, operands, begin, stop, phases, issues, leaves, reader_at, rea
                 operands[o, TAKEN] += 1
                 _take(table, leaves, reader_at, readers, due, woken, operands[o, SOURCE], now)
         end = now
-        if phases[q, EMITS]:
+        if phases[q, EMITS]:  # of a direct stage, one
             issues[ring + (i & mask)] = now
             i += 1
         done += 1
@@ -152,11 +152,12 @@ def _work(table, operands, begin, stop, phases, widest, told, issues, leaves, du
             break
         is_told = phases[q, IS_TOLD] and table[n, TOLD] < table[n, TOLD_END]
         now += (told[table[n, TOLD]] if is_told else phases[q, CYCLES]) - 1
-        if phases[q, EMITS]:
-            if i - gone >= credits:
+        issued = i + phases[q, EMITS]
+        if issued > i:
+            if issued - gone > credits:
                 break
-            if i >= credits:
-                now = max(now, leaves[ring + ((i - credits) & mask)] + 1)
+            if issued > credits:
+                now = max(now, leaves[ring + ((issued - 1 - credits) & mask)] + 1)
         for o in range(begin, stop):
             if phases[q, COUNTS + widest + o - begin] and operands[o, ROOM] < UNLIMITED:
                 if operands[o, TAIL] - operands[o, HEAD] > operands[o, FREES_MASK]:
@@ -172,7 +173,7 @@ def _work(table, operands, begin, stop, phases, widest, told, issues, leaves, du
                 frees[at], freed[at] = now, operands[o, FREED]
                 operands[o, TAIL] += 1
         end = now
-        if phases[q, EMITS]:
+        while i < issued:
             issues[ring + (i & mask)] = now
             i += 1
         if phases[q, IS_TOLD]:

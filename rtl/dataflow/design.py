@@ -9,6 +9,7 @@ import numpy as np
 
 from bittrue.rtl.bus.access import Access
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
+from bittrue.rtl.dataflow.packed import unsuited
 from bittrue.rtl.dataflow.plan import Plan, fit
 from bittrue.rtl.dataflow.weight_registers import write_set
 from bittrue.rtl.design import COUNT_BITS, Cycles, Design, Part, Port, Probe
@@ -81,6 +82,9 @@ class PipelineDesign(Design):
         if self.map is None or self.plan.network.words is None:
             return super().write_set(values, frame, sets)
         return write_set(self.plan.network.words, self.pack_set(values), frame, sets)
+
+    def unsuited(self, target: str) -> str | None:
+        return unsuited(self.plan.folding, target)
 
     def remedy(self, target: str) -> str:
         """The smallest interval whose estimated area fits."""

@@ -112,6 +112,8 @@ class FoldedStage(BufferedStage):
 
     #: Outputs at a time from which on a code of the vector, which goes to all of them, gets a register more.
     BROAD = 4
+    #: Beats in which the sums of the outputs at hand leave, one after the other.
+    turns = 1
     #: What knows the ranges of its products.
     ranges = Products
 
@@ -247,7 +249,7 @@ class FoldedStage(BufferedStage):
         built.count(self.words - 1)
         if self.tables:
             built += Exchange.structure(self.exchange_bits, self.arrival)
-            built.count(self.timing.frame - 1, self.timing.beats_out - 1)
+            built.count(self.timing.frame - 1, self.timing.beats_out * self.turns - 1)
         return built
 
     @property
@@ -282,16 +284,17 @@ class FoldedStage(BufferedStage):
     def follow(self, m: Module, control: Control, issued: Sequence[Value]) -> tuple[Value | None, Value | None]:
         """The bank of the step at hand, and the row of `tables` two cycles before each result is requantised.
 
-        `issued[k]` is `control.issue` k cycles later. Both are None where nothing is held.
+        `issued[k]` says k cycles after it was issued that a beat was. Both are None where nothing is held.
         """
         if not self.tables:
             return None, None
-        block, group = Signal(counting(self.timing.frame)), Signal(counting(self.timing.beats_out))
+        rows = self.timing.beats_out * self.turns
+        block, group = Signal(counting(self.timing.frame)), Signal(counting(rows))
         ends = control.release & advance(m, block, self.timing.frame - 1, control.release)
         banks = self.exchange.follow(m, ends, self.arrival)
-        ahead = self.arrival - 2
-        advance(m, group, self.timing.beats_out - 1, issued[ahead])
-        return banks[0], Cat(group[: (self.timing.beats_out - 1).bit_length()], banks[ahead])
+        ahead = self.arrival - 2  # of the last of the beats of a step; before it the bank was the same
+        advance(m, group, rows - 1, issued[ahead + 1 - self.turns])
+        return banks[0], Cat(group[: (rows - 1).bit_length()], banks[ahead])
 
     def factors(
         self, m: Module, control: Control, codes: Sequence[Value], bank: Value | None

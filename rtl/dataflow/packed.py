@@ -6,16 +6,20 @@ The s low bits of the product are `w0 x`, in two's complement. The bits above ar
 negative, for it borrows; its sign is added where the tree adds anyway, as the carry into an adder. An INT8 pair takes
 an operand of 25 bits, which the multipliers of AMD's 7 series (25x18) and UltraScale+ (27x18) have and those of ECP5,
 iCE40 and Gowin (18x18, 16x16) do not.
+
+Of the outputs at hand the first half shares its multipliers with the second. Where a sum takes several steps the two
+halves leave one after the other, through one requantiser: so the stages behind have as few lanes as without packing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 
+from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.folded import Cells
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.products import Partial, Products, fold_rows
@@ -35,6 +39,17 @@ def suited(targets: Iterable[str]) -> str:
     """The architecture that suits all these targets: two products in a multiplier, where each has a wide one."""
     names = list(targets)
     return "packed" if names and all(name in TARGETS for name in names) else PARALLEL
+
+
+def unsuited(folding: Mapping[str, Folding], target: str) -> str | None:
+    """Why operations that are folded so cannot go to a target, as a sentence; None where they can."""
+    packed = [name for name, chosen in folding.items() if chosen.architecture == "packed"]
+    if not packed or target in TARGETS:
+        return None
+    return (
+        f"{packed[0]}: packed products need multipliers of {WIDE}x{NARROW} bits, which {target} does not have; "
+        f"take the architecture {PARALLEL!r}, or one of the targets {', '.join(TARGETS)}"
+    )
 
 
 def offset(weight: Format, code: Format) -> int:
@@ -63,17 +78,17 @@ class PackedProducts(Products):
     def __init__(self, weight: np.ndarray | tuple[np.ndarray, np.ndarray], fmt: Format, simd: int, pe: int):
         super().__init__(weight, fmt, simd, pe)
         ends = [fold_rows(end, simd, pe) for end in (weight if isinstance(weight, tuple) else (weight,))]
-        codes, upper, lower = (fmt.low, fmt.high), [e[:, 1::2] for e in ends], [e[:, ::2] for e in ends]
+        codes, upper, lower = (fmt.low, fmt.high), [e[:, pe // 2 :] for e in ends], [e[:, : pe // 2] for e in ends]
         whole = [w * x for w in upper for x in codes]
         short = [w * x - (v * x < 0) for w in upper for v in lower for x in codes]
         if not isinstance(weight, tuple):  # a constant pair is one row's, and not any two of the corners
             short = [upper[0] * x - (lower[0] * x < 0) for x in codes]
         full = [np.minimum.reduce(whole), np.maximum.reduce(whole)]
         last = [np.minimum.reduce(short), np.maximum.reduce(short)]
-        self.carries = [[self.levels[0][p][k].low < 0 for k in range(simd)] for p in range(0, pe, 2)]
+        self.carries = [[self.levels[0][p][k].low < 0 for k in range(simd)] for p in range(pe // 2)]
         for level in self.levels:
             for pair in range(pe // 2):
-                level[2 * pair + 1] = [Range.of(*(e[:, pair, k] for e in last)) for k in range(last[0].shape[2])]
+                level[pe // 2 + pair] = [Range.of(*(e[:, pair, k] for e in last)) for k in range(last[0].shape[2])]
             nodes = last[0].shape[2]
             # The first operand of an adder has its carry by then, the second lacks that of its last leaf.
             last = [
@@ -106,7 +121,8 @@ class PackedCells(Cells):
     @property
     def words(self) -> np.ndarray:
         """What is stored of the pairs of constant weights, `[rows, pe / 2, simd]`: all but the copies of the sign."""
-        wide, bits = pack(self.rows[:, ::2], self.rows[:, 1::2], self.shift), self.format.bits
+        half, bits = self.pe // 2, self.format.bits
+        wide = pack(self.rows[:, :half], self.rows[:, half:], self.shift)
         return ((wide >> self.shift) & ((1 << self.above.bits) - 1)) << bits | wide & ((1 << bits) - 1)
 
     def structure(self, addresses: int, registers: int) -> Structure:
@@ -131,7 +147,7 @@ class PackedCells(Cells):
             for q, k in places:
                 low, high = (
                     register(m, row[p * self.simd + k], shape, name=f"w{p}_{k}", cycles=registers - 1)
-                    for p in (2 * q, 2 * q + 1)
+                    for p in (q, self.pe // 2 + q)
                 )
                 above = (high - (low[-1] if signed else 0)).as_signed()[: self.above.bits]
                 pairs.append(register(m, Cat(low, above), name=f"pair{q}_{k}"))
@@ -192,12 +208,16 @@ class Packed:
         return None
 
     @property
+    def turns(self) -> int:
+        return 2 if self.folded else 1
+
+    @property
     def multipliers(self) -> int:
         return self.simd * self.pe // 2
 
     @property
     def product_bits(self) -> int:
-        return sum(self.cells[0].shift + node.bits for lane in self.products.levels[0][1::2] for node in lane)
+        return sum(self.cells[0].shift + node.bits for lane in self.products.levels[0][self.pe // 2 :] for node in lane)
 
     @property
     def absorbed(self) -> int:
@@ -210,16 +230,21 @@ class Packed:
             built.registers += sum(sum(products.passed(pair, depth)) for depth in range(1, products.tree_depth + 1))
         if not self.folded:
             for p, total in enumerate(products.sums):
-                if p % 2 and products.passed(p // 2, products.tree_depth)[0]:
+                if p >= self.pe // 2 and products.passed(p - self.pe // 2, products.tree_depth)[0]:
                     built.add(total.bits)
                 else:
                     built.registers += total.bits
+            return
+        built.registers += 2  # that the second half is issued, and is at hand
+        for first, second in zip(products.sums[: self.pe // 2], products.sums[self.pe // 2 :], strict=True):
+            built.registers += second.bits
+            built.select_bits += max(first.bits, second.bits)
 
     def trees(self, m: Module, x: Sequence[Value], w: Sequence[Sequence[Value]]) -> list[Partial]:
-        products, shift = self.products, self.cells[0].shift
+        products, shift, half = self.products, self.cells[0].shift, self.pe // 2
         sums = []
         for q, row in enumerate(w):
-            low, high = ([level[p] for level in products.levels] for p in (2 * q, 2 * q + 1))
+            low, high = ([level[p] for level in products.levels] for p in (q, half + q))
             lower: list[Partial] = []
             upper: list[Partial] = []
             for k, (code, pair) in enumerate(zip(x, row, strict=True)):
@@ -228,10 +253,26 @@ class Packed:
                 carry = both[shift - 1] if products.carries[q][k] else None
                 upper.append(Partial(both[shift:].as_signed(), carry))
             for depth in range(1, products.tree_depth + 1):
-                lower = grown(m, lower, low[depth], f"tree{depth}_{2 * q}")
-                upper = grown(m, upper, high[depth], f"tree{depth}_{2 * q + 1}")
-            sums += [lower[0], upper[0]]
-        return sums
+                lower = grown(m, lower, low[depth], f"tree{depth}_{q}")
+                upper = grown(m, upper, high[depth], f"tree{depth}_{half + q}")
+            sums.append((lower[0], upper[0]))
+        return [lower for lower, _ in sums] + [upper for _, upper in sums]
+
+    def given(self, m: Module, control: Control) -> Value:
+        if self.turns == 1:
+            return control.issue
+        later = Signal(name="later")
+        m.d.sync += later.eq(control.issue)
+        return control.issue | later
+
+    def in_turn(self, m: Module, sums: Sequence[Value], at_hand: Value) -> Sequence[Value]:
+        if self.turns == 1:
+            return sums
+        half, second = self.pe // 2, Signal(name="second")
+        with m.If(at_hand):
+            m.d.sync += second.eq(~second)
+        upper = [register(m, total, name=f"upper{q}") for q, total in enumerate(sums[half:])]
+        return [Mux(second, high, low) for low, high in zip(sums[:half], upper, strict=True)]
 
 
 def grown(m: Module, level: Sequence[Partial], ranges: Sequence[Range], name: str) -> list[Partial]:

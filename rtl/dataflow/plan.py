@@ -372,9 +372,17 @@ def fit(
     activity: Mapping[str, float] | None = None,
     stages: Stages | None = None,
 ) -> int:
-    """The smallest interval whose estimated area (without residual FIFOs' exact depth) fits the device."""
+    """The smallest interval whose estimated area (without residual FIFOs' exact depth) fits the device.
+
+    These are ECP5s, with multipliers too narrow for a pair of products: what is `packed` counts as if it were not.
+    """
     if device not in DEVICES:
         raise BittrueError(f"plan: no device {device!r}; known are {', '.join(sorted(DEVICES))}")
+    plain = {"packed": PARALLEL}
+    if isinstance(architecture, str):
+        architecture = plain.get(architecture, architecture)
+    else:
+        architecture = {node: plain.get(name, name) for node, name in architecture.items()}
     candidates = {natural_interval(program)}
     for name, make in foldable(program, architecture).items():
         candidates |= make.intervals(program[name])

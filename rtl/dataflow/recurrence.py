@@ -103,6 +103,8 @@ class Recurrence:
         for n, t in enumerate(stages):
             if t.operands != len(sources[n]):
                 raise ValueError(f"stage {n} has {t.operands} operands and reads {len(sources[n])}")
+            if t.at_once > (1 if t.direct else t.credits):
+                raise ValueError(f"stage {n} has no room for {t.at_once} beats at once")
             size = 1 << (t.credits - 1).bit_length()
             first = len(phases)
             blank = (0,) * (widest - t.operands)

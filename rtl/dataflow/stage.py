@@ -83,11 +83,12 @@ class Outlet(Elaboratable):
     """The end of a free-running pipeline: a FIFO and the credits that guard it.
 
     `available` says that a beat may be issued now; `issue` takes the credit; some cycles later `push` brings the
-    `payload`. A beat pushed in one cycle is offered at `o` in the next.
+    `payload`. A beat pushed in one cycle is offered at `o` in the next. An issue may be of several beats `at_once`,
+    which are pushed one after the other.
     """
 
-    def __init__(self, layout: data.Layout, credits: int):
-        self.layout, self.credits = layout, credits
+    def __init__(self, layout: data.Layout, credits: int, at_once: int = 1):
+        self.layout, self.credits, self.at_once = layout, credits, at_once
         self.storage = Storage(layout.size, credits, clocked=False)
         self.available = Signal(init=1)
         self.issue = Signal()
@@ -120,8 +121,9 @@ class Outlet(Elaboratable):
         m.d.comb += [self.o.valid.eq(valid), after.eq(level + self.push - pop)]
         m.d.sync += [level.eq(after), valid.eq(after != 0)]
         left = Signal.like(free)
-        m.d.comb += left.eq(free - self.issue + pop)
-        m.d.sync += [free.eq(left), self.available.eq(left != 0)]
+        taken = self.issue if self.at_once == 1 else Mux(self.issue, self.at_once, 0)
+        m.d.comb += left.eq(free - taken + pop)
+        m.d.sync += [free.eq(left), self.available.eq(left != 0 if self.at_once == 1 else left >= self.at_once)]
         return m
 
 
@@ -254,7 +256,7 @@ class Stage(wiring.Component):
 
     def outlet(self, m: Module) -> Outlet:
         """The output FIFO with its credits, connected to `o`."""
-        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), self.timing.credits)
+        m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), self.timing.credits, self.timing.at_once)
         m.d.comb += [
             self.o.valid.eq(outlet.o.valid),
             self.o.payload.eq(outlet.o.payload),

@@ -32,14 +32,14 @@ class Phase:
     needed  by operand: further input beats that must have come before the work begins
     freed   by operand: input beats that are forgotten at its end
     cycles  that the work takes, at least 1
-    emits   whether an output beat is issued in the last cycle (which then waits for a credit)
+    emits   output beats that are issued in the last cycle (which then waits for as many credits), one behind the other
     told    whether the cycles depend on the data; `cycles` is the most
     """
 
     needed: tuple[int, ...] = (1,)
     freed: tuple[int, ...] = (1,)
     cycles: int = 1
-    emits: bool = True
+    emits: int = 1
     times: int = 1
     told: bool = False
 
@@ -86,6 +86,11 @@ class Timing:
         """Whether the cycles depend on the data."""
         return any(phase.told for phase in self.phases)
 
+    @property
+    def at_once(self) -> int:
+        """Most output beats that are issued in a cycle."""
+        return max(phase.emits for phase in self.phases)
+
     def told(self, work: np.ndarray) -> np.ndarray:
         """The cycles of every phase that is told them, in order, from what the stage's `work` counted."""
         return work
@@ -98,6 +103,7 @@ class Blocks(Timing):
     beats_in   input beats of a block (of every operand)
     beats_out  output beats of a block (of the last of `gather` blocks)
     steps      cycles spent on each output beat (buffered stages)
+    each       output beats that are given out in place of each, one behind the other; at most `steps`
     blocks     input blocks held; 0 for a direct stage, which issues during the last `beats_out` of `beats_in` beats
     gather     input blocks that make one block of output
     work       most cycles spent on a block, when that depends on the data; 0: always beats_out * steps
@@ -115,6 +121,7 @@ class Blocks(Timing):
     gather: int = 1
     work: int = 0
     operands: int = 1
+    each: int = 1
 
     @cached_property
     def rooms(self) -> tuple[int, ...]:
@@ -125,14 +132,15 @@ class Blocks(Timing):
         one, none, every = ((n,) * self.operands for n in (1, 0, self.beats_in))
         if not self.blocks:
             silent = self.beats_in - self.beats_out
-            return _some(Phase(one, one, emits=False, times=silent), Phase(one, one, times=self.beats_out))
+            return _some(Phase(one, one, emits=0, times=silent), Phase(one, one, times=self.beats_out))
         work, told = self.work or self.beats_out * self.steps, bool(self.work)
         first = work - (self.beats_out - 1) * self.steps
-        early = Phase(every, every, work, emits=False, times=self.gather - 1, told=told)
+        early = Phase(every, every, work, emits=0, times=self.gather - 1, told=told)
         if self.beats_out == 1:
-            return _some(early, Phase(every, every, first, told=told))
-        middle = Phase(none, none, self.steps, times=self.beats_out - 2)
-        return _some(early, Phase(every, none, first, told=told), middle, Phase(none, every, self.steps))
+            return _some(early, Phase(every, every, first, self.each, told=told))
+        middle = Phase(none, none, self.steps, self.each, times=self.beats_out - 2)
+        last = Phase(none, every, self.steps, self.each)
+        return _some(early, Phase(every, none, first, self.each, told=told), middle, last)
 
     def told(self, work: np.ndarray) -> np.ndarray:
         """What is told is the cycles of blocks; the last of `gather` spends `steps` on every beat after its first."""
@@ -188,9 +196,10 @@ def _some(*phases: Phase) -> tuple[Phase, ...]:
     return tuple(phase for phase in phases if phase.times)
 
 
-def enough_credits(depth: int, spacing: int = 1) -> int:
+def enough_credits(depth: int, spacing: int = 1, each: int = 1) -> int:
     """The smallest output FIFO that never makes a stage wait when its reader is ready.
 
-    A credit taken at issue comes back one cycle after its beat left, `depth` + 1 cycles later.
+    A credit taken at issue comes back one cycle after its beat left, `depth` + 1 cycles later, that of the last of
+    `each` beats `each` - 1 cycles after that.
     """
-    return -(-(depth + 1) // spacing) + (spacing > 1)
+    return each * (-(-(depth + each) // spacing) + (spacing > 1))

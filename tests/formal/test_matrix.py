@@ -22,13 +22,14 @@ from tests.helpers.formal import Bench, Driven, needs_solver, planted, prove
 
 pytestmark = needs_solver
 S1, S2, S4, S8 = (Format(bits) for bits in (1, 2, 4, 8))
+PAIRS = "pairs in a multiplier"
 WEIGHT = np.array([[3, -2, 1, -4], [-1, 2, -3, 3]])
 #: Format of the codes, lanes, codes a step, outputs a step, architecture.
 FOLDINGS = {
     "parts of words": (S1, 1, 2, 1),
     "two outputs": (S2, 2, 2, 2),
     "sums of one step": (S1, 2, 4, 1),
-    "pairs in a multiplier": (S2, 2, 2, 2, "packed"),
+    PAIRS: (S2, 2, 2, 2, "packed"),
     "pairs, sums of one step": (S1, 4, 4, 2, "packed"),
 }
 
@@ -77,23 +78,30 @@ def matrix(fmt: Format, lanes: int, simd: int, pe: int, architecture: str = PARA
             was = register(b.m, by_word(ranges), shape_of(S8), name=f"was{p}", cycles=at)
             b.holds(f"sum_{p}_of_the_steps_before", (calm < at) | ~begun | (dut.inside[f"acc{p}"] == was))
 
+    # Both halves of packed outputs leave one after the other.
+    before, turns = valid_chain(b.m, c.issue, stage.timing.depth), stage.turns
+    if turns == 2:
+        b.holds("the_second_half_is_next", dut.inside["later"] == before[1])
+        b.holds("the_second_half_is_at_hand", dut.inside["second"] == before[at + 2])
+
     # The constants of the channels follow the results.
-    before = valid_chain(b.m, c.issue, at)
     if "requantize_group" in dut.inside.signals:
-        later = dut.inside["requantize_group"] + sum(before[1:])
-        b.holds("constants_of_the_output_at_hand", by_word([w // steps for w in range(steps * groups)]) == later[0])
+        later = dut.inside["requantize_group"] + sum(sum(before[1 : at + 1 + k]) for k in range(turns))
+        first = by_word([w // steps * turns % 2 for w in range(steps * groups)])
+        b.holds("constants_of_the_output_at_hand", first == later[0])
 
     # The result.
     vectors = np.stack(np.meshgrid(*[fmt.codes()] * inputs, indexing="ij"), -1).reshape(-1, 1, inputs)
     golden = op.run(vectors.astype(fmt.dtype))[0][:, 0].astype(int)
     index = Cat(code.as_unsigned() ^ (-fmt.low) for code in reversed(x))
-    due = valid_chain(b.m, c.issue, stage.timing.depth - 1)[-1]
     for p in range(pe):
+        turn, lane = divmod(p, pe // turns)
+        later = stage.timing.depth - 1 + turn
         tables = [Array(Const(int(v), shape_of(S4)) for v in golden[:, g * pe + p])[index] for g in range(groups)]
         expected = by_word([tables[w // steps] for w in range(steps * groups)])
-        expected = register(b.m, expected, shape_of(S4), name=f"expected{p}", cycles=stage.timing.depth - 1)
-        b.holds(f"result_{p}_equals_golden", ~due | (end.payload[p] == expected))
-    return b, stage.timing.depth + 1, beats + 2 * steps * groups + stage.timing.depth + 2
+        expected = register(b.m, expected, shape_of(S4), name=f"expected{p}", cycles=later)
+        b.holds(f"result_{p}_equals_golden", ~before[later] | (end.payload[lane] == expected))
+    return b, stage.timing.depth + turns, beats + 2 * steps * groups + stage.timing.depth + 2
 
 
 @pytest.mark.parametrize("name", FOLDINGS)
@@ -130,7 +138,9 @@ FAULTS = {
         "(upper.astype(np.int64) << shift) | (lower & ((1 << shift) - 1))",
         "pairs, sums of one step",
     ),
-    "no carry": (f"{PACKED}.trees", "if products.carries[q][k] else None", "if k else None", "pairs in a multiplier"),
+    "the second half first": (f"{PACKED}.in_turn", "Mux(second, high, low)", "Mux(second, low, high)", PAIRS),
+    "the second half is not kept": (f"{PACKED}.in_turn", 'register(m, total, name=f"upper{q}")', "total", PAIRS),
+    "no carry": (f"{PACKED}.trees", "if products.carries[q][k] else None", "if k else None", PAIRS),
 }
 
 

@@ -7,7 +7,7 @@ issued, once. When it pushes is left open.
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Array, Signal
+from amaranth.hdl import Array, Mux, Signal
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.stage import Outlet
@@ -17,11 +17,11 @@ pytestmark = needs_solver
 WHERE = "rtl.dataflow.stage:Outlet.elaborate"
 
 
-def outlet(credits: int, bits: int) -> Bench:
+def outlet(credits: int, bits: int, at_once: int = 1) -> Bench:
     b = Bench()
     layout = data.ArrayLayout(bits, 1)
     with watched(b) as memories:
-        inside = Inside(b, dut := Outlet(layout, credits))
+        inside = Inside(b, dut := Outlet(layout, credits, at_once))
     (words,) = memories
     issue, push, ready = (b.free(1, name) for name in ("issue", "push", "ready"))
     payload = b.free(layout.size, "payload")
@@ -31,16 +31,17 @@ def outlet(credits: int, bits: int) -> Bench:
         dut.payload.as_value().eq(payload),
         dut.o.ready.eq(ready),
     ]
+    issued = Mux(issue, at_once, 0)
     pending = Signal(range(credits + 1))  # issued, and not yet pushed
-    b.m.d.sync += pending.eq(pending + issue - push)
+    b.m.d.sync += pending.eq(pending + issued - push)
     b.assume(~issue | dut.available)
-    b.assume(~push | (pending + issue > 0))
+    b.assume(~push | (pending + issued > 0))
     free, level, head, tail = (inside[name] for name in ("free", "level", "head", "tail"))
     pop = dut.o.valid & ready
 
     b.holds("no_credit_is_made_or_lost", free + level + pending == credits)
     b.holds("credits_are_in_range", (free <= credits) & (level <= credits) & (pending <= credits))
-    b.holds("available_says_that_there_is_one", dut.available == (free != 0))
+    b.holds("available_says_that_there_are_enough", dut.available == (free >= at_once))
     b.holds("no_overflow", ~push | (level != credits))
     b.holds("valid_says_that_there_is_a_beat", dut.o.valid == (level != 0))
     b.holds("places_are_in_range", (head < credits) & (tail < credits))
@@ -70,14 +71,17 @@ def outlet(credits: int, bits: int) -> Bench:
     return b
 
 
-@pytest.mark.parametrize(("credits", "bits"), [(2, 1), (2, 3), (3, 1), (5, 2), (8, 1), (13, 4)])
-def test_keeps_order_and_credits(credits, bits):
-    assert prove(outlet(credits, bits), 1) == "proved"
+KINDS = [(2, 1), (2, 3), (3, 1), (5, 2), (8, 1), (13, 4), (2, 1, 2), (5, 2, 2), (8, 1, 3)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keeps_order_and_credits(kind):
+    assert prove(outlet(*kind), 1) == "proved"
 
 
 FAULTS = {
-    "a credit comes back with no beat": ("free - self.issue + pop", "free - self.issue + self.o.ready"),
-    "a credit is kept": ("free - self.issue + pop", "free - self.issue + (pop & (head != 0))"),
+    "a credit comes back with no beat": ("free - taken + pop", "free - taken + self.o.ready"),
+    "a credit is kept": ("free - taken + pop", "free - taken + (pop & (head != 0))"),
     "a credit more than room": ("+ 1), init=self.credits)", "+ 2), init=self.credits + 1)"),
     "available a cycle late": ("left != 0", "free != 0"),
     "head turns too early": ("head.eq(_wrap(head, last))", "head.eq(_wrap(head, last - 1))"),
@@ -85,10 +89,13 @@ FAULTS = {
     "written at the head": ("write.addr.eq(tail)", "write.addr.eq(head)"),
     "valid a cycle late": ("valid.eq(after != 0)", "valid.eq(level != 0)"),
     "leaves with no reader": ("self.o.valid & self.o.ready", "self.o.valid"),
+    "a credit for two beats": ("Mux(self.issue, self.at_once, 0)", "self.issue", 2),
+    "two beats with one credit left": ("left >= self.at_once", "left != 0", 2),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_found(fault):
-    with planted(WHERE, *FAULTS[fault]):
-        assert prove(outlet(3, 2), 1, 10).startswith("refuted: ")
+    right, wrong, *at_once = FAULTS[fault]
+    with planted(WHERE, right, wrong):
+        assert prove(outlet(3, 2, *at_once), 1, 10).startswith("refuted: ")

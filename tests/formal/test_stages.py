@@ -48,7 +48,8 @@ def promises(stage: Stage) -> tuple[Bench, int]:
     dut = Driven(stage)
     b, end, depth = dut.b, dut.outlet, stage.timing.depth
     b.holds("issues_only_with_a_credit", ~end.issue | end.available)
-    b.holds("pushes_what_it_issued", end.push == valid_chain(b.m, end.issue, depth - 1)[-1])
+    due = valid_chain(b.m, end.issue, depth - 2 + end.at_once)[depth - 1 :]
+    b.holds("pushes_what_it_issued", end.push == sum(due))
     here, there = stage.o.payload.as_value(), end.o.payload.as_value()
     b.holds("offers_what_the_fifo_offers", (stage.o.valid == end.o.valid) & (here == there))
     b.holds("the_fifo_sees_its_reader", end.o.ready == stage.o.ready)
@@ -56,7 +57,7 @@ def promises(stage: Stage) -> tuple[Bench, int]:
         c, held = dut.control, dut.held()
         b.holds("works_on_whole_blocks", ~c.advance | (held != 0))
         b.holds("never_reads_where_it_writes", ~(c.write & c.advance) | (c.write_block != c.read_block))
-    return b, depth + 1
+    return b, depth + end.at_once
 
 
 @pytest.mark.parametrize("name", [*STAGES, *JOINS])

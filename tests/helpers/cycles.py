@@ -128,7 +128,7 @@ def by_cycles(
                 takes |= {(n, k) for k in operands if s.taken[k] - s.freed[k] < s.timing.rooms[k] and offered(k)}
                 come = s.worked or all(s.taken[k] >= s.needed[k] + s.at.needed[k] for k in operands)
                 last = s.worked + 1 >= (s.told[0] if s.at.told and s.told else s.at.cycles)
-                works.append(come and (s.free > 0 or not (last and s.at.emits)))
+                works.append(come and (s.free >= s.at.emits or not last))
         for n, k in takes:
             if n < len(states) and states[n].sources[k] < 0:
                 given[~states[n].sources[k]] += 1
@@ -153,9 +153,8 @@ def by_cycles(
                     for k in range(s.timing.operands):
                         s.needed[k] += phase.needed[k]
                         s.freed[k] += phase.freed[k]
-                    if phase.emits:
-                        s.free -= 1
-                        s.flying.append(now + s.timing.depth)
+                    s.free -= phase.emits
+                    s.flying.extend([now + s.timing.depth] * phase.emits)
                     s.step()
             if not s.timing.direct:
                 for k in range(s.timing.operands):
@@ -227,7 +226,7 @@ def blocks_by_cycles(
             if t.blocks:
                 output_word = block[n] % t.gather == t.gather - 1 and word[n] >= cycles(n) - t.beats_out * t.steps
                 final = output_word and step[n] == t.steps - 1
-                if held[n] and (free[n] or not final):
+                if held[n] and (free[n] >= t.each or not final):
                     moved, issue = True, final
                     step[n] = (0 if final else step[n] + 1) if output_word else step[n]
                     word[n] += 1
@@ -243,9 +242,8 @@ def blocks_by_cycles(
             elif take[n]:
                 issue = fill[n] >= t.beats_in - t.beats_out
                 fill[n] = (fill[n] + 1) % t.beats_in
-            free[n] += pop - issue
-            if issue:
-                flying[n].append(now + t.depth)
+            free[n] += pop - issue * t.each
+            flying[n].extend([now + t.depth] * (issue * t.each))
             moved = moved or pop or take[n]
         quiet = 0 if moved else quiet + 1
         now += 1

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.synth.designs import synthesize_design
 from bittrue.flow.synth.synthesis import synthesize
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.folding import Folding
@@ -120,6 +121,10 @@ def test_a_network_with_pairs(weights):
     kinds = {name: folding.architecture for name, folding in planned.folding.items()}
     assert set(kinds.values()) == {"packed", "parallel"}
     assert kinds["classifier"] == "parallel"  # three classes
+    plain = plan(planned.program, interval=96).network
+    assert [(e.name, e.stage.lanes_out) for e in planned.network.elements] == [
+        (e.name, e.stage.lanes_out) for e in plain.elements
+    ]  # no more lanes for pairs
     exact(planned, 1)
 
 
@@ -178,3 +183,15 @@ def test_an_architecture_that_nothing_has_is_refused():
     p = program(np.ones((2, 2), int), S8, S8, 1)
     with pytest.raises(BittrueError, match="has the architecture 'pakced'; use one of events, packed, parallel"):
         plan(p, architecture="pakced")
+
+
+def test_a_target_with_narrow_multipliers_is_refused(tmp_path):
+    """Whatever asked for it; a device of such multipliers is planned for as if nothing were packed."""
+    p = resmlp(tokens=4, channels=6, classes=3)
+    planned = plan(p, device="ecp5-25k", architecture="packed")
+    assert planned.estimated_interval <= plan(p, device="ecp5-25k").estimated_interval
+    for target in ("ecp5-85k", "ice40-up5k", "gowin-gw1n9"):
+        with pytest.raises(BittrueError, match=f"packed products need multipliers of 25x18 bits, which {target} does"):
+            synthesize_design(PipelineDesign(planned), target, tmp_path)
+    assert PipelineDesign(planned).unsuited("xilinx-7") is None
+    assert PipelineDesign(plan(p, interval=96)).unsuited("ecp5-85k") is None

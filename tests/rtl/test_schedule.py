@@ -34,10 +34,12 @@ class Drawn:
         self.reads.append(sources)
         return len(self.stages) - 1
 
-    def outlet(self, spacing: int = 1) -> dict[str, int]:
+    def outlet(self, spacing: int = 1, each: int = 1) -> dict[str, int]:
         """Depth and credits: mostly those that never stall, sometimes too few."""
         depth = self.upto(9)
-        return {"depth": depth, "credits": self.upto(4) if self.rng.random() < 0.3 else enough_credits(depth, spacing)}
+        few = self.rng.random() < 0.3
+        credits = self.upto(4 * each, each) if few else enough_credits(depth, spacing, each)
+        return {"depth": depth, "credits": credits}
 
     def stage(self, source: int, beats: int) -> tuple[int, int]:
         """A stage of one operand behind `source`, which gives `beats` a frame; its number and its beats a frame."""
@@ -58,11 +60,12 @@ class Drawn:
         if kind == "gather":
             gather = self.one_of(*[n for n in range(1, beats // size + 1) if beats // size % n == 0])
         most = out * steps + self.upto(9, 0) if kind == "work" else 0
-        timing = Blocks(size, out, steps, self.upto(3), gather=gather, work=most, **self.outlet(steps))
+        each = self.upto(min(steps, 3)) if kind == "buffered" else 1
+        timing = Blocks(size, out, steps, self.upto(3), gather=gather, work=most, each=each, **self.outlet(steps, each))
         n = self.enter(timing, source)
         if kind == "work" and self.rng.random() < 0.8:
             self.work[n] = self.rng.integers(out * steps, most + 1, beats // size * FRAMES)
-        return n, beats // size // gather * out
+        return n, beats // size // gather * out * each
 
     def phases(self, source: int, beats: int, size: int) -> tuple[int, int]:
         """Rounds of `size` beats in any phases: what has come is freed at some time, never before."""
@@ -74,13 +77,13 @@ class Drawn:
             held = max(held, needed - freed)
             less = self.one_of(0, self.upto(needed - freed, 0))
             freed += less
-            emits = bool(self.rng.random() < 0.7)
+            emits = self.one_of(1, 1, 1, 2, 0)
             times = self.upto(3) if not more and not less else 1
             emitted += emits * times
             phases.append(Phase((more,), (less,), self.upto(4), emits, times))
         room = held + self.upto(size, 0) - (self.rng.random() < 0.05)
         room = max(room, 1)
-        timing = Phases(tuple(phases), (room,), **self.outlet())
+        timing = Phases(tuple(phases), (room,), **self.outlet(each=max(p.emits for p in phases)))
         return self.enter(timing, source), beats // size * emitted
 
     def join(self, sources: list[int]) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module
+from collections.abc import Sequence
 
+from amaranth.hdl import Module, Value
+
+from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.packed import Packed
@@ -27,7 +30,7 @@ class LinearStage(FoldedStage):
     def __init__(self, operation: Linear, *, lanes: int, simd: int, pe: int):
         outputs, inputs = operation.weight.shape
         self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
-        self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
+        self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe // self.turns)
         depth = self.front_depth + self.requantize.cycles + 1
         self.timing = Blocks(
             beats_in=inputs // lanes,
@@ -35,14 +38,15 @@ class LinearStage(FoldedStage):
             steps=self.products.steps,
             blocks=2,
             depth=depth,
-            credits=enough_credits(depth, self.products.steps),
+            credits=enough_credits(depth, self.products.steps, self.turns),
             frame=operation.input.tokens,
+            each=self.turns,
         )
         super().__init__(
             lanes=lanes,
-            output=(operation.output.format, pe),
+            output=(operation.output.format, pe // self.turns),
             tables=self.requantize.tables,
-            arrival=self.front_depth,
+            arrival=self.front_depth + self.turns - 1,
         )
 
     def structure(self) -> Structure:
@@ -65,18 +69,28 @@ class LinearStage(FoldedStage):
         m = Module()
         outlet = self.outlet(m)
         control = self.control(m, outlet)
-        issued = valid_chain(m, control.issue, self.timing.depth - 1)
+        issued = valid_chain(m, self.given(m, control), self.timing.depth - 1)
         bank, row = self.follow(m, control, issued)
-        sums = self.sums(m, control, bank)
+        sums = self.in_turn(m, self.sums(m, control, bank), issued[self.front_depth])
         result = self.requantize.build(m, sums, issued[self.front_depth - 1], held=row)
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
-        m.d.comb += [outlet.payload[p].eq(result[p]) for p in range(self.pe)]
+        m.d.comb += [outlet.payload[p].eq(code) for p, code in enumerate(result)]
         return m
+
+    def given(self, m: Module, control: Control) -> Value:  # noqa: ARG002
+        """Whether an output beat is issued, or is its turn behind another."""
+        return control.issue
+
+    def in_turn(self, m: Module, sums: Sequence[Value], at_hand: Value) -> Sequence[Value]:  # noqa: ARG002
+        """The sums of the output beat that is `at_hand`."""
+        return sums
 
 
 @realises(Linear, "packed")
 class PackedLinearStage(Packed, LinearStage):
     """The same with two products in a multiplier (`rtl.dataflow.packed`): `simd` inputs, `pe` / 2 pairs of outputs.
+
+    A beat has `pe` / 2 codes, and two of them come one behind the other, but `pe` where a sum takes one step.
 
     Latency     as of the other, and 1 more where a sum takes one step
     Multiplier  signed, 25x18 for INT8
