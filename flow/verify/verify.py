@@ -353,7 +353,7 @@ class _Session:
         if not run.rtl.ones:
             return {}
         frames = len(x[0])
-        if held or (self.build.program.counts_frames and frames > self.images):  # a frame again is another one
+        if held or self.build.program.counts_frames:  # a frame again is another one
             golden, index = self._made(x, held), np.arange(frames)
         else:
             golden, index = self.golden_events, np.arange(frames) % self.images

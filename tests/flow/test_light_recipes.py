@@ -1,9 +1,16 @@
 """Photonic recipes: from recipe to golden, one key for a scenario, and what is wrong said when the recipe is read."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps
+from bittrue.flow.systems.light import alphas
+from bittrue.models.light import price, train, transform
+from bittrue.models.training import storage
 from bittrue.sim.errors import BittrueError
 
 QUICK = ["network.hidden=[16,12]", "train.epochs=3", "finetune.epochs=1", "beside.full_scale=converted"]
@@ -42,6 +49,71 @@ def test_the_flow_from_recipe_to_golden(tmp_path, more):
     assert sorted(published) == [14, 25, 100]
     assert published[14]["power"] < published[25]["power"] < published[100]["power"]
     assert published[14]["fine_adc_bits"] < published[100]["fine_adc_bits"]
+
+
+class TestAlphas:
+    """Which rows the table of alphas has, and which of its layers."""
+
+    BUILT = {"bound": "bound, as published", "percentile": "percentile 99 of the data", "constant": "constant of the"}
+    work = SimpleNamespace(upstream={"train": Path("train")}, progress=lambda *_: None)
+    data = SimpleNamespace(name="digits", train=SimpleNamespace(images=None), test=SimpleNamespace(images=np.ones(1)))
+
+    @pytest.fixture
+    def table(self, monkeypatch):
+        """The origins of the rows, with the ReLU network that was compared."""
+
+        def trained(data, settings, network, calibrate, progress):  # noqa: ARG001
+            assert (network.activation, calibrate.method) == ("relu", "percentile")
+            return SimpleNamespace(regular=f"trained {settings.epochs}")
+
+        def table(function, method, epochs, dark=False):
+            def found(*_, images):  # noqa: ARG001
+                if dark:
+                    raise BittrueError("dark")
+                return SimpleNamespace(layers=[SimpleNamespace(name="a", alpha=2)])
+
+            monkeypatch.setattr(transform, "transform", found)
+            words = [f"network.activation={function}", f"calibrate.method={method}", f"beside.relu_epochs={epochs}"]
+            words += ["calibrate.percentile=99"] + ["calibrate.alpha=2.0"] * (method == "constant")
+            made = recipe.load("photonic-mlp-digits", words)
+            return alphas.table(made, self.work, None, self.data)
+
+        monkeypatch.setattr(train, "train", trained)
+        monkeypatch.setattr(storage, "load", lambda path, _: path.as_posix())
+        monkeypatch.setattr(alphas, "_rows", lambda *given: [given[3:]])
+        monkeypatch.setattr(alphas, "_compared", lambda *given: [given[2]])
+        return table
+
+    @pytest.mark.parametrize("method", ["percentile", "constant"])
+    def test_of_a_relu_network(self, table, method):
+        (origin, chosen), compared = table("relu", method, 2)
+        assert origin.startswith(self.BUILT[method])
+        assert (origin.endswith(" (as built)"), chosen, compared) == (True, {}, "train/network.pt")
+
+    @pytest.mark.parametrize("method", ["bound", "percentile", "constant"])
+    @pytest.mark.parametrize("epochs", [0, 1, 3])
+    @pytest.mark.parametrize("dark", [False, True])
+    def test_of_another(self, table, method, epochs, dark):
+        (origin, chosen), *others = table("sinusoid", method, epochs, dark)
+        assert (origin.startswith(self.BUILT[method]), origin.endswith(" (as built)"), chosen) == (True, True, {})
+        from_data = [] if method == "percentile" or dark else [("percentile 99 of the data", {"a": 2.0})]
+        assert others == from_data + [f"trained {epochs}"] * (epochs > 0)
+
+    @pytest.mark.parametrize(("given", "kept"), [({}, ["a", "b"]), ({"a": 1.0, "b": 2.0}, ["b"])])
+    def test_the_first_layer_is_as_built(self, monkeypatch, given, kept):
+        asked = []
+
+        def prices(twin, images, chosen, **bits):  # noqa: ARG001
+            asked.append((chosen, bits))
+            return [price.Price(name, *[1.0] * 5, 8, 8, 8) for name in ("a", "b")]
+
+        monkeypatch.setattr(price, "prices", prices)
+        made = recipe.load("photonic-mlp-digits", ["array.input_bits=6", "array.weight_bits=5"])
+        twin = SimpleNamespace(layers=[SimpleNamespace(name=name) for name in "ab"])
+        rows = alphas._rows(made, twin, self.data, "from here", given)
+        assert asked == [({k: v for k, v in given.items() if k == "b"}, {"input_bits": 6, "weight_bits": 5})]
+        assert [row["name"] for row in rows] == kept
+        assert {row["alpha_from"] for row in rows} == {"from here"}
 
 
 @pytest.mark.parametrize("name", [name for name in recipe.shipped() if name.startswith("photonic-")])

@@ -9,7 +9,7 @@ from cosmic_ray.mutating import mutate_code
 
 from tools.mutants.__main__ import COPIED, OUTCOMES, Sound, equivalent, judge, key, record_all, runs_of, verdict
 from tools.mutants.child import COMPUTING, Result, Runner
-from tools.mutants.covered import Record, batches, statement
+from tools.mutants.covered import Record, Watch, batches, followed, statement
 from tools.mutants.operators import OWN
 from tools.mutants.sample import ROOT, Mutant, changed, modules, mutants, sample, works
 from tools.mutants.select import BY_OPERATION, Files, narrow
@@ -117,18 +117,45 @@ def test_a_mutant_meets_the_tests_that_run_its_line(tree, tmp_path, capsys):
     assert set(record.of(refusal)) == shared
     assert set(record.of(clip)) == limits
     assert [record.seconds[test] for test in record.of(clip)] == sorted(record.seconds[test] for test in limits)
-    quick = list(runs_of(clip, record, files, {}, quick=True))
+    quick = list(runs_of(clip, record, files, {}, first=True))
     assert {test for run, _ in quick for test in run} == limits | {"-m=not slow"}
     assert [limit for _, limit in quick] == [30] * len(quick)
-    assert list(runs_of(clip, record, files, {}, quick=False))[len(quick)] == (["sim/test_limit.py"], COMPUTING)
+    assert next(runs_of(clip, record, files, {}, first=False)) == (["sim/test_limit.py"], COMPUTING)
     assert record.missing(files.tests) == []
     module = tree / "sim" / "limit.py"
     module.write_text("# another line\n" + module.read_text())
     moved = Record(tmp_path / "lines", tree)
     moved.read(files.tests)
-    assert set(moved.of(replace(clip, line=11))) == shared | limits  # which of them run it now, nobody knows
+    assert set(moved.of(replace(clip, line=11))) == limits
+    assert set(moved.of(replace(refusal, line=10))) == shared
+    for text in (tmp_path / "lines" / "modules").iterdir():
+        text.unlink()
+    unknown = Record(tmp_path / "lines", tree)
+    unknown.read(files.tests)
+    assert set(unknown.of(replace(clip, line=11))) == shared | limits  # which of them run it now, nobody knows
     (tree / "sim" / "test_little.py").write_text("")
     assert record.missing(files.tests) == ["sim/test_little.py"]
+
+
+def test_lines_are_followed_from_one_version_to_the_next():
+    assert followed("a\nb\nc\n", "a\nb\nc\n") == {1: [1], 2: [2], 3: [3]}
+    assert followed("a\nb\nc\n", "a\nx\ny\nc\n") == {1: [1], 2: [2, 3], 3: [4]}
+    assert followed("a\nb\nc\n", "a\nc\n") == {1: [1], 2: [], 3: [2]}
+    assert followed("a\nc\n", "a\nb\nc\n") == {1: [1, 2], 2: [2, 3]}
+
+
+def test_a_record_begins_with_one_case_of_every_test():
+    names = ("f::a[1]", "f::a[2]", "f::b", "f::c[1]", "f::a[3]", "f::c[2]")
+    items = [type("Item", (), {"nodeid": name})() for name in names]
+    Watch().pytest_collection_modifyitems(items)
+    assert [item.nodeid for item in items] == ["f::a[1]", "f::b", "f::c[1]", "f::a[2]", "f::c[2]", "f::a[3]"]
+
+
+def test_many_cases_of_one_test_are_not_asked_at_once(tree, tmp_path):
+    record = Record(tmp_path / "lines", tree)
+    record.seconds = {"t[a]": 0.1, "t[b]": 0.1, "t[c]": 0.1, "u": 0.15, "v": 0.5}
+    record.tests["sim/limit.py", 10] = set(record.seconds)
+    assert record.of(Mutant("sim/limit.py", 10, "x", 0, ())) == ["t[a]", "u", "t[b]", "t[c]", "v"]
 
 
 def test_lines_of_a_statement_and_runs_of_growing_length():

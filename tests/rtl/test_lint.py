@@ -115,6 +115,25 @@ def test_faults_are_not_waived(statement, rule, tmp_path):
     assert said.endswith("exit status 1")
 
 
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("my design.v", "my design.v"),
+        ("top", "top"),
+        ("ä*.v", "ä?.v"),
+        ("back\\slash.v", "back?slash.v"),
+        ('a?"b.v', "a??b.v"),
+        ("tab\t.v", "tab?.v"),
+        ("two\nlines.v", "two?lines.v"),
+    ],
+)
+def test_a_file_name_as_a_pattern(name, pattern):
+    """What means something else in a pattern, or would end its line, stands for any one letter; nothing else does."""
+    lines = waivers.text(name).splitlines()
+    assert {line.split(" -match")[0].split(" -file ")[1] for line in lines if "lint_off" in line} == {f'"*{pattern}"'}
+    assert all(line.startswith(("//", "lint_off", "`")) or not line for line in lines)
+
+
 @pytest.mark.parametrize("name", ["my design.v", "top", "ä*.v", "back\\slash.v"])
 def test_any_file_name(name, tmp_path):
     top = Fault()

@@ -1,11 +1,11 @@
 """Draw mutants by seed, run the tests that can notice them, and say which live: `make mutants SEED=1 COUNT=20`.
 
-Every mutant is one change of one file, made by cosmic-ray in a copy of the tree, and meets the tests that are known to
-run its line, the shortest first, then the files that speak of it. `killed`: a test failed. `equivalent`: nobody can
-tell it from the code, for the reason in `equivalent.yaml`. `alive`: no test failed. `timeout`: the tests do not end,
-which anybody notices. Status 1 if fewer than 95 % of those that are not equivalent were noticed. What was found is
-kept, by seed, in `.cache/mutants`, and a second call goes on where the first ended; so is which test runs which line,
-until a file of tests changes.
+Every mutant is one change of one file, made by cosmic-ray in a copy of the tree, and meets tests that are known to run
+its line, the shortest first, for some seconds. Those that live then meet the other tests at their line,
+and the files that speak of it. `killed`: a test failed. `equivalent`: nobody can tell it from the code, for the reason
+in `equivalent.yaml`. `alive`: no test failed. `timeout`: the tests do not end, which anybody notices. Status 1 if fewer
+than 95 % of those that are not equivalent were noticed. What was found is kept, by seed, in `.cache/mutants`, and a
+second call goes on where the first ended; so is which test runs which line, until a file of tests changes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from tools.mutants.select import BY_OPERATION, Files, narrow
 
 KEPT = ROOT / ".cache" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
-#: Test files that a quick run asks.
+#: Test files that speak of it that a mutant meets at first, if no test is known to run its line.
 FIRST = 6
 #: Seconds of tests, by what they took when they were watched, of the first run, the second and so on.
-LIMITS = (4.0, 20.0, 40.0)
+LIMITS = (4.0, 16.0, 40.0)
+#: How many of these runs a mutant meets at first.
+QUICK = 2
 #: What a run of tests says about the mutant.
 OUTCOMES = {"passed": "alive", "failed": "killed", "timeout": "timeout"}
 COPIED = ("bittrue", "sim", "rtl", "hls", "models", "flow", "tests", "bench", "notebooks", "tools")
@@ -96,18 +98,19 @@ class Sound:
 
 
 def runs_of(
-    mutant: Mutant, record: Record, files: Files, known: dict[str, list[str]], quick: bool
+    mutant: Mutant, record: Record, files: Files, known: dict[str, list[str]], first: bool
 ) -> Iterator[tuple[list[str], int]]:
-    """What pytest is told, run after run, and the seconds that it may compute: tests that are known to run the place,
-    which may take eight times as long as they took, then files that speak of it."""
-    marks = ["-m=not slow"] if quick else []
+    """What pytest is told, run after run, and the seconds that it may compute: at first, or then. Tests that are known
+    to run the place, which may take eight times as long as they took, then files that speak of it."""
+    marks = ["-m=not slow"] if first else []
     covering = record.of(mutant)
-    for tests in batches(covering, record.seconds, LIMITS):
+    runs = list(batches(covering, record.seconds, LIMITS))
+    for tests in runs[:QUICK] if first else runs[QUICK:]:
         limit = 30 + 8 * sum(record.seconds.get(test, 0.0) for test in tests)
         yield [*tests, *marks], min(round(limit), COMPUTING)
-    if not (quick and covering):
-        for file in files.ranked(mutant)[: FIRST if quick else None]:
-            yield [*narrow(file, mutant, known), *marks], COMPUTING
+    ranked = files.ranked(mutant)
+    for file in ranked if not first else [] if covering else ranked[:FIRST]:
+        yield [*narrow(file, mutant, known), *marks], COMPUTING
 
 
 def judge(mutant: Mutant, tree: Path, runs: Iterable[tuple[list[str], int]], sound: Sound) -> Result:
@@ -136,7 +139,7 @@ def judge(mutant: Mutant, tree: Path, runs: Iterable[tuple[list[str], int]], sou
 
 def record_all(record: Record, tests: list[str], tree: Path, runner: Runner) -> None:
     """Write down which test runs which line, of those test files of which that is not known yet."""
-    record.folder.mkdir(parents=True, exist_ok=True)
+    record.keep_texts()
     missing = record.missing(tests)
     for number, test in enumerate(missing, 1):
         print(f"watching which lines run: {number} of {len(missing)}, {test}", flush=True)
@@ -162,7 +165,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", default="", help="a part of the paths of the modules that are mutated")
-    parser.add_argument("--quick", action="store_true", help=f"only the {FIRST} likeliest test files of each")
+    parser.add_argument("--quick", action="store_true", help="only what each meets at first, some seconds of tests")
     parser.add_argument("--again", action="store_true", help="run those that lived once more")
     options = parser.parse_args()
     drawn = sample(options.seed, options.count, [path for path in modules() if options.only in path])
@@ -171,38 +174,47 @@ def main() -> int:
     KEPT.mkdir(parents=True, exist_ok=True)
     kept = KEPT / f"seed-{options.seed}{options.only.replace('/', '-')}.jsonl"
     told = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    done = {tuple(row["key"]): row for row in told if not options.again or row["outcome"] == "killed"}
+    done = {tuple(row["key"]): row | {"key": tuple(row["key"])} for row in told}
+    done = {k: row for k, row in done.items() if not options.again or row["outcome"] == "killed"}
+    passes = (True,) if options.quick else (True, False)
     files, sound, record = Files(), Sound(Runner()), Record(KEPT / "lines")
     trees: Queue[Path] = Queue()
 
-    def one(mutant: Mutant) -> dict:
-        row = {"key": key(mutant, changes[mutant]), "line": mutant.line, "operator": mutant.operator}
+    def one(mutant: Mutant, first: bool) -> dict:
+        row = {"key": key(mutant, changes[mutant]), "line": mutant.line, "operator": mutant.operator, "first": first}
         if row["key"] in excused:
             return row | {"outcome": "equivalent", "by": excused[row["key"]]}
-        if row["key"] in done:
-            return done[row["key"]]
+        before = done.get(row["key"])
+        if before and (first or before["outcome"] != "alive" or not before.get("first")):
+            return before
         tree, begin = trees.get(), time.monotonic()
         try:
-            result = judge(mutant, tree, runs_of(mutant, record, files, known, options.quick), sound)
+            result = judge(mutant, tree, runs_of(mutant, record, files, known, first), sound)
             row |= {"outcome": OUTCOMES[result.outcome], "by": result.by, "seconds": round(time.monotonic() - begin)}
         finally:
             trees.put(tree)
         with kept.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        done[row["key"]] = row
         return row
 
     for number in range(options.workers):
         trees.put(copy_of_tree(number))
     known = collect(trees.queue[0])
     record_all(record, files.tests, trees.queue[0], sound.runner)
-    rows = []
     with ThreadPoolExecutor(options.workers) as pool:
-        for row in pool.map(one, drawn):
-            rows.append(row)
-            path, where, before, after = row["key"]
-            print(f"{len(rows):4} {row['outcome']:10} {path}:{row['line']} {where}", flush=True)
-            if row["outcome"] != "killed":
-                print(f"       - {before}\n       + {after}", flush=True)
+        late: set[tuple[str, ...]] = set()
+        for first in passes:
+            rows = []
+            for row in pool.map(one, drawn, [first] * len(drawn)):
+                rows.append(row)
+                path, where, before, after = row["key"]
+                if not first and row["key"] not in late:
+                    continue  # told already
+                print(f"{len(rows):4} {row['outcome']:10} {path}:{row['line']} {where}", flush=True)
+                if row["outcome"] != "killed":
+                    print(f"       - {before}\n       + {after}", flush=True)
+            late = {row["key"] for row in rows if row["outcome"] == "alive"}
     return verdict(Counter(row["outcome"] for row in rows))
 
 

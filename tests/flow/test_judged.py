@@ -1,0 +1,199 @@
+"""What a verification writes down of a run, with runs made by hand: rows, events, cycles; and the errors of a run."""
+
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from bittrue.flow.run.result import BROKEN, CYCLE_LIMIT, DEADLOCK, DONE, EVENTS, RtlRun, check_batch, collect
+from bittrue.flow.verify import verify
+from bittrue.flow.verify.backends import BACKENDS, Build, Run, Stalls
+from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.sim.contract import Format
+from bittrue.sim.operation import TensorType
+from bittrue.sim.written import written
+from tests.helpers.programs import several
+from tests.helpers.sets import codes, network
+
+COMPILED = BACKENDS["compiled"]
+NO_STALLS = Stalls()
+
+
+def session(program, x, build=None):
+    """A verification that is about to begin."""
+    given = (build or Build(program), x, program.run(*x), None, lambda *_: None, verify.Verification([]))
+    return verify._Session(*given, ET.Element("testsuites"), Exchanges(program, 3))
+
+
+def ran(results, ends=(), first=0, ones=None, seconds=1.0):
+    """A run of the RTL whose outputs have one beat a frame, in these cycles."""
+    ports = tuple(f"m_axis_{k}" for k in range(len(results)))
+    beats = tuple(np.reshape(np.array(one, np.int64), (-1, 1)) for one in ends)
+    rtl = RtlRun("compiled", ports, tuple(results), beats, first, 99, seconds, ones=ones or {})
+    return Run(tuple(results), seconds, rtl)
+
+
+class TestEvents:
+    """What the golden simulator makes of the very frames that ran, all at once."""
+
+    def made(self, program, x, held=None):
+        tensors = program.trace(*x, held=held).tensors
+        return {n.name: int(tensors[n.name].sum()) for n in program.nodes if n.operation.output.events}
+
+    @pytest.mark.parametrize("kinds", [["linear", "spiking"], ["noisy", "spiking"]])
+    @pytest.mark.parametrize("frames", [2, 4, 9])
+    def test_of_frames_again_and_of_those_that_are_others(self, kinds, frames, monkeypatch):
+        monkeypatch.setattr(verify, "BLOCK", 3)
+        program = network(2, kinds=kinds)
+        x = codes(program, 4, np.random.default_rng(5))
+        assert program.counts_frames == ("noisy" in kinds)
+        again = [v[np.arange(frames) % 4] for v in x]
+        wanted = self.made(program, again)
+        assert list(wanted) == ["spiking1_bits"]
+        seen = ran(program.run(*again), ones={"spiking1_bits": 7})
+        assert session(program, x)._events(seen, again, []) == {
+            "spiking1_bits": {"golden": wanted["spiking1_bits"], "rtl": 7}
+        }
+        assert session(program, x)._events(ran(program.run(*again)), again, []) == {}
+
+    @pytest.mark.parametrize("frames", [4, 5])
+    def test_with_the_sets_that_frames_met(self, frames, monkeypatch):
+        monkeypatch.setattr(verify, "BLOCK", 3)
+        program = written(network(1, kinds=["linear", "spiking"]))
+        x = codes(program, frames, np.random.default_rng(5))
+        one = session(program, x)
+        held = one.sets.held(frames)
+        wanted = self.made(program, x, held)
+        assert wanted != self.made(program, x)
+        (name,) = wanted
+        seen = ran(program.run(*x, held=held), ones={name: 1})
+        assert one._events(seen, x, held) == {name: {"golden": wanted[name], "rtl": 1}}
+
+
+class TestRow:
+    program = several(tokens=2, channels=2, outputs=2, seed=3)  # four results
+    x = codes(program, 5, np.random.default_rng(1))
+
+    @pytest.mark.parametrize(
+        ("stalls", "said"),
+        [
+            (NO_STALLS, (False, 0.0, 0.0, None)),
+            (Stalls(0.0, 0.0, 4), (False, 0.0, 0.0, None)),
+            (Stalls(0.25, 0.0, 4), (True, 0.25, 0.0, 4)),
+            (Stalls(0.0, 0.5, 0), (True, 0.0, 0.5, 0)),
+        ],
+    )
+    def test_figures(self, stalls, said):
+        one = session(self.program, self.x)
+        row = one._row(COMPILED, 5, one.expected, [2, 0, 0, 1], ["e"], ran(one.expected, seconds=0.3), stalls)
+        assert (row["stalls"], row["idle"], row["backpressure"], row["seed"]) == said
+        assert row["values"] == sum(np.prod(codes.shape) for codes in one.expected)
+        assert (row["images"], row["mismatches"], row["errors"]) == (5, 3, ["e"])
+        assert row["images_per_second"] == 16.667
+        assert row["results"] == dict(zip(self.program.results, [2, 0, 0, 1], strict=True))
+        assert all(row[name] is None for name in ("interval", "latency", "divergence", "estimated_interval"))
+
+    def test_a_run_without_time_has_no_speed(self):
+        one = session(self.program, self.x)
+        row = one._row(COMPILED, 5, one.expected, [0] * 4, [], ran(one.expected, seconds=0.0), NO_STALLS)
+        assert (row["images_per_second"], row["seed"]) == (None, None)
+
+
+class TestCycles:
+    """Against the schedule of the design, which says the cycle in which every frame ends."""
+
+    program = network(0, kinds=["linear"])
+    x = codes(program, 4, np.random.default_rng(1))
+    build = Build(program)
+
+    def cycles(self, frames, late=(), first=11):
+        one = session(self.program, self.x, self.build)
+        ends = np.array(self.build.design.expect(*one._take(frames)[0]).output_ends) + first
+        for frame in late:
+            ends[0, frame] += 1
+        return one._cycles(ran(one._take(frames)[1], ends, first), frames), ends
+
+    def test_few_frames_are_held_to_the_schedule_one_by_one(self):
+        found, ends = self.cycles(3)
+        assert "schedule" not in found
+        assert found["estimated_interval"] == found["interval"] == self.build.design.interval
+        assert found["estimated_latency"] == self.build.design.latency
+        assert ends.shape == (1, 3)
+
+    @pytest.mark.parametrize("late", [(0,), (2,), (1, 2)])
+    def test_the_first_frame_that_is_late_is_told(self, late):
+        found, ends = self.cycles(3, late)
+        at = ends[0, late[0]] - 11
+        said = f"frame {late[0]} ends in cycle {at} after the first input, the schedule says {at - 1}"
+        assert found["schedule"] == f"{said} ({len(late)} of 3 frames differ)"
+
+    def test_more_frames_show_the_steady_state(self):
+        found, _ = self.cycles(9, late=(0,))
+        assert "schedule" not in found
+        assert found["interval"] == found["estimated_interval"] == self.build.design.interval
+
+
+PORT = StreamPort("m_axis", TensorType((2, 3), Format(5)), 3)
+SENT = StreamPort("s_axis", TensorType((2, 3), Format(5)), 1)
+
+
+def errors(**changed):
+    """The sentences of a run of two frames, of which something is not right."""
+    frames = np.arange(12, dtype=np.int8).reshape(2, 2, 3)
+    sources = check_batch([SENT], [frames])
+    given = {
+        "words": [PORT.pack(frames)],
+        "beat_cycles": [np.array([[5, 6], [8, 9]])],
+        "accepted": [12],
+        "framing_errors": [0],
+        "first_input_cycle": 1,
+        "cycles": 20,
+        "seconds": 0.5,
+        "state": DONE,
+        "events": [],
+        "event_count": 0,
+        "watchdog": 44,
+        "waves": None,
+    }
+    return collect("compiled", [PORT], [SENT], sources, **(given | changed)).errors
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentences"),
+    [
+        ({}, ()),
+        ({"state": DEADLOCK}, ("deadlock, no handshake for 44 cycles: s_axis accepted 12 of 12 beats, m_axis prod",)),
+        ({"state": CYCLE_LIMIT, "accepted": [11]}, ("stopped by max_cycles after 20 cycles: s_axis accepted 11",)),
+        ({"state": BROKEN, "beat_cycles": [np.array([[5, 0], [-1, -1]])]}, ("the simulation ended early: ",)),
+        ({"accepted": [11]}, ("all outputs came before all inputs were taken: s_axis accepted 11 of 12 beats, m_axi",)),
+        ({"unwritten": 1}, ("the frames ended before 1 words of the sets were written; give more frames",)),
+        ({"framing_errors": [2]}, (f"{SENT.framing_errors} counts 2 framing errors, 0 were made",)),
+        ({"framing_errors": [2], "state": DEADLOCK}, ("deadlock",)),
+        ({"events": [(1, 7, 3, 0)], "event_count": 1}, ("m_axis: the last beat of frame 1 came without TLAST in",)),
+        ({"events": [(6, 7, 3, 0)], "event_count": 1}, ("m_axis: TVALID is not low in reset",)),
+        ({"events": [(5, 7, 4, 0)] * 2, "event_count": 5}, ("m_axis: a beat more", "m_axis", "3 more protocol errors")),
+        ({"events": [(9, 7, 0, 0)] * 2, "event_count": 3}, ("m_axis: unknown", "m_axis", "1 more protocol errors")),
+    ],
+)
+def test_what_went_wrong_is_told(changed, sentences):
+    found = errors(**changed)
+    assert len(found) == len(sentences)
+    for sentence, begin in zip(found, sentences, strict=True):
+        assert sentence.startswith(begin)
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_every_protocol_error_says_where(kind):
+    (said,) = errors(events=[(kind, 7, 3, 0)], event_count=1)
+    assert said.startswith("m_axis: ")
+    assert said.endswith(" in cycle 7") == (kind != 6)
+    if "frame {frame}" in EVENTS[kind]:
+        assert "frame 1" in said
+    if "beat {beat}" in EVENTS[kind]:
+        assert "beat 1" in said
+
+
+def test_beats_that_came_are_counted_from_cycle_0_on():
+    (said,) = errors(state=BROKEN, beat_cycles=[np.array([[0, 1], [-1, -1]])])
+    assert said.endswith("s_axis accepted 12 of 12 beats, m_axis produced 2 of 4")
