@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Signal, Value
 
+from bittrue.rtl.dataflow.adders.stage import ADDERS, AdderStage
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.stage import (
     Stage,
@@ -115,3 +116,12 @@ class AffineStage(Stage):
         m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid[-1])]
         m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(result)]
         return m
+
+
+@realises(Affine, ADDERS)
+class AdderAffineStage(AdderStage):
+    """The same without a multiplier, all channels in every beat: the weights are a diagonal matrix of adders."""
+
+    @classmethod
+    def matrix(cls, operation: Affine) -> np.ndarray:
+        return np.diag(operation.weight)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from amaranth.hdl import Module, Value
 
+from bittrue.rtl.dataflow.adders.stage import ADDERS, AdderStage
 from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
@@ -95,3 +97,15 @@ class PackedLinearStage(Packed, LinearStage):
     Latency     as of the other, and 1 more where a sum takes one step
     Multiplier  signed, 25x18 for INT8
     """
+
+
+@realises(Linear, ADDERS)
+class AdderLinearStage(AdderStage):
+    """The same as adders that the outputs share, a vector a cycle (`rtl.dataflow.adders`).
+
+    Latency     a third of the adders of the longest row, and of one more for the saturation, rounded up; output FIFO 1
+    """
+
+    @classmethod
+    def matrix(cls, operation: Linear) -> np.ndarray:
+        return operation.weight

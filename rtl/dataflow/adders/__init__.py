@@ -1,0 +1,1 @@
+"""Constant matrices as shared adders: no multiplier, no memory, a vector every cycle."""
