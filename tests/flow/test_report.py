@@ -191,6 +191,16 @@ def test_terminal_table(content):
         assert words in text, words
 
 
+def test_the_last_line_is_one_in_a_narrow_terminal(content):
+    """To be copied as it is: the rest are tables, which have lines of their own."""
+    console = Console(record=True, width=60)
+    report.show(content, console)
+    last = console.export_text().splitlines()[-1]
+    program, total = content["program"], sum(content["seconds"].values())
+    said = f"{program['operations']} operations, {program['macs']:,} MACs, {program['weights']:,} weights, program "
+    assert last == f"{said}{program['sha256'][:12]}; {total:,.0f} s of work"
+
+
 class TestFigures:
     def test_pipeline_draws_every_stage_and_every_branch(self):
         drawn = plan(program())

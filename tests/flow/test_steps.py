@@ -1,6 +1,7 @@
 """The framework of a staged flow: skipping, resuming, forcing, and which change makes which step run again."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,13 @@ class TestSteps:
         assert [one[0] for one in run(until="b")] == ["a", "b"]
         (tmp_path / "b" / "out.txt").write_text("altered")
         assert [one[1] for one in run()] == [False, True, True]
+
+    def test_seconds_are_measured_to_the_thousandth(self, quick, tmp_path, monkeypatch):
+        clock = iter([10.0, 11.234567, 20.0, 20.0004, 30.0, 93.0])
+        monkeypatch.setattr(steps, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+        found = steps.run(Chain().steps(), quick, tmp_path)
+        assert [outcome.seconds for outcome in found] == [1.235, 0.0, 63.0]
+        assert [steps.stamp(tmp_path / name)["seconds"] for name in "abc"] == [1.235, 0.0, 63.0]
 
     def test_only_what_depends_on_a_change_runs(self, quick, tmp_path):
         chain = Chain()

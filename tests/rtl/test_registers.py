@@ -316,6 +316,25 @@ def test_svd_says_the_same():
         (lambda: Field("1st"), "field '1st': a name has letters"),
         (lambda: Field("a", access="rx"), "field a: no access 'rx'; use ro, rw, w1s or w1c"),
         (lambda: Field("a", 30, 4), "field a: bits 30 to 33 are not in a word"),
+        (lambda: Field("a", 31, 2), "field a: bits 31 to 32 are not in a word"),
+        (lambda: Field("a", -1, 2), "field a: bits -1 to 0 are not in a word"),
+        (lambda: Field("a", 0, 0), "field a: bits 0 to -1 are not in a word"),
+        (lambda: Field("a", bits=2, values=(-1, 3)), "field a: values -1 to 3 do not fit 2 bits"),
+        (lambda: Field("a", bits=2, values=(3, 2)), "field a: values 3 to 2 do not fit 2 bits"),
+        (lambda: Field("a", bits=4, values=(2, 4), reset=1), "its value after reset, 1, is not 2 to 4"),
+        (lambda: Field("a", bits=4, values=(2, 4), reset=5), "its value after reset, 5, is not 2 to 4"),
+        (lambda: Register("R", -4, (Field("a"),)), "register R: its address -0x4 is no multiple of 4"),
+        (lambda: Register("R", 0, (Field("a"), Field("a", 1))), "register R: it needs fields, each with a name of"),
+        (lambda: Register("R", 0, (Field("a", 0, 3), Field("b", 2))), "register R: field b overlaps another one"),
+        (lambda: Window("W", 0, (), Format(4)), "window W: dimensions (); each is at least 1"),
+        (lambda: Window("W", 0, (3, 0), Format(4)), "window W: dimensions (3, 0); each is at least 1"),
+        (lambda: Window("W", 0, (3,), Format(4), "w1s"), "window W: access 'w1s', latency 2; use rw, wo or ro"),
+        (lambda: Window("W", 0, (3,), Format(4), latency=-1), "window W: access 'rw', latency -1"),
+        (lambda: RegisterMap("M", (Register("R", 8, (Field("a"),)),))["S"], "no register 'S'; it has R"),
+        (lambda: RegisterMap("M", ()).window("S"), "register map M: no window 'S'"),
+        (lambda: Window("W", 0, (3,), Format(4)).at(3), "window W: no word (3,); its dimensions are (3,)"),
+        (lambda: Window("W", 0, (3,), Format(4)).at(-1), "window W: no word (-1,); its dimensions are (3,)"),
+        (lambda: Window("W", 0, (3,), Format(4)).at(1, 1), "window W: no word (1, 1); its dimensions are (3,)"),
         (lambda: Field("a", bits=2, values=(0, 4)), "field a: values 0 to 4 do not fit 2 bits"),
         (lambda: Field("a", bits=4, values=(2, 4)), "its value after reset, 0, is not 2 to 4"),
         (lambda: Register("R", 2, (Field("a"),)), "register R: its address 0x2 is no multiple of 4"),
@@ -335,6 +354,27 @@ def test_refused(make, words):
     with pytest.raises(BittrueError) as error:
         make()
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Field("a", 28, 4),
+        lambda: Field("a", 31, 1),
+        lambda: Field("a", 0, 32),
+        lambda: Field("a", bits=2, values=(0, 3)),
+        lambda: Field("a", bits=2, values=(2, 2), reset=2),
+        lambda: Field("a", bits=4, values=(2, 4), reset=2),
+        lambda: Field("a", bits=4, values=(2, 4), reset=4),
+        lambda: Register("R", 4, (Field("a", 0, 2), Field("b", 2))),
+        lambda: Window("W", 0x20, (1,), Format(32)),
+        lambda: Window("W", 0x20, (3, 2), Format(4), "wo", latency=0),
+        lambda: RegisterMap("M", (Register("R", 0x20, (Field("a"),)),), (Window("W", 0, (8,), Format(4)),)),
+        lambda: RegisterMap("M", (Register("R", 0, (Field("a"),)), Register("S", 4, (Field("a"),)))),
+    ],
+)
+def test_what_is_just_allowed_is_made(make):
+    make()
 
 
 # -- accesses ----------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 """No register of a data path is wider than what it can hold needs: over all inputs, every signed one uses its top bit.
+No memory is deeper than what is kept in it needs: its last word is used, or one in the half of the highest address bit.
 
 That none is too narrow is what the equality of codes says. Words of weights are as wide as their declared format.
 """
@@ -7,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from amaranth.hdl._mem import MemoryInstance
 
 from bittrue.rtl.dataflow.folding import divisors
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
@@ -54,6 +56,22 @@ def watched(bench: StageBench) -> tuple[list, list[Range | None]]:
     return signals, seen
 
 
+def addressed(bench: StageBench) -> dict[str, list[int]]:
+    """By name of the memory: its words, and the highest address that is written in the runs to come, of one that
+    nothing is written into the highest that is read."""
+    parts = [(info, part) for part, info in bench.sim._design.fragments.items() if isinstance(part, MemoryInstance)]
+    ports = {".".join(info.name): (part._write_ports or part._read_ports) for info, part in parts}
+    seen = {".".join(info.name): [part._data.depth, 0] for info, part in parts}
+
+    async def watch(ctx) -> None:
+        async for _ in ctx.tick():
+            for name, found in seen.items():
+                found[1] = max(found[1], *(ctx.get(port._addr) for port in ports[name]))
+
+    bench.sim.add_testbench(watch, background=True)
+    return seen
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", SMALL)
 def test_every_register_is_as_wide_as_it_must_be(name, seed):
@@ -63,8 +81,11 @@ def test_every_register_is_as_wide_as_it_must_be(name, seed):
     x = every_input(op)
     for plan in plans(op):
         bench = StageBench(plan)
-        signals, seen = watched(bench)
+        (signals, seen), memories = watched(bench), addressed(bench)
         bench.run(list(x))
+        for memory, (depth, highest) in memories.items():
+            whole = depth & (depth - 1) == 0 and 2 * (highest + 1) > depth  # rows apart by a power of two
+            assert depth == max(2, highest + 1) or whole, f"{memory} of {plan.folding}: {highest} of {depth}"
         assert signals or name in ONLY_CODES
         for (signal, wire), found in zip(signals, seen, strict=True):
             if not DECLARED.fullmatch(wire):

@@ -61,8 +61,8 @@ class Raster:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Raster:
-        shape = tuple(value["shape"])
-        parts = (None if value[key] is None else _unpacked(value[key], shape) for key in ("golden", "rtl", "missing"))
+        kept = (value[key] for key in ("golden", "rtl", "missing"))
+        parts = (None if text is None else _unpacked(text, value["shape"]) for text in kept)
         return Raster(value["name"], value["kind"], *parts)
 
 
@@ -70,7 +70,7 @@ def _packed(bits: np.ndarray) -> str:
     return np.packbits(bits.reshape(-1)).tobytes().hex()
 
 
-def _unpacked(text: str, shape: tuple[int, ...]) -> np.ndarray:
+def _unpacked(text: str, shape: Sequence[int]) -> np.ndarray:
     size = int(np.prod(shape))
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=size).reshape(shape).astype(bool)
 
