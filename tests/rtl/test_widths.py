@@ -5,6 +5,7 @@ That none is too narrow is what the equality of codes says. Words of weights are
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,14 +14,21 @@ from amaranth.hdl._mem import MemoryInstance
 from bittrue.rtl.dataflow.folding import divisors
 from bittrue.rtl.dataflow.plan import Plan, size_fifos
 from bittrue.rtl.dataflow.stage import realisation
-from bittrue.sim.contract import Range
+from bittrue.rtl.dataflow.stages.add import AddStage
+from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
 from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
 from tests.helpers.small import SMALL, every_input
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import architectures
 
 #: What works on codes of any format, and may have nothing signed.
 ONLY_CODES = ("Clamp", "Encode", "Transpose")
+#: Every result of `SMALL`.
+WIDE = Format(40)
 DECLARED = re.compile(r"w\d+_\d+|weight\d+")
 
 
@@ -90,3 +98,40 @@ def test_every_register_is_as_wide_as_it_must_be(name, seed):
         for (signal, wire), found in zip(signals, seen, strict=True):
             if not DECLARED.fullmatch(wire):
                 assert len(signal) == found.bits, f"{wire} of {plan.folding}, {found}"
+
+
+def unclipped(op):
+    """The same operation whose results have all the room that they may need."""
+    if isinstance(op, Add):
+        return replace(op, format=WIDE)
+    return replace(op, requantize=replace(op.requantize, format=WIDE, floor=None))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["Add", "Affine", "Linear", "Mean", "SpikingLinear", "TileSum"])
+def test_what_clips_is_there_where_an_input_needs_it(name, seed):
+    op = SMALL[name](np.random.default_rng([seed, len(name)]))
+    x = every_input(op)
+    needed = not np.array_equal(op.run(*x)[0], unclipped(op).run(*x)[0])
+    for plan in plans(op):
+        (stage,) = (e.stage for e in plan.network.elements if e.name == "y")
+        there = stage.saturates if name == "Add" else any(s.kind == "saturate" for s in stage.requantize.steps)
+        assert there == needed, plan.folding
+
+
+@pytest.mark.parametrize(
+    ("signed", "floor"), [(True, None), (True, -3), (True, 0), (True, 2), (False, None), (False, 2)]
+)
+@pytest.mark.parametrize(("below", "above"), [(0, 0), (1, 0), (0, 1)])
+def test_what_just_fits_is_not_clipped(signed, floor, below, above):
+    fmt = Format(4, signed)
+    r = Requantize(2, np.array(0), format=fmt, floor=floor)
+    low, high = fmt.low if floor is None else floor, fmt.high
+    pipe = RequantizePipe(r, np.array([low, low + 1 - 2 * below]), np.array([high - 1 + 2 * above, high]), 1)
+    assert [step.kind for step in pipe.steps] == ["saturate"] * (below or above)
+
+
+def test_a_sum_that_just_fits_is_not_clipped():
+    for bits, saturates in ((3, True), (4, False), (5, False)):
+        kind = TensorType((1, 1), Format(3))
+        assert AddStage(Add(kind, kind, Format(bits)), lanes=1).saturates == saturates
