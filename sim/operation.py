@@ -134,6 +134,14 @@ class Operation(ABC):
     def constants(self) -> dict[str, Constant]:
         """Everything a realisation in hardware needs, by name: geometry, formats, parameter arrays."""
 
+    #: Whether it only gives the same codes, in the same order, other axes: hardware has nothing to do.
+    renames: ClassVar[bool] = False
+
+    @property
+    def row(self) -> int:
+        """Codes of a row of its `by_row`, where it has one: those of the axes that it sums over."""
+        return self.inputs[0].channels
+
     @property
     def macs(self) -> int:
         """Multiply-accumulates per sample."""
@@ -200,31 +208,18 @@ class Operation(ABC):
         """
         return None
 
-    def fuse(self, producer: Operation) -> Callable[..., np.ndarray] | None:
+    def fuse(self, producer: Operation) -> Callable[..., np.ndarray] | None:  # noqa: ARG002
         """A fast exact execution of this operation after its only `producer`, without the tensor between them.
 
         Called as `run(*operands of the producer, out=array or None)`; saturation is not counted. None when there is
-        none. A function of one code joins the epilogue of a matrix product; other operations add their own.
+        none. What joins a matrix product, a window in front and a table behind, needs none (`sim.execution`).
         """
-        if not hasattr(producer, "kernel") or len(self.inputs) != 1 or (table := self.table()) is None:
-            return None
-        return product(producer, self.output, table)
+        return None
 
     @classmethod
     @abstractmethod
     def example(cls, rng: np.random.Generator) -> Operation:
         """A random valid operation of small geometry: the conformance tests draw from this."""
-
-
-def product(operation: Any, output: TensorType, table: np.ndarray | None) -> Callable[..., np.ndarray]:
-    """A matrix product, with the table of the function that reads it in its epilogue; saturation is not counted."""
-
-    def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        rows = None if out is None else out.reshape(-1, output.channels)
-        codes, _ = operation.kernel(x.reshape(-1, x.shape[-1]), count=False, table=table, out=rows)
-        return codes.reshape(len(x), *output.shape)
-
-    return run
 
 
 def tabulate(op: Operation) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.sim import describe, storage
+from bittrue.sim import describe, execution, storage
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Set, Sets, check_set, merge, split
-from bittrue.sim.operation import Operation, TensorType, product
+from bittrue.sim.operation import Operation, TensorType
 
 #: Samples run together: small enough for the cache, large enough to amortise Python.
 BLOCK = 256
@@ -39,33 +39,9 @@ class Trace:
     saturation: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Action:
-    """One step of a plain run: an operation, or a matrix product with the function that reads it."""
-
-    result: str
-    operands: tuple[str, ...]
-    run: Callable[..., np.ndarray]
-    counting: Operation | None = None  # what `run` runs, where that depends on the index of the sample
-    dead: tuple[str, ...] = ()
-
-
 def alone(results: tuple[np.ndarray, ...]) -> Any:
     """What a run returns to people: the codes of the only result, or a tuple of them."""
     return results[0] if len(results) == 1 else results
-
-
-def _plain(operation: Operation) -> Callable[..., np.ndarray]:
-    if hasattr(operation, "kernel"):
-        return product(operation, operation.output, None)
-
-    def run(*x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        codes, _ = operation.run(*x)
-        if out is not None:
-            out[...] = codes
-        return codes
-
-    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +256,7 @@ class Program:
         """Run one block of samples into `results`; the first of them has the index `first`."""
         live = dict(zip(self.inputs, x, strict=True))
         for step in self._steps:
-            run = step.run if step.counting is None else _plain(step.counting.bind(self._counted(first)))
+            run = step.run if step.counting is None else execution.plain(step.counting.bind(self._counted(first)))
             live[step.result] = run(*(live[name] for name in step.operands), out=results.get(step.result))
             for name in step.dead:
                 del live[name]
@@ -290,32 +266,9 @@ class Program:
         return {name: np.int64(first) for name, held in self.held.items() if held.counts}
 
     @cached_property
-    def _steps(self) -> list[_Action]:
-        """What a plain run does: the operations in order, pairs that can run as one fused (`Operation.fuse`)."""
-        fused: dict[str, tuple[Node, Callable[..., np.ndarray]]] = {}
-        taken: set[str] = set()
-        for node in self.nodes:
-            reader = self.readers[node.name][0] if len(self.readers[node.name]) == 1 else None
-            if node.name in taken or reader is None or node.name in self.results or len(reader.operands) != 1:
-                continue
-            if node.operation.held or reader.operation.held:
-                continue  # made anew for every block
-            run = reader.operation.fuse(node.operation)
-            if run is not None:
-                fused[node.name] = reader, run
-                taken.add(reader.name)
-        steps = []
-        for node in self.nodes:
-            if node.name in fused:
-                reader, run = fused[node.name]
-                steps.append(_Action(reader.name, node.operands, run))
-            elif node.name not in taken:
-                counting = node.operation if node.operation.held else None
-                steps.append(_Action(node.name, node.operands, _plain(node.operation), counting))
-        last = {name: index for index, step in enumerate(steps) for name in (step.result, *step.operands)}
-        last |= dict.fromkeys(self.results, len(steps))
-        dead = [tuple(name for name, at in last.items() if at == index) for index in range(len(steps))]
-        return [replace(step, dead=names) for step, names in zip(steps, dead, strict=True)]
+    def _steps(self) -> list[execution.Action]:
+        """What a plain run does: the operations in order, those that can run as one fused (`sim.execution`)."""
+        return execution.actions(self)
 
     def trace(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Trace:
         """Run a batch and keep every tensor, with the number of saturated codes of every operation.

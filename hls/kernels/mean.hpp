@@ -1,6 +1,6 @@
 // Sum over the tokens, requantised, average pooling: sim/operations/mean.py.
 //
-//     y[c] = requantize(sum_t x[t, c])
+//     y[v, c] = requantize(sum_t x[v, t, c])
 //
 // One code a cycle; the sums are registers, so that a channel can be added to in every cycle.
 // Requantisation is an argument where any of it is a held input.
@@ -18,17 +18,20 @@ void mean(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_
           const typename P::multiplier_rom multiplier[P::channels]) {
     typename P::accumulator_t sums[P::channels];
 #pragma HLS ARRAY_PARTITION variable=sums complete
-tokens:
-    for (int t = 0; t < P::tokens; ++t) {
-    channels:
-        for (int c = 0; c < P::channels; ++c) {
+vectors:
+    for (int v = 0; v < P::vectors; ++v) {
+    tokens:
+        for (int t = 0; t < P::tokens; ++t) {
+        channels:
+            for (int c = 0; c < P::channels; ++c) {
 #pragma HLS PIPELINE II=1
-            const typename P::input0_t x = in.read();
-            const typename P::accumulator_t before = t == 0 ? typename P::accumulator_t(0) : sums[c];
-            const typename P::accumulator_t sum = before + x;
-            sums[c] = sum;
-            if (t == P::tokens - 1) {
-                out.write(requantize<P>(sum, shift[c], bias[c], bias_acc[c], multiplier[c]));
+                const typename P::input0_t x = in.read();
+                const typename P::accumulator_t before = t == 0 ? typename P::accumulator_t(0) : sums[c];
+                const typename P::accumulator_t sum = before + x;
+                sums[c] = sum;
+                if (t == P::tokens - 1) {
+                    out.write(requantize<P>(sum, shift[c], bias[c], bias_acc[c], multiplier[c]));
+                }
             }
         }
     }

@@ -72,6 +72,9 @@ class Network:
         for node in program.nodes:
             operation = node.operation
             sources = [self.made[name] for name in node.operands]
+            if component(operation, None).wires:
+                self.made[node.name] = sources[0]
+                continue
             lanes = self._lanes(sources, operation, folding.get(node.name))
             for k, source in enumerate(sources):
                 entries = fifos.get(f"{node.name}.{k}", 0)
@@ -128,7 +131,8 @@ class Network:
             if make.whole_beats and folding.simd > 0 and not operation.inputs[0].channels % folding.simd:
                 return folding.simd
             return math.gcd(lanes[0], folding.simd)  # a folding that does not divide is refused by the stage
-        return make.legal_lanes(operation, max(lanes))
+        # a beat before a renaming of axes may hold more codes than the operand has channels
+        return make.legal_lanes(operation, math.gcd(max(lanes), operation.inputs[0].channels))
 
     def _fifo(self, name: str, source: int, entries: int) -> int:
         stage, kind = self.elements[source].stage, self.types[source]

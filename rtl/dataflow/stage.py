@@ -178,6 +178,8 @@ class Stage(wiring.Component):
     folds: ClassVar[bool] = False
     #: Whether a folded stage takes `simd` codes in every beat, so that a narrower stream is widened before it.
     whole_beats: ClassVar[bool] = False
+    #: Whether it is nothing but the stream of its operand: then no stage is made.
+    wires: ClassVar[bool] = False
     #: Whether the cycles of a frame depend on its data: then `fold` may be told an `activity`, and `work` answers.
     dynamic: ClassVar[bool] = False
 

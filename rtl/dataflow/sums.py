@@ -1,8 +1,10 @@
-"""Running sums: a stage that adds up groups of channels as they pass and requantises the totals."""
+"""Running values: stages that take in groups of channels as they pass, and give out the last value of each channel."""
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from collections.abc import Sequence
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.effort import Effort, width
@@ -10,51 +12,142 @@ from bittrue.rtl.dataflow.stage import Stage, Storage, Structure, advance, count
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Exchange
 from bittrue.rtl.parts.requantize import RequantizePipe
-from bittrue.sim.contract import Range
-
-#: Cycles from a beat to its sum: code 1, sum 1.
-ARRIVAL = 2
+from bittrue.sim.contract import Format, Range
 
 
-class SumStage(Stage):
-    """`y[c] = requantize((sum_t x[t, c]) << step)`, the sum over `terms` vectors that follow each other.
+class RunningStage(Stage):
+    """One running value per channel, in distributed RAM, over `terms` vectors that follow each other.
 
-    One running sum per channel, in distributed RAM; the totals leave while the last vector passes.
+    The last values leave while the last vector passes, requantised where there is a `requantize`. A subclass says what
+    a vector brings (`terms_of`) and what becomes of a value (`following`).
 
-    operation   has `requantize`, the exact ranges of its argument (`sums`, low and high per channel) and `input`
-    terms       vectors of a sum
-    frame       sums of a frame
-    step        zeros appended to a total before it is requantised
+    operation   has `input` and `output`
+    terms       vectors that go into a value
+    total       exact range of the running values
+    frame       values of a channel in a frame
+    arrival     cycles from a beat to the values that it makes
+    requantize  what the last values go through, if anything
+    step        zeros appended to them before
 
-    Latency     (terms - 1) * C / lanes + depth cycles; depth = code 1, sum 1, requantiser, output FIFO 1
-    Throughput  one input beat a cycle, C / lanes output beats a sum
+    Latency     (terms - 1) * C / lanes + depth cycles; depth = arrival, requantiser, output FIFO 1
+    Throughput  one input beat a cycle, C / lanes output beats for `terms` vectors
     """
 
-    def __init__(self, operation, *, lanes: int, terms: int, frame: int = 1, step: int = 0):
-        self.operation, self.terms, self.step = operation, terms, step
-        self.requantize = RequantizePipe(operation.requantize, *operation.sums, lanes)
-        self.tables = [*self.requantize.tables.values()]
-        self.total = Range.of(*(ends >> step for ends in operation.sums))
+    def __init__(
+        self,
+        operation,
+        *,
+        lanes: int,
+        terms: int,
+        total: Range,
+        frame: int,
+        arrival: int = 2,
+        requantize: RequantizePipe | None = None,
+        step: int = 0,
+    ):
+        self.operation, self.terms, self.total, self.step = operation, terms, total, step
+        self.requantize, self.arrival = requantize, arrival
+        self.tables = [] if requantize is None else [*requantize.tables.values()]
         beats = operation.input.channels // lanes
-        depth = ARRIVAL + self.requantize.cycles + 1
+        depth = arrival + (0 if requantize is None else requantize.cycles) + 1
         self.timing = Blocks(
             beats_in=terms * beats, beats_out=beats, depth=depth, credits=enough_credits(depth), frame=frame
         )
         super().__init__([(operation.input.format, lanes)], (operation.output.format, lanes))
 
+    @property
+    def group_bits(self) -> int:
+        """Bits of the number of a group of channels."""
+        return (self.timing.beats_out - 1).bit_length()
+
     def structure(self) -> Structure:
-        built = super().structure() + self.requantize.structure()
+        built = super().structure()
         groups, bits = self.timing.beats_out, self.total.bits
-        built.count(groups - 1, self.terms - 1, groups - 1, groups - 1)
-        built.registers += 3  # the first, and that a sum moves; that it is written later, or where, of one bit at least
+        built.count(groups - 1, self.terms - 1)
+        # the group and whether it is the first, until there is a sum; that one moves, and where it is written, later
+        built.registers += (self.arrival - 1) * (max(1, self.group_bits) + 1)
+        built.registers += (groups > 1) * self.group_bits + self.arrival - 1 + (groups > 1)
         built.lutrams += -(-self.lanes_in * bits // 4) * -(-groups // 16)
         for _ in range(self.lanes_in):
             built.add(bits)
             built.select_bits += bits
-            built.registers += self.operation.input.format.bits
+        if self.requantize is not None:
+            built += self.requantize.structure()
         if self.tables:
-            built += Exchange.structure(self.exchange_bits, ARRIVAL)
+            built += Exchange.structure(self.exchange_bits, self.arrival)
             built.count(self.timing.frame - 1)
+        return built
+
+    def terms_of(self, m: Module, go: Value, bank: Value | None) -> Sequence[Value]:
+        """What the beat of a cycle with `go` brings to each lane, `arrival` - 1 cycles later."""
+        raise NotImplementedError
+
+    def following(self, first: Value, before: Value, term: Value) -> Value:
+        """The value after a term: `before` it, unless it is the `first`."""
+        raise NotImplementedError
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m = Module()
+        outlet = self.outlet(m)
+        go = self.accept(m, outlet)
+        terms, groups, arrival = self.terms, self.timing.beats_out, self.arrival
+        group, token = Signal(counting(groups)), Signal(counting(terms))
+        group_last = advance(m, group, groups - 1, go)
+        token_last = advance(m, token, terms - 1, go & group_last)
+        m.d.comb += outlet.issue.eq(go & token_last)
+        banks, row = None, None
+        if self.tables:
+            total, ends = Signal(counting(self.timing.frame), name="frame_sum"), outlet.issue & group_last
+            banks = self.exchange.follow(m, ends & advance(m, total, self.timing.frame - 1, ends), arrival)
+        moving = valid_chain(m, go, arrival - 1 + (groups > 1))
+        valid = valid_chain(m, outlet.issue, self.timing.depth - 1)
+
+        exact = shape_of(self.total | Range(0, 0))
+        layout = data.ArrayLayout(exact, self.lanes_in)
+        m.submodules.sums = memory = Storage(layout.size, groups, clocked=False).memory(layout)
+        read, write = memory.read_port(domain="comb"), memory.write_port()
+        where = register(m, group, name="where", cycles=arrival - 1)
+        first = register(m, token == 0, name="first", cycles=arrival - 1)
+        # A sum is written from its register, a cycle later, unless it is read again by then.
+        late = int(groups > 1)
+        written = register(m, where, name="written", cycles=late) if late else where
+        m.d.comb += [read.addr.eq(where), write.addr.eq(written), write.en.eq(moving[arrival - 1 + late])]
+        brought = self.terms_of(m, go, None if banks is None else banks[0])
+        values = []
+        for lane, term in enumerate(brought):
+            total = Signal(exact, name=f"total{lane}")
+            m.d.comb += total.eq(self.following(first, read.data[lane], term))
+            values.append(register(m, total, name=f"sum{lane}"))
+            m.d.comb += write.data[lane].eq(values[lane] if late else total)
+        if self.requantize is not None:
+            if banks is not None:
+                before = group if arrival == 2 else register(m, group, name="row_group", cycles=arrival - 2)
+                row = Cat(before[: self.group_bits], banks[arrival - 2])
+            values = self.requantize.build(m, [v << self.step for v in values], valid[arrival - 1], held=row)
+        m.d.comb += outlet.push.eq(valid[-1])
+        m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(values)]
+        return m
+
+
+class SumStage(RunningStage):
+    """`y[c] = requantize((sum_t x[t, c]) << step)`; `operation` has `requantize` and the exact ranges of its argument
+    (`sums`, low and high per channel). Depth = code 1, sum 1, requantiser, output FIFO 1.
+    """
+
+    def __init__(self, operation, *, lanes: int, terms: int, frame: int = 1, step: int = 0):
+        super().__init__(
+            operation,
+            lanes=lanes,
+            terms=terms,
+            total=Range.of(*(ends >> step for ends in operation.sums)),
+            frame=frame,
+            requantize=RequantizePipe(operation.requantize, *operation.sums, lanes),
+            step=step,
+        )
+
+    def structure(self) -> Structure:
+        built = super().structure()
+        built.registers += self.lanes_in * self.operation.input.format.bits
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
@@ -66,42 +159,20 @@ class SumStage(Stage):
         effort.requantize(self.requantize, op.output.tokens)
         return effort
 
-    def elaborate(self, platform):  # noqa: ARG002
-        m = Module()
-        outlet = self.outlet(m)
-        go = self.accept(m, outlet)
-        terms, groups = self.terms, self.timing.beats_out
-        group, token = Signal(counting(groups)), Signal(counting(terms))
-        group_last = advance(m, group, groups - 1, go)
-        token_last = advance(m, token, terms - 1, go & group_last)
-        m.d.comb += outlet.issue.eq(go & token_last)
-        row = None
-        if self.tables:
-            total, ends = Signal(counting(self.timing.frame), name="frame_sum"), outlet.issue & group_last
-            banks = self.exchange.follow(m, ends & advance(m, total, self.timing.frame - 1, ends), ARRIVAL)
-            row = Cat(group[: (groups - 1).bit_length()], banks[ARRIVAL - 2])
-        moving = valid_chain(m, go, 1 + (groups > 1))
-        valid = valid_chain(m, outlet.issue, self.timing.depth - 1)
+    def terms_of(self, m: Module, go: Value, bank: Value | None) -> Sequence[Value]:  # noqa: ARG002
+        return codes(self, m)
 
-        exact = shape_of(self.total | Range(0, 0))
-        layout = data.ArrayLayout(exact, self.lanes_in)
-        m.submodules.sums = memory = Storage(layout.size, groups, clocked=False).memory(layout)
-        read, write = memory.read_port(domain="comb"), memory.write_port()
-        where = register(m, group, name="where")
-        first = register(m, token == 0, name="first")
-        # A sum is written from its register, a cycle later, unless it is read again by then.
-        late = int(groups > 1)
-        written = register(m, where, name="written", cycles=late) if late else where
-        m.d.comb += [read.addr.eq(where), write.addr.eq(written), write.en.eq(moving[1 + late])]
-        sums = []
-        for lane in range(self.lanes_in):
-            x = register(m, self.i.payload[lane], shape_of(self.operation.input.format), name=f"x{lane}")
-            total = Signal(exact, name=f"total{lane}")
-            m.d.comb += total.eq(Mux(first, 0, read.data[lane]) + x)
-            sums.append(register(m, total, name=f"sum{lane}"))
-            m.d.comb += write.data[lane].eq(sums[lane] if late else total)
-        sums = [total << self.step for total in sums]
-        result = self.requantize.build(m, sums, valid[ARRIVAL - 1], held=row)
-        m.d.comb += outlet.push.eq(valid[-1])
-        m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(result)]
-        return m
+    def following(self, first: Value, before: Value, term: Value) -> Value:
+        return Mux(first, 0, before) + term
+
+
+def codes(stage: Stage, m: Module, cycles: int = 1) -> list[Value]:
+    """The codes of a beat in registers."""
+    shape = shape_of(stage.operation.input.format)  # type: ignore[attr-defined]
+    return [register(m, c, shape, name=f"x{lane}", cycles=cycles) for lane, c in enumerate(stage.operands[0].payload)]
+
+
+def stored_bits(weight, lanes: int) -> int:
+    """Bits a beat of constants that differ from beat to beat, of those `[..., C]` of all beats in order."""
+    of = [weight.reshape(-1)[lane::lanes] for lane in range(lanes)]
+    return sum(Format.covering(mine).bits for mine in of if (mine != mine[0]).any())

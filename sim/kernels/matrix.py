@@ -211,11 +211,14 @@ class MeanKernel:
     def __init__(self, requantize: Requantize, widest: Range) -> None:
         self.epilogue = Epilogue(requantize, widest)
 
-    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, int]:
+    def __call__(
+        self, x: np.ndarray, count: bool = True, table: np.ndarray | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
         acc = np.empty((len(x), x.shape[2]), self.epilogue.vectors[0].dtype)
-        out = np.empty(acc.shape, self.epilogue.format.dtype)
+        if out is None:
+            out = np.empty(acc.shape, self.epilogue.format.dtype if table is None else table.dtype)
         _sum_tokens(x, acc)
-        return out, int(self.epilogue(acc, out))
+        return out, int(self.epilogue(acc, out, count, NO_TABLE if table is None else bytes_of(table)))
 
 
 def table_rows(rows: np.ndarray, table: np.ndarray, fmt: Format) -> np.ndarray:

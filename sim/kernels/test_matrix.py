@@ -148,7 +148,7 @@ def test_vnni_sums_of_two_byte_codes_next_to_the_largest(fmt, k):
             op = Linear(TensorType((k,), fmt), np.full((17, k), weight), Requantize(17, np.full(17, 24)))
             check(op, "vnni", np.full((3, k), code, fmt.dtype), rng)
     op = Linear(TensorType((2 * k,), fmt), np.full((2, 2 * k), -128), Requantize(2, np.full(2, 30)))
-    assert op.kernel.backend != "vnni"
+    assert op.by_row.backend != "vnni"
 
 
 def test_split_products_are_used_and_exact():
@@ -176,32 +176,32 @@ def test_vnni_leaves_what_it_cannot_hold(fmt, weight):
     op = Linear(TensorType((3,), fmt), np.full((2, 3), weight), Requantize(2, np.zeros(2)), Format(10))
     with pytest.raises(BittrueError, match="back end vnni cannot run"):
         kernel(op, "vnni")
-    assert op.kernel.backend != "vnni"
+    assert op.by_row.backend != "vnni"
 
 
 class TestChoice:
     def test_the_fastest_is_taken(self, monkeypatch):
         monkeypatch.delenv(kernels.VARIABLE, raising=False)
         op = linear(np.random.default_rng(0), 4, 4)
-        assert op.kernel.backend == kernels.backends()[0]
+        assert op.by_row.backend == kernels.backends()[0]
 
     @pytest.mark.parametrize("name", ["sgemm", "numba"])
     def test_the_variable_decides(self, monkeypatch, name):
         monkeypatch.setenv(kernels.VARIABLE, name)
-        assert linear(np.random.default_rng(0), 4, 4).kernel.backend == name
+        assert linear(np.random.default_rng(0), 4, 4).by_row.backend == name
 
     def test_a_wrong_name_is_refused(self, monkeypatch):
         monkeypatch.setenv(kernels.VARIABLE, "cuda")
         with pytest.raises(BittrueError, match="BITTRUE_BACKEND=cuda: no such back end.*vnni, sgemm, numba"):
-            _ = linear(np.random.default_rng(0), 4, 4).kernel
+            _ = linear(np.random.default_rng(0), 4, 4).by_row
 
     def test_a_cpu_without_the_instruction(self, monkeypatch):
         monkeypatch.setattr(kernels.kernels_vnni, "available", lambda: False)
         monkeypatch.delenv(kernels.VARIABLE, raising=False)
-        assert linear(np.random.default_rng(0), 4, 4).kernel.backend == "sgemm"
+        assert linear(np.random.default_rng(0), 4, 4).by_row.backend == "sgemm"
         monkeypatch.setenv(kernels.VARIABLE, "vnni")
         with pytest.raises(BittrueError, match="no AVX512-VNNI"):
-            _ = linear(np.random.default_rng(0), 4, 4).kernel
+            _ = linear(np.random.default_rng(0), 4, 4).by_row
 
 
 # -- fusion -------------------------------------------------------------------------------------------------

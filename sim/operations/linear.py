@@ -83,12 +83,12 @@ class Linear(Operation):
         return self.requantize.wide(x[0] @ self.weight.T)
 
     @cached_property
-    def kernel(self) -> MatrixKernel:
+    def by_row(self) -> MatrixKernel:
         return MatrixKernel(self.weight, self.input.format, self.sums, self.requantize)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         rows = x[0].reshape(-1, self.input.channels)
-        y, saturated = self.kernel(rows)
+        y, saturated = self.by_row(rows)
         return y.reshape(len(x[0]), *self.output.shape), saturated
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Sum over the tokens, requantised: average pooling."""
+"""Sum over the tokens, or over the taps of a window, requantised: average pooling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bittrue.sim.requantize import Requantize
 
 @dataclass(frozen=True, eq=False)
 class Mean(Operation):
-    """`y[c] = requantize(sum_t x[t, c])`; input `[T, C]`, output `[C]`.
+    """`y[..., c] = requantize(sum_t x[..., t, c])`; input `[..., T, C]`, output `[..., C]` (`[C]` for two axes).
 
     With shift = log2 T this is the mean; for other T a power of two near it is used and the remaining
     factor belongs to the scale of the next layer, so that no divider is needed.
@@ -26,8 +26,8 @@ class Mean(Operation):
     requantize: Requantize
 
     def __post_init__(self) -> None:
-        if len(self.input.shape) != 2:
-            raise BittrueError(f"mean: input {self.input} has {len(self.input.shape)} axes, expected tokens, channels")
+        if len(self.input.shape) < 2:
+            raise BittrueError(f"mean: input {self.input} has one axis, expected [..., tokens, channels]")
         if self.requantize.channels != self.input.channels:
             raise BittrueError(f"mean: {self.input.channels} channels, requantiser has {self.requantize.channels}")
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
@@ -38,12 +38,21 @@ class Mean(Operation):
 
     @property
     def output(self) -> TensorType:
-        return TensorType((self.input.channels,), self.requantize.format)
+        return TensorType((*self.input.shape[:-2], self.input.channels), self.requantize.format)
+
+    @property
+    def terms(self) -> int:
+        """T, the codes of a sum."""
+        return self.input.shape[-2]
+
+    @property
+    def row(self) -> int:
+        return self.terms * self.input.channels
 
     @property
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of the sum, per channel, int64 `[C]`."""
-        tokens = np.full(self.input.channels, self.input.tokens, np.int64)
+        tokens = np.full(self.input.channels, self.terms, np.int64)
         return tokens * self.input.format.low, tokens * self.input.format.high
 
     @cached_property
@@ -56,21 +65,35 @@ class Mean(Operation):
 
     @property
     def constants(self) -> dict[str, Constant]:
-        return {"tokens": self.input.tokens, "channels": self.input.channels, **self.requantize.constants}
+        return {
+            "vectors": self.output.tokens,
+            "tokens": self.terms,
+            "channels": self.input.channels,
+            **self.requantize.constants,
+        }
 
     def wide(self, *x: np.ndarray) -> np.ndarray:
-        return self.requantize.wide(x[0].sum(axis=1))
+        return self.requantize.wide(x[0].sum(axis=-2))
 
     @cached_property
     def pool(self) -> MeanKernel:
         return MeanKernel(self.requantize, self.accumulator | self.ranges[2])
 
+    def by_row(
+        self, rows: np.ndarray, count: bool = True, table: np.ndarray | None = None, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Rows `[rows, T * C]` to `[rows, C]`, as a matrix product's kernel has it."""
+        return self.pool(rows.reshape(len(rows), self.terms, self.input.channels), count, table, out)
+
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        return self.pool(x[0])
+        y, saturated = self.by_row(x[0].reshape(-1, self.row))
+        return y.reshape(len(x[0]), *self.output.shape), saturated
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Mean:
         tokens, channels = (int(rng.integers(1, high)) for high in (10, 17))
         fmt = Format(int(rng.integers(1, 12)), bool(rng.random() < 0.7))
         magnitude = int(np.sqrt(tokens) * fmt.high) + 1
-        return cls(TensorType((tokens, channels), fmt), Requantize.example(rng, channels, magnitude))
+        requantize = Requantize.example(rng, channels, magnitude)
+        leading = tuple(int(v) for v in rng.integers(1, 4, int(rng.integers(3))))
+        return cls(TensorType((*leading, tokens, channels), fmt), requantize)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
@@ -27,7 +28,7 @@ def planned(name: str, seed: int) -> tuple[Plan, np.random.Generator]:
     architecture = str(rng.choice(architectures(op)))
     make = realisation(op, architecture)
     folding = {"y": make.foldings(op)[int(rng.integers(len(make.foldings(op))))]} if make.folds else {}
-    return size_fifos(Plan(program, folding, dict.fromkeys(inputs, lanes))), rng
+    return size_fifos(Plan(program, folding, {k: math.gcd(lanes, kind.channels) for k, kind in inputs.items()})), rng
 
 
 def architectures(op: Operation) -> list[str]:

@@ -1,0 +1,121 @@
+"""When a window stage may begin each window, and what it may forget after it: plain arithmetic on places of beats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bittrue.rtl.dataflow.timing import Phase
+from bittrue.sim.operations.window import Window
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The windows of a frame in order, with `lanes` codes a beat; a pixel is C / lanes beats.
+
+    The input is kept in a ring of `room` words, a power of two. It holds what a window sees, from the first pixel that
+    this or a later one needs to the last, and beyond that what comes while a window is given out.
+    """
+
+    operation: Window
+    lanes: int
+
+    @property
+    def pixel(self) -> int:
+        """Beats of a pixel."""
+        return self.operation.input.channels // self.lanes
+
+    @property
+    def beats(self) -> int:
+        """Beats of a window."""
+        return self.operation.taps * self.pixel
+
+    @property
+    def supply(self) -> int:
+        """Beats of a frame."""
+        return self.operation.input.size // self.lanes
+
+    @property
+    def interval(self) -> int:
+        """Cycles between frames, when the ring has room enough."""
+        return max(self.supply, int(np.prod(self.operation.windows)) * self.beats)
+
+    @cached_property
+    def _seen(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last pixel of the image that each window sees, `[OH * OW]`."""
+        op, ends = self.operation, []
+        for axis in (0, 1):
+            seen, places = op.seen(axis), op.places(axis)
+            first = places[np.arange(len(places)), seen.argmax(1)]
+            last = places[np.arange(len(places)), -1 - seen[:, ::-1].argmax(1)]
+            ends.append((first, last))
+        (top, bottom), (left, right) = ends
+        width = op.input.shape[1]
+        return (top[:, None] * width + left).reshape(-1), (bottom[:, None] * width + right).reshape(-1)
+
+    @cached_property
+    def needed(self) -> np.ndarray:
+        """Beats of the frame that must have come before each window, ascending; before the last one all."""
+        counts = np.maximum.accumulate((self._seen[1] + 1) * self.pixel)
+        counts[-1] = self.supply
+        return counts
+
+    @cached_property
+    def freed(self) -> np.ndarray:
+        """Beats of the frame that nobody needs after each window, ascending; after the last one all."""
+        firsts = self._seen[0] * self.pixel
+        later = np.minimum.accumulate(firsts[::-1])[::-1]
+        return np.minimum(np.append(later[1:], self.supply), self.needed)
+
+    @cached_property
+    def room(self) -> int:
+        """Words of the ring."""
+        op = self.operation
+        most = int((self.needed - np.append(0, self.freed[:-1])).max())
+        (height, width, _), (_, across), (down, step) = op.input.shape, op.reach, op.stride
+        if op.windows[0] > 1 or height == 1:
+            meanwhile = ((down - 1) * width * (height > 1) + across + step) * self.pixel
+        else:
+            meanwhile = most  # the first window sees all rows: those of the next frame come meanwhile
+        return 1 << (min(most + meanwhile, most + self.supply) - 1).bit_length()
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """What a window waits for before its first beat, and what it forgets after its last."""
+        found: list[Phase] = []
+        for need, free in zip(np.diff(self.needed, prepend=0), np.diff(self.freed, prepend=0), strict=True):
+            first, last = (int(need),), (int(free),)
+            if self.beats == 1:
+                found.append(Phase(first, last))
+                continue
+            found.append(Phase(first, (0,)))
+            if self.beats > 2:
+                found.append(Phase((0,), (0,), times=self.beats - 2))
+            found.append(Phase((0,), last))
+        return tuple(found)
+
+    def table(self, counts: np.ndarray, ahead: int = 0) -> np.ndarray:
+        """How much a count grows with each window, `[OH, OW]`, or with the one so many `ahead`."""
+        return np.roll(np.diff(counts, prepend=0), -ahead).reshape(self.operation.windows)
+
+    @cached_property
+    def jumps(self) -> tuple[int, ...]:
+        """What is added to the place in the ring for the next word of a pixel, tap of a row, row of taps, window of a
+        row, row of windows, frame."""
+        op, pixel = self.operation, self.pixel
+        (height, width, _), (down, across) = op.input.shape, op.windows
+        (rows, columns), (sy, sx), (dy, dx) = op.kernel, op.stride, op.dilation
+        tap = dx * pixel - (pixel - 1)
+        row = (dy * width - (columns - 1) * dx) * pixel - (pixel - 1)
+        end = ((rows - 1) * dy * width + (columns - 1) * dx) * pixel + pixel - 1
+        line = (sy * width - (across - 1) * sx) * pixel - end
+        frame = (height * width - (down - 1) * sy * width - (across - 1) * sx) * pixel - end
+        return tuple(jump % self.room for jump in (1, tap, row, sx * pixel - end, line, frame))
+
+    @property
+    def origin(self) -> int:
+        """The place in the ring of the first word, which may be one that is not read."""
+        op = self.operation
+        return -(op.padding[0] * op.input.shape[1] + op.padding[2]) * self.pixel % self.room

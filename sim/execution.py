@@ -1,0 +1,121 @@
+"""What a plain run of a program does: its operations in order, those that can run as one without the tensor between.
+
+A *matrix product* is an operation with `by_row`: rows of `row` codes to rows of codes, with the table of a function
+of one code in its epilogue. So three run as one: a reading order in front (`reading`, a window: rows are gathered a
+block at a time, while they are in cache), the product, and the table of its only reader. Other pairs join by
+`Operation.fuse`. Saturation is not counted here; a traced run counts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bittrue.sim.operation import Operation, TensorType
+
+if TYPE_CHECKING:
+    from bittrue.sim.program import Node, Program
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step of a plain run: an operation, or several that run as one."""
+
+    result: str
+    operands: tuple[str, ...]
+    run: Callable[..., np.ndarray]
+    counting: Operation | None = None  # what `run` runs, where that depends on the index of the sample
+    dead: tuple[str, ...] = ()
+
+
+def plain(operation: Operation) -> Callable[..., np.ndarray]:
+    """The execution of an operation by itself."""
+    if hasattr(operation, "by_row"):
+        return product(operation, operation.output)
+
+    def run(*x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        codes, _ = operation.run(*x)
+        if out is not None:
+            out[...] = codes
+        return codes
+
+    return run
+
+
+def product(
+    operation: Any, output: TensorType, table: np.ndarray | None = None, reading: Any = None
+) -> Callable[..., np.ndarray]:
+    """A matrix product, with the order in which its rows are read and the table of the function that reads it."""
+
+    def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        rows = None if out is None else out.reshape(-1, output.channels)
+        if reading is None:
+            codes, _ = operation.by_row(x.reshape(-1, operation.row), count=False, table=table, out=rows)
+            return codes.reshape(len(x), *output.shape)
+        if rows is None:
+            rows = np.empty((len(x) * output.tokens, output.channels), output.format.dtype)
+        gathered = np.empty((min(reading.block, max(len(rows), 1)), reading.size), reading.dtype)
+        for first in range(0, len(rows), len(gathered)):
+            part = rows[first : first + len(gathered)]
+            block = gathered[: len(part)]
+            reading(x, first, block)
+            operation.by_row(block, count=False, table=table, out=part)
+        return rows.reshape(len(x), *output.shape)
+
+    return run
+
+
+def actions(program: Program) -> list[Action]:
+    """The steps of a plain run, each with the tensors that nobody reads any more after it."""
+    makers = {node.name: node for node in program.nodes}
+
+    def only_reader(name: str) -> Node | None:
+        """The node that alone reads a tensor, and reads no other; None where there is no such node."""
+        readers = program.readers[name]
+        alone = len(readers) == 1 and name not in program.results and len(readers[0].operands) == 1
+        return readers[0] if alone else None
+
+    def joined(node: Node, reader: Node | None) -> bool:
+        """Whether a node and its reader may run as one: those with held inputs are made anew for every block."""
+        return reader is not None and not node.operation.held and not reader.operation.held
+
+    def reading_of(node: Node) -> tuple[Any, tuple[str, ...], list[str]]:
+        """The reading order in front of a product, what it reads, and the nodes that are not run by themselves."""
+        passed: list[str] = []
+        name = node.operands[0]
+        while name in makers and joined(makers[name], only_reader(name)):
+            maker = makers[name]
+            passed.append(name)
+            if (reading := getattr(maker.operation, "reading", None)) is not None:
+                fits = reading.size == node.operation.row
+                return (reading, maker.operands, passed) if fits else (None, node.operands, [])
+            if not maker.operation.renames:
+                break
+            name = maker.operands[0]
+        return None, node.operands, []
+
+    inside: set[str] = set()
+    steps: list[Action] = []
+    for node in program.nodes:
+        operation, reader = node.operation, only_reader(node.name)
+        if node.name in inside:
+            continue
+        is_product = hasattr(operation, "by_row")
+        reading, operands, passed = reading_of(node) if is_product else (None, node.operands, [])
+        last, run = node, plain(operation)
+        if is_product:
+            table = reader.operation.table() if joined(node, reader) else None  # type: ignore[union-attr]
+            last = reader if table is not None else node  # type: ignore[assignment]
+            run = product(operation, last.operation.output, table, reading)
+        elif joined(node, reader) and (together := reader.operation.fuse(operation)) is not None:  # type: ignore[union-attr]
+            last, run = reader, together  # type: ignore[assignment]
+        inside |= {last.name, *passed} - {node.name}
+        steps = [step for step in steps if step.result not in passed]
+        steps.append(Action(last.name, operands, run, operation if operation.held else None))
+    used = {name: at for at, step in enumerate(steps) for name in (step.result, *step.operands)}
+    used |= dict.fromkeys(program.results, len(steps))
+    dead = [tuple(name for name, at in used.items() if at == index) for index in range(len(steps))]
+    return [replace(step, dead=names) for step, names in zip(steps, dead, strict=True)]

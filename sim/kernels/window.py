@@ -1,0 +1,71 @@
+"""Gathering windows: rows of codes copied out of images a block at a time, so that no tensor of windows is made."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bittrue.sim.kernels.epilogue import bytes_of
+from bittrue.sim.kernels.jit import jit
+
+#: Bytes of a block of gathered rows: it stays in the second-level cache, beside the weights.
+BLOCK = 1 << 17
+
+
+@jit
+def gather(x, columns, kernel, stride, dilation, corner, fill, first, out):
+    """Windows `first`, `first + 1`, ... of the images `x [n, H, W, C]` into `out [windows, kh * kw * C]`.
+
+    `columns` are the windows of a row and of an image; `corner` is the place of the first window's first tap.
+    """
+    height, width, channels = x.shape[1:]
+    flat = x.reshape(-1)
+    across, total = columns
+    run = kernel[1] * channels
+    for r in range(out.shape[0]):
+        image, at = divmod(first + r, total)
+        row, column = divmod(at, across)
+        top, left = row * stride[0] + corner[0], column * stride[1] + corner[1]
+        straight = dilation[1] == 1 and left >= 0 and left + kernel[1] <= width
+        to = 0
+        for i in range(kernel[0]):
+            y = top + i * dilation[0]
+            if not 0 <= y < height:
+                for k in range(to, to + run):
+                    out[r, k] = fill
+                to += run
+            elif straight:
+                source = ((image * height + y) * width + left) * channels
+                for k in range(run):
+                    out[r, to + k] = flat[source + k]
+                to += run
+            else:
+                for j in range(kernel[1]):
+                    column_at = left + j * dilation[1]
+                    if 0 <= column_at < width:
+                        source = ((image * height + y) * width + column_at) * channels
+                        for k in range(channels):
+                            out[r, to + k] = flat[source + k]
+                    else:
+                        for k in range(to, to + channels):
+                            out[r, k] = fill
+                    to += channels
+
+
+class Reading:
+    """An order in which codes are read: rows of `size` codes, `rows` of them a sample, taken out of a tensor."""
+
+    def __init__(self, shape, kernel, stride, dilation, corner, fill, dtype) -> None:
+        self.rows, self.size = shape[0] * shape[1], kernel[0] * kernel[1] * shape[2]
+        self.dtype = np.dtype(dtype)
+        self._fixed = (shape[1], self.rows), kernel, stride, dilation, corner
+        code = np.array(fill, dtype)
+        self._fill = code.view(np.uint8)[()] if self.dtype == np.int8 else code[()]
+
+    @property
+    def block(self) -> int:
+        """Rows that are gathered together."""
+        return max(16, BLOCK // (self.size * self.dtype.itemsize))
+
+    def __call__(self, x: np.ndarray, first: int, out: np.ndarray) -> None:
+        """Rows `first`, `first + 1`, ... of a batch `x` into `out [rows, size]`."""
+        gather(bytes_of(x), *self._fixed, self._fill, first, bytes_of(out))

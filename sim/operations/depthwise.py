@@ -1,0 +1,116 @@
+"""Weighted sum over the taps of a window, each channel by itself: depthwise convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bittrue.sim.contract import INT8, Format, Range, product_sum_range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Parameter, bounds
+from bittrue.sim.kernels.pool import WeightedKernel
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.requantize import Requantize
+
+
+@dataclass(frozen=True, eq=False)
+class Depthwise(Operation):
+    """`y[..., c] = requantize(sum_t weight[t, c] * x[..., t, c])`.
+
+    Input `[..., T, C]` (T taps of a window), weight int `[T, C]` (held or not) in `weight_format`, output `[..., C]`
+    (`[C]` for two axes) in the requantiser's format. The accumulator never wraps: its range follows from the weights.
+    """
+
+    input: TensorType
+    weight: Parameter
+    requantize: Requantize
+    weight_format: Format = INT8
+
+    def __post_init__(self) -> None:
+        weight = freeze(self.weight)
+        if len(self.input.shape) < 2 or weight.shape != self.input.shape[-2:]:
+            raise BittrueError(
+                f"depthwise: weight {weight.shape} does not fit input {self.input}; expected [taps, channels], as the "
+                "last axes of the input"
+            )
+        object.__setattr__(self, "weight", weight)
+        low, high = bounds(weight)
+        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
+            raise BittrueError(f"depthwise: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
+        if self.requantize.channels != self.input.channels:
+            raise BittrueError(
+                f"depthwise: {self.input.channels} channels, but the requantiser has {self.requantize.channels}"
+            )
+        _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
+
+    @property
+    def inputs(self) -> tuple[TensorType, ...]:
+        return (self.input,)
+
+    @property
+    def output(self) -> TensorType:
+        return TensorType((*self.input.shape[:-2], self.input.channels), self.requantize.format)
+
+    @property
+    def terms(self) -> int:
+        """T, the products of a sum."""
+        return self.input.shape[-2]
+
+    @property
+    def row(self) -> int:
+        return self.terms * self.input.channels
+
+    @cached_property
+    def sums(self) -> tuple[np.ndarray, np.ndarray]:
+        """Exact low and high of the bare sum, per channel, int64 `[C]`."""
+        return product_sum_range(bounds(self.weight), self.input.format, 0, "depthwise")
+
+    @cached_property
+    def ranges(self) -> tuple[Range, Range, Range]:
+        return self.requantize.ranges(*self.sums, "depthwise")
+
+    @property
+    def accumulator(self) -> Range:
+        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
+
+    @property
+    def macs(self) -> int:
+        return self.input.size
+
+    @property
+    def weights(self) -> int:
+        return self.weight.size + self.input.channels
+
+    @property
+    def constants(self) -> dict[str, Constant]:
+        return {
+            "vectors": self.output.tokens,
+            "terms": self.terms,
+            "channels": self.input.channels,
+            "weight": (self.weight_format, self.weight),
+            **self.requantize.constants,
+        }
+
+    def wide(self, *x: np.ndarray) -> np.ndarray:
+        return self.requantize.wide((x[0] * self.weight).sum(axis=-2))
+
+    @cached_property
+    def by_row(self) -> WeightedKernel:
+        return WeightedKernel(self.weight, self.requantize, self.accumulator | self.ranges[2])
+
+    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
+        y, saturated = self.by_row(x[0].reshape(-1, self.row))
+        return y.reshape(len(x[0]), *self.output.shape), saturated
+
+    @classmethod
+    def example(cls, rng: np.random.Generator) -> Depthwise:
+        leading = tuple(int(v) for v in rng.integers(1, 4, int(rng.integers(3))))
+        taps, channels = int(rng.integers(1, 10)), int(rng.integers(1, 13))
+        fmt = Format(8) if rng.random() < 0.7 else Format(int(rng.integers(1, 12)), bool(rng.random() < 0.5))
+        weight_format = Format(int(rng.integers(2, 9)))
+        weight = rng.integers(weight_format.low, weight_format.high + 1, (taps, channels))
+        magnitude = int(np.sqrt(taps) * fmt.high * weight_format.high / 3) + 1
+        requantize = Requantize.example(rng, channels, magnitude)
+        return cls(TensorType((*leading, taps, channels), fmt), weight, requantize, weight_format)
