@@ -124,7 +124,8 @@ WeightBus = Annotated[str, typer.Option(help="What written weights come over: `s
 Architecture = Annotated[
     str | None,
     typer.Option(
-        help="Of operations that have several: `parallel`, `packed` (two products in a multiplier), `events`.",
+        help="Of operations that have several: `parallel`, `packed` (two products in a multiplier), `adders` (constant "
+        "weights as shared adders, a vector a cycle; taken by itself where --interval leaves no more), `events`.",
         autocompletion=complete_architecture,
     ),
 ]

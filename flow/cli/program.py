@@ -239,7 +239,7 @@ def synth(
     loaded = read(program, weights)
     if interval is None and device is None:
         device = next((name for name in target if name in DEVICES), None)
-    builds: dict[str, Build] = {}  # one for all targets that the same plan suits
+    builds: dict[str | None, Build] = {}  # one for all targets that the same plan suits
     rows, wrong = [], []
     with console.Bars() as bars:
         for name in target:

@@ -45,7 +45,7 @@ class RtlPart(Part):
     """How fast the hardware shall be: an `interval` in cycles per frame, or the fastest that fits `device`.
 
     `architecture` of operations that have several, for all that have it or by the operation's name; without one, what
-    suits all targets of `synth` (`packed` on AMD's, else `parallel`). `weights` that are
+    suits all targets of `synth` (`packed` on AMD's, else what the planner takes for the interval). `weights` that are
     written while it runs: `written` for all operations that have any, or the names of some (`sim.written`), over a
     `weight_bus`.
     """

@@ -35,10 +35,13 @@ WIDE, NARROW = 25, 18
 TARGETS = ("xilinx-7", "xilinx-us+")
 
 
-def suited(targets: Iterable[str]) -> str:
-    """The architecture that suits all these targets: two products in a multiplier, where each has a wide one."""
+def suited(targets: Iterable[str]) -> str | None:
+    """The architecture that suits all these targets: two products in a multiplier, where each has a wide one.
+
+    None where the planner may choose (`rtl.dataflow.plan.plan`).
+    """
     names = list(targets)
-    return "packed" if names and all(name in TARGETS for name in names) else PARALLEL
+    return "packed" if names and all(name in TARGETS for name in names) else None
 
 
 def unsuited(folding: Mapping[str, Folding], target: str) -> str | None:

@@ -12,11 +12,12 @@ import numpy as np
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.bus.registers import RegisterMap
+from bittrue.rtl.dataflow.choice import fold_all, foldable, preferred
 from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.pipeline import Network
 from bittrue.rtl.dataflow.schedule import Flow
-from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, architectures, realisation
+from bittrue.rtl.dataflow.stage import PARALLEL, Stage, architectures
 from bittrue.rtl.dataflow.weight_registers import WeightRegisters, register_map
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Set, Sets, check_set
@@ -122,7 +123,7 @@ class Plan:
         return self.network.schedule(len(x[0]), work=self.network.work(*x, held=held))
 
     def stages(self) -> list[dict[str, Any]]:
-        """One row a stage, for reports: name, kind, node, folding, lanes, interval, latency, FIFO entries, area."""
+        """One row a stage, for reports: name, kind, node, folding, lanes, interval, latency, FIFO entries."""
         rows = []
         for element in self.network.elements:
             stage, folding = element.stage, self.folding.get(element.node or "")
@@ -136,6 +137,7 @@ class Plan:
                     "lanes_out": stage.lanes_out,
                     "simd": folding.simd if folding else None,
                     "pe": folding.pe if folding else None,
+                    "architecture": folding.architecture if folding else None,
                     "interval": stage.interval,
                     "latency": stage.latency,
                     "entries": stage.timing.blocks if type(stage).__name__ == "Fifo" else None,
@@ -179,49 +181,6 @@ def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: i
     draft = Plan(program, folding, lanes)
     draft.__dict__["network"] = Network(program, folding, lanes, {}, stages)
     return draft
-
-
-def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> dict[str, type[Stage]]:
-    """The stages that can be folded: by node, the class of each, in the architecture chosen for it.
-
-    One name for `architecture` means: in every stage that has it.
-    """
-    found = {}
-    for node in program.nodes:
-        name = architecture if isinstance(architecture, str) else architecture.get(node.name, PARALLEL)
-        if isinstance(architecture, str) and (type(node.operation), name) not in REALISATIONS:
-            realisation(node.operation)  # imports the module, and with it every architecture
-            name = name if (type(node.operation), name) in REALISATIONS else PARALLEL
-        make = realisation(node.operation, name)
-        if reason := make.refusal(node.operation):
-            if not isinstance(architecture, str):
-                raise BittrueError(f"{node.name}: not {name}: {reason}")
-            make = realisation(node.operation)
-        if make.folds:
-            found[node.name] = make
-    if not isinstance(architecture, str) and (unknown := sorted(set(architecture) - {n.name for n in program.nodes})):
-        raise BittrueError(f"architecture: no operation is named {unknown[0]!r}; foldable are {', '.join(found)}")
-    return found
-
-
-def fold_all(
-    program: Program,
-    interval: int,
-    fixed: Mapping[str, Folding] | None = None,
-    architecture: str | Mapping[str, str] = PARALLEL,
-    activity: Mapping[str, float] | None = None,
-) -> dict[str, Folding]:
-    """A folding of every foldable stage that works a frame off within the interval."""
-    fixed, activity = fixed or {}, activity or {}
-    stages = foldable(program, architecture)
-    unknown = sorted(set(fixed) - set(stages))
-    if unknown:
-        raise BittrueError(f"folding: {unknown[0]!r} is no stage that can be folded; those are {', '.join(stages)}")
-    result = {}
-    for name, make in stages.items():
-        told = {"activity": activity[name]} if name in activity and make.dynamic else {}
-        result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
-    return result
 
 
 def activity(program: Program, *x: np.ndarray) -> dict[str, float]:
@@ -323,7 +282,7 @@ def plan(
     interval: int | None = None,
     device: str | None = None,
     folding: Mapping[str, Folding] | None = None,
-    architecture: str | Mapping[str, str] = PARALLEL,
+    architecture: str | Mapping[str, str] | None = None,
     activity: Mapping[str, float] | None = None,
     weights: str | Iterable[str] | None = None,
     weight_bus: str = "stream",
@@ -333,8 +292,9 @@ def plan(
     interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
     device     instead: the smallest interval whose estimated area fits the device (see `rtl.dataflow.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
-    architecture  which one of those an operation has (`parallel`, `packed`, `events`), for all that can have it or by
-               node; `rtl.dataflow.packed.suited` tells the one for a target
+    architecture  which one of those an operation has (`parallel`, `packed`, `adders`, `events`), for all that can have
+               it or by node; `rtl.dataflow.packed.suited` tells the one for a target. By default `parallel`, but
+               `adders` where `interval` leaves a vector one cycle and nothing is against it (`rtl.dataflow.adders`)
     activity   by node, the share of ones in the events it reads (see the function `activity`): an event-driven stage
                is folded for it; without, for a one everywhere
     weights    `"written"`, or names of operations: their weights, cells, biases and shifts can be written while it
@@ -351,8 +311,10 @@ def plan(
         raise BittrueError("plan: give an interval or a device, not both")
     stages: Stages = {}
     if device is not None:
+        architecture = architecture or PARALLEL
         interval = fit(program, device, architecture, activity, stages)
     interval = natural_interval(program) if interval is None else interval
+    architecture = preferred(program, interval) if architecture is None else architecture
     draft = _without_fifos(program, fold_all(program, interval, folding, architecture, activity), interval, stages)
     slowest = max(draft.network.elements, key=lambda e: 0 if activity and e.stage.timing.dynamic else e.stage.interval)
     if slowest.stage.interval > interval and folding is None:

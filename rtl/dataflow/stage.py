@@ -192,6 +192,11 @@ class Stage(wiring.Component):
         return None
 
     @classmethod
+    def preferred(cls, operation: Operation, interval: int) -> bool:  # noqa: ARG003
+        """Whether the planner takes it before the others, unless told otherwise, to work a frame off in `interval`."""
+        return False
+
+    @classmethod
     def foldings(cls, operation: Operation) -> list[Folding]:  # noqa: ARG003
         """Every legal folding; none, where there is nothing to fold."""
         return []

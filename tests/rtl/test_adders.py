@@ -3,13 +3,27 @@
 import numpy as np
 import pytest
 
-from bittrue.rtl.dataflow.adders import solver
+from bittrue.rtl.dataflow.adders import pipe, solver, stage
 from bittrue.rtl.dataflow.adders.graph import Adder, Graph, Output, signed_digits
 from bittrue.rtl.dataflow.adders.pipe import EVERY, AdderPipe, shape_of_value
 from bittrue.rtl.dataflow.adders.solver import count_terms, least_levels, solve
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import Structure
+from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import Format, Range
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
+from bittrue.sim.written import written
+from tests.helpers.exact import exact, exact_compiled
 from tests.helpers.formal import planted
+from tests.helpers.programs import stimulus
 
 S8, U8 = Format(8), Format(8, signed=False)
 SOLVER = "rtl.dataflow.adders.solver:_Solver"
@@ -148,3 +162,143 @@ def test_operands_side_by_side_are_no_adder():
     bit = Format(1, signed=False)
     graph = Graph(2, (), (Adder(0, 1, 1), Adder(0, 1, 1, minus_b=True), Adder(0, 1, 1, minus_a=True)), (Output(2),))
     assert [AdderPipe(graph, bit).sum_bits(k) for k in (2, 3, 4)] == [0, 1, 3]
+
+
+# -- whole networks ----------------------------------------------------------------------------------------
+def mlp(*widths: int, tokens: int = 1) -> Program:
+    """Layers of random INT8 weights and biases, the hidden ones ReLU."""
+    rng = np.random.default_rng(sum(widths))
+    build, name = Builder({"x": TensorType((tokens, widths[0]), U8)}), "x"
+    for k, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        last, bias = k == len(widths) - 2, rng.integers(-900, 900, outputs)
+        made = Requantize(outputs, 6 + k, bias_acc=bias, format=S8 if last else U8, floor=None if last else 0)
+        weight = np.clip(np.round(rng.normal(0, 30, (outputs, inputs))), -128, 127).astype(int)
+        name = build.add(f"layer{k}", Linear(build.types[name], weight, made), name)
+    return build.program(name)
+
+
+def architectures(planned: Plan) -> dict[str, str]:
+    return {name: folding.architecture for name, folding in planned.folding.items()}
+
+
+@pytest.fixture(scope="module")
+def small() -> Plan:
+    return plan(mlp(16, 8, 5), interval=1)
+
+
+def test_a_frame_a_cycle(small):
+    """Compiled, with and without stalls; not a multiplier, not a block RAM, and one beat a frame at both ports."""
+    assert architectures(small) == {"layer0": "adders", "layer1": "adders"}
+    assert (small.estimated_interval, small.estimated_latency) == (1, 8)  # inlet 1, adders 3 and 2, a FIFO 1 each
+    assert [(port.lanes, port.beats) for port in (*small.inputs, *small.outputs)] == [(16, 1), (5, 1)]
+    area = small.estimate
+    assert (area.dsp, area.bram) == (0, 0)
+    assert area.lut > 1.2 * sum(e.stage.structure().adder_bits for e in small.network.elements) > 0
+    exact_compiled(small, emit(small), stimulus(small.program, 400, 1))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("rtl.dataflow.adders.pipe:_added", "upper - b if adder.minus_b", "upper + b if adder.minus_b"),
+        ("rtl.dataflow.adders.pipe:_added", "upper.as_signed() if signed else upper", "upper"),
+        ("rtl.dataflow.adders.pipe:AdderPipe.build", "return kept[cycle - self.made[value]]", "return kept[0]"),
+        ("rtl.dataflow.adders.pipe:shape_of_value", "Format.covering(kept.low, kept", "Format.covering(0, kept"),
+        ("rtl.dataflow.adders.stage:constants", "r.bias_acc + after", "r.bias_acc"),
+    ],
+)
+def test_a_fault_is_seen(small, fault):
+    with planted(*fault), pytest.raises(AssertionError):
+        exact(plan(small.program, interval=1), 1)
+
+
+def test_everything_between_matrices_keeps_up():
+    """A residual branch, a table, scales: all lanes at once, with no memory but tables in LUTs."""
+    rng = np.random.default_rng(5)
+    build = Builder({"x": TensorType((6,), S8)})
+    kind = build.types["x"]
+    build.add("in", Linear(kind, rng.integers(-99, 99, (6, 6)), Requantize(6, 8, rng.integers(-9, 9, 6))), "x")
+    build.add("table", Lerp(kind, rng.integers(-128, 128, (6, 17))), "in")
+    build.add(
+        "scale", Affine(kind, rng.integers(-99, 99, 6), Requantize(6, 13, multiplier=rng.integers(1, 99, 6))), "x"
+    )
+    build.add("sum", Add(kind, kind), "table", "scale")
+    build.add("out", Linear(kind, rng.integers(-99, 99, (3, 6)), Requantize(3, 0, format=Format(20))), "sum")
+    planned = plan(build.program("out"), interval=1)
+    assert architectures(planned) == dict.fromkeys(("in", "scale", "out"), "adders")
+    exact(planned, 3)
+
+
+def test_a_vector_a_cycle_where_a_frame_has_several():
+    planned = plan(mlp(4, 3, 2, tokens=5), interval=5)
+    assert architectures(planned) == {"layer0": "adders", "layer1": "adders"}
+    exact(planned, 2)
+    again = Plan.from_json(planned.program, planned.to_json())
+    assert again.folding == planned.folding
+    with pytest.raises(BittrueError, match="layer0: 5 vectors take at least 5 cycles a frame, so an interval of 4"):
+        plan(planned.program, interval=4, architecture="adders")
+
+
+class TestThePlannerChooses:
+    def test_where_a_vector_has_one_cycle(self):
+        p = mlp(8, 4, 2)
+        assert set(architectures(plan(p, interval=1)).values()) == {"adders"}
+        for other in (plan(p, interval=2), plan(p), plan(p, device="ecp5-85k"), plan(p, 1, architecture="parallel")):
+            assert set(architectures(other).values()) == {"parallel"}
+        mixed = plan(p, interval=4, architecture={"layer0": "adders"})
+        assert architectures(mixed) == {"layer0": "adders", "layer1": "parallel"}
+        assert plan(p, 1, architecture="parallel").estimate.dsp == 4 * 8 + 2 * 4
+        one = Builder({"x": TensorType((3, 1), S8)})
+        one.add("y", Linear(one.types["x"], np.array([[3]]), Requantize(1, 0, format=Format(16))), "x")
+        assert architectures(plan(one.program("y"))) == {"y": "parallel"}  # a single weight, and its own multiplier
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ("written", "layer0: not adders: 'layer0.weight' is written while it runs"),
+            ("large", r"layer0: not adders: its weights have \d\d signed digits to be added, over 20"),
+            ("wide", "layer0: not adders: its sums with what is added to them have 5[0-9] bits, over 48"),
+        ],
+    )
+    def test_what_cannot_be_adders_is_named_and_is_not_chosen(self, change, message, monkeypatch):
+        p = mlp(8, 4)
+        if change == "written":
+            p = written(p)
+        elif change == "large":
+            monkeypatch.setattr(stage, "LARGEST", 20)
+        else:
+            build = Builder(p.inputs)
+            whole = Requantize(4, 46, bias=9, format=S8)
+            build.add("layer0", Linear(build.types["x"], p["layer0"].weight, whole), "x")
+            p = build.program("layer0")
+        with pytest.raises(BittrueError, match=message):
+            plan(p, interval=1, architecture={"layer0": "adders"})
+        assert architectures(plan(p, interval=1)) == {"layer0": "parallel"}
+        with pytest.raises(BittrueError, match="layer0: adders: .*; take another architecture"):
+            _ = Plan(p, {"layer0": Folding(8, 4, "adders")}, {"x": 8}).network
+
+    def test_half_a_vector_is_refused(self):
+        with pytest.raises(
+            BittrueError, match="8 lanes, simd = 8, pe = 2, but a whole vector goes in and out: 8 lanes"
+        ):
+            _ = Plan(mlp(8, 4), {"layer0": Folding(8, 2, "adders")}, {"x": 8}).network
+
+
+def test_a_clamp_counts_as_an_adder():
+    """Of 8 terms, 3 levels, the sum is there in the first cycle; a saturation behind them takes another."""
+    p = Linear(TensorType((8,), S8), np.ones((1, 8), int), Requantize(1, 0, format=Format(11)))
+    narrow = Linear(p.input, p.weight, Requantize(1, 0, format=S8))
+    made = [stage.AdderStage.__subclasses__()[0](op, lanes=8, simd=8, pe=1) for op in (p, narrow)]
+    assert [one.pipe.cycles for one in made] == [1, 2]
+    assert pipe.EVERY == 3
+
+
+def test_graphs_and_shifts_are_the_whole_of_a_layer(small):
+    """Adder by adder in numpy, then shift and clamp: the golden simulator's codes."""
+    x = stimulus(small.program, 100, 7)
+    codes = x[0].reshape(len(x[0]), -1)
+    for element in small.network.elements[1:]:
+        op, graph = element.stage.operation, element.stage.pipe.graph
+        total = graph.evaluate(codes) >> op.requantize.shift
+        codes = np.clip(total, op.requantize.low, op.requantize.format.high)
+    np.testing.assert_array_equal(codes.reshape(len(x[0]), 1, -1), small.program(*x))

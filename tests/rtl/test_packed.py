@@ -171,8 +171,8 @@ def test_half_the_multipliers(target, more, tmp_path):
     [
         (["xilinx-us+"], "packed"),
         (["xilinx-7", "xilinx-us+"], "packed"),
-        (["xilinx-7", "ecp5-85k"], "parallel"),
-        ([], "parallel"),
+        (["xilinx-7", "ecp5-85k"], None),
+        ([], None),
     ],
 )
 def test_it_is_taken_where_all_targets_have_wide_multipliers(targets, architecture):

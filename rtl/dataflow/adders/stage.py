@@ -91,6 +91,12 @@ class AdderStage(Stage):
         return None
 
     @classmethod
+    def preferred(cls, operation, interval: int) -> bool:
+        """Where a cycle a vector is left, every weight would have a multiplier of its own."""
+        several = operation.weight.size > 1
+        return several and interval < 2 * operation.input.tokens and cls.refusal(operation) is None
+
+    @classmethod
     def foldings(cls, operation) -> list[Folding]:
         """The only one: everything at once."""
         outputs, inputs = cls.matrix(operation).shape

@@ -1,0 +1,64 @@
+"""Which stage realises each operation of a program, and how far it is folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
+
+
+def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> dict[str, type[Stage]]:
+    """The stages that can be folded: by node, the class of each, in the architecture chosen for it.
+
+    One name for `architecture` means: in every stage that has it.
+    """
+    found = {}
+    for node in program.nodes:
+        name = architecture if isinstance(architecture, str) else architecture.get(node.name, PARALLEL)
+        if isinstance(architecture, str) and (type(node.operation), name) not in REALISATIONS:
+            realisation(node.operation)  # imports the module, and with it every architecture
+            name = name if (type(node.operation), name) in REALISATIONS else PARALLEL
+        make = realisation(node.operation, name)
+        if reason := make.refusal(node.operation):
+            if not isinstance(architecture, str):
+                raise BittrueError(f"{node.name}: not {name}: {reason}")
+            make = realisation(node.operation)
+        if make.folds:
+            found[node.name] = make
+    if not isinstance(architecture, str) and (unknown := sorted(set(architecture) - {n.name for n in program.nodes})):
+        raise BittrueError(f"architecture: no operation is named {unknown[0]!r}; foldable are {', '.join(found)}")
+    return found
+
+
+def preferred(program: Program, interval: int) -> dict[str, str]:
+    """By node, the architectures that are taken before the first one, as their stages tell (`Stage.preferred`)."""
+    found = {}
+    for node in program.nodes:
+        realisation(node.operation)  # imports the module, and with it every architecture
+        for (kind, name), make in REALISATIONS.items():
+            if kind is type(node.operation) and make.preferred(node.operation, interval):
+                found[node.name] = name
+    return found
+
+
+def fold_all(
+    program: Program,
+    interval: int,
+    fixed: Mapping[str, Folding] | None = None,
+    architecture: str | Mapping[str, str] = PARALLEL,
+    activity: Mapping[str, float] | None = None,
+) -> dict[str, Folding]:
+    """A folding of every foldable stage that works a frame off within the interval."""
+    fixed, activity = fixed or {}, activity or {}
+    stages = foldable(program, architecture)
+    unknown = sorted(set(fixed) - set(stages))
+    if unknown:
+        raise BittrueError(f"folding: {unknown[0]!r} is no stage that can be folded; those are {', '.join(stages)}")
+    result = {}
+    for name, make in stages.items():
+        told = {"activity": activity[name]} if name in activity and make.dynamic else {}
+        result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
+    return result
