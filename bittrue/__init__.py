@@ -16,6 +16,8 @@ Networks in PyTorch, to programs (`pip install 'bittrue[train]'`):
     train                   trains a float network
     quantize, fine_tune     makes it one of 8-bit integers; trains that in its own integers
     to_spikes, to_light     makes it a network of FS-neurons; one for a photonic array
+    convert                 any network of your own that torch.fx can follow, to one of integers; what it may be
+                            made of is listed by `supported`
     lower                   the program of an integer network of any of these kinds
 
 Hardware from programs (`pip install 'bittrue[rtl]'`, and `synth` for the last):
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     from bittrue.models.data.sets import load as dataset
     from bittrue.models.fs.convert import convert as to_spikes
     from bittrue.models.graph.lower import lower
+    from bittrue.models.graph.supported import supported
+    from bittrue.models.int8.convert import convert
     from bittrue.models.int8.quantize import post_training as quantize
     from bittrue.models.light.convert import convert as to_light
     from bittrue.models.training.loop import fit as train
@@ -68,6 +72,7 @@ __all__ = [
     "Operation",
     "Program",
     "TensorType",
+    "convert",
     "dataset",
     "emit",
     "fine_tune",
@@ -77,6 +82,7 @@ __all__ = [
     "quantize",
     "run_recipe",
     "save",
+    "supported",
     "synthesize",
     "to_light",
     "to_spikes",
@@ -94,6 +100,7 @@ _PLACES = {
     "Operation": ("bittrue.sim.operation", "Operation"),
     "Program": ("bittrue.sim.program", "Program"),
     "TensorType": ("bittrue.sim.operation", "TensorType"),
+    "convert": ("bittrue.models.int8.convert", "convert"),
     "dataset": ("bittrue.models.data.sets", "load"),
     "emit": ("bittrue.rtl.verilog", "emit"),
     "fine_tune": ("bittrue.models.training.qat", "fit"),
@@ -103,6 +110,7 @@ _PLACES = {
     "quantize": ("bittrue.models.int8.quantize", "post_training"),
     "run_recipe": ("bittrue.flow.recipes", "run_recipe"),
     "save": ("bittrue.sim.storage", "save"),
+    "supported": ("bittrue.models.graph.supported", "supported"),
     "synthesize": ("bittrue.flow.synth.synthesis", "synthesize"),
     "to_light": ("bittrue.models.light.convert", "convert"),
     "to_spikes": ("bittrue.models.fs.convert", "convert"),

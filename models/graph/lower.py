@@ -108,5 +108,6 @@ def record(model: nn.Module, codes: np.ndarray) -> dict[str, np.ndarray]:
             tensors[call.name] = whole(y.permute(1, 2, 0))
             tensors[f"{call.name}_back"] = whole(y.transpose(0, 1))
         else:
-            tensors[call.name] = laid_out(y)
+            made = call.layer.parts(call.name, *(values[name] for name in call.operands))
+            tensors |= {name: laid_out(part) for name, part in made.items()} | {call.name: laid_out(y)}
     return tensors

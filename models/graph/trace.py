@@ -123,7 +123,7 @@ def trace(model: nn.Module) -> Traced:
                 f"{what}: the layer {path or '(the network itself)'} ({type(layer).__name__}) reads the network's "
                 "codes; its first layer is no IntegerInput, so let them go through one"
             )
-        names[node] = _unique(path.replace(".", "_"), set(names.values()) | {INPUT})
+        names[node] = _unique(layer.label or path.replace(".", "_"), set(names.values()) | {INPUT})
         calls.append(Call(names[node], layer, path, tuple(names[n] for n in nodes)))
     result = graph.output_node().args[0]
     if not isinstance(result, fx.Node) or names.get(result, INPUT) == INPUT:

@@ -63,8 +63,12 @@ class CodeStep(nn.Module):
 class IntegerLayer(nn.Module):
     """Base of the layers of a network that can be lowered. `target` is the step of the result, `bits` its width.
 
-    A layer lowers itself: `emit` says which operations it is.
+    A layer lowers itself: `emit` says which operations it is. `label` is the name of its result in the program, where
+    that is not its path in the network, and `path` that of what it was converted from.
     """
+
+    label: str | None = None
+    path: str | None = None
 
     def __init__(self, target: CodeStep, bits: int) -> None:
         super().__init__()
@@ -80,6 +84,10 @@ class IntegerLayer(nn.Module):
     def emit(self, lowering: Lowering, name: str, *operands: str) -> str:  # noqa: ARG002
         """Add the operations of the layer, which reads the tensors `operands`, and give the name of its result."""
         raise BittrueError(f"no operation is known for it (result {name!r})")
+
+    def parts(self, name: str, *x: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """The tensors that it makes on the way to its result, by the names that `emit` gives them."""
+        return {}
 
 
 class IntegerInput(IntegerLayer):

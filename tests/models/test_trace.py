@@ -29,6 +29,25 @@ from bittrue.models.layers.integer import (
     IntegerTable,
     IntegerTokenLinear,
 )
+from bittrue.models.layers.tensors import (
+    TensorAffine,
+    TensorClamp,
+    TensorFunction,
+    TensorInput,
+    TensorLayer,
+    TensorLinear,
+    TensorProduct,
+    TensorTranspose,
+)
+from bittrue.models.layers.windows import (
+    Reading,
+    TensorConcat,
+    TensorConv,
+    TensorDepthwise,
+    TensorMaximum,
+    TensorMean,
+    TensorReshape,
+)
 from bittrue.models.light.array import IntegerPhotonicArray
 from bittrue.models.light.integer import IntegerLightInput, IntegerPhotonicTable, IntegerTileSum
 from bittrue.models.light.settings import Array
@@ -51,6 +70,22 @@ def photonic():
 def neuron(parameters=None):
     neurons = Neurons(parameters or relu_set(4), Convert())
     return neurons.layer(neurons.unit())
+
+
+READING = Reading((3, 2), (2, 1), padding=(1, 0, 0, 1))
+PRODUCT, WIDTHS = (step(), step(), 8, ""), {"weight_bits": 8, "input_bits": 8}
+
+
+def flat():
+    return TensorInput((TOKENS, CHANNELS), step(), 8)
+
+
+def image():
+    return TensorInput((5, 4, CHANNELS), step(), 8)
+
+
+def parameters(*shape):
+    return nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.zeros(shape[0]))
 
 
 #: One layer of every kind behind an input: what the codes go through, layer after layer, the last being of that kind.
@@ -77,9 +112,21 @@ LAYERS = {
         IntegerLightInput(CHANNELS, 8),
         IntegerPhotonicTable("relu", 1.0, CodeStep(1 / 255), 8, 0.0, 8),
     ],
+    TensorLinear: lambda: [flat(), TensorLinear(*parameters(4, CHANNELS), *PRODUCT, **WIDTHS)],
+    TensorAffine: lambda: [flat(), TensorAffine(*parameters(CHANNELS, 1), *PRODUCT, **WIDTHS)],
+    TensorFunction: lambda: [flat(), TensorFunction(lambda v: v.sin()[None], CodeStep(1 / 64), step(), 8, "", 8)],
+    TensorClamp: lambda: [flat(), TensorClamp((-0.5, 0.25), step(), 8, "")],
+    TensorTranspose: lambda: [flat(), TensorTranspose(step(), 8, "")],
+    TensorReshape: lambda: [flat(), TensorReshape((CHANNELS, TOKENS), step(), 8, "")],
+    TensorConcat: lambda: [flat(), TensorConcat(step(), 8, "")],
+    TensorConv: lambda: [image(), TensorConv(READING, *parameters(4, 6 * CHANNELS), *PRODUCT, **WIDTHS)],
+    TensorDepthwise: lambda: [image(), TensorDepthwise(READING, *parameters(CHANNELS, 6), *PRODUCT, **WIDTHS)],
+    TensorMaximum: lambda: [image(), TensorMaximum(READING, step(), 8, "")],
+    TensorMean: lambda: [image(), TensorMean(READING, 6, 6, step(), None, 8, "", shift=2)],
 }
 
-INPUTS = {IntegerInput, IntegerLightInput}
+INPUTS = {IntegerInput, IntegerLightInput, TensorInput}
+BASES = {TensorLayer, TensorProduct}
 
 
 class Inner(nn.Module):
@@ -120,7 +167,7 @@ class Network(nn.Module):
         x = self.start(codes)
         for layer in self.before:
             x = layer(x)
-        return self.call(self, [x, self.start(codes)] if isinstance(self.layer, IntegerAdd) else [x])
+        return self.call(self, [x, self.start(codes)] if isinstance(self.layer, IntegerAdd | TensorConcat) else [x])
 
 
 def randomised(network):
@@ -155,7 +202,7 @@ def kinds(base=IntegerLayer):
 
 
 def test_there_is_a_case_for_every_layer_and_every_layer_lowers_itself():
-    assert kinds() == {*LAYERS, *INPUTS}
+    assert kinds() == {*LAYERS, *INPUTS, *BASES}
     assert all(kind.emit is not IntegerLayer.emit for kind in LAYERS)
 
 

@@ -1,0 +1,259 @@
+"""The normalised float graph of a network: what it computes in a few kinds of nodes, each with its float execution.
+
+Tensors are `[n, *shape]` with the axes that they have in torch. Windows have two axes; a network on sequences
+`[n, channels, length]` has windows of height 1. Padding is (top, bottom, left, right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bittrue.models.graph.follow import Place
+
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+
+
+@dataclass(eq=False)
+class Node:
+    """A tensor and what makes it of others.
+
+    name       its name in the program
+    place      where it stands in the model
+    operands   the nodes that it reads
+    shape      of a sample
+    """
+
+    name: str
+    place: Place
+    operands: list[Node]
+    shape: tuple[int, ...]
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Input(Node):
+    """The samples."""
+
+
+@dataclass(eq=False)
+class Product(Node):
+    """Base of what has weights: `relu` is a lower clamp at 0 behind it, `owner` the module whose weights they are."""
+
+    weight: Tensor
+    bias: Tensor
+    relu: bool = False
+    owner: str | None = None
+
+    def product(self, x: Tensor) -> Tensor:
+        """The result before the clamp."""
+        raise NotImplementedError
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        y = self.product(x[0])
+        return y.relu() if self.relu else y
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of a sample along which the outputs are channels; None: there are none, all are alike."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class Linear(Product):
+    """`[..., K]` to `[..., N]`, weight `[N, K]`."""
+
+    def product(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+    @property
+    def axis(self) -> int:
+        return len(self.shape) - 1
+
+
+@dataclass(eq=False)
+class Conv(Product):
+    """`[C, H, W]` to `[N, OH, OW]`, or `[C, L]` to `[N, OL]`; weight `[N, C / groups, kh, kw]`, padded with zeros."""
+
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def product(self, x: Tensor) -> Tensor:
+        top, bottom, left, right = self.padding
+        planes = functional.pad(_planes(x), (left, right, top, bottom))
+        y = functional.conv2d(planes, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return y.reshape(len(x), *self.shape)
+
+    @property
+    def axis(self) -> int:
+        return 0
+
+    @property
+    def kernel(self) -> Pair:
+        return self.weight.shape[2], self.weight.shape[3]
+
+
+@dataclass(eq=False)
+class Affine(Product):
+    """`weight x + bias`, one of each for every index along `along`; `along` None: one for all."""
+
+    along: int | None = None
+    learned: tuple[Tensor, Tensor, float] | None = (
+        None  # what a normalisation learned: mean, variance; what is added to it
+    )
+
+    def product(self, x: Tensor) -> Tensor:
+        shape = [1] * len(self.shape)
+        if self.along is not None:
+            shape[self.along] = -1
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+    @property
+    def axis(self) -> int | None:
+        return self.along
+
+
+@dataclass(eq=False)
+class Function(Node):
+    """A function of each value; another one for every index along `along`, where that is given.
+
+    `limits` are those of a clamp `min(max(x, low), high)`, which may be infinite; None for any other function.
+    """
+
+    call: Callable[[Tensor], Tensor]
+    along: int | None = None
+    limits: tuple[float, float] | None = None
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return self.call(x[0])
+
+    def at(self, values: Tensor) -> Tensor:
+        """The functions `[C, points]` at values `[points]`; C is 1 where all channels share one."""
+        shape = [1] * len(self.shape)
+        if self.along is not None:
+            shape[self.along] = self.shape[self.along]
+        points = values.view(-1, *[1] * len(self.shape)).expand(-1, *shape).contiguous()
+        return self.call(points).reshape(len(values), -1).T
+
+
+@dataclass(eq=False)
+class Pool(Node):
+    """Windows over `[C, H, W]` or `[C, L]`, channel by channel: their maximum, or with `divisor` their sum over it."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    divisor: int | None = None
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        top, bottom, left, right = self.padding
+        fill = 0.0 if self.divisor else -torch.inf
+        planes = functional.pad(_planes(x[0]), (left, right, top, bottom), value=fill)
+        if self.divisor:
+            y = functional.avg_pool2d(planes, self.kernel, self.stride, divisor_override=self.divisor)
+        else:
+            y = functional.max_pool2d(planes, self.kernel, self.stride, 0, self.dilation)
+        return y.reshape(len(x[0]), *self.shape)
+
+
+@dataclass(eq=False)
+class Mean(Node):
+    """Mean over axes of a sample, which are then gone."""
+
+    axes: tuple[int, ...]
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0].mean([axis + 1 for axis in self.axes]) if self.axes else x[0]
+
+
+@dataclass(eq=False)
+class Add(Node):
+    """Sum of two tensors of one shape."""
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0] + x[1]
+
+
+@dataclass(eq=False)
+class Cat(Node):
+    """Tensors one after the other along an axis of a sample."""
+
+    along: int
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return torch.cat(x, self.along + 1)
+
+
+@dataclass(eq=False)
+class View(Node):
+    """The same values in another order: `order[i]` is the flat index of value i in the tensor that is read."""
+
+    order: Tensor
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0].reshape(len(x[0]), -1)[:, self.order].reshape(len(x[0]), *self.shape)
+
+
+def _planes(x: Tensor) -> Tensor:
+    return x.unsqueeze(2) if x.ndim == 3 else x
+
+
+@dataclass
+class Graph:
+    """Nodes in an order in which each operand exists; `tail` is what the model does with the result, left out."""
+
+    input: Input
+    nodes: list[Node]
+    result: Node
+    tail: Callable[[Tensor], Tensor] | None = None
+    _readers: dict[int, list[Node]] = field(default_factory=dict)
+
+    def readers(self, node: Node) -> list[Node]:
+        """Who reads a node, once for every time it is read."""
+        return [reader for reader in self.nodes for operand in reader.operands if operand is node]
+
+    def alone(self, node: Node) -> bool:
+        """Whether a node has exactly one reader and is not the result."""
+        return node is not self.result and len(self.readers(node)) == 1
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Let everybody who reads `old` read `new`; `old` is gone if nobody else keeps it."""
+        for node in self.nodes:
+            if node is not new:
+                node.operands = [new if operand is old else operand for operand in node.operands]
+        if self.result is old:
+            self.result = new
+        self.nodes.remove(old)
+
+    def prune(self) -> None:
+        """Leave out what the result does not depend on."""
+        needed, pending = set(), [self.result]
+        while pending:
+            node = pending.pop()
+            if id(node) not in needed:
+                needed.add(id(node))
+                pending += node.operands
+        self.nodes = [node for node in self.nodes if id(node) in needed]
+
+    @torch.no_grad()
+    def run(self, x: Tensor, keep: Iterable[Node] | None = None) -> dict[Node, Tensor]:
+        """The tensors of some nodes, of all without `keep`, for samples `[n, ...]`."""
+        kept = set(self.nodes if keep is None else keep)
+        last = {operand: index for index, node in enumerate(self.nodes) for operand in node.operands}
+        live: dict[Node, Tensor] = {}
+        for index, node in enumerate(self.nodes):
+            live[node] = x if node is self.input else node.evaluate(*(live[operand] for operand in node.operands))
+            for operand in node.operands:
+                if last[operand] == index and operand not in kept:
+                    live.pop(operand, None)
+        return {node: value for node, value in live.items() if node in kept}

@@ -1,0 +1,90 @@
+"""Passes over the float graph: normalisations and constant factors into their neighbours, clamps at 0 into products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bittrue.models.graph.floats import Affine, Conv, Function, Graph, Linear, Node, Product, View
+
+
+def simplify(graph: Graph) -> Graph:
+    """Fold and fuse in place until nothing is left to do; what the graph computes stays the same."""
+    while any(
+        step(graph, node) for node in list(graph.nodes) for step in (_into_producer, _into_reader, _relu, _views)
+    ):
+        pass
+    graph.prune()
+    return graph
+
+
+def _into_producer(graph: Graph, node: Node) -> bool:
+    """An affine behind a product that nobody else reads: `g (W x + b) + o = (g W) x + (g b + o)`."""
+    if not isinstance(node, Affine):
+        return False
+    producer = node.operands[0]
+    if not isinstance(producer, Product) or producer.relu or not graph.alone(producer):
+        return False
+    if isinstance(producer, Affine) and producer.along is None:
+        producer.along = node.along
+    elif node.along not in (None, producer.axis):
+        return False
+    gain = node.weight.view(-1, *[1] * (producer.weight.ndim - 1))
+    producer.weight, producer.bias = producer.weight * gain, producer.bias * node.weight + node.bias
+    producer.relu, producer.owner = node.relu, None
+    producer.name = producer.name if isinstance(producer, Linear | Conv) else node.name
+    graph.replace(node, producer)
+    return True
+
+
+def _into_reader(graph: Graph, node: Node) -> bool:
+    """An affine whose only reader is a product: `W (g x + o) + b = (W g) x + (b + W o)`.
+
+    A convolution that pads must not get an offset: padding is 0 behind the affine, so it would be none before it.
+    """
+    if not isinstance(node, Affine) or node.relu or not graph.alone(node):
+        return False
+    (reader,) = graph.readers(node)
+    if not isinstance(reader, Linear | Conv):
+        return False
+    axis = 0 if isinstance(reader, Conv) else len(node.shape) - 1
+    padded = isinstance(reader, Conv) and any(reader.padding)
+    if node.along not in (None, axis) or (padded and bool(node.bias.any())):
+        return False
+    gain, offset = (v.expand(node.shape[axis]) for v in (node.weight, node.bias))
+    gain, offset = (_spread(reader, v) for v in (gain, offset))
+    reader.bias = reader.bias + (reader.weight * offset).flatten(1).sum(1)
+    reader.weight, reader.owner = reader.weight * gain, None
+    graph.replace(node, node.operands[0])
+    return True
+
+
+def _spread(reader: Linear | Conv, values: Tensor) -> Tensor:
+    """A value of each channel that a product reads, as its weights have them."""
+    if isinstance(reader, Linear):
+        return values
+    outputs, inside = reader.weight.shape[:2]
+    group = torch.arange(outputs)[:, None] // (outputs // reader.groups)
+    return values[group * inside + torch.arange(inside)][:, :, None, None]
+
+
+def _relu(graph: Graph, node: Node) -> bool:
+    """A function `max(x, 0)`, or one that is also limited above, behind a product that nobody else reads."""
+    if not isinstance(node, Function) or node.limits is None or node.limits[0] != 0:
+        return False
+    producer = node.operands[0]
+    if not isinstance(producer, Product) or producer.relu or not graph.alone(producer):
+        return False
+    producer.relu = True
+    if node.limits[1] == torch.inf:
+        graph.replace(node, producer)
+    return True
+
+
+def _views(_: Graph, node: Node) -> bool:
+    """A view of a view is one."""
+    if not isinstance(node, View) or not isinstance(node.operands[0], View):
+        return False
+    first = node.operands[0]
+    node.order, node.operands = first.order[node.order], list(first.operands)
+    return True

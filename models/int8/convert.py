@@ -1,0 +1,182 @@
+"""Any torch.fx-traceable module to a network of integers: followed, normalised, folded, calibrated, realised.
+
+follow       torch.fx, with real values (`models.graph.follow`)
+normalise    a float graph of a few kinds of nodes (`models.graph.normalise`); held to the model's own results
+simplify     normalisations and factors into their neighbours (`models.graph.passes`)
+observe      ranges on the calibration data; tensors that are added or joined share a step (`models.graph.observe`)
+realise      integer layers in the program's layout (`models.int8.realise`)
+correct      the mean of what rounding the weights changes is taken off the biases, layer after layer
+"""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bittrue.models.data.sets import Data
+from bittrue.models.graph.floats import Graph, Product
+from bittrue.models.graph.follow import SAMPLES, follow, line_of
+from bittrue.models.graph.normalise import normalise
+from bittrue.models.graph.observe import free_averages, observe, refuse_foreign
+from bittrue.models.graph.passes import simplify
+from bittrue.models.int8.converted import Converted, check_bits, samples, to_values
+from bittrue.models.int8.realise import Choices, Realised, realise
+from bittrue.models.layers.tensors import TensorInput, TensorProduct
+from bittrue.models.training.precision import full_precision
+from bittrue.sim.errors import BittrueError
+
+#: Images that are taken of a data set, samples that the graph is compared on, and that biases are corrected on.
+IMAGES, COMPARED, CORRECTED = 1000, 32, 128
+
+
+def convert(
+    model: nn.Module,
+    calibration: Any,
+    *,
+    bits: int | Mapping[str, int] = 8,
+    activation_bits: int = 8,
+    requantize: str = "shift",
+    ranges: str | float = "mse",
+    input_range: float | None = None,
+    preprocess: Callable[[np.ndarray], Any] = to_values,
+    leaves: tuple[type[nn.Module], ...] = (),
+    correct_biases: bool = True,
+) -> Converted:
+    """The network of integers that computes what a trained module computes; the module is left as it is.
+
+    model            any module that torch.fx can follow, with one tensor in and one out; in evaluation mode
+    calibration      samples of the training data: floats `[n, ...]` as the model takes them, images uint8
+                     `[n, h, w, channels]` for `preprocess`, or a data set; a hundred or more are a good number
+    bits             width of the weights, 2 to 8, or widths by path of the module (`{"": 8, "features.0": 4}`; "" is
+                     for all that are not named)
+    activation_bits  width of every tensor, 2 to 8
+    requantize       `shift`: sums are brought to codes by a shift of each channel, the cheapest in hardware;
+                     `multiplier`: by a product of 15 bits and a shift
+    ranges           `mse`: the least mean square error; or a percentile of the magnitudes, such as 99.99
+    input_range      largest magnitude of a sample's values; else that of the calibration data
+    preprocess       from images uint8 `[n, h, w, channels]` to samples as the model takes them; as torchvision's
+                     ToTensor does unless told
+    leaves           classes of modules that are not looked into: each is one function of each value
+
+    The result is a module: `lower` it, `fit` it in its own integers, ask `sensitivity`. A module, function or input
+    that cannot be converted is a BittrueError with its path in the model, the line of code, and what would work;
+    `bittrue.supported()` lists what can be.
+    """
+    what = f"cannot convert {type(model).__name__}"
+    if not isinstance(model, nn.Module):
+        raise BittrueError(f"{what}: it is no torch module; give an instance of torch.nn.Module")
+    widths = dict(bits) if isinstance(bits, Mapping) else {"": bits}
+    widths = {
+        path: check_bits(width, f"bits of {path!r}" if path else "bits") for path, width in ({"": 8} | widths).items()
+    }
+    check_bits(activation_bits, "activation_bits")
+    if requantize not in ("shift", "multiplier"):
+        raise BittrueError(f"requantize is 'shift' or 'multiplier', not {requantize!r}")
+    if ranges != "mse" and (isinstance(ranges, str | bool) or not 50 < ranges <= 100):
+        raise BittrueError(f"ranges is 'mse' or a percentile above 50 and up to 100, not {ranges!r}")
+    x = _calibration(calibration, preprocess)
+    with full_precision(), torch.no_grad():
+        graph = _graph(what, model, x, leaves)
+        known = {node.place.path for node in graph.nodes if isinstance(node, Product)}
+        refuse_foreign(what, graph, x)
+        simplify(graph)
+        if unknown := sorted(set(widths) - known - {""}):
+            raise BittrueError(
+                f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
+            )
+        if requantize == "shift":
+            free_averages(graph)
+        reach = float(x.abs().max()) if input_range is None else _positive(input_range)
+        choices = Choices(widths, activation_bits, requantize, ranges)
+        realised = realise(what, graph, observe(graph, x), choices, reach)
+        entry = TensorInput(realised.input.shape, realised.entry, activation_bits)
+        network = Converted(
+            [(layer, operands) for layer, operands, _ in realised.layers],
+            entry,
+            (realised.input, realised.result.layout),
+            (graph.input.shape, graph.result.shape),
+            (realised.result.name, realised.step),
+            preprocess,
+        ).eval()
+        if correct_biases:
+            _correct(network, graph, realised, x[:CORRECTED])
+    return network
+
+
+def _calibration(given: Any, preprocess: Callable[[np.ndarray], Any]) -> Tensor:
+    """The calibration samples as floats; what cannot be calibrated on is refused."""
+    try:
+        x = samples(given.train.images[:IMAGES] if isinstance(given, Data) else given, preprocess)
+    except BittrueError as error:
+        raise BittrueError(f"calibration: {error}") from error
+    if len(x) < SAMPLES:
+        raise BittrueError(f"calibration: {len(x)} sample is too few; give a hundred or more of the training data")
+    if not x.isfinite().all():
+        raise BittrueError("calibration: a value is not finite; leave such samples out")
+    if float(x.max()) == float(x.min()):
+        raise BittrueError(f"calibration: every value is {float(x.max()):.4g}; give samples of the training data")
+    return x
+
+
+def _graph(what: str, model: nn.Module, x: Tensor, leaves: tuple[type[nn.Module], ...]) -> Graph:
+    """The normalised graph of a model, held to the model's own results on some of the samples."""
+    own = copy.deepcopy(model).cpu().float().eval()
+    few = x[:COMPARED].clone()
+    try:
+        expected = own(few)
+    except Exception as error:  # whatever the network's own code raises
+        frames = [(f.filename, f.lineno or 0, f.line or "") for f in traceback.extract_tb(error.__traceback__)]
+        said = (str(error).strip().splitlines() or [""])[0][:300]
+        raise BittrueError(
+            f"{what}: {line_of(frames) or 'in its forward'}: it does not take samples of {list(x.shape[1:])} "
+            f"({type(error).__name__}: {said}); give the calibration data as the model takes them"
+        ) from error
+    followed = follow(own, x[:SAMPLES].clone(), leaves)
+    if not torch.equal(few, x[:COMPARED]):
+        raise BittrueError(f"{what}: it changes its input in place; write that without (inplace=False, x = x + 1)")
+    graph = normalise(what, followed)
+    found = graph.run(x[:COMPARED])[graph.result]
+    found = found if graph.tail is None else graph.tail(found)
+    if not isinstance(expected, Tensor) or expected.shape != found.reshape(len(found), *expected.shape[1:]).shape:
+        raise BittrueError(
+            f"{what}: its shapes change with the number of samples; let each sample have a result of its own"
+        )
+    scale = float(expected.abs().max()) + 1e-6
+    if not torch.allclose(found.reshape(expected.shape), expected, rtol=0, atol=1e-3 * scale):
+        most = float((found.reshape(expected.shape) - expected).abs().max())
+        raise BittrueError(
+            f"{what}: what can be followed of it gives other results than it does itself (by "
+            f"{most:.3g}); it depends on its data or on the number of "
+            "samples, changes a tensor in place that is read elsewhere, or draws random numbers: write it without"
+        )
+    return graph
+
+
+def _positive(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise BittrueError(f"input_range is the largest magnitude of a value, above 0; not {value!r}")
+    return float(value)
+
+
+def _correct(network: Converted, graph: Graph, realised: Realised, x: Tensor) -> None:
+    """Take off every bias the mean of what a layer gives more than its float twin, on these samples.
+
+    A layer reads what the integer network gives it, so that it makes up for those in front of it as well.
+    """
+    values = {"x": network.input(torch.from_numpy(network.encode(x)))}
+    wanted = graph.run(x)
+    users = [id(layer.bias) for layer in network.layers if isinstance(layer, TensorProduct)]
+    for layer, operands, node in realised.layers:
+        read = [values[name] for name in operands]
+        if isinstance(layer, TensorProduct) and users.count(id(layer.bias)) == 1:
+            layout = realised.layouts[node]
+            target = node.product(wanted[node.operands[0]]).flatten(1)[:, torch.from_numpy(layout.order)]
+            target = target.reshape(-1, layout.shape[-1]).double().mean(0)
+            layer.bias -= (layer.real(read[0]).flatten(0, -2).mean(0) - target).float()
+        values[layer.label] = layer(*read)
