@@ -97,8 +97,9 @@ class Network:
             self.made[node.name] = self._enter(node.name, stage, sources, operation.output, node.name)
         #: The elements that make the results, in the program's order, and which of their readers each output is.
         self.outputs = [self.made[name] for name in program.results]
-        self.output_branches = [self.elements[k].readers for k in self.outputs]
+        self.output_branches: list[int] = []
         for k in self.outputs:
+            self.output_branches.append(self.elements[k].readers)
             self.elements[k].readers += 1
         for element in self.elements:
             if not element.readers:

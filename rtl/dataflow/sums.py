@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 
@@ -23,7 +24,7 @@ class RunningStage(Stage):
 
     operation   has `input` and `output`
     terms       vectors that go into a value
-    total       exact range of the running values
+    totals      exact range of the running values, by lane
     frame       values of a channel in a frame
     arrival     cycles from a beat to the values that it makes
     requantize  what the last values go through, if anything
@@ -39,13 +40,13 @@ class RunningStage(Stage):
         *,
         lanes: int,
         terms: int,
-        total: Range,
+        totals: Sequence[Range],
         frame: int,
         arrival: int = 2,
         requantize: RequantizePipe | None = None,
         step: int = 0,
     ):
-        self.operation, self.terms, self.total, self.step = operation, terms, total, step
+        self.operation, self.terms, self.totals, self.step = operation, terms, totals, step
         self.requantize, self.arrival = requantize, arrival
         self.tables = [] if requantize is None else [*requantize.tables.values()]
         beats = operation.input.channels // lanes
@@ -62,15 +63,15 @@ class RunningStage(Stage):
 
     def structure(self) -> Structure:
         built = super().structure()
-        groups, bits = self.timing.beats_out, self.total.bits
+        groups, bits = self.timing.beats_out, sum(total.bits for total in self.totals)
         built.count(groups - 1, self.terms - 1)
         # the group and whether it is the first, until there is a sum; that one moves, and where it is written, later
         built.registers += (self.arrival - 1) * (max(1, self.group_bits) + 1)
         built.registers += (groups > 1) * self.group_bits + self.arrival - 1 + (groups > 1)
-        built.lutrams += -(-self.lanes_in * bits // 4) * -(-groups // 16)
-        for _ in range(self.lanes_in):
-            built.add(bits)
-            built.select_bits += bits
+        built.lutrams += -(-bits // 4) * -(-groups // 16)
+        for total in self.totals:
+            built.add(total.bits)
+            built.select_bits += total.bits
         if self.requantize is not None:
             built += self.requantize.structure()
         if self.tables:
@@ -102,8 +103,8 @@ class RunningStage(Stage):
         moving = valid_chain(m, go, arrival - 1 + (groups > 1))
         valid = valid_chain(m, outlet.issue, self.timing.depth - 1)
 
-        exact = shape_of(self.total | Range(0, 0))
-        layout = data.ArrayLayout(exact, self.lanes_in)
+        shapes = [shape_of(total | Range(0, 0)) for total in self.totals]
+        layout = data.StructLayout({f"lane{lane}": shape for lane, shape in enumerate(shapes)})
         m.submodules.sums = memory = Storage(layout.size, groups, clocked=False).memory(layout)
         read, write = memory.read_port(domain="comb"), memory.write_port()
         where = register(m, group, name="where", cycles=arrival - 1)
@@ -115,10 +116,10 @@ class RunningStage(Stage):
         brought = self.terms_of(m, go, None if banks is None else banks[0])
         values = []
         for lane, term in enumerate(brought):
-            total = Signal(exact, name=f"total{lane}")
-            m.d.comb += total.eq(self.following(first, read.data[lane], term))
+            total = Signal(shapes[lane], name=f"total{lane}")
+            m.d.comb += total.eq(self.following(first, read.data[f"lane{lane}"], term))
             values.append(register(m, total, name=f"sum{lane}"))
-            m.d.comb += write.data[lane].eq(values[lane] if late else total)
+            m.d.comb += write.data[f"lane{lane}"].eq(values[lane] if late else total)
         if self.requantize is not None:
             if banks is not None:
                 before = group if arrival == 2 else register(m, group, name="row_group", cycles=arrival - 2)
@@ -139,7 +140,7 @@ class SumStage(RunningStage):
             operation,
             lanes=lanes,
             terms=terms,
-            total=Range.of(*(ends >> step for ends in operation.sums)),
+            totals=lanes_of(operation.sums, lanes, step),
             frame=frame,
             requantize=RequantizePipe(operation.requantize, *operation.sums, lanes),
             step=step,
@@ -164,6 +165,11 @@ class SumStage(RunningStage):
 
     def following(self, first: Value, before: Value, term: Value) -> Value:
         return Mux(first, 0, before) + term
+
+
+def lanes_of(sums: tuple[np.ndarray, np.ndarray], lanes: int, step: int = 0) -> list[Range]:
+    """The range of each lane's running sums, from those of the totals of all channels; each holds 0."""
+    return [Range.of(*(ends[lane::lanes] >> step for ends in sums)) for lane in range(lanes)]
 
 
 def codes(stage: Stage, m: Module, cycles: int = 1) -> list[Value]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.rtl.dataflow.timing import Phase
+from bittrue.rtl.dataflow.timing import Phase, Phases
 from bittrue.sim.operations.window import Window
 
 
@@ -16,7 +16,7 @@ class Order:
     """The windows of a frame in order, with `lanes` codes a beat; a pixel is C / lanes beats.
 
     The input is kept in a ring of `room` words, a power of two. It holds what a window sees, from the first pixel that
-    this or a later one needs to the last, and beyond that what comes while a window is given out.
+    this or a later one needs to the last, and what comes while windows are given out.
     """
 
     operation: Window
@@ -71,15 +71,15 @@ class Order:
 
     @cached_property
     def room(self) -> int:
-        """Words of the ring."""
-        op = self.operation
+        """Words of the ring: the least with which frames follow each other as fast as there is work or input.
+
+        What a window sees has to fit, and what comes meanwhile, which the stage's own schedule tells.
+        """
         most = int((self.needed - np.append(0, self.freed[:-1])).max())
-        (height, width, _), (_, across), (down, step) = op.input.shape, op.reach, op.stride
-        if op.windows[0] > 1 or height == 1:
-            meanwhile = ((down - 1) * width * (height > 1) + across + step) * self.pixel
-        else:
-            meanwhile = most  # the first window sees all rows: those of the next frame come meanwhile
-        return 1 << (min(most + meanwhile, most + self.supply) - 1).bit_length()
+        room = 1 << most.bit_length()
+        while room < most + self.supply and Phases(self.phases, (room,), credits=2).interval > self.interval:
+            room *= 2
+        return room
 
     @cached_property
     def phases(self) -> tuple[Phase, ...]:

@@ -10,15 +10,21 @@ from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.concat import Concat
+from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.maximum import Maximum
+from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.photonic_mac import PhotonicMac
+from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.operations.window import Window
 from bittrue.sim.requantize import Requantize
 
 FOUR = Format(4, signed=False)
@@ -55,6 +61,14 @@ def fs(steps=1, value=0, **limits):
 def spiking(shape=(2, 1), weight=1, decode=(2, 1), outputs=1):
     kind = TensorType(shape, SPIKE)
     return SpikingLinear(kind, np.full((1, shape[-1]), weight), np.array(decode), Requantize(outputs, 0), Format(4))
+
+
+def window(shape=(3, 4, 1), kernel=(2, 2), stride=(1, 1), dilation=(1, 1), padding=(0, 0, 0, 0), fill=0):
+    return Window(TensorType(shape, INT8), kernel, stride, dilation, padding, fill)
+
+
+def depthwise(weight=1, taps=2, channels=2):
+    return Depthwise(TensorType((2, 2), INT8), np.full((taps, channels), weight), Requantize(2, 0))
 
 
 def requantize(floor=None, **numbers):
@@ -95,6 +109,36 @@ LIMITS = {
     "lowest knot": (lambda value: lerp(3, 3, value), -129, -128),
     "highest knot": (lambda value: lerp(3, 3, value), 128, 127),
     "axes of a transpose": (lambda shape: Transpose(TensorType(shape, INT8)), (1, 2, 3), (2, 3)),
+    "axes of an image": (lambda shape: window(shape), (3, 4), (3, 4, 1)),
+    "axes of a kernel": (lambda kernel: window(kernel=kernel), (2, 2, 2), (2, 2)),
+    "a kernel without taps": (lambda n: window(kernel=(n, 1)), 0, 1),
+    "a stride of nothing": (lambda n: window(stride=(1, n)), 0, 1),
+    "a dilation of nothing": (lambda n: window(dilation=(n, 1)), 0, 1),
+    "a negative padding": (lambda n: window(padding=(0, n, 0, 0)), -1, 0),
+    "lowest fill": (lambda n: window(fill=n), -129, -128),
+    "highest fill": (lambda n: window(fill=n), 128, 127),
+    "kernel rows": (lambda n: window(kernel=(n, 1)), 4, 3),
+    "kernel columns": (lambda n: window(kernel=(1, n)), 5, 4),
+    "kernel rows of a padded image": (lambda n: window(kernel=(n, 1), padding=(1, 1, 0, 0)), 6, 5),
+    "rows between taps": (lambda n: window(dilation=(n, 1)), 3, 2),
+    "windows above the image": (lambda n: window(padding=(n, 0, 0, 0)), 2, 1),
+    "windows behind the image": (lambda n: window(padding=(0, 0, 0, n)), 2, 1),
+    "windows whose taps miss the image": (
+        lambda n: window((1, 4, 1), (2, 1), (2, 1), (2, 1), (n, 4 - n, 0, 0)),  # rows -1 and 1, of one row
+        1,
+        2,
+    ),
+    "codes of a reshape": (lambda n: Reshape(TensorType((2, 3), INT8), (n,)), 5, 6),
+    "an empty axis of a reshape": (lambda n: Reshape(TensorType((2, 3), INT8), (n, 6)), 0, 1),
+    "axes of a maximum": (lambda shape: Maximum(TensorType(shape, INT8)), (3,), (1, 3)),
+    "axes of a mean": (lambda shape: Mean(TensorType(shape, INT8), Requantize(3, 0)), (3,), (1, 3)),
+    "lowest weight of a tap": (depthwise, -129, -128),
+    "highest weight of a tap": (depthwise, 128, 127),
+    "taps of a channel": (lambda n: depthwise(taps=n), 3, 2),
+    "channels of taps": (lambda n: depthwise(channels=n), 1, 2),
+    "no branch": (lambda n: Concat((TWO,) * n), 0, 1),
+    "formats of branches": (lambda bits: Concat((TWO, TensorType((5,), Format(bits)))), 7, 8),
+    "axes of branches": (lambda shape: Concat((TensorType((2, 2), INT8), TensorType(shape, INT8))), (1, 2), (2, 1)),
     "limits that cross": (lambda low: Clamp(TWO, low, 5, INT8), 6, 5),
     "limit below the codes": (lambda low: Clamp(TWO, low, 5, INT8), -129, -128),
     "limit above the codes": (lambda high: Clamp(TWO, 0, high, INT8), 128, 127),

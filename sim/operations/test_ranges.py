@@ -66,11 +66,13 @@ SEEN = {
     "Add": lambda op, a, b: [a + b],  # noqa: ARG005
     "Affine": lambda op, x: requantised(x * op.weight, op.requantize),
     "Clamp": lambda op, x: [x],  # noqa: ARG005
+    "Depthwise": lambda op, x: requantised((x * op.weight).sum(1), op.requantize),
     "Encode": lambda op, x: [x],  # noqa: ARG005
     "FsNeuron": potentials,
     "Lerp": interpolated,
     "Lif": membranes,
     "Linear": lambda op, x: requantised(x @ op.weight.T, op.requantize),
+    "Maximum": lambda op, x: [x],  # noqa: ARG005
     "Mean": lambda op, x: requantised(x.sum(1), op.requantize),
     "PhotonicMac": lights,
     "SpikingLinear": decoded,
@@ -96,6 +98,7 @@ def test_accumulator_is_reached_and_never_passed(name, seed):
 #: Stored parameters by the equations: what a kind has beyond its matrix, by its sizes.
 STORED = {
     "Affine": lambda _: 2 + 2,  # a weight and a bias a channel
+    "Depthwise": lambda _: 3 * 2 + 2,
     "FsNeuron": lambda op: len(op.threshold) + len(op.reset),
     "Lerp": lambda op: sum(len(row) for row in op.knots),
     "Lif": lambda op: 2 * (1 + 2 * (op.threshold is not None)),  # a decay, a threshold, a reset a channel

@@ -48,7 +48,7 @@ def stimulus(program: Program, n: int, seed: int) -> list[np.ndarray]:
     return batches
 
 
-class _Growing:
+class Growing:
     """A program under construction with the codes that a random batch makes in it."""
 
     def __init__(self, seed: int, inputs: dict[str, TensorType]) -> None:
@@ -190,7 +190,7 @@ def resmlp(
     `segments` of the tables is a power of two. `meta["boundaries"]` names `embed`, `block0`, `block1`, ...
     """
     assert nonlinearity in ("lerp", "relu")
-    grow = _Growing(seed, {"x": TensorType((tokens, features), INT8)})
+    grow = Growing(seed, {"x": TensorType((tokens, features), INT8)})
     x = grow.linear("embed", "x", channels)
     boundaries = [x]
     for k in range(blocks):
@@ -206,7 +206,7 @@ def two_inputs(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: in
     The codes take one and two bytes, signed and not, so that the ports' padding is exercised too.
     """
     kind = TensorType((tokens, channels), INT8)
-    grow = _Growing(seed, {"a": kind, "b": TensorType((tokens, channels), Format(5, signed=False))})
+    grow = Growing(seed, {"a": kind, "b": TensorType((tokens, channels), Format(5, signed=False))})
     a = grow.linear("mix", "a", channels, part=0.7)
     total = grow.sum("sum", a, grow.affine("scale", "b", part=0.7))
     weight = grow.rng.integers(-128, 128, (outputs, channels))
@@ -222,7 +222,7 @@ def several(*, tokens: int = 3, channels: int = 4, outputs: int = 5, seed: int =
     one beat a frame, and the long way to the end: codes of one and two bytes, one beat and several a frame.
     """
     kind = TensorType((tokens, channels), INT8)
-    grow = _Growing(seed, {"a": kind, "b": TensorType((tokens, channels), Format(5, signed=False))})
+    grow = Growing(seed, {"a": kind, "b": TensorType((tokens, channels), Format(5, signed=False))})
     mix = grow.linear("mix", "a", channels, part=0.7)
     scale = grow.affine("scale", "b", part=0.7)
     total = grow.sum("sum", mix, scale)
@@ -275,7 +275,7 @@ def spiking(
     Codes as spike words into a spiking layer, neurons and a second layer added to their input, then neurons whose
     spike train two layers read, and the sum of the two. `halving` takes the ReLU set, whose layers need no multiplier.
     """
-    grow = _Growing(seed, {"x": TensorType(shape, INT8)})
+    grow = Growing(seed, {"x": TensorType(shape, INT8)})
     x = grow.spiking("embed", *grow.encode("encode", "x"), channels)
     u = grow.spiking("block.layer", *grow.fire("block.fire", x, steps, halving), channels, part=0.7)
     x = grow.sum("block", u, x)
@@ -289,7 +289,7 @@ def every_kind(seed: int = 0) -> Program:
 
     Input `x` int8 `[2, 16]`, result `out` int8 `[32, 2]`. The weights of the matrix fill a block RAM.
     """
-    grow = _Growing(seed, {"x": TensorType((2, 16), INT8)})
+    grow = Growing(seed, {"x": TensorType((2, 16), INT8)})
     x = grow.transpose("transpose", grow.linear("matrix", "x", 32))
     spikes, decode = grow.fire("neuron", grow.lerp("table", x, 4), 3, halving=False)
     return grow.build.program(grow.spiking("out", spikes, decode, 2))
@@ -306,7 +306,7 @@ def photonic(*, noisy: bool, tokens: int = 2, seed: int = 0) -> Program:
         physics = {"relative": 0.02, "photons": 4.0, "thermal": 15.0, "shift": 20}
         return Noise.from_physics(0xB1770000000 + seed, layer, **physics) if noisy else None
 
-    grow = _Growing(seed, {"x": TensorType((tokens, 10), Format(6, signed=False))})
+    grow = Growing(seed, {"x": TensorType((tokens, 10), Format(6, signed=False))})
     x = grow.photonic("hidden", "x", 6, 4, noise(0))
     table = np.round(31 / (1 + np.exp(-np.arange(-128, 129) / 30))).astype(np.int64)
     x = grow.add("activation", Lerp(grow.build.types[x], table[None], Format(5, signed=False)), x)

@@ -15,11 +15,13 @@ from bittrue.sim.operation import Operation, TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.encode import SPIKE, Encode
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
@@ -48,6 +50,12 @@ def _clamp(rng: Rng) -> Operation:
     kind = TensorType((1, 2), _format(rng, 2, 4))
     lowest, highest = sorted(int(v) for v in rng.integers(kind.format.low, kind.format.high + 1, 2))
     return Clamp(kind, lowest, highest, Format.covering(lowest, highest))
+
+
+def _depthwise(rng: Rng) -> Operation:
+    return Depthwise(
+        TensorType((3, 2), _format(rng, 1, 3)), rng.integers(-9, 10, (3, 2)), Requantize.example(rng, 2, 40)
+    )
 
 
 def _fs_neuron(rng: Rng) -> Operation:
@@ -102,11 +110,13 @@ SMALL: dict[str, Callable[[Rng], Operation]] = {
     "Add": _add,
     "Affine": _affine,
     "Clamp": _clamp,
+    "Depthwise": _depthwise,
     "Encode": lambda rng: Encode(TensorType((1, 2), _format(rng, 1, 4))),
     "FsNeuron": _fs_neuron,
     "Lerp": _lerp,
     "Lif": _lif,
     "Linear": _linear,
+    "Maximum": lambda rng: Maximum(TensorType((3, 2), _format(rng, 1, 3))),
     "Mean": _mean,
     "PhotonicMac": _photonic_mac,
     "SpikingLinear": _spiking_linear,

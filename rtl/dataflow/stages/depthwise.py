@@ -9,7 +9,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, register, shape_of
-from bittrue.rtl.dataflow.sums import RunningStage, codes, stored_bits
+from bittrue.rtl.dataflow.sums import RunningStage, codes, lanes_of, stored_bits
 from bittrue.rtl.parts.held import Table
 from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants, store_constants
 from bittrue.sim.contract import Range, product_sum_range
@@ -32,7 +32,7 @@ class DepthwiseStage(RunningStage):
             operation,
             lanes=lanes,
             terms=operation.terms,
-            total=Range.of(*operation.sums),
+            totals=lanes_of(operation.sums, lanes),
             frame=operation.output.tokens,
             arrival=5,
             requantize=requantize,

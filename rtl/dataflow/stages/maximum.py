@@ -22,7 +22,11 @@ class MaximumStage(RunningStage):
 
     def __init__(self, operation: Maximum, *, lanes: int):
         super().__init__(
-            operation, lanes=lanes, terms=operation.terms, total=operation.accumulator, frame=operation.output.tokens
+            operation,
+            lanes=lanes,
+            terms=operation.terms,
+            totals=[operation.accumulator] * lanes,
+            frame=operation.output.tokens,
         )
 
     def structure(self) -> Structure:

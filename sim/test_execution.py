@@ -1,0 +1,86 @@
+"""What runs as one: a window, a matrix product and the table behind it, whatever lies between."""
+
+import numpy as np
+import pytest
+
+from bittrue.sim.contract import INT8, Format
+from bittrue.sim.kernels.window import Reading
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.depthwise import Depthwise
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.maximum import Maximum
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.window import Window
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
+
+IMAGE = TensorType((6, 5, 3), INT8)
+
+
+def convolution(rng, kind: str, table: bool = True, second: str | None = None, input_format: Format = INT8):
+    """A window, what reads it and a table, and where wanted a second reader or result in between."""
+    build = Builder({"x": TensorType(IMAGE.shape, input_format)})
+    window = build.add("window", Window(build.types["x"], (3, 2), padding=(1, 1, 0, 1), fill=1), "x")
+    shape = build.types[window].shape
+    if kind == "linear":
+        rows = build.add("rows", Reshape(build.types[window], (*shape[:2], shape[2] * shape[3])), window)
+        weight = rng.integers(-128, 128, (4, shape[2] * shape[3]))
+        y = build.add("y", Linear(build.types[rows], weight, Requantize(4, np.full(4, 8), format=INT8)), rows)
+    elif kind == "depthwise":
+        weight = rng.integers(-128, 128, shape[2:])
+        y = build.add("y", Depthwise(build.types[window], weight, Requantize(3, np.full(3, 7))), window)
+    elif kind == "mean":
+        y = build.add("y", Mean(build.types[window], Requantize(3, np.full(3, 2))), window)
+    else:
+        y = build.add("y", Maximum(build.types[window]), window)
+    if table:
+        channels = build.types[y].channels
+        fmt = build.types[y].format
+        knots = rng.integers(-128, 128, (channels, 2 ** min(fmt.bits, 8) + 1))
+        y = build.add("table", Lerp(build.types[y], knots), y)
+    results = [y]
+    if second == "result":
+        results.append("window")
+    if second == "reader":
+        results.append(build.add("clamp", Clamp(build.types[window], -3, 3, Format(3)), window))
+    return build.program(*results)
+
+
+@pytest.mark.parametrize("kind", ["linear", "depthwise", "mean", "maximum"])
+@pytest.mark.parametrize("second", [None, "result", "reader"])
+@pytest.mark.parametrize("table", [True, False])
+def test_a_window_is_not_made_where_one_reads_it(kind, second, table):
+    rng = np.random.default_rng(5)
+    program = convolution(rng, kind, table, second)
+    x = rng.integers(-128, 128, (9, *IMAGE.shape)).astype(np.int8)
+    results = program.run(x)
+    tensors = program.trace(x).tensors
+    for name, codes in zip(program.results, results, strict=True):
+        np.testing.assert_array_equal(codes, tensors[name])
+        np.testing.assert_array_equal(codes, program.reference(x)[program.results.index(name)] if second else codes)
+    steps = [step.result for step in program._steps]
+    assert ("window" in steps) == (second is not None)
+    assert ("y" in steps) == (not table)
+    assert ("rows" in steps) == (kind == "linear" and second is not None)
+
+
+@pytest.mark.parametrize("fmt", [Format(5), Format(8, signed=False), Format(12), Format(12, signed=False)])
+@pytest.mark.parametrize("kind", ["linear", "maximum"])
+def test_other_formats(fmt, kind):
+    rng = np.random.default_rng(fmt.bits)
+    program = convolution(rng, kind, table=False, input_format=fmt)
+    x = rng.integers(fmt.low, fmt.high + 1, (4, *IMAGE.shape)).astype(fmt.dtype)
+    np.testing.assert_array_equal(program(x), program.reference(x))
+
+
+@pytest.mark.parametrize("images", [0, 1, 7])
+def test_blocks_of_rows_need_not_end_with_an_image(images, monkeypatch):
+    """A block is cut off in the middle of a row of windows, and holds windows of two images."""
+    monkeypatch.setattr(Reading, "block", property(lambda _: 17))
+    rng = np.random.default_rng(images)
+    program = convolution(rng, "linear")
+    x = rng.integers(-128, 128, (images, *IMAGE.shape)).astype(np.int8)
+    np.testing.assert_array_equal(program(x), program.reference(x))
