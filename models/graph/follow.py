@@ -24,7 +24,7 @@ from bittrue.sim.errors import BittrueError
 #: Samples that a network is followed with.
 SAMPLES = 2
 _FRAME = re.compile(r'File "(.+)", line (\d+), in .+\n +(.+)')
-_ELSEWHERE = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parent))
+_ELSEWHERE = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parents[1]))
 #: Methods of a tensor that say nothing of its values.
 _GEOMETRY = {"dim", "ndimension", "numel", "nelement", "stride", "is_floating_point", "is_contiguous", "element_size"}
 _IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}

@@ -6,8 +6,6 @@ A handler gives False where it leaves a node to the general rules of `normalise`
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,50 +13,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from bittrue.models.graph import floats
+from bittrue.models.graph.kinds import handles
 
 if TYPE_CHECKING:
     from bittrue.models.graph.normalise import Normaliser
-
-Handle = Callable[["Normaliser", fx.Node], bool]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What the list of supported things says of a handler."""
-
-    modules: tuple[type[nn.Module], ...]
-    functions: tuple[Any, ...]
-    methods: tuple[str, ...]
-    says: str
-
-
-KINDS: list[Kind] = []
-_MODULES: dict[type[nn.Module], Handle] = {}
-_FUNCTIONS: dict[Any, Handle] = {}
-_METHODS: dict[str, Handle] = {}
-
-
-def handles(*what: Any, says: str) -> Callable[[Handle], Handle]:
-    """Register a handler for modules (classes), functions, and methods of tensors (text)."""
-    modules = tuple(w for w in what if isinstance(w, type))
-    methods = tuple(w for w in what if isinstance(w, str))
-    functions = tuple(w for w in what if not isinstance(w, type | str))
-    KINDS.append(Kind(modules, functions, methods, says))
-
-    def register(handle: Handle) -> Handle:
-        _MODULES.update(dict.fromkeys(modules, handle))
-        _FUNCTIONS.update(dict.fromkeys(functions, handle))
-        _METHODS.update(dict.fromkeys(methods, handle))
-        return handle
-
-    return register
-
-
-def handler(module: nn.Module | None, node: fx.Node) -> Handle | None:
-    """The handler of a node, None where there is none."""
-    if module is not None:
-        return _MODULES.get(type(module))
-    return (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
 
 
 # -- products ------------------------------------------------------------------------------------------
@@ -349,6 +307,25 @@ def _softmax(to: Normaliser, node: fx.Node) -> bool:
     to.tail = lambda x: to.followed.call(node, {operand: x})
     to.values[node] = value
     return True
+
+
+@handles(operator.mul, torch.mul, "mul", "mul_", operator.imul, says="by a constant, or of functions of one tensor")
+def _mul(to: Normaliser, node: fx.Node) -> bool:
+    if len({id(to.values[operand].root) for operand in to.reads(node)}) > 1:
+        to.refuse(
+            node, "it multiplies two tensors that depend on the sample (a gate); add them, or put them side by side"
+        )
+    return False
+
+
+@handles(functional.dropout, nn.Dropout, nn.Dropout1d, nn.Dropout2d, says="in evaluation mode, where it does nothing")
+def _dropout(to: Normaliser, node: fx.Node) -> bool:
+    if (
+        to.followed.module(node) is None
+        and to.arguments(node, "input, p=0.5, training=True, inplace=False")["training"]
+    ):
+        to.refuse(node, "it drops values in evaluation mode as well; give it training=self.training")
+    return False
 
 
 # -- what several handlers share -----------------------------------------------------------------------

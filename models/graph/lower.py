@@ -55,7 +55,7 @@ def lower(model: nn.Module, /, **meta: Any) -> Program:
 
 def _emit(call: Call, lowering: Lowering, operands: list[str]) -> str:
     layer = call.layer
-    where = f"layer {call.path} ({type(layer).__name__})"
+    where = f"layer {layer.path or call.path} ({type(layer).__name__})"
     try:
         inspect.signature(layer.emit).bind(lowering, call.name, *operands)
     except TypeError as error:

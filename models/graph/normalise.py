@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bittrue.models.graph import floats
+from bittrue.models.graph import floats, handlers, refusals  # noqa: F401  (they register themselves)
 from bittrue.models.graph.floats import Graph, Node
 from bittrue.models.graph.follow import Followed
 from bittrue.models.graph.functions import differs_along, recognise
-from bittrue.models.graph.handlers import handler
+from bittrue.models.graph.kinds import handler
 from bittrue.sim.errors import BittrueError
 
 #: A function is told by what it gives for values up to so many times the largest that was seen.
@@ -150,8 +150,8 @@ class Normaliser:
         else:
             thing = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         why = why or (
-            "no layer is known for it: it is neither one of the supported modules and functions (bittrue.supported()), "
-            "nor another order of a tensor's values, nor a function of each value of one tensor; write it with those"
+            "no layer is known for it: it is none of the supported modules and functions (bittrue.supported()), no "
+            "other order of a tensor's values, and no function of each value of one tensor; write it with those"
         )
         raise BittrueError(f"{self.what}: {self.followed.places[node]}: {thing}: {why}")
 
@@ -161,7 +161,13 @@ class Normaliser:
         operands = self.reads(node)
         given = self.followed.values[node]
         read = self.followed.values[operands[0]] if len(operands) == 1 else None
-        if read is None or not isinstance(read, Tensor) or given.numel() != read.numel() or not given.ndim:
+        if (
+            read is None
+            or not isinstance(given, Tensor)
+            or not isinstance(read, Tensor)
+            or given.numel() != read.numel()
+            or not given.ndim
+        ):
             return False
         count = len(read)
         numbered = torch.arange(read.numel(), dtype=torch.float32)
@@ -189,6 +195,8 @@ class Normaliser:
         """Take a node that is a function of each value of one tensor, with the functions that it reads."""
         operands = self.reads(node)
         given = self.followed.values[node]
+        if not isinstance(given, Tensor):
+            return False
         roots = {id(self.values[operand].root): self.values[operand].root for operand in operands}
         if len(roots) != 1:
             return False

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from bittrue.models.graph.handlers import KINDS, Kind
+from bittrue.models.graph import handlers, refusals  # noqa: F401  (they register themselves)
+from bittrue.models.graph.kinds import KINDS, REFUSED, Kind
 
 INTRODUCTION = """\
 # What `bittrue.convert` takes
@@ -29,16 +30,22 @@ model's own results, so what is taken is taken rightly.
 | module | function | method | how |
 |---|---|---|---|
 """
-ENDING = """
-Refused, with the module's path, the line of your code and what would work: decisions that depend on the data, products
-of two tensors that depend on the samples (attention, gates), normalisations by the statistics of a sample, parts of a
-tensor (chunk, slices), transposed convolutions, recurrent layers, several inputs or results.
+REFUSALS = """
+Refused, with the module's path, the line of your code and what would work: decisions that depend on the data, several
+inputs or results, tensors that are changed in place and read elsewhere, constants that differ from place to place, and
+
+| module | function | method | instead |
+|---|---|---|---|
 """
 
 
 def supported() -> str:
     """What `convert` takes, as a page in Markdown."""
-    return INTRODUCTION + "".join(f"| {' | '.join(_cells(kind))} |\n" for kind in KINDS) + ENDING
+    return INTRODUCTION + _rows(KINDS) + REFUSALS + _rows(REFUSED)
+
+
+def _rows(kinds: list[Kind]) -> str:
+    return "".join(f"| {' | '.join(_cells(kind))} |\n" for kind in kinds)
 
 
 def _cells(kind: Kind) -> list[str]:

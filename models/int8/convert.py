@@ -106,6 +106,10 @@ def convert(
         ).eval()
         if correct_biases:
             _correct(network, graph, realised, x[:CORRECTED])
+        try:
+            network.lower()
+        except BittrueError as error:
+            raise BittrueError(f"{what}: {error}") from error
     return network
 
 
@@ -120,7 +124,7 @@ def _calibration(given: Any, preprocess: Callable[[np.ndarray], Any]) -> Tensor:
     if not x.isfinite().all():
         raise BittrueError("calibration: a value is not finite; leave such samples out")
     if float(x.max()) == float(x.min()):
-        raise BittrueError(f"calibration: every value is {float(x.max()):.4g}; give samples of the training data")
+        raise BittrueError(f"calibration: every value is {float(x.max()) + 0.0:.4g}; give samples of the training data")
     return x
 
 
@@ -135,12 +139,14 @@ def _graph(what: str, model: nn.Module, x: Tensor, leaves: tuple[type[nn.Module]
         said = (str(error).strip().splitlines() or [""])[0][:300]
         raise BittrueError(
             f"{what}: {line_of(frames) or 'in its forward'}: it does not take samples of {list(x.shape[1:])} "
-            f"({type(error).__name__}: {said}); give the calibration data as the model takes them"
+            f"({type(error).__name__}: {said}); give the calibration data as the model takes them, in one tensor"
         ) from error
     followed = follow(own, x[:SAMPLES].clone(), leaves)
     if not torch.equal(few, x[:COMPARED]):
         raise BittrueError(f"{what}: it changes its input in place; write that without (inplace=False, x = x + 1)")
     graph = normalise(what, followed)
+    if isinstance(expected, Tensor) and not expected.isfinite().all():
+        raise BittrueError(f"{what}: its result on the calibration data is not finite; limit what goes into log or exp")
     found = graph.run(x[:COMPARED])[graph.result]
     found = found if graph.tail is None else graph.tail(found)
     if not isinstance(expected, Tensor) or expected.shape != found.reshape(len(found), *expected.shape[1:]).shape:

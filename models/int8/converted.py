@@ -211,7 +211,10 @@ def samples(x: Any, preprocess: Callable[[np.ndarray], Any]) -> Tensor:
                 "axis of 1, and anything else as floats, as the model takes it"
             )
         x = preprocess(x.numpy() if isinstance(x, Tensor) else x)
-    x = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
+    try:
+        x = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))
+    except TypeError as error:
+        raise BittrueError(f"samples are an array or a tensor of floats, or images of uint8; got {x.dtype}") from error
     if not x.is_floating_point():
         raise BittrueError(f"samples are floats, as the model takes them, or images of uint8; got {x.dtype}")
     if x.ndim < 2 or not x.numel():

@@ -228,7 +228,7 @@ class TensorClamp(TensorLayer):
 
     def codes(self) -> tuple[int, int]:
         """The limits as codes, within those of the format."""
-        step = float(self.target.value)
+        step = float(self.target.value.detach())
         low, high = (int(np.clip(np.floor(v / step + 0.5), self.low, self.high)) for v in self.limits)
         return low, high
 

@@ -1,0 +1,37 @@
+"""Things that people try and that a circuit of ours does not do, each with what would work."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bittrue.models.graph.kinds import refuses
+
+refuses(
+    *(nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LocalResponseNorm, nn.RMSNorm),
+    *(functional.layer_norm, functional.group_norm, functional.instance_norm, functional.normalize),
+    says="it divides by a statistic of the sample itself; use batch normalisation",
+)
+refuses(
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Upsample, functional.interpolate),
+    says="it makes an image larger; use a convolution with more channels and nn.PixelShuffle behind the network",
+)
+refuses(
+    *(nn.LSTM, nn.GRU, nn.RNN),
+    says="it has a state from step to step; use convolutions over time (nn.Conv1d, with dilation)",
+)
+refuses(
+    *(nn.MultiheadAttention, functional.scaled_dot_product_attention),
+    says="it multiplies tensors that depend on the sample; mix places by a linear layer (transpose, nn.Linear)",
+)
+refuses(
+    *(torch.chunk, torch.split, torch.unbind, "chunk", "split", "unbind", operator.getitem, torch.narrow, "narrow"),
+    says="parts of a tensor cannot be taken out; give each part a layer of its own that reads the whole",
+)
+refuses(
+    *(torch.cumsum, torch.sort, torch.topk, torch.argmax, "cumsum", "sort", "topk", "argmax"),
+    says="it compares or sums places in order; leave it to whoever reads the result",
+)
