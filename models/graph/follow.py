@@ -7,8 +7,9 @@ What depends on the samples' values cannot be followed, and is refused with the 
 from __future__ import annotations
 
 import copy
+import linecache
 import operator
-import re
+import sys
 import sysconfig
 import traceback
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from bittrue.sim.errors import BittrueError
 
 #: Samples that a network is followed with.
 SAMPLES = 2
-_FRAME = re.compile(r'File "(.+)", line (\d+), in .+\n +(.+)')
 _ELSEWHERE = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parents[1]))
 #: Methods of a tensor that say nothing of its values.
 _GEOMETRY = {"dim", "ndimension", "numel", "nelement", "stride", "is_floating_point", "is_contiguous", "element_size"}
@@ -121,9 +121,9 @@ class _Tracer(fx.Tracer):
 
     def __init__(self, samples: Tensor, leaves: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
-        self.record_stack_traces = True
         self.samples, self.leaves = samples, leaves
         self.values: dict[fx.Node, Any] = {}
+        self.lines: dict[fx.Node, str] = {}
         self.changed: list[tuple[fx.Node, int]] = []  # nodes that change a tensor in place, and its storage
         self.running = False
 
@@ -141,6 +141,7 @@ class _Tracer(fx.Tracer):
 
     def create_proxy(self, kind, target, args, kwargs, *rest, **options):
         made = super().create_proxy(kind, target, args, kwargs, *rest, **options)
+        self.lines[made.node] = _calling_line()
         if kind == "placeholder":
             self.values[made.node] = self.samples
         elif kind != "output":
@@ -223,7 +224,7 @@ def follow(model: nn.Module, samples: Tensor, leaves: tuple[type[nn.Module], ...
     for node in list(graph.nodes):
         if node.op == "get_attr" and node not in tracer.values:
             tracer.values[node] = attribute(root, node.target)
-    places = {node: _place(node) for node in graph.nodes}
+    places = {node: _place(node, tracer.lines.get(node, "")) for node in graph.nodes}
     nodes = [node for node in graph.nodes if node.op != "output"]
     _refuse_changes(what, tracer, nodes, places)
     result = graph.output_node().args[0]
@@ -256,10 +257,20 @@ def _refuse_changes(what: str, tracer: _Tracer, nodes: list[fx.Node], places: di
                 )
 
 
-def _place(node: fx.Node) -> Place:
+def _place(node: fx.Node, line: str) -> Place:
     path = node.target if node.op in ("call_module", "get_attr") else list(node.meta.get("nn_module_stack") or [""])[-1]
-    frames = [(file, int(number), text) for file, number, text in _FRAME.findall(node.stack_trace or "")]
-    return Place(path.partition(".")[2], line_of(frames))
+    return Place(path.partition(".")[2], line)
+
+
+def _calling_line() -> str:
+    """The line of the user's code that is being followed, in words; torch's own traces take seconds to make."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not follow.__code__:
+        file, number = frame.f_code.co_filename, frame.f_lineno
+        if found := line_of([(file, number, linecache.getline(file, number))]):
+            return found
+        frame = frame.f_back
+    return ""
 
 
 def _line(error: Exception) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -378,6 +380,29 @@ def test_the_page_lists_what_the_code_takes():
     assert (ROOT / "docs" / "convert.md").read_text() == bittrue.supported(), (
         "write it again: python -m bittrue.models.graph.supported > docs/convert.md"
     )
+
+
+def test_the_ten_lines_of_readme(digits, tmp_path, monkeypatch):
+    (example,) = (
+        b
+        for b in re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+        if "convert(" in b
+    )
+    asked = []
+    monkeypatch.setattr(bittrue, "verify", lambda plan, x: asked.append((plan, x)) or SimpleNamespace(problems=[]))
+    monkeypatch.chdir(tmp_path)
+    given = {"bittrue": bittrue, "train": lambda net, x, _: learn(net, x)}
+    for suffix, split in {"": digits.train, "_test": digits.test, "_val": digits.val}.items():
+        given |= {
+            f"x{suffix}": values(split.images[:200]),
+            f"labels{suffix}": torch.from_numpy(split.labels[:200].copy()),
+        }
+    exec(example, given)
+    ((plan, (codes,)),) = asked
+    assert plan.program.sha256 == given["mine"].lower().sha256
+    assert plan.program(codes).shape == (20, 10)
+    assert plan.estimated_interval <= 10000
+    assert "module bittrue_top" in Path("mine.v").read_text()
 
 
 def test_a_data_set_of_ones_own_images_trains_it():
