@@ -52,6 +52,19 @@ def test_it_is_short_whatever_its_size(length, size):
     assert len(repr(program.nodes[0])) < 100
 
 
+def test_figures_stand_at_the_right_and_words_at_the_left():
+    page = ET.fromstring(chain(3)._repr_html_())
+    for row in page.iter("tr"):
+        sides = [cell.get("style") for cell in row]
+        assert sides == ["text-align:left"] * 5 + ["text-align:right"] * 2
+    heads, *lines = repr(chain(3)).splitlines()[1:5]
+    for column in ("operation", "kind", "reads", "gives", "accumulator"):
+        assert all(line[heads.index(column) - 1] == " " != line[heads.index(column)] for line in lines)
+    for column in ("MACs", "weights"):
+        at = heads.index(column) + len(column)
+        assert all(line[at - 1] != " " == f"{line} "[at] for line in lines)
+
+
 def test_html_is_well_formed_and_says_the_same():
     program = chain(30)
     page = ET.fromstring(program._repr_html_())

@@ -228,6 +228,8 @@ class TestRefused:
             program.bind({name: v for name, v in whole.items() if name != "first.weight"})
         with pytest.raises(BittrueError, match=r"no held input 'first\.wait' can be written; those are first\.weight"):
             program.bind(whole | {"first.wait": whole["first.weight"]})
+        with pytest.raises(BittrueError, match=r"no held input 'a' can be written"):
+            program.bind(whole | dict.fromkeys("bcadefgh", whole["first.weight"]))
         with pytest.raises(BittrueError, match=r"'first\.weight': values .*128 lie outside its bounds -128\.\.127"):
             program.bind(whole | {"first.weight": np.full_like(whole["first.weight"], 128)})
         with pytest.raises(BittrueError, match=r"'first\.weight': expected shape"):

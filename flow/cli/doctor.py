@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -345,8 +345,8 @@ def _cpu_flags() -> set[str]:
     return set(next(lines, "").partition(":")[2].split())
 
 
-def _gpu(probe: Callable[[], str] | None = None) -> Finding:
-    name = (probe or _cuda_device)()
+def _gpu() -> Finding:
+    name = _cuda_device()
     return Finding(
         "GPU", "machine", bool(name), False, name,
         "training runs on the CPU; nothing else uses a GPU",

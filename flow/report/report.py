@@ -255,7 +255,6 @@ def render(content: Mapping[str, Any]) -> str:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        lstrip_blocks=True,
     )
     environment.globals |= {name: _drawing(make) for name, make in _DRAWINGS.items()}
     own = section.context(content)

@@ -147,7 +147,7 @@ class FoldedStage(BufferedStage):
     def foldings(cls, operation) -> list[Folding]:
         """Every legal folding."""
         outputs, inputs = operation.weight.shape
-        return list(matrix_foldings(inputs, outputs, cls.architecture))
+        return matrix_foldings(inputs, outputs, cls.architecture)
 
     @classmethod
     def intervals(cls, operation) -> set[int]:

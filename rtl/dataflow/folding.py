@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bittrue.rtl.dataflow.stage import PARALLEL
@@ -30,9 +30,9 @@ def check_folding(stem: str, **values: tuple[int, int]) -> None:
             raise BittrueError(f"{stem}: {name} = {value} does not divide {total}; choose one of {choices}")
 
 
-def matrix_foldings(inputs: int, outputs: int, architecture: str = PARALLEL) -> Iterator[Folding]:
+def matrix_foldings(inputs: int, outputs: int, architecture: str = PARALLEL) -> list[Folding]:
     """Every folding of a matrix product."""
-    return (Folding(simd, pe, architecture) for pe in divisors(outputs) for simd in divisors(inputs))
+    return [Folding(simd, pe, architecture) for pe in divisors(outputs) for simd in divisors(inputs)]
 
 
 def fold_matrix(inputs: int, outputs: int, budget: int, foldings: Iterable[Folding]) -> Folding | None:

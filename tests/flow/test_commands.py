@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import json
 import os
 import stat
 import threading
@@ -18,7 +19,10 @@ from typer.models import ArgumentInfo, OptionInfo
 from bittrue.flow.cli import main as cli
 from bittrue.flow.cli import options
 from bittrue.flow.cli.main import app
+from bittrue.flow.cli.program import synth
+from bittrue.flow.engine.recipe import load
 from bittrue.flow.report import report
+from bittrue.flow.synth import designs
 from bittrue.flow.systems.fs import fit as fits
 from bittrue.models.formats import headers
 from bittrue.models.formats.nir import graph as nir_graph
@@ -319,6 +323,44 @@ def test_a_report_is_shown_where_nothing_can_be_written(content, run, tmp_path, 
     assert closed[1] == out.replace(f"report: {tmp_path / 'report.html'}\n", "")
     assert f"note: {tmp_path}: cannot be written (Read-only file system)" in closed[2]
     assert not (tmp_path / "report.html").exists()
+
+
+# -- synthesis ---------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        ([], {"xilinx-us+": "packed", "ecp5-25k": "parallel", "xilinx-7": "packed"}),
+        (["--architecture", "parallel"], dict.fromkeys(("xilinx-us+", "ecp5-25k", "xilinx-7"), "parallel")),
+    ],
+)
+def test_each_target_gets_the_architecture_that_suits_it(words, taken, run, tmp_path, monkeypatch):
+    """Targets that the same one suits share a plan; the clock is that of the command."""
+    seen, built = {}, []
+
+    def synthesize(design, target, folder, frequency, *_):
+        seen[target] = {folded.architecture for folded in design.plan.folding.values()}
+        built.append(design)
+        assert (folder, frequency) == (tmp_path / target, 120.0)
+        return {"target": target}
+
+    monkeypatch.setattr(designs, "synthesize_design", synthesize)
+    targets = [word for target in taken for word in ("--target", target)]
+    asked = ["--interval", 400, "--frequency", 120, "--out", tmp_path, "--json", *words]
+    status, out, _ = run("synth", "p.npz", *targets, *asked)
+    assert (status, json.loads(out)) == (0, [{"target": target} for target in taken])
+    for target, architecture in taken.items():
+        assert architecture in seen[target] <= {architecture, "parallel"}
+    assert len({id(design) for design in built}) == len(set(taken.values()))
+
+
+def test_defaults_of_synthesis_are_those_of_recipes():
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(designs.synthesize_design).parameters.items()
+    }
+    asked = load("lerp-psa-digits").synth
+    assert defaults["frequency"] == asked.frequency_mhz == inspect.signature(synth).parameters["frequency"].default
+    assert defaults["seed"] == asked.seed
 
 
 # -- side by side --------------------------------------------------------------------------------------------

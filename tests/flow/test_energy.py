@@ -95,6 +95,8 @@ def test_parallel_layers_add_and_read_everything_in_every_step():
             products = op.tokens * op.steps * op.weight.size
             stage = planned.network.elements[planned.network.made[row["name"]]].stage
             assert row["read_bits"]["weights"] == (0 if stage.wired else 8 * products)
+            spikes_in, outputs = op.tokens * op.steps * op.weight.shape[1], len(op.weight)
+            assert row["read_bits"]["values"] == spikes_in * outputs // stage.pe  # once for outputs that share them
             assert products <= row["additions"] <= products + 3 * op.output.size
             assert row["multiplications"] == 0
         if isinstance(op, FsNeuron):

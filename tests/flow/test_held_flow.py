@@ -31,6 +31,15 @@ def run(design, tmp_path, counts=FAST):
     return verify.verify(design, [batch(design.program, 20)], counts, Stalls(0.3, 0.3, 5), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("frames", "first", "second"), [(1, 0, 0), (3, 1, 2), (4, 1, 2), (5, 1, 3), (20, 6, 13), (1000, 333, 666)]
+)
+def test_sets_change_after_each_third(frames, first, second):
+    given = Exchanges(written(program()), 0)
+    assert [at for at, _ in given.held(frames)] == sorted({first, second})
+    assert given.held(frames)[-1][1] is given.contents[2]
+
+
 class TestVerify:
     def test_sets_are_written_in_every_back_end(self, tmp_path):
         counts = FAST | {name: 5 for name in ("icarus", "verilator") if not BACKENDS[name].missing()}

@@ -1,12 +1,13 @@
 """What a verification writes down of a run, with runs made by hand: rows, events, cycles; and the errors of a run."""
 
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bittrue.flow.run.result import BROKEN, CYCLE_LIMIT, DEADLOCK, DONE, EVENTS, RtlRun, check_batch, collect
-from bittrue.flow.verify import verify
+from bittrue.flow.verify import backends, verify
 from bittrue.flow.verify.backends import BACKENDS, Build, Run, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.bus.ports import StreamPort
@@ -98,6 +99,19 @@ class TestRow:
         one = session(self.program, self.x)
         row = one._row(COMPILED, 5, one.expected, [0] * 4, [], ran(one.expected, seconds=0.0), NO_STALLS)
         assert (row["images_per_second"], row["seed"]) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["golden", "reference", "gxx"])
+def test_seconds_are_those_of_the_run(name, monkeypatch):
+    clock = iter([100.0, 102.5])
+    program = network(0, kinds=["linear"])
+    x = codes(program, 2, np.random.default_rng(1))
+    build = Build(program)
+    build.__dict__["host"] = SimpleNamespace(run=lambda *x, held: program.run(*x, held=held))
+    monkeypatch.setattr(backends, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    made = BACKENDS[name].run(build, x)
+    assert made.seconds == 2.5
+    assert np.array_equal(made.results[0], program(*x))
 
 
 class TestCycles:

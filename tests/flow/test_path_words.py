@@ -2,6 +2,7 @@
 
 import pytest
 
+from bittrue.flow.synth.synthesis import _cell_type
 from bittrue.flow.synth.words import PathStep, helps, where
 
 P = "pipeline.blocks_1_token_"
@@ -73,6 +74,12 @@ def test_a_multiplier_with_registers_needs_none():
     assert any("both sides of the multiplier" in text for text in helps(MULTIPLIER))
     assert not any("both sides of the multiplier" in text for text in helps(fast))
     assert helps(()) == ()
+
+
+def test_a_cell_that_was_split_is_of_the_type_of_the_whole():
+    types = {"a": "LUT4", "b$1": "CCU2C", "b": "DP16KD", "c$d": "TRELLIS_FF"}
+    wanted = {"a": "LUT4", "b$1": "CCU2C", "b$2": "DP16KD", "c$d$7": "TRELLIS_FF", "c": "cell", "e$1": "cell"}
+    assert {name: _cell_type(types, name) for name in wanted} == wanted
 
 
 def test_names_of_other_families_and_of_ports():

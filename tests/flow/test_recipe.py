@@ -1,6 +1,7 @@
 """Recipes: every shipped one is valid and round-trips; every mistake is told with its key, its place and a remedy."""
 
 import pytest
+from pydantic import BaseModel
 
 from bittrue.flow.engine import plain_yaml
 from bittrue.flow.engine import recipe as recipes
@@ -112,8 +113,36 @@ def test_unknown_recipe_names_the_nearest():
         recipes.load("lerp-psa-digit")
 
 
+class Part(BaseModel):
+    epochs: int
+
+
+@pytest.mark.parametrize(
+    ("key", "override", "told"),
+    [
+        ("train", "train", True),
+        ("train.epochs", "train", True),
+        ("train", "train.epochs", True),
+        ("train", "training", False),
+        ("training", "train", False),
+        ("train.epochs", "train.epochs_more", False),
+        ("train.epochs", "other", False),
+    ],
+)
+def test_a_problem_is_told_of_the_override_that_has_the_key(key, override, told):
+    problem = {"loc": tuple(key.split(".")), "type": "missing", "msg": "Field required"}
+    words = recipes._explain(Part, problem, "recipe r.yaml", {override: f"{override}=1"})
+    assert words.startswith(f"override '{override}=1'" if told else "recipe r.yaml")
+
+
 # -- what YAML could make of a text --------------------------------------------------------------------
 HEAD = "system: lerp-psa\n"
+
+
+@pytest.mark.parametrize("number", [(1 << 64) - 1, -(1 << 63), 0, -1])
+def test_whole_numbers_of_64_bits_are_what_they_are(number):
+    for text in (str(number), hex(number)):
+        assert plain_yaml.load(f"x: {text}\n") == {"x": number}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +154,9 @@ HEAD = "system: lerp-psa\n"
         ("description: " + "[" * 500 + "]" * 500 + "\n", "a nesting of more than 20"),
         (f"train: {{seed: {'1' * 5000}}}\n", "a number of more than 64 bits"),
         (f"train: {{seed: {1 << 64}}}\n", "a number of more than 64 bits"),
+        (f"train: {{seed: {(1 << 64) + 1}}}\n", "a number of more than 64 bits"),
+        (f"train: {{seed: -{(1 << 63) + 1}}}\n", "a number of more than 64 bits"),
+        (f"train: {{seed: {hex(1 << 64)}}}\n", "a number of more than 64 bits"),
         ("train: {lr: 1e999}\n", "a number that is too large"),
         ("description: !!timestamp 2020-01-01\n", "the tag !!timestamp"),
         ("description: !!python/name:os.system x\n", "the tag !!python/name"),

@@ -16,8 +16,8 @@ $upscope $end
 $var wire 2 $ pair $end
 $upscope $end
 $enddefinitions $end"""
-CHANGES = '\n#0\n0!\nb1010 "\n1#\nb111 !!\nB01 $\n\n#5\n1!\nb0 !!\nx#\n#10\nbx1z "\n'
-KEPT = '\n#0\nb1010 "\nb111 !!\n\n#5\nb0 !!\n#10\nbx1z "\n'
+CHANGES = '\n#0\n0!\nb1010 "\n1#\nb111 !!\nB01 $\n\n#5\n1!\nb0 !!\nx#\n#10\nBx1z "\n'
+KEPT = '\n#0\nb1010 "\nb111 !!\n\n#5\nb0 !!\n#10\nBx1z "\n'
 
 
 def sift(path, *parts: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Programs to NIR graphs: the same program comes back, FS networks laid out in space, and what NIR cannot express."""
 
+import json
 from dataclasses import replace
 
 import nir
@@ -146,6 +147,10 @@ def test_commands_there_and_back(written, tmp_path, capsys):
     status, out, _ = command(capsys, "import-nir", written, "--steps", 5, "--out", tmp_path / "program.npz")
     assert status == 0
     assert "as in float" in out
+    _, told, _ = command(capsys, "import-nir", written, "--steps", 5, "--out", tmp_path / "program.npz", "--json")
+    found = json.loads(told)
+    assert set(found) == {"program", "input", "output", "agreement", "reset", "model"}
+    assert all(0.9 <= layer["equal"] <= 1 for layer in found["agreement"].values())
     program = Program.load(tmp_path / "program.npz")
     assert program.inputs["input"] == TensorType((5, 5), Format(1, signed=False))
     status, _, _ = command(capsys, "export-nir", tmp_path / "program.npz", "--out", tmp_path / "again.nir")

@@ -157,7 +157,7 @@ class PhotonicMacStage(FoldedStage):
     @classmethod
     def foldings(cls, operation: PhotonicMac) -> list[Folding]:
         """Every legal folding."""
-        return list(matrix_foldings(cls.rows_of(operation), len(operation.plus)))
+        return matrix_foldings(cls.rows_of(operation), len(operation.plus))
 
     @classmethod
     def cycles(cls, operation: PhotonicMac, folding: Folding) -> int:
