@@ -156,13 +156,15 @@ def test_many_cases_of_one_test_are_not_asked_at_once(tree, tmp_path):
     record.seconds = {"t[a]": 0.1, "t[b]": 0.1, "t[c]": 0.1, "u": 0.15, "v": 0.5}
     record.tests["sim/limit.py", 10] = set(record.seconds)
     assert record.of(Mutant("sim/limit.py", 10, "x", 0, ())) == ["t[a]", "u", "t[b]", "t[c]", "v"]
+    assert record.of(Mutant("sim/limit.py", 10, "x", 0, ()), lambda file: 9.0 * (file == "v"))[0] == "v"
 
 
 def test_lines_of_a_statement_and_runs_of_growing_length():
     code = "if a(\n    1\n):\n    b = [\n        2,\n    ]\n"
     assert [statement(code, line) for line in (1, 2, 5)] == [range(1, 4), range(1, 4), range(4, 7)]
-    seconds = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 9.0, "e": 9.0}
-    assert list(batches("abcde", seconds, (3.0, 3.0, 5.0))) == [["a", "b"], ["c"], ["d"]]
+    seconds = {"f::a": 1.0, "f::b": 1.5, "g::c": 2.0, "h::d": 9.0, "h::e": 9.0}
+    assert list(batches(list(seconds), seconds, (3.0, 3.0, 5.0))) == [["f::a", "f::b"], ["g::c"], ["h::d"]]
+    assert list(batches(list(seconds), seconds, (2.9, 4.5, 5.0))) == [["f::a"], ["f::b", "g::c"], ["h::d"]]
     assert list(batches("", seconds, (3.0,))) == []
 
 

@@ -103,7 +103,8 @@ def runs_of(
     """What pytest is told, run after run, and the seconds that it may compute: at first, or then. Tests that are known
     to run the place, which may take eight times as long as they took, then files that speak of it."""
     marks = ["-m=not slow"] if first else []
-    covering = record.of(mutant)
+    likely = {file: files.score(file, mutant) for file in files.tests}
+    covering = record.of(mutant, lambda file: likely.get(file, 0.0))
     runs = list(batches(covering, record.seconds, LIMITS))
     for tests in runs[:QUICK] if first else runs[QUICK:]:
         limit = 30 + 8 * sum(record.seconds.get(test, 0.0) for test in tests)

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from tools.mutants.sample import FOLDERS, ROOT, Mutant
 SECONDS = 40.0
 #: Seconds that count beside those of a test, which may be none.
 BEGIN = 0.02
+#: Seconds that it takes to import a file of tests and list what is in it.
+FILE = 0.5
 #: For what ran in a version of a module of which no text is kept: which lines, nobody knows.
 MOVED = 0
 
@@ -164,8 +166,9 @@ class Record:
                 for at in ran:
                     self.tests[path, at].update(named)
 
-    def of(self, mutant: Mutant) -> list[str]:
-        """The tests that run the statement around the mutant: the shortest first, and many cases of one not at once."""
+    def of(self, mutant: Mutant, likely: Callable[[str], float] = lambda _: 0.0) -> list[str]:
+        """The tests that run the statement around the mutant: the shortest first, those of a `likely` file sooner, and
+        many cases of one not at once."""
         lines = statement((self.root / mutant.path).read_text(), mutant.line)
         found = {test for line in (*lines, MOVED) for test in self.tests.get((mutant.path, line), ())}
         if not found:  # a constant, a default, a class: what uses the module may tell
@@ -174,7 +177,7 @@ class Record:
         order = []
         for seconds, test in sorted((self.seconds.get(test, 0.0), test) for test in found):
             cases[name := test.split("[")[0]] += 1
-            order.append((cases[name] * (seconds + BEGIN), test))
+            order.append((cases[name] * (seconds + BEGIN) / (1.0 + likely(test.split("::")[0])), test))
         return [test for _, test in sorted(order)]
 
 
@@ -190,12 +193,16 @@ def statement(code: str, line: int) -> range:
 
 
 def batches(tests: Sequence[str], seconds: dict[str, float], limits: Sequence[float]) -> Iterator[list[str]]:
-    """The tests in runs of growing length: each takes what fits its seconds, at least one."""
+    """The tests in runs of growing length: each takes what fits its seconds, at least one; a file takes some itself."""
     waiting = list(tests)
     for limit in limits:
-        batch, spent = [], 0.0
-        while waiting and (not batch or spent + seconds.get(waiting[0], 0.0) <= limit):
-            spent += seconds.get(waiting[0], 0.0)
+        batch, spent, opened = [], 0.0, set()
+        while waiting:
+            file = waiting[0].split("::")[0]
+            spent += seconds.get(waiting[0], 0.0) + (0.0 if file in opened else FILE)
+            if batch and spent > limit:
+                break
+            opened.add(file)
             batch.append(waiting.pop(0))
         if batch:
             yield batch
