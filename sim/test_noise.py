@@ -35,14 +35,6 @@ def test_physics():
         assert abs(spread / expected - 1) < 0.02
 
 
-@pytest.mark.parametrize("seed", [0, (1 << 64) - 1])
-@pytest.mark.parametrize("layer", [0, (1 << 32) - 1])
-def test_what_is_just_allowed(seed, layer):
-    for factors in ({}, {"shot": (1 << 48) - 1}, {"relative": 1, "thermal": 1, "shot": 1}):
-        assert Noise(seed, layer, **factors, shift=0, first=0).shot == factors.get("shot", 0)
-    assert Noise(seed, layer, shift=40, first=(1 << 32) - 1).shift == 40
-
-
 def test_root_is_the_floor():
     k = np.arange(1, 1 << 12, dtype=np.int64)
     for around in (k, k + (1 << 23)):
@@ -54,19 +46,7 @@ def test_root_is_the_floor():
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"seed": -1},
-        {"seed": 1 << 64},
-        {"layer": -1},
-        {"layer": 1 << 32},
-        {"shot": -1},
-        {"shift": -1},
-        {"shift": 41},
-        {"first": -1},
-        {"first": 1 << 32},
-        {"relative": 1 << 70},
-        {"thermal": 1 << 48},
-    ],
+    [{"seed": -1}, {"layer": 1 << 32}, {"shot": -1}, {"shift": 41}, {"first": -1}, {"relative": 1 << 70}],
 )
 def test_bad_input(wrong):
     with pytest.raises(BittrueError, match="noise: "):

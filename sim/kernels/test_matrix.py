@@ -386,3 +386,18 @@ def test_converters_that_registers_take():
     assert light_vnni.suits(half, 255)
     assert not light_vnni.suits(half, 256)
     assert not light_vnni.suits(half.astype(np.int64), 255)
+
+
+@pytest.mark.parametrize(
+    ("weight", "columns", "parts", "real"),
+    [
+        (7, 73, 1, np.float32),  # sums below 2^24
+        (7, 127, 1, np.float64),  # two parts of 64 terms or more are wanted
+        (7, 128, 2, np.float32),
+        (8, 191, 1, np.float64),  # four parts
+        (1 << 9, 500, 1, np.float64),  # one product alone is too much
+    ],
+)
+def test_float32_takes_over_where_its_parts_are_not_short(weight, columns, parts, real):
+    made = Sgemm(np.full((2, columns), weight), Format(16))
+    assert (made.real, len(made.parts)) == (real, parts)

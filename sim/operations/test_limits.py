@@ -50,6 +50,11 @@ def mac(rows=1, bits=4, shift=0, cell=1, offset=((0,), (0,)), noise=None):
     return PhotonicMac(kind, cells, cells, rows, bits, shift, np.array(offset), FOUR, noise)
 
 
+def ranges(low=0, high=0, **options):
+    r = Requantize(1, np.array(20), multiplier=np.array(1 << 20), **options)
+    return r.ranges(np.array([low]), np.array([high]), "x")
+
+
 def noise(**options):
     return Noise(**{"seed": 0, "layer": 0, "relative": 1, "shot": 0, "thermal": 0, "shift": 0, **options})
 
@@ -178,6 +183,9 @@ LIMITS = {
     "bounds of a held input": (lambda low: Held("w", (2,), low, 3), 4, 3),
     "least of a held input": (lambda n: Held("w", (2,), -3, 3).check(np.array([n, 0])), -4, -3),
     "most of a held input": (lambda n: Held("w", (2,), -3, 3).check(np.array([0, n])), 4, 3),
+    "a held bias before a product": (lambda n: ranges(bias_acc=Held("b", (1,), -n, 0)), (1 << 27) - 1, (1 << 27) - 2),
+    "a held bias, above": (lambda n: ranges(bias_acc=Held("b", (1,), 0, n)), (1 << 27) - 1, (1 << 27) - 2),
+    "a sum before a product": (lambda n: ranges(-n, 0), (1 << 27) - 1, (1 << 27) - 2),
     "a negative seed": (lambda n: noise(seed=n), -1, 0),
     "largest seed": (lambda n: noise(seed=n), 1 << 64, (1 << 64) - 1),
     "a negative layer": (lambda n: noise(layer=n), -1, 0),

@@ -12,6 +12,7 @@ from bittrue.flow.verify.backends import BACKENDS, Build, Run, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.written import written
 from tests.helpers.programs import several
@@ -206,6 +207,17 @@ def test_every_protocol_error_says_where(kind):
         assert "frame 1" in said
     if "beat {beat}" in EVENTS[kind]:
         assert "beat 1" in said
+
+
+def test_inputs_have_as_many_frames():
+    ports = [SENT, StreamPort("s_axis_b", SENT.tensor, 1)]
+    frames = np.zeros((3, 2, 3), np.int8)
+    assert [len(source.words) for source in check_batch(ports, [frames, frames])] == [3, 3]
+    for x, words in (([frames, frames[:2]], "different batch sizes: 3, 2"), ([frames], "the RTL has 2 inputs")):
+        with pytest.raises(BittrueError, match=words):
+            check_batch(ports, x)
+    with pytest.raises(BittrueError, match="an empty batch; give at least one frame"):
+        check_batch(ports[:1], [frames[:0]])
 
 
 def test_beats_that_came_are_counted_from_cycle_0_on():

@@ -220,7 +220,13 @@ def test_a_recipe_says_what_is_wrong(override, says):
 
 
 @pytest.mark.parametrize(
-    ("array", "lanes"), [("{rows: 64, columns: 64}", 8), ("{rows: 20, columns: 64}", 4), ("{rows: 7, columns: 8}", 1)]
+    ("array", "lanes"),
+    [
+        ("{rows: 64, columns: 64}", 8),
+        ("{rows: 20, columns: 64}", 4),
+        ("{rows: 64, columns: 4}", 4),
+        ("{rows: 7, columns: 8}", 1),
+    ],
 )
 def test_lanes_suit_the_array(done, array, lanes):
     _, out, _ = done

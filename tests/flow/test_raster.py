@@ -120,6 +120,10 @@ class TestPicture:
         alone = f"{first} spikes, {first / 7:.2f} a neuron, {first / 0.28:.1f} %"
         for shown in ("t&t", "a<b (encode)", "c (lif)", told, alone):
             assert shown in words
+        places = {e.text: float(e.get("y")) for e in page.iter() if e.tag.endswith("text")}
+        first = float(ET.fromstring(raster.layer(layers[0])).get("viewBox").split()[3])
+        assert (places["t&t"], places["a<b (encode)"]) == (16, 30 + 13)
+        assert places["c (lif)"] == 30 + first + 14 + 13
         bars = sum(p.get("d").count("M") for p in page.iter() if p.tag.endswith("path"))
         assert bars == self.golden[raster.drawn(layers[0])].sum() + self.golden[0].sum()
 

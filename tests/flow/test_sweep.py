@@ -322,3 +322,30 @@ def test_the_command(flow, address, capsys):
     assert len(printed["points"]) == 4
     for point in printed["points"]:
         assert f"{100 * point['mean']:.2f} %" in table
+
+
+def test_a_point_is_named_by_what_decides_it():
+    """Points that an earlier sweep kept are found again: the name has to stay."""
+    one, other = (sweep.Point({}, 1, None, identity) for identity in ({"b": 1, "a": [2]}, {"a": [2], "b": 1}))
+    assert one.name == other.name == "41ff4104bc489a1b119b42f4"
+    assert sweep.Point({}, 1, None, {"a": [2], "b": 2}).name != one.name
+
+
+@pytest.mark.parametrize(
+    ("keys", "heads"),
+    [
+        (["array.rows", "array.noise.thermal"], ["rows", "thermal"]),
+        (["array.seed", "calibrate.seed"], ["array.seed", "calibrate.seed"]),
+    ],
+)
+def test_columns_have_short_names_where_these_differ(keys, heads, monkeypatch, capsys):
+    row = {"values": dict.fromkeys(keys, 1), "seeds": [1], "mean": 0.5, "deviation": 0.0, "lowest": 0.5, "highest": 0.5}
+    found = {"axes": [{"key": key} for key in keys], "points": [row], "recipe": "r", "images": 5, "folder": "here"}
+    monkeypatch.setattr(sweep, "run", lambda *_, **__: found | {"accuracy_float": 0.9})
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sweep", "photonic-mlp-digits", "--over", f"{keys[0]}=1"])
+    out = capsys.readouterr().out
+    assert not stop.value.code
+    line = next(line for line in out.splitlines() if "deviation" in line)
+    assert [word for word in line.replace("│", " ").replace("┃", " ").split() if word != "seeds"][:2] == heads

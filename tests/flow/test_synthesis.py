@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -295,6 +296,24 @@ def test_memories_are_made_of_what_is_counted(tmp_path):
     kinds = Counter(cell["type"] for cell in cells)
     assert kinds["DP16KD"] + kinds["PDPW16KD"] == sum(storage.block_rams for storage in storages)
     assert kinds["TRELLIS_DPR16X4"] == sum(storage.lutrams for storage in storages)
+
+
+@pytest.mark.parametrize("name", ["ecp5-25k", "ice40-hx8k", "xilinx-7"])
+def test_luts_are_those_that_the_router_found_where_it_counts_them(name):
+    """Of an ECP5 nextpnr counts those too that carries and distributed RAM take; its name for them is its own."""
+    device = TARGETS[name]
+    cells = {str(k): {"type": kind} for k, kind in enumerate([*["LUT4"] * 3, *["SB_LUT4"] * 3, *["LUT6"] * 3])}
+    used = {"TRELLIS_COMB": (77, 24288), "OTHER": (5, 9)} if name.startswith("ecp5") else {"ICESTORM_LC": (5, 7680)}
+    run = SimpleNamespace(
+        target=device, map=lambda _: None, module=lambda _: {"cells": cells}, tools={}, seconds={}, notes=["n"]
+    )
+    run.route = lambda *_: ((), used, 123.0)
+    found = bittrue.flow.synth.synthesis._synthesized(run, "", 50.0, 1, None, registers_into_blocks=False)
+    counted = device.count(bittrue.flow.synth.synthesis._types({"cells": cells}))["lut"]
+    assert counted >= 3
+    assert found.lut == (77 if name.startswith("ecp5") else counted)
+    assert (found.fmax_mhz, found.freq_mhz) == (123.0 if device.routed else None, 50.0)
+    assert (found.utilization, found.notes) == (used if device.routed else {}, ("n",))
 
 
 #: LUT4, flip-flops, 18x18 multipliers and block RAMs by the vendors' tables (ECP5: FPGA-DS-02012, iCE40: FPGA-DS-02029

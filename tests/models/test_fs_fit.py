@@ -408,6 +408,8 @@ def test_where_everything_in_the_picture_is():
         assert labels == [(f"{v:.3g}", pytest.approx(p + 4, abs=0.01)) for v, p in zip((low, high), at, strict=True)]
         if low < 0 < high:
             assert np.abs(zeros.pop(0)[:, 1] - places[-1]).max() < 0.06
+    wide = {len(e.get("points").split()) > 2: float(e.get("stroke-width")) for e in named("polyline")}
+    assert wide[False] < wide[True]  # what marks zero stays behind the curves
     row = 150 / made.steps
     bars = [number(e, "x", "y", "width", "height") for e in named("rect") if e.get("fill") == fits.INK]
     fired = np.zeros_like(found.spikes, dtype=bool)
@@ -456,3 +458,9 @@ def test_the_command_that_makes_the_same_set():
     assert fits.command(target("sigmoid"), asked, "my set.json") == f"{begin} --bits 8 --importance 0,1.5 {end}"
     plain = replace(asked, bits=None, importance=None)
     assert fits.command(target("sigmoid"), plain, "my set.json") == f"{begin} {end}"
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5])
+def test_one_value_alone_lies_at_the_bottom(value):
+    low, high, place = fits._scale([np.full(3, value), np.full(2, value)], 10.0, 100.0)
+    assert (low, high, place(value)) == (value, value, 10 + 100 - 6)

@@ -1,6 +1,8 @@
 """The flip-flops that a stage says it has are those of its netlist, every one: counted in what yosys is given."""
 
+import gc
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,17 +17,25 @@ from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import Stage, Storage, beat
 from bittrue.rtl.dataflow.stages.affine import AffineStage
+from bittrue.rtl.dataflow.stages.lif import LifStage
 from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.rtl.dataflow.stages.photonic_mac import Rails
 from bittrue.rtl.dataflow.structure import Structure
+from bittrue.rtl.light.design import PhotonicDesign
+from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.parts.held import Exchange
+from bittrue.rtl.parts.noise import NoisePipe
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
+from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.requantize import Requantize
+from bittrue.sim.written import written
+from tests.helpers.photonic_programs import photonic_network
 from tests.helpers.programs import resmlp, several, spiking, two_inputs
 from tests.helpers.stages import OPERATIONS, planned
 
@@ -60,6 +70,10 @@ def test_flip_flops_are_counted_one_by_one(name):
         (Storage(8, 65), "block", 1, 0),
         (Storage(8, 65, clocked=False), "distributed", 0, 10),
         (Storage(64, 32, clocked=False), "distributed", 0, 32),
+        (Storage(63, 32), "distributed", 0, 32),  # 2,016 bits
+        (Storage(64, 32), "block", 2, 0),
+        (Storage(24, 64), "distributed", 0, 24),
+        (Storage(28, 64), "block", 1, 0),  # 28 distributed ones
         (Storage(8, 2049), "block", 2, 0),
         (Storage(9, 2048), "block", 1, 0),
     ],
@@ -173,3 +187,44 @@ def test_registers_between_memories_and_multipliers(inputs, simd, pe, registers)
     kind = TensorType((inputs,), Format(8))
     op = Linear(kind, rng.integers(-128, 128, (8, inputs)), Requantize.example(rng, 8, 24))
     assert LinearStage(op, lanes=8, simd=simd, pe=pe).operand_registers == registers
+
+
+@pytest.mark.parametrize(("relative", "shot"), [(9, 0), (0, 5), (9, 5)])
+def test_adders_of_noise_are_those_of_ciphers_roots_and_sums(relative, shot):
+    """27 rounds of 32 bits a cipher; a root's k-th bit takes k + 3; five sums and the clip a lane."""
+    lanes, noise = 2, Noise(1, 2, relative, shot, 3, 6)
+    pipe = NoisePipe(noise, 200, places=3, outputs=4, lanes=lanes, arrival=1)
+    ciphers = lanes + bool(noise.relative)  # the relative one is of the whole image
+    root = [3, 4, 5, 6] if noise.shot else []  # of 8 bits
+    wide, total = pipe.sum.bits, pipe.total.bits
+    built = pipe.structure()
+    assert built.adders == 27 * ciphers + lanes * (len(root) + 5)
+    assert built.adder_bits == 27 * 32 * ciphers + lanes * (sum(root) + 4 * wide + total)
+    assert built.select_bits == 27 * 64 * ciphers + lanes * total
+    assert built.multipliers == lanes * (1 + 2 * bool(noise.relative) + 2 * bool(noise.shot))
+    bound = noise.bound(200)
+    assert (pipe.sum.low, pipe.sum.high) == (min(0, bound.low + 32), bound.high + 32)
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_a_membrane_is_chosen_where_it_fires_and_where_it_is_read_back(subtract, lanes):
+    op = Lif(TensorType((2, 4), Format(3)), np.full(4, 4), np.full(4, 2), np.full(4, 3), 2, 0, subtract)
+    v, m, product, kept = op.ranges
+    built = LifStage(op, lanes=lanes).structure()
+    inlet = Stage.structure(LifStage(op, lanes=lanes))
+    assert built.select_bits - inlet.select_bits == lanes * (m.bits + kept.bits)
+    assert built.adders - inlet.adders == lanes * (3 + subtract)
+    assert built.adder_bits - inlet.adder_bits == lanes * (2 * v.bits + product.bits + subtract * m.bits)
+    assert built.multipliers == lanes
+
+
+def test_what_is_only_looked_at_goes_without_a_word():
+    """Planning makes stages, and designs their parts, that are never elaborated; Amaranth would warn of each."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        plan(resmlp())
+        plan(written(resmlp()))
+        PhotonicDesign(photonic_network(), Geometry(4, 4, 2))
+        gc.collect()
+    assert [str(one.message) for one in said] == []
