@@ -228,3 +228,11 @@ def test_the_placers_seed_is_the_recipes(tmp_path, monkeypatch):
     )
     (row,) = stages.synth(load("lerp-psa-digits", ["synth.seed=3"]), work)["targets"]
     assert (seen, row["seed"], row["design"]) == ([("text", "ecp5-85k", 100.0, 3)], 3, "pipeline")
+
+
+@pytest.mark.parametrize(("left", "words"), [(None, "No such file"), (b"{}", ""), (b"\x00", "")])
+def test_a_design_that_cannot_be_read_is_to_be_made_again(left, words, tmp_path):
+    if left is not None:
+        (tmp_path / f"{stages.TOP}.json").write_bytes(left)
+    with pytest.raises(BittrueError, match=rf"design .*{stages.TOP}\.json: .*{words}.*; make it again"):
+        stages.read_design(None, tmp_path)
