@@ -1,6 +1,6 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
-    python -m bench [layer] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written]
+    python -m bench [layer] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written] [adders]
     python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
     python -m bench results write               # README's tables of results from what is stored
 
@@ -27,7 +27,7 @@ from bittrue.flow.report.report import made
 from bittrue.sim.files import write_whole
 from bittrue.sim.kernels.matrix import backends
 
-BENCHES = ("layer", "network", "first_inference", "rtl_speed", "spikes", "photonic", "peers", "written")
+BENCHES = ("layer", "network", "first_inference", "rtl_speed", "spikes", "photonic", "peers", "written", "adders")
 RESULT = Path(__file__).parents[1] / "out" / "bench.json"
 
 

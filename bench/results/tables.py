@@ -180,6 +180,17 @@ def written(folder: Path) -> str:
     return grid(["", "constant", "written"], body, {"": b.source()})
 
 
+def adders(folder: Path) -> str:
+    b = Bench("adders", folder)
+    layers = ("layer0, 16 x 64", "layer1, 64 x 32", "layer2, 32 x 32", "layer3, 32 x 5", "all layers")
+    body = [[what, *(f"{b(f'{what}: {who}')} LUT; {b.note(f'{what}: {who}')}" for who in PAIR)] for what in layers]
+    samples = b.note("compiled RTL, codes that differ")
+    cycles = f"interval {b('whole network, interval')}, latency {b('whole network, latency')}"
+    body.append(["whole network", f"{cycles}; {b('compiled RTL, codes that differ')} codes differ ({samples})", ""])
+    return grid(["16-64-32-32-5, INT8, on ECP5", *PAIR], body, {"": b.source()})
+
+
+PAIR = ("bittrue", "da4ml")
 A, TWO = "accuracy of the {} set", "{:.2f}"
 
 
@@ -240,4 +251,5 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "photonic-fashion-mnist": lambda folder: kept("photonic-fashion-mnist", folder),
     "photonic-speed": photonic_speed,
     "written": written,
+    "adders": adders,
 }

@@ -24,7 +24,7 @@ from bittrue.sim.requantize import Requantize
 
 #: The name of the architecture.
 ADDERS = "adders"
-#: Most signed digits of a matrix: some 4,500 random INT8 weights, which take half a minute and 60,000 LUTs.
+#: Most signed digits of a matrix: some 4,800 random INT8 weights, which take ten seconds and fill an ECP5-85k.
 LARGEST = 12_000
 
 
