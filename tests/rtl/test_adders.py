@@ -233,6 +233,12 @@ def test_a_vector_a_cycle_where_a_frame_has_several():
     planned = plan(mlp(4, 3, 2, tokens=5), interval=5)
     assert architectures(planned) == {"layer0": "adders", "layer1": "adders"}
     exact(planned, 2)
+    for element in planned.network.elements[1:]:
+        effort, built = element.stage.effort(), element.stage.structure()
+        assert effort.additions.total() == 5 * built.adders > 0
+        assert sum(bits * times for bits, times in effort.additions.items()) == 5 * built.adder_bits
+        assert not effort.multiplications
+        assert not effort.memory
     again = Plan.from_json(planned.program, planned.to_json())
     assert again.folding == planned.folding
     with pytest.raises(BittrueError, match="layer0: 5 vectors take at least 5 cycles a frame, so an interval of 4"):
@@ -248,6 +254,7 @@ class TestThePlannerChooses:
         mixed = plan(p, interval=4, architecture={"layer0": "adders"})
         assert architectures(mixed) == {"layer0": "adders", "layer1": "parallel"}
         assert plan(p, 1, architecture="parallel").estimate.dsp == 4 * 8 + 2 * 4
+        assert plan(p, device="ecp5-25k", architecture="adders").estimated_interval == 1
         one = Builder({"x": TensorType((3, 1), S8)})
         one.add("y", Linear(one.types["x"], np.array([[3]]), Requantize(1, 0, format=Format(16))), "x")
         assert architectures(plan(one.program("y"))) == {"y": "parallel"}  # a single weight, and its own multiplier
