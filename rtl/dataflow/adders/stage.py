@@ -24,7 +24,7 @@ from bittrue.sim.requantize import Requantize
 
 #: The name of the architecture.
 ADDERS = "adders"
-#: Most signed digits of a matrix: some 4,800 random INT8 weights, which take ten seconds and fill an ECP5-85k.
+#: Most signed digits of a matrix: some 4,800 random INT8 weights, which take ten seconds and all of an ECP5-85k.
 LARGEST = 12_000
 
 
