@@ -1,6 +1,6 @@
-// Saturating sum of two tensors, the residual connection: sim/operations/add.py.
+// Saturating sum of two tensors or more, the residual connection: sim/operations/add.py.
 //
-//     y = saturate(left + right)
+//     y = saturate(left + right + ..)
 //
 // One code a cycle from each operand.
 #ifndef BITTRUE_ADD_HPP
@@ -10,14 +10,22 @@
 
 namespace bittrue {
 
-template <class P>
-void add(hls::stream<typename P::input0_t>& left, hls::stream<typename P::input1_t>& right,
-         hls::stream<typename P::output_t>& out) {
+// The sum so far, with a code of each of the streams but the last, which takes the result.
+template <class P, class Out> void add_parts(const typename P::accumulator_t& sum, Out& out) {
+    out.write(saturate<typename P::output_t>(sum));
+}
+template <class P, class Second, class... Rest>
+void add_parts(const typename P::accumulator_t& sum, hls::stream<Second>& in, Rest&... rest) {
+    const typename P::accumulator_t more = sum + in.read();
+    add_parts<P>(more, rest...);
+}
+
+template <class P, class... Streams> void add(hls::stream<typename P::input0_t>& left, Streams&... rest) {
 codes:
     for (int i = 0; i < P::output_size; ++i) {
 #pragma HLS PIPELINE II=1
-        const typename P::accumulator_t sum = left.read() + right.read();
-        out.write(saturate<typename P::output_t>(sum));
+        const typename P::accumulator_t first = left.read();
+        add_parts<P>(first, rest...);
     }
 }
 

@@ -57,6 +57,27 @@ class MlpSettings(Settings):
         return value
 
 
+class ConvolutionSettings(Settings):
+    """Kind and widths of a convolutional network; a ResNet-8 has three widths of one block, a ResNet-20 of three."""
+
+    kind: Literal["plain", "resnet", "mobilenet"] = "resnet"
+    widths: tuple[Annotated[int, Field(ge=1, le=WIDEST)], ...] = Field(
+        default=(16, 32, 64), min_length=1, description="channels of the stages; from one to the next the image halves"
+    )
+    blocks: int = Field(default=1, ge=1, le=1024, description="blocks of a stage")
+
+
+class Convert(Settings):
+    """Quantisation of a trained network as it is (`bittrue.convert`)."""
+
+    bits: int = Field(default=8, ge=2, le=8, description="bits of weights")
+    activation_bits: int = Field(default=8, ge=2, le=8, description="bits of every tensor")
+    requantize: Literal["shift", "multiplier"] = Field(default="shift", description="how sums become codes again")
+    ranges: Literal["mse"] | Annotated[float, Field(gt=50, le=100)] = Field(
+        default="mse", description="least mean square error, or a percentile of the magnitudes"
+    )
+
+
 class Quantize(Settings):
     """Post-training quantisation; the percentile is chosen on the validation split, the first one wins a tie."""
 

@@ -8,6 +8,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.clamp import Clamp
 from bittrue.sim.operations.concat import Concat
@@ -19,8 +20,10 @@ from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.slice import Slice
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.operations.transpose import Transpose
@@ -144,6 +147,17 @@ LIMITS = {
     "no branch": (lambda n: Concat((TWO,) * n), 0, 1),
     "formats of branches": (lambda bits: Concat((TWO, TensorType((5,), Format(bits)))), 7, 8),
     "axes of branches": (lambda shape: Concat((TensorType((2, 2), INT8), TensorType(shape, INT8))), (1, 2), (2, 1)),
+    "shapes of a sum": (lambda n: Add(TWO, TWO, INT8, (TensorType((n,), INT8),)), 3, 2),
+    "shapes of a product": (lambda n: Multiply(TWO, TensorType((n,), INT8), Requantize(2, 0)), 1, 2),
+    "channels of a product": (lambda n: Multiply(TWO, TWO, Requantize(n, 0)), 1, 2),
+    "widest product": (
+        lambda bits: Multiply(TensorType((1,), Format(24)), TensorType((1,), Format(bits)), Requantize(1, 0)),
+        25,
+        24,
+    ),
+    "first channel of a slice": (lambda n: Slice(TWO, n, 2), -1, 0),
+    "last channel of a slice": (lambda n: Slice(TWO, 1, n), 3, 2),
+    "an empty slice": (lambda n: Slice(TWO, n, 1), 1, 0),
     "limits that cross": (lambda low: Clamp(TWO, low, 5, INT8), 6, 5),
     "limit below the codes": (lambda low: Clamp(TWO, low, 5, INT8), -129, -128),
     "limit above the codes": (lambda high: Clamp(TWO, 0, high, INT8), 128, 127),

@@ -74,6 +74,7 @@ SEEN = {
     "Linear": lambda op, x: requantised(x @ op.weight.T, op.requantize),
     "Maximum": lambda op, x: [x],  # noqa: ARG005
     "Mean": lambda op, x: requantised(x.sum(1), op.requantize),
+    "Multiply": lambda op, a, b: requantised(a * b, op.requantize),
     "PhotonicMac": lights,
     "SpikingLinear": decoded,
     "TileSum": lambda op, x: requantised(x.sum(1) * 2**op.shift, op.requantize),
@@ -103,6 +104,7 @@ STORED = {
     "Lerp": lambda op: sum(len(row) for row in op.knots),
     "Lif": lambda op: 2 * (1 + 2 * (op.threshold is not None)),  # a decay, a threshold, a reset a channel
     "Linear": lambda _: 2 * 2 + 2,
+    "Multiply": lambda _: 1,
     "PhotonicMac": lambda _: 2 * 2 * 3,  # two rails
     "SpikingLinear": lambda _: 2 * 2 + 2 + 2,  # and the worth of each of two steps
     "TileSum": lambda _: 2,

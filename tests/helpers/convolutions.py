@@ -21,11 +21,15 @@ from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.arg_max import ArgMax
 from bittrue.sim.operations.concat import Concat
 from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.slice import Slice
 from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder, Program
 from tests.helpers.programs import Growing, stimulus
@@ -63,6 +67,16 @@ class Convolutions(Growing):
         u = self.window(name, x, *geometry)
         requantize = self.requantize(self.codes[u].sum(axis=-2))
         return self.add(name, Mean(self.build.types[u], requantize), u)
+
+    def gate(self, name: str, x: str) -> str:
+        """One half of the channels times the other, and both added to it."""
+        half = self.build.types[x].channels // 2
+        a = self.add(f"{name}.a", Slice(self.build.types[x], 0, half), x)
+        b = self.add(f"{name}.b", Slice(self.build.types[x], half, 2 * half), x)
+        requantize = self.requantize(self.codes[a] * self.codes[b])
+        gated = self.add(f"{name}.gated", Multiply(self.build.types[a], self.build.types[b], requantize), a, b)
+        kinds = [self.build.types[k] for k in (gated, a, b)]
+        return self.add(name, Add(*kinds[:2], INT8, (kinds[2],)), gated, a, b)
 
     def concat(self, name: str, *parts: str) -> str:
         return self.add(name, Concat(tuple(self.build.types[k] for k in parts)), *parts)
@@ -103,7 +117,10 @@ def network(seed: int) -> Program:
     x = "x" if len(inputs) == 1 else grow.concat("both", "x", "z")
     results = []
     for k in range(int(rng.integers(2, 5))):
-        kind, here = str(rng.choice(["convolution", "depthwise", "max", "mean", "residual", "branches"])), f"layer{k}"
+        kind, here = (
+            str(rng.choice(["convolution", "depthwise", "max", "mean", "residual", "branches", "gate"])),
+            f"layer{k}",
+        )
         chosen = geometry(rng, grow.build.types[x].shape)
         if kind == "convolution":
             x = grow.convolution(here, x, int(rng.integers(1, 7)), *chosen, floor=0 if rng.random() < 0.5 else None)
@@ -111,6 +128,8 @@ def network(seed: int) -> Program:
             x = grow.depthwise(here, x, *chosen)
         elif kind == "max":
             x = grow.max_pool(here, x, *chosen)
+        elif kind == "gate":
+            x = grow.gate(here, grow.convolution(f"{here}.c", x, 2 * int(rng.integers(1, 4)), *same(rng)))
         elif kind == "mean":
             x = grow.mean_pool(here, x, *chosen)
         elif kind == "residual":
@@ -127,7 +146,10 @@ def network(seed: int) -> Program:
         if rng.random() < 0.15:
             results.append(x)
     x = grow.global_mean("mean", x) if rng.random() < 0.5 else grow.flatten("flat", x)
-    return grow.build.program(*results, grow.linear("classifier", x, 3))
+    x = grow.linear("classifier", x, 3)
+    if rng.random() < 0.3:
+        x = grow.add("decision", ArgMax(grow.build.types[x]), x)
+    return grow.build.program(*results, x)
 
 
 def interval(program: Program, rng: np.random.Generator) -> int:

@@ -23,6 +23,7 @@ from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.tile_sum import TileSum
@@ -88,6 +89,11 @@ def _mean(rng: Rng) -> Operation:
     return Mean(TensorType((3, 2), _format(rng, 1, 2)), Requantize.example(rng, 2, 20))
 
 
+def _multiply(rng: Rng) -> Operation:
+    a, b = (TensorType((1, 1), _format(rng, 1, 4)) for _ in range(2))
+    return Multiply(a, b, Requantize.example(rng, 1, 20))
+
+
 def _photonic_mac(rng: Rng) -> Operation:
     plus, minus = rng.integers(0, 8, (2, 2, 3))
     offset = rng.integers(0, 12, (2, 2))
@@ -118,6 +124,7 @@ SMALL: dict[str, Callable[[Rng], Operation]] = {
     "Linear": _linear,
     "Maximum": lambda rng: Maximum(TensorType((3, 2), _format(rng, 1, 3))),
     "Mean": _mean,
+    "Multiply": _multiply,
     "PhotonicMac": _photonic_mac,
     "SpikingLinear": _spiking_linear,
     "TileSum": _tile_sum,

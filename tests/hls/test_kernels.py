@@ -42,7 +42,7 @@ def batches(program: Program, rng: np.random.Generator) -> list[np.ndarray]:
     return result
 
 
-SEEDS = range(6)
+SEEDS = range(4)
 #: Geometries at the limits of the widths, which the random examples do not reach.
 LIMITS = {
     "widest": Linear(  # 48 bits of accumulator, multipliers that need more than 64 bits with it, shift 40
