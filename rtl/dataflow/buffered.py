@@ -23,6 +23,7 @@ class Control:
     issue         the step is the last of its output beat, in the last of `gather` blocks
     release       the step is the last of its block
     word_last     whether `word` is that of the last step, issued or not
+    fresh         of two blocks, another is the next to be worked on from here on, and whole
     turn          counts the blocks that make one block of output, 0 .. gather - 1
     """
 
@@ -38,6 +39,7 @@ class Control:
     release: Signal
     word_last: Signal
     turn: Signal
+    fresh: Signal
 
 
 class BufferedStage(Stage):
@@ -64,7 +66,7 @@ class BufferedStage(Stage):
         m.d.comb += write_full.eq(write & advance(m, write_beat, t.beats_in - 1, write))
         advance(m, write_block, t.blocks - 1, write_full)
 
-        turn, final = Signal(counting(t.gather)), Signal()
+        turn, final, fresh = Signal(counting(t.gather)), Signal(), Signal(name="fresh")
         m.d.comb += final.eq((step == t.steps - 1) & (turn == t.gather - 1))  # so it needs a credit
         m.d.comb += go.eq(active & (outlet.available | ~final))
         m.d.comb += [issue.eq(go & final), outlet.issue.eq(issue)]
@@ -81,6 +83,19 @@ class BufferedStage(Stage):
             after = Signal.like(held)
             m.d.comb += after.eq(held + write_full - release)
             m.d.sync += [held.eq(after), room.eq(after != t.blocks), active.eq(after != 0)]
+            m.d.comb += fresh.eq((write_full | release) & (after == 1))
         return Control(
-            write, write_block, write_beat, write_full, go, read_block, word, step, issue, release, word_last, turn
+            write=write,
+            write_block=write_block,
+            write_beat=write_beat,
+            write_full=write_full,
+            advance=go,
+            read_block=read_block,
+            word=word,
+            step=step,
+            issue=issue,
+            release=release,
+            word_last=word_last,
+            turn=turn,
+            fresh=fresh,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
@@ -50,6 +51,7 @@ def fold_all(
     fixed: Mapping[str, Folding] | None = None,
     architecture: str | Mapping[str, str] = PARALLEL,
     activity: Mapping[str, float] | None = None,
+    block_luts: int | None = None,
 ) -> dict[str, Folding]:
     """A folding of every foldable stage that works a frame off within the interval."""
     fixed, activity = fixed or {}, activity or {}
@@ -61,4 +63,6 @@ def fold_all(
     for name, make in stages.items():
         told = {"activity": activity[name]} if name in activity and make.dynamic else {}
         result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
+        if block_luts is not None and make.block_luts is not None and name not in fixed:
+            result[name] = replace(result[name], block_luts=block_luts)
     return result

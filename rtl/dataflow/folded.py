@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data
 
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
 from bittrue.rtl.dataflow.folding import (
@@ -26,9 +25,11 @@ from bittrue.rtl.dataflow.stage import (
     shape_of,
     valid_chain,
 )
+from bittrue.rtl.dataflow.structure import BLOCK_LUTS
+from bittrue.rtl.dataflow.vectors import Vectors
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.rom import Rom
-from bittrue.sim.contract import Format
+from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Parameter, bounds
 
@@ -39,6 +40,7 @@ class Cells:
     weight  int64 `[N, K]`, or a held input of which `index` `[N, K]` says which (flat) entry lies where
     fmt     what a weight is handed over in
     wire    the rows of a constant matrix are wires, where there is only one
+    block_luts  LUTs that a block RAM is worth
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Cells:
         pe: int,
         index: np.ndarray | None = None,
         wire: bool = False,
+        block_luts: int = BLOCK_LUTS,
     ):
         self.format, self.simd, self.pe = fmt, simd, pe
         self.table: Table | None = None
@@ -59,7 +62,7 @@ class Cells:
             self.storage = self.table.storage
         else:
             rows = self.rows = fold_rows(weight, simd, pe)
-            self.storage = Storage(fmt.bits * simd * pe, len(rows), table=True)
+            self.storage = Storage(fmt.bits * simd * pe, len(rows), table=True, worth=block_luts)
         self.wired = wire and len(rows) == 1 and self.table is None
 
     def structure(self, addresses: int, registers: int) -> Structure:
@@ -71,8 +74,14 @@ class Cells:
         built.registers += addresses * max(1, (self.storage.depth - 1).bit_length())
         if self.table is not None:
             return built + self.table.structure(early=True)
-        built.store(self.storage)
+        for piece in self.storage.pieces(self.code_bits):
+            built.store(piece)
         return built
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of what lies side by side in a row."""
+        return self.format.bits
 
     def build(
         self, m: Module, name: str, word: Value, bank: Value | None, addresses: int, registers: int
@@ -114,6 +123,8 @@ class FoldedStage(BufferedStage):
     BROAD = 4
     #: Beats in which the sums of the outputs at hand leave, one after the other.
     turns = 1
+    #: LUTs that a block RAM is worth (`Folding.block_luts`).
+    block_luts = BLOCK_LUTS
     #: What knows the ranges of its products.
     ranges = Products
 
@@ -126,8 +137,9 @@ class FoldedStage(BufferedStage):
         """What is multiplied and where it lies; comes before `timing`, for the depth follows from it."""
         self.operation, self.products, self.simd, self.pe = operation, products, simd, pe
         self.format = operation.input.format
-        self.vectors = Storage(self.format.bits * simd, 2 << (self.words - 1).bit_length())
-        self.cells = cells or [Cells(operation.weight, operation.weight_format, simd, pe, wire=self.choosing)]
+        self.vectors = Vectors(self.format, simd, self.words, self.block_luts)
+        options = {"wire": self.choosing, "block_luts": self.block_luts}
+        self.cells = cells or [Cells(operation.weight, operation.weight_format, simd, pe, **options)]
         self.weights = self.cells[0].storage
 
     @classmethod
@@ -230,23 +242,16 @@ class FoldedStage(BufferedStage):
         built.multipliers += self.multipliers
         (codes, weights), (read, row) = self.operand_registers, self.address_registers
         built.registers += len(self.cells) * codes * simd * self.format.bits
-        word, parts = (self.words - 1).bit_length() + 1, simd // self.lanes_in
-        built.registers += self.lanes_in * self.format.bits + (1 + read) * word + 2 * parts
-        built.select_bits += parts
+        built += self.vectors.structure(self.lanes_in, read)
         self.grow_trees(built)
         built.inside += self.absorbed
         if self.folded:
             for total in self.products.sums:
                 built.add(total.bits)
-            built.registers += 2 * (self.tree_starts + self.products.tree_depth)  # when it moves, when it starts
-        if self.vectors.style == "block":
-            built.store(self.vectors)
-        else:
-            part = Storage(self.lanes_in * self.format.bits, self.vectors.depth)
-            built.store(part, simd // self.lanes_in)
+                built.registers += total.bits  # the sum as it is, and as it ends
+            built.registers += 2 * (self.tree_starts + self.products.tree_depth)  # when it moves, when it ends
         for cells in self.cells:
             built += cells.structure(row, weights)
-        built.count(self.words - 1)
         if self.tables:
             built += Exchange.structure(self.exchange_bits, self.arrival)
             built.count(self.timing.frame - 1, self.timing.beats_out * self.turns - 1)
@@ -310,55 +315,29 @@ class FoldedStage(BufferedStage):
 
         Held weights are those of the `bank`.
         """
-        x_shape = shape_of(self.format)
-        simd, lanes = self.simd, self.lanes_in
-
-        # Input vectors: two blocks of words, written lanes at a time, a cycle after their codes came. A block is read
-        # from two cycles after its last code came, and written again from two cycles after its last step; so no word is
-        # read in the cycle in which it is written, unless its address waits for the weights (not of block RAM).
-        words, parts = self.words, simd // lanes
-        size = max(1, (words - 1).bit_length())
-        wait = self.address_registers[0]
-        m.submodules.vectors = vectors = self.vectors.memory(data.ArrayLayout(x_shape, simd), apart=wait == 1)
-        write = vectors.write_port(granularity=lanes)
-        part = Signal(parts, init=1)  # one bit says which: a comparison for every part would cost more
-        with m.If(control.write):
-            m.d.sync += part.eq(part.rotate_left(1))
-        if words * parts != self.timing.beats_in:  # the last word is not full
-            with m.If(control.write_full):
-                m.d.sync += part.eq(1)
-        if words > 1:
-            word = Signal(counting(words))
-            with m.If(control.write & part[-1]):
-                m.d.sync += word.eq(word + 1)
-            with m.If(control.write_full):
-                m.d.sync += word.eq(0)
-            where = Cat(word[:size], control.write_block)
-        else:
-            where = control.write_block
-        m.d.comb += write.addr.eq(register(m, where, name="write_address"))
-        taken = register(m, self.i.payload, self.i.payload.shape(), name="write_codes")
-        m.d.comb += [write.data[k].eq(taken[k % lanes]) for k in range(simd)]
-        m.d.sync += write.en.eq(part & control.write.replicate(parts))
-
-        # Operands.
-        read = vectors.read_port(domain="sync")
-        address = Cat(self.word_at(m, control)[:size], control.read_block) if words > 1 else control.read_block
-        m.d.comb += [read.addr.eq(register(m, address, name="read_address", cycles=wait)), read.en.eq(1)]
-        x, w = self.factors(m, control, [read.data[k] for k in range(simd)], bank)
+        word, wait = self.word_at(m, control) if self.words > 1 else Const(0), self.address_registers[0]
+        codes = self.vectors.build(m, control, word, self.i.payload, self.timing.beats_in, wait)
+        x, w = self.factors(m, control, codes, bank)
 
         sums = self.trees(m, x, w)
         at = self.tree_starts + self.products.tree_depth
         if self.folded:
-            moved, first = Signal(), Signal()
-            m.d.comb += [moved.eq(control.advance), first.eq(control.step == 0)]
-            moving = valid_chain(m, moved, at)[at]
-            starts = register(m, first, name="first", cycles=at)
+            moved, last = Signal(), Signal()
+            m.d.comb += [
+                moved.eq(control.advance),
+                last.eq(control.advance & (control.step == self.products.steps - 1)),
+            ]
+            moving, ends = valid_chain(m, moved, at)[at], valid_chain(m, last, at)[at]
             for p, total in enumerate(sums):
-                acc = Signal(shape_of(self.products.sums[p]), name=f"acc{p}", reset_less=True)
+                # Cleared behind the last step, by the reset of its registers: choosing 0 would take LUTs.
+                shape = shape_of(self.products.sums[p] | Range(0, 0))
+                acc, after = Signal(shape, name=f"acc{p}"), Signal(shape, name=f"after{p}")
+                m.d.comb += after.eq(total.plus(acc))
                 with m.If(moving):
-                    m.d.sync += acc.eq(total.plus(Mux(starts, 0, acc)))
-                sums[p] = Partial(acc)
+                    m.d.sync += acc.eq(after)
+                with m.If(ends):
+                    m.d.sync += acc.eq(0)
+                sums[p] = Partial(register(m, after, shape, name=f"total{p}"))
         elif self.finished:
             shapes = map(shape_of, self.products.sums)
             sums = [

@@ -6,16 +6,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bittrue.rtl.dataflow.stage import PARALLEL
+from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.sim.errors import BittrueError
 
 
 @dataclass(frozen=True)
 class Folding:
-    """How many inputs (`simd`) and outputs (`pe`) a stage works on each cycle, and which architecture it has."""
+    """How many inputs (`simd`) and outputs (`pe`) a stage works on each cycle, and which architecture it has.
+
+    block_luts  LUTs that a block RAM is worth where a stage has the choice (`rtl.dataflow.structure.Storage`)
+    """
 
     simd: int
     pe: int
     architecture: str = PARALLEL
+    block_luts: int = BLOCK_LUTS
 
 
 def divisors(n: int) -> list[int]:

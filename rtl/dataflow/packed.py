@@ -24,6 +24,7 @@ from bittrue.rtl.dataflow.folded import Cells
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.products import Partial, Products, fold_rows
 from bittrue.rtl.dataflow.stage import PARALLEL, Storage, Structure, register, shape_of
+from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
@@ -114,12 +115,12 @@ class PackedCells(Cells):
     before its last register.
     """
 
-    def __init__(self, weight: Parameter, fmt: Format, code: Format, simd: int, pe: int):
+    def __init__(self, weight: Parameter, fmt: Format, code: Format, simd: int, pe: int, block_luts: int = BLOCK_LUTS):
         super().__init__(weight, fmt, simd, pe)
         self.shift, self.above = offset(fmt, code), Format.covering(fmt.low - 1, fmt.high, signed=True)
         self.pair_bits = fmt.bits + self.above.bits
         if self.table is None:
-            self.storage = Storage(self.pair_bits * simd * pe // 2, len(self.rows), table=True)
+            self.storage = Storage(self.pair_bits * simd * pe // 2, len(self.rows), table=True, worth=block_luts)
 
     @property
     def words(self) -> np.ndarray:
@@ -127,6 +128,10 @@ class PackedCells(Cells):
         half, bits = self.pe // 2, self.format.bits
         wide = pack(self.rows[:, :half], self.rows[:, half:], self.shift)
         return ((wide >> self.shift) & ((1 << self.above.bits) - 1)) << bits | wide & ((1 << bits) - 1)
+
+    @property
+    def code_bits(self) -> int:
+        return self.pair_bits
 
     def structure(self, addresses: int, registers: int) -> Structure:
         built, pairs = super().structure(addresses, 0), self.simd * self.pe // 2
@@ -185,7 +190,8 @@ class Packed:
         return [folding for folding in super().foldings(operation) if not folding.pe % 2]
 
     def lay_out(self, operation, products: Products, simd: int, pe: int, cells: Sequence[Cells] = ()) -> None:
-        cells = cells or [PackedCells(operation.weight, operation.weight_format, operation.input.format, simd, pe)]
+        weight, fmt = operation.weight, operation.weight_format
+        cells = cells or [PackedCells(weight, fmt, operation.input.format, simd, pe, self.block_luts)]
         super().lay_out(operation, products, simd, pe, cells)
 
     @classmethod

@@ -17,6 +17,7 @@ from bittrue.rtl.dataflow.loader import Loader, Words, beats_begin
 from bittrue.rtl.dataflow.plumbing import Fifo, Fork, Narrow, Widen
 from bittrue.rtl.dataflow.schedule import Flow, simulate
 from bittrue.rtl.dataflow.stage import Stage, beat, realisation
+from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.parts.held import Exchange
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Sets
@@ -86,6 +87,8 @@ class Network:
             folded = folding.get(node.name)
             if folded is not None:
                 options |= {"simd": folded.simd, "pe": folded.pe}
+                if folded.block_luts != BLOCK_LUTS:
+                    options["block_luts"] = folded.block_luts
             key = (node.name, lanes, folded)
             try:
                 stage = (stages or {}).get(key) or component(operation, folded)(operation, **options)

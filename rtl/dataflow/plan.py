@@ -286,6 +286,7 @@ def plan(
     activity: Mapping[str, float] | None = None,
     weights: str | Iterable[str] | None = None,
     weight_bus: str = "stream",
+    block_luts: int | None = None,
 ) -> Plan:
     """Balance every stage to one interval and size the FIFOs.
 
@@ -300,6 +301,8 @@ def plan(
     weights    `"written"`, or names of operations: their weights, cells, biases and shifts can be written while it
                runs (`sim.written`); the plan's program has them as held inputs
     weight_bus  what weights are written over: `stream` (AXI4-Stream) or `lite` (registers on AXI4-Lite)
+    block_luts  LUTs that a block RAM is worth in matrix stages: shallow memories go to LUTs where no block saves more
+               (`rtl.dataflow.structure.Storage`); by default so few that nothing takes more LUTs than blocks are worth
     """
     if weight_bus not in WEIGHT_BUSES:
         raise BittrueError(f"plan: no bus for weights {weight_bus!r}; use one of {', '.join(WEIGHT_BUSES)}")
@@ -315,7 +318,8 @@ def plan(
         interval = fit(program, device, architecture, activity, stages)
     interval = natural_interval(program) if interval is None else interval
     architecture = preferred(program, interval) if architecture is None else architecture
-    draft = _without_fifos(program, fold_all(program, interval, folding, architecture, activity), interval, stages)
+    foldings = fold_all(program, interval, folding, architecture, activity, block_luts)
+    draft = _without_fifos(program, foldings, interval, stages)
     slowest = max(draft.network.elements, key=lambda e: 0 if activity and e.stage.timing.dynamic else e.stage.interval)
     if slowest.stage.interval > interval and folding is None:
         raise BittrueError(

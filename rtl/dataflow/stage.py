@@ -176,6 +176,8 @@ class Stage(wiring.Component):
 
     #: Whether the stage can be folded: then `foldings`, `intervals` and `fold` answer.
     folds: ClassVar[bool] = False
+    #: LUTs that a block RAM is worth in its memories; None where a plan has no say in that.
+    block_luts: int | None = None
     #: Whether a folded stage takes `simd` codes in every beat, so that a narrower stream is widened before it.
     whole_beats: ClassVar[bool] = False
     #: Whether it is nothing but the stream of its operand: then no stage is made.

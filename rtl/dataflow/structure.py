@@ -6,6 +6,12 @@ from dataclasses import dataclass, fields
 
 from amaranth.lib.memory import Memory
 
+#: LUTs that a block RAM is worth, unless a plan says otherwise: what its 36 bits a cycle take in distributed RAM of up
+#: to 16 words. Tables take 72 for up to 16 rows, so they stay in blocks.
+BLOCK_LUTS = 54
+#: Bits of a word and words of a block RAM.
+SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -13,7 +19,9 @@ class Storage:
 
     Tables go to block RAM from 4,096 bits on, and from 2,048 on if they have more than 256 rows, for LUTs that choose
     among so many are slower than all else; others go to LUTs. Written memories from 2,048 bits or 65 words on, else to
-    distributed RAM. What is read without a clock can only be distributed RAM.
+    distributed RAM. What is read without a clock can only be distributed RAM. But shallow, wide memories would take
+    blocks for their width alone: where LUTs are so much cheaper that no block saves more than `worth` of them, they
+    take LUTs (tables) or, up to 64 words, distributed RAM.
 
     All three are asked for by an attribute: without one yosys makes a block of a memory that is read without a clock
     into a register, and the block's slow output is then in the path. Families without distributed RAM (iCE40) would
@@ -25,6 +33,7 @@ class Storage:
     depth: int
     table: bool = False
     clocked: bool = True
+    worth: int = BLOCK_LUTS
 
     @property
     def bits(self) -> int:
@@ -32,10 +41,32 @@ class Storage:
 
     @property
     def style(self) -> str:
+        dear = self.luts > self.worth * self._blocks
         if self.table:
-            return "block" if self.bits >= (2048 if self.depth > 256 else 4096) else "logic"
-        large = self.bits >= 2048 or self.depth > 64 or self._lutrams >= 26 * self._blocks
-        return "block" if self.clocked and large else "distributed"
+            return "block" if self.bits >= (2048 if self.depth > 256 else 4096) and dear else "logic"
+        large = self.bits >= 2048 or self._lutrams >= 26 * self._blocks
+        return "block" if self.clocked and (self.depth > 64 or large and dear) else "distributed"
+
+    @property
+    def luts(self) -> int:
+        """What it takes outside block RAM: of a table a LUT for 16 rows of a bit, and a flip-flop where it is read, for
+        that is not in the block then; six LUTs for a distributed RAM."""
+        return self.width * (1 + -(-self.depth // 16)) if self.table else 6 * self._lutrams
+
+    def pieces(self, bits: int) -> list[Storage]:
+        """A table of codes of so many bits, in at most two memories beside each other.
+
+        Where the last of the blocks beside each other would hold few codes, these go to LUTs.
+        """
+        wide = next((width for width, depth in SHAPES if self.depth <= depth), self.width)
+        if not self.table or self.style != "block" or self._blocks != -(-self.width // wide):
+            return [self]
+        kept = (self._blocks - 1) * wide // bits * bits
+        first = Storage(kept, self.depth, table=True, worth=0)
+        rest = Storage(self.width - kept, self.depth, table=True)
+        if first.style != "block" or rest.style == "block" or rest.luts > self.worth:
+            return [self]
+        return [first, rest]
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -44,8 +75,7 @@ class Storage:
 
     @property
     def _blocks(self) -> int:
-        shapes = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
-        return min(-(-self.width // w) * -(-self.depth // d) for w, d in shapes)
+        return min(-(-self.width // w) * -(-self.depth // d) for w, d in SHAPES)
 
     @property
     def _lutrams(self) -> int:

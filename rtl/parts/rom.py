@@ -71,6 +71,18 @@ class Rom(Elaboratable):
 
     def elaborate(self, platform):
         m = Module()
+        pieces = self.storage.pieces(self.shape.width)
+        if len(pieces) > 1:
+            first = 0
+            for k, storage in enumerate(pieces):
+                stop = first + storage.width // self.shape.width
+                m.submodules[f"piece{k}"] = piece = Rom(storage, self.shape, self.words[:, first:stop])
+                m.d.comb += [
+                    piece.addr.eq(self.addr),
+                    *(self.data[i].eq(piece.data[i - first]) for i in range(first, stop)),
+                ]
+                first = stop
+            return m
         if isinstance(platform, Contents) and self.storage.bits >= platform.large:
             name = platform.module(self.storage, hexadecimal(self.words, self.shape.width))
             ports = {"i_clk": ClockSignal(), "i_addr": self.addr, "o_data": self.data.as_value()}

@@ -52,7 +52,9 @@ def matrix(fmt: Format, lanes: int, simd: int, pe: int, architecture: str = PARA
         with b.m.If(c.write & ~ResetSignal() & (c.write_block == n) & (c.write_beat == k // lanes)):
             b.m.d.sync += codes[n][k].eq(stage.i.payload[k % lanes])
     words, parts = stage.words, simd // lanes
-    for n, w in itertools.product(range(2), range(words)):
+    if stage.vectors.style == "registers":
+        registers(dut, codes, held)
+    for n, w in itertools.product(range(2), range(words if words > 1 else 0)):
         stored = register(b.m, Cat(codes[n][w * simd : (w + 1) * simd]), name=f"stored{n}_{w}")
         b.holds(f"word_{w}_of_block_{n}_lies_in_memory", dut.memories[0][(n << (words - 1).bit_length()) + w] == stored)
     b.holds("writes_part_after_part", dut.inside["part"] == Array(1 << k % parts for k in range(beats))[c.write_beat])
@@ -67,7 +69,6 @@ def matrix(fmt: Format, lanes: int, simd: int, pe: int, architecture: str = PARA
     b.m.d.sync += calm.eq(Mux(calm == at, calm, calm + 1))
     b.holds("calm_ends", calm <= at)
     if steps > 1:
-        begun = register(b.m, c.step != 0, name="begun", cycles=at)
         for p in range(pe):
             partial = [
                 sum((int(WEIGHT[w // steps * pe + p, k]) * x[k] for k in range(w % steps * simd)), Const(0))
@@ -76,7 +77,7 @@ def matrix(fmt: Format, lanes: int, simd: int, pe: int, architecture: str = PARA
             ranges = [Signal(shape_of(S8), name=f"partial{p}_{w}") for w in range(steps * groups)]
             b.m.d.comb += [r.eq(value) for r, value in zip(ranges, partial, strict=True)]
             was = register(b.m, by_word(ranges), shape_of(S8), name=f"was{p}", cycles=at)
-            b.holds(f"sum_{p}_of_the_steps_before", (calm < at) | ~begun | (dut.inside[f"acc{p}"] == was))
+            b.holds(f"sum_{p}_of_the_steps_before", (calm < at) | (dut.inside[f"acc{p}"] == was))
 
     # Both halves of packed outputs leave one after the other.
     before, turns = valid_chain(b.m, c.issue, stage.timing.depth), stage.turns
@@ -104,6 +105,39 @@ def matrix(fmt: Format, lanes: int, simd: int, pe: int, architecture: str = PARA
     return b, stage.timing.depth + turns, beats + 2 * steps * groups + stage.timing.depth + 2
 
 
+def registers(dut: Driven, codes: list[list[Signal]], held: Signal) -> None:
+    """What must be known of vectors in registers: `codes` of both blocks, and the blocks `held`."""
+    b, c, stage = dut.b, dut.control, dut.stage
+    simd, lanes, shape = stage.simd, stage.lanes_in, codes[0][0].shape()
+    came = [c.write & (c.write_beat == k // lanes) for k in range(simd)]
+    gathered = [Signal(shape, name=f"gathers{k}", reset_less=True) for k in range(simd)]
+    at_hand = [Signal(shape, name=f"at_hand{k}", reset_less=True) for k in range(simd)]
+    for k in range(simd):
+        then = Mux(came[k], stage.i.payload[k % lanes], gathered[k])
+        with b.m.If(~ResetSignal()):
+            b.m.d.sync += gathered[k].eq(then)
+            with b.m.If(c.fresh):
+                b.m.d.sync += at_hand[k].eq(then)
+    here = Mux(c.read_block, Cat(codes[1]), Cat(codes[0]))
+    there = Mux(c.read_block, Cat(codes[0]), Cat(codes[1]))
+    filling = Mux(c.write_block, Cat(codes[1]), Cat(codes[0]))
+    b.holds("the_vector_at_hand_is_that_of_the_block", (held == 0) | (Cat(at_hand) == here))
+    b.holds("the_next_one_waits", (held != 2) | (Cat(gathered) == there))
+    for k in range(simd):
+        code = filling.word_select(k, len(codes[0][k]))
+        b.holds(f"code_{k}_of_the_next_one_is_there", (c.write_beat <= k // lanes) | (Cat(gathered[k]) == code))
+    inside = [dut.inside[f"gathered{k}"] for k in range(simd)]
+    enable, taken = dut.inside["write_enable"], dut.inside["write_codes"]
+    then = Cat(Mux(enable[k // lanes], taken[k % lanes], inside[k])[: len(inside[k])] for k in range(simd))
+    b.holds("gathered_a_cycle_later", then == Cat(gathered))
+    _, soon, now = valid_chain(b.m, c.fresh, 2)
+    before = register(b.m, Cat(at_hand), name="at_hand_before")
+    b.holds("moves_soon", ~soon | (then == Cat(at_hand)))
+    b.holds("moves_now", ~now | (Cat(inside) == before))
+    kept = Cat(dut.inside[f"held{k}"] for k in range(simd))
+    b.holds("moved", (held == 0) | soon | now | (kept == Cat(at_hand)))
+
+
 @pytest.mark.parametrize("name", FOLDINGS)
 def test_equals_golden(name):
     bench, steps, _ = matrix(*FOLDINGS[name])
@@ -111,20 +145,18 @@ def test_equals_golden(name):
 
 
 FOLDED, PACKED = "rtl.dataflow.folded:FoldedStage", "rtl.dataflow.packed:Packed"
-EARLY = """m.d.comb += [read.addr.eq(register(m, address, name="read_address", cycles=wait)), read.en.eq(1)]
-    x, w = self.factors(m, control, [read.data[k] for k in range(simd)], bank)"""
+VECTORS = "rtl.dataflow.vectors:Vectors"
 FAULTS = {
-    "a block too early": (
-        f"{FOLDED}.sums",
-        EARLY,
-        EARLY.replace('register(m, address, name="read_address", cycles=wait)', "address").replace(
-            "[read.data[k]", "[register(m, read.data[k], x_shape, name=f'r{k}')"
-        ),
+    "a vector moves too early": (f"{VECTORS}._registers", "wait + 1", "wait", "sums of one step"),
+    "a vector moves before it is read": (
+        "rtl.dataflow.buffered:BufferedStage.control",
+        "(write_full | release) & (after == 1)",
+        "write_full",
         "sums of one step",
     ),
-    "one block for two": (f"{FOLDED}.sums", "[:size], control.write_block)", "[:size], 0)", "parts of words"),
-    "a part for another": (f"{FOLDED}.sums", "part.rotate_left(1)", "part", "parts of words"),
-    "sums do not begin anew": (f"{FOLDED}.sums", "Mux(starts, 0, acc)", "acc", "two outputs"),
+    "one block for two": (f"{VECTORS}.build", "[:size], control.write_block)", "[:size], 0)", "parts of words"),
+    "a part for another": (f"{VECTORS}.build", "part.rotate_left(1)", "part", "parts of words"),
+    "sums do not begin anew": (f"{FOLDED}.sums", "with m.If(ends):", "with m.If(0):", "two outputs"),
     "sums too narrow": (
         "rtl.dataflow.products:Products.grow",
         "low[:, :, p], high[:, :, p])",

@@ -15,9 +15,13 @@ from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.plan import Plan, _smallest, natural_interval, plan
 from bittrue.rtl.dataflow.stages.linear import LinearStage
+from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Program
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
+from tests.helpers.exact import exact
 from tests.helpers.programs import resmlp, several, stimulus, two_inputs
 from tests.helpers.stage_bench import run
 
@@ -260,3 +264,20 @@ class TestDevice:
     def test_an_unknown_device_is_refused(self, program):
         with pytest.raises(BittrueError, match="no device 'abacus'; known are ecp5-25k"):
             plan(program, device="abacus")
+
+
+def test_a_plan_says_what_a_block_ram_is_worth():
+    """A layer of 256 bits of weights a cycle, 32 rows deep: in blocks, or in LUTs where a block is worth as many."""
+    rng = np.random.default_rng(1)
+    kind = TensorType((1, 32), INT8)
+    build = Builder({"x": kind})
+    build.add("y", Linear(kind, rng.integers(-128, 128, (32, 32)), Requantize(32, 9)), "x")
+    program = build.program("y")
+    blocks, luts = plan(program, interval=32), plan(program, interval=32, block_luts=96)
+    assert (blocks.estimate.bram, luts.estimate.bram) == (7, 0)  # of the eighth block's 4 bits, a code in LUTs
+    assert luts.estimate.lut > blocks.estimate.lut
+    again = Plan.from_json(program, json.loads(json.dumps(luts.to_json())))
+    assert again.folding == luts.folding
+    assert again.estimate == luts.estimate
+    for planned in (blocks, luts):
+        exact(planned, 1)

@@ -82,6 +82,41 @@ def test_what_a_memory_is_made_of(storage, style, blocks, distributed):
     assert (storage.style, storage.block_rams, storage.lutrams) == (style, blocks, distributed)
 
 
+@pytest.mark.parametrize(
+    ("storage", "style"),
+    [
+        (Storage(256, 8), "distributed"),  # 8 blocks, or 384 LUTs
+        (Storage(256, 16), "distributed"),
+        (Storage(256, 17), "block"),  # 768 LUTs
+        (Storage(256, 17, worth=96), "distributed"),
+        (Storage(256, 65, worth=10**6), "block"),  # slow to choose among
+        (Storage(512, 16, table=True), "block"),  # 15 blocks, or 1,024 LUTs and flip-flops
+        (Storage(512, 32, table=True, worth=102), "block"),
+        (Storage(512, 32, table=True, worth=103), "logic"),
+    ],
+)
+def test_a_wide_and_shallow_memory_goes_where_it_is_cheaper(storage, style):
+    assert storage.style == style
+
+
+@pytest.mark.parametrize(
+    ("storage", "bits", "pieces"),
+    [
+        (Storage(256, 32, table=True), 8, [(248, "block", 7), (8, "logic", 0)]),
+        (Storage(512, 64, table=True), 8, [(504, "block", 14), (8, "logic", 0)]),
+        (Storage(510, 64, table=True), 5, [(500, "block", 14), (10, "logic", 0)]),
+        (Storage(8, 20000, table=True), 8, [(8, "block", 10)]),
+        (Storage(256, 288, table=True), 8, [(256, "block", 8)]),  # 8 bits of 288 rows are 152 LUTs
+        (Storage(40, 110, table=True), 8, [(40, "block", 2)]),  # without its last code it would be no block
+        (Storage(64, 32, table=True), 8, [(64, "logic", 0)]),
+        (Storage(256, 32), 8, [(256, "block", 8)]),
+        (Storage(144, 784, table=True), 8, [(144, "block", 8)]),
+    ],
+)
+def test_codes_that_would_take_a_block_of_their_own_go_to_luts(storage, bits, pieces):
+    assert [(piece.width, piece.style, piece.block_rams) for piece in storage.pieces(bits)] == pieces
+
+
 @pytest.mark.parametrize(("missing", "raised"), [("nowhere", BittrueError), ("numpy.gone", ModuleNotFoundError)])
 def test_a_stage_that_is_absent_is_named_and_one_that_cannot_be_imported_says_why(missing, raised, monkeypatch):
     class Nowhere:
