@@ -10,6 +10,7 @@ from bittrue.rtl.dataflow.adders.solver import count_terms, least_levels, solve
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import Structure
+from bittrue.rtl.dataflow.stages.linear import AdderLinearStage
 from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
@@ -162,6 +163,7 @@ def test_operands_side_by_side_are_no_adder():
     bit = Format(1, signed=False)
     graph = Graph(2, (), (Adder(0, 1, 1), Adder(0, 1, 1, minus_b=True), Adder(0, 1, 1, minus_a=True)), (Output(2),))
     assert [AdderPipe(graph, bit).sum_bits(k) for k in (2, 3, 4)] == [0, 1, 3]
+    assert AdderPipe(Graph(2, (), (Adder(0, 1, 2),), (Output(2),)), Format(2)).sum_bits(2) == 3  # a sign goes on
 
 
 # -- whole networks ----------------------------------------------------------------------------------------
@@ -229,6 +231,20 @@ def test_everything_between_matrices_keeps_up():
     exact(planned, 3)
 
 
+@pytest.mark.parametrize("fmt", [Format(12), Format(4)])
+def test_nothing_to_add_is_a_register(fmt):
+    """Wires, zeros, and a floor above them."""
+    build = Builder({"x": TensorType((2, 3), S8)})
+    weight = np.array([[1, 0, 0], [0, 0, 0], [0, 8, 0]])
+    build.add(
+        "y", Linear(build.types["x"], weight, Requantize(3, 0, format=fmt, floor=None if fmt.bits > 8 else 2)), "x"
+    )
+    planned = plan(build.program("y"), interval=2)
+    assert architectures(planned) == {"y": "adders"}
+    assert planned.estimated_latency == 3  # inlet, register, FIFO
+    exact(planned, 4)
+
+
 def test_a_vector_a_cycle_where_a_frame_has_several():
     planned = plan(mlp(4, 3, 2, tokens=5), interval=5)
     assert architectures(planned) == {"layer0": "adders", "layer1": "adders"}
@@ -284,6 +300,17 @@ class TestThePlannerChooses:
         with pytest.raises(BittrueError, match="layer0: adders: .*; take another architecture"):
             _ = Plan(p, {"layer0": Folding(8, 4, "adders")}, {"x": 8}).network
 
+    def test_what_just_can_be_adders(self, monkeypatch):
+        p = mlp(8, 4)
+        monkeypatch.setattr(stage, "LARGEST", int(count_terms(p["layer0"].weight).sum()))
+        assert architectures(plan(p, interval=1)) == {"layer0": "adders"}
+        build = Builder(p.inputs)
+        whole = Requantize(4, 46, bias=[1, 0, -2, 1], format=S8)  # 3 x 2^45 is added, which has 48 bits with its sign
+        build.add("layer0", Linear(build.types["x"], p["layer0"].weight, whole), "x")
+        wide = plan(build.program("layer0"), interval=1)
+        assert architectures(wide) == {"layer0": "adders"}
+        exact(wide, 5)
+
     def test_half_a_vector_is_refused(self):
         with pytest.raises(
             BittrueError, match="8 lanes, simd = 8, pe = 2, but a whole vector goes in and out: 8 lanes"
@@ -291,11 +318,19 @@ class TestThePlannerChooses:
             _ = Plan(mlp(8, 4), {"layer0": Folding(8, 2, "adders")}, {"x": 8}).network
 
 
+def test_sharing_costs_no_cycle():
+    """32 inputs, 7 levels and a clamp are three cycles, whatever could be shared in more levels."""
+    weight = np.clip(np.round(np.random.default_rng(1).normal(0, 40, (5, 32))), -128, 127).astype(int)
+    op = Linear(TensorType((32,), U8), weight, Requantize(5, 9))
+    assert solve(weight, np.zeros(5, int), U8, 12).depth > 8
+    assert AdderLinearStage(op, lanes=32, simd=32, pe=5).timing.depth == 4
+
+
 def test_a_clamp_counts_as_an_adder():
     """Of 8 terms, 3 levels, the sum is there in the first cycle; a saturation behind them takes another."""
     p = Linear(TensorType((8,), S8), np.ones((1, 8), int), Requantize(1, 0, format=Format(11)))
     narrow = Linear(p.input, p.weight, Requantize(1, 0, format=S8))
-    made = [stage.AdderStage.__subclasses__()[0](op, lanes=8, simd=8, pe=1) for op in (p, narrow)]
+    made = [AdderLinearStage(op, lanes=8, simd=8, pe=1) for op in (p, narrow)]
     assert [one.pipe.cycles for one in made] == [1, 2]
     assert pipe.EVERY == 3
 
