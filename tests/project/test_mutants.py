@@ -91,6 +91,11 @@ def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
     assert judge(swapped, tree, [(["sim/test_little.py"], 60), (["sim/test_limit.py"], 60)], sound) == Result(
         "passed", ""
     )
+    (tree / "sim" / "test_place.py").write_text(
+        "import tempfile\n\n\ndef test_place():\n    assert tempfile.gettempdir().startswith("
+        f"{str(tree)!r})\n"
+    )
+    assert sound.passes("sim/test_place.py::test_place", tree)
     (tree / "sim" / "test_wrong.py").write_text("def test_wrong():\n    assert False\n")
     assert judge(swapped, tree, [(["sim/test_wrong.py"], 60)], sound) == Result("passed", "")
     assert sound.left_out == ["--deselect=sim/test_wrong.py::test_wrong"]

@@ -49,7 +49,10 @@ def _run(tree: str, arguments: list[str], numba_cache: str, record: str, limit: 
         for number in (1, 2):
             os.dup2(output.fileno(), number)
     os.chdir(tree)
-    os.environ |= {"PYTHONPATH": tree, "TMPDIR": str(folder / "tmp"), "NUMBA_CACHE_DIR": numba_cache}
+    # Below the tree: what runs in a temporary folder and looks upward for the project is to find this one.
+    temporary = Path(tree) / ".cache" / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"PYTHONPATH": tree, "TMPDIR": str(temporary), "NUMBA_CACHE_DIR": numba_cache}
     numba.config.CACHE_DIR = numba_cache
     sys.dont_write_bytecode = True  # a mutant may be as long and as old as what it replaces
     root = str(Path(__file__).parents[2])
