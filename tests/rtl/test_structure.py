@@ -255,7 +255,9 @@ def test_a_membrane_is_chosen_where_it_fires_and_where_it_is_read_back(subtract,
 
 
 def test_what_is_only_looked_at_goes_without_a_word():
-    """Planning makes stages, and designs their parts, that are never elaborated; Amaranth would warn of each."""
+    """Planning makes stages, and designs their parts, that are never elaborated; Amaranth would warn of each, once
+    anything was elaborated."""
+    flip_flops(framing.FrameInlet(beat(Format(3), 1), 1))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         plan(resmlp())
