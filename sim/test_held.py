@@ -397,6 +397,19 @@ class TestSystem:
         np.testing.assert_array_equal(booted, programs["network"](x, held={"w": made[0]}))
         assert not np.array_equal(booted[:3], expected[:3])
 
+    def test_each_gets_what_is_linked_to_it(self):
+        """Three programs that hold what is made, in any order of the links."""
+        programs, rng = self.programs(), np.random.default_rng(0)
+        programs |= {"other": programs["network"], "third": programs["network"]}
+        z, x = codes(programs["generator"], 1, rng), codes(programs["network"], 3, rng)
+        links = [Link("generator", name, "w") for name in ("network", "other", "third")]
+        batches = {"generator": [z]} | {name: [x] for name in ("network", "other", "third")}
+        for order in (links, links[::-1], links[1:] + links[:1]):
+            results = System(programs, order)(batches)
+            made = results["generator"]
+            for name in ("network", "other", "third"):
+                np.testing.assert_array_equal(results[name], programs["network"](x, held={"w": made[0]}))
+
     def test_links_that_do_not_fit_are_refused(self):
         programs = self.programs()
         for link, message in (
@@ -418,3 +431,13 @@ class TestSystem:
         batches = {name: [codes(program, 2, rng)] for name, program in programs.items()}
         with pytest.raises(BittrueError, match="made 2 results for 1 places"):
             system(batches)
+
+
+def test_constants_of_another_shape_are_no_set():
+    kind = TensorType((2, 3), INT8)
+    mine, other = (
+        Program({"x": kind}, (Node("y", Linear(kind, weight, Requantize(n, np.array(5))), ("x",)),), "y")
+        for n, weight in ((4, Held("w", (4, 3), -16, 15, np.zeros((4, 3), int))), (5, np.zeros((5, 3), int)))
+    )
+    with pytest.raises(BittrueError, match=r"written weights: y\.weight has another shape in the other program"):
+        set_of(mine, other)

@@ -1,6 +1,7 @@
 """What a verification writes down of a run, with runs made by hand: rows, events, cycles; and the errors of a run."""
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +25,7 @@ NO_STALLS = Stalls()
 
 def session(program, x, build=None):
     """A verification that is about to begin."""
-    given = (build or Build(program), x, program.run(*x), None, lambda *_: None, verify.Verification([]))
+    given = (build or Build(program), x, program.run(*x), Path("nowhere"), lambda *_: None, verify.Verification([]))
     return verify._Session(*given, ET.Element("testsuites"), Exchanges(program, 3))
 
 
@@ -113,6 +114,28 @@ def test_seconds_are_those_of_the_run(name, monkeypatch):
     made = BACKENDS[name].run(build, x)
     assert made.seconds == 2.5
     assert np.array_equal(made.results[0], program(*x))
+
+
+@pytest.mark.parametrize("name", ["golden", "reference"])
+@pytest.mark.parametrize("wrong", [0, 1, 3])
+def test_codes_that_a_simulator_makes_otherwise_are_counted(name, wrong):
+    """Without sets there is one comparison, and with sets another one is added to it."""
+    for program in (network(0, kinds=["linear"]), written(network(0, kinds=["linear"]))):
+        one = session(program, codes(program, 4, np.random.default_rng(1)))
+
+        def run(_, x, sets=None, program=program, **__):
+            results = program.run(*x, held=sets and sets.held(len(x[0])))
+            if wrong:
+                results[0].reshape(-1)[:wrong] ^= 1
+            return Run(results, 0.5)
+
+        one.check(SimpleNamespace(name=name, kind="sim", run=run), 3, NO_STALLS)
+        differ = wrong * (1 + bool(program.written))
+        values = program.run(*one.x)[0][:3].size
+        said = [failure.get("message") for failure in one.junit.iter("failure")]
+        assert said == [f"golden: {differ} of {values} values differ from the reference"] * bool(wrong)
+        if name == "reference":
+            assert (one.result.golden["mismatches"], one.result.golden["images"]) == (differ, 3)
 
 
 class TestCycles:

@@ -165,6 +165,9 @@ class TestPicture:
             assert x + w <= after, k
         assert all(x + w <= width for x, _, w, _ in rects)
         assert rects[0][0] == 34
+        half = (width - 2 * 34 - 40) / 2 if both else width - 34  # of two panels, each with its labels, 40 between them
+        assert rects[len(shown) :] == [] or rects[len(shown)][0] == 34 + half + 40 + 34
+        assert rects[0][2] == pytest.approx(4 * min(40, (half - 5 * (len(shown) - 1)) / (4 * len(shown))), abs=0.01)
         paths = [p.get("d") for p in picture.iter() if p.tag.endswith("path") and p.get("d")]
         (x, y, w, h), (across, down) = rects[0], bars(paths[0])
         steps, neurons = np.nonzero(golden[shown[0]])

@@ -92,8 +92,7 @@ def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
         "passed", ""
     )
     (tree / "sim" / "test_place.py").write_text(
-        "import tempfile\n\n\ndef test_place():\n    assert tempfile.gettempdir().startswith("
-        f"{str(tree)!r})\n"
+        f"import tempfile\n\n\ndef test_place():\n    assert tempfile.gettempdir().startswith({str(tree)!r})\n"
     )
     assert sound.passes("sim/test_place.py::test_place", tree)
     (tree / "sim" / "test_wrong.py").write_text("def test_wrong():\n    assert False\n")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bittrue.rtl.bus.registers import OKAY, SLVERR
+from bittrue.rtl.light.design import FrontEndTap
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.light.registers import Address, Errors
 from bittrue.rtl.light.system import PhotonicSystem
@@ -244,3 +245,41 @@ def test_the_time_limit_is_exact():
 def test_the_table_in_the_documents_is_that_of_the_map():
     table = PhotonicSystem(photonic_network(), ARRAY).controller.map.markdown()
     assert table in (Path(__file__).parents[2] / "ARCHITECTURE.md").read_text()
+
+
+@pytest.mark.parametrize("geometry", [Geometry(4, 4, 2), Geometry(4, 6, 1), Geometry(2, 8, 2)])
+def test_a_tap_sees_every_code_once(geometry):
+    """Of an image, in the order of the jobs: what the rows are given, and what the converter makes of the columns."""
+    jobs = PhotonicSystem(photonic_network((10, 7, 5), geometry.rows), geometry).jobs
+    rng, tap = np.random.default_rng(1), FrontEndTap(jobs)
+    inputs = [rng.integers(0, jobs.codes.levels, layer.mac.input.channels) for layer in jobs.layers]
+    codes = [rng.integers(0, jobs.adc.levels, (layer.mac.tiles, layer.outputs)) for layer in jobs.layers]
+    found = {layer.name: np.full(made.size, -1) for layer, made in zip(jobs.layers, codes, strict=True)}
+    second = jobs.program.nodes[[node.name for node in jobs.program.nodes].index(jobs.layers[1].name)].operands[0]
+    found[second] = np.full(inputs[1].size, -1)
+
+    def word(values, fmt):
+        return "".join(format(int(value), f"0{fmt.bits}b") for value in reversed(values))
+
+    def see(cycle, **given):
+        idle = {"input_valid": "0", "sample": "0", "adc_valid": "0"}
+        for seen in tap.see(cycle, (idle | given).__getitem__):
+            assert (seen.frame, seen.cycle, seen.known) == (5, cycle, True)
+            at = found[seen.node][seen.places]
+            assert (at == (-1 if seen.node != second else at)).all()  # an input, once for each tile of columns
+            found[seen.node][seen.places] = seen.codes
+
+    for number, work in enumerate(jobs.work):
+        top, left = work.row_tile * geometry.rows, work.column_tile * geometry.columns
+        rows = np.zeros(geometry.rows, int)
+        rows[: work.rows] = inputs[work.layer][top : top + work.rows]
+        see(1, input_valid="1", input_data=word(rows, jobs.codes))
+        see(2, sample="1", job=format(number, "b"), image=format(5, "b"))
+        columns = np.zeros(geometry.columns, int)
+        columns[: work.columns] = codes[work.layer][work.row_tile, left : left + work.columns]
+        for group in range(geometry.groups + 1):  # one that nobody waits for
+            lanes = np.resize(columns, geometry.columns + geometry.lanes)[group * geometry.lanes :][: geometry.lanes]
+            see(3 + group, adc_valid="1", adc_data=word(lanes, jobs.adc))
+    assert np.array_equal(found[second], inputs[1])
+    for layer, made in zip(jobs.layers, codes, strict=True):
+        assert np.array_equal(found[layer.name], made.reshape(-1))
