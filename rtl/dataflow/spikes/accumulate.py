@@ -32,10 +32,13 @@ def running_ranges(operation: SpikingLinear, lanes: int) -> list[Range]:
 
 
 class Accumulators:
-    """`acc[group] = (0 | acc | 2 acc)[group] +- term`, for groups of as many outputs as there are lanes."""
+    """`acc[group] = (0 | acc | 2 acc)[group] +- term`, for groups of as many outputs as there are lanes.
 
-    def __init__(self, operation: SpikingLinear, lanes: int):
-        self.groups = len(operation.weight) // lanes
+    spacing   cycles from the terms of a group to those of the next, at least
+    """
+
+    def __init__(self, operation: SpikingLinear, lanes: int, spacing: int = 1):
+        self.groups, self.spacing = len(operation.weight) // lanes, spacing
         self.ranges = running_ranges(operation, lanes)
         self.signed_steps = operation.halving and bool((operation.decode < 0).any())
 
@@ -49,7 +52,7 @@ class Accumulators:
         for r in self.ranges:
             built.add(r.bits)
             built.select_bits += r.bits if self.signed_steps else 0
-        return built + structure(sum(r.bits for r in self.ranges), self.groups)
+        return built + structure(sum(r.bits for r in self.ranges), self.groups, spacing=self.spacing)
 
     def build(
         self,
@@ -72,7 +75,7 @@ class Accumulators:
         """
         shapes = [shape_of(r) for r in self.ranges]
         layout = data.StructLayout({f"lane{p}": shape for p, shape in enumerate(shapes)})
-        acc, after = state(m, "acc", layout, self.groups, early, group, valid)
+        acc, after = state(m, "acc", layout, self.groups, early, group, valid, spacing=self.spacing)
         results: list[Value] = []
         for p, term in enumerate(terms):
             held = acc[f"lane{p}"]

@@ -40,8 +40,9 @@ class SpikeTrainStage(BufferedStage):
     #: Beats come in as wide as they go out.
     whole_beats = True
     folds = True
+
     #: Cycles from the issue of a beat to its spikes being pushed.
-    CYCLES: int
+    cycles: int
 
     def __init__(self, operation, *, lanes: int, simd: int, pe: int):
         stem = type(operation).__module__.rpartition(".")[2]
@@ -49,7 +50,7 @@ class SpikeTrainStage(BufferedStage):
         if not lanes == simd == pe:
             raise BittrueError(f"{stem}: simd = {simd} and pe = {pe} are its lanes, one neuron each: give the same")
         self.operation, self.groups = operation, operation.input.channels // lanes
-        depth = self.CYCLES + 1
+        depth = self.cycles + 1
         self.timing = Blocks(
             beats_in=self.groups,
             beats_out=operation.steps * self.groups,

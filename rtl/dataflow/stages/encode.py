@@ -17,7 +17,7 @@ class EncodeStage(SpikeTrainStage):
     Throughput  one vector every K * C / lanes cycles
     """
 
-    CYCLES = 2
+    cycles = 2
 
     def structure(self) -> Structure:
         built = super().structure()
@@ -34,5 +34,5 @@ class EncodeStage(SpikeTrainStage):
         for lane, x in enumerate(values.codes):
             bits = Array(x[self.operation.steps - 1 - t] for t in range(self.operation.steps))
             m.d.comb += outlet.payload[lane].eq(register(m, bits[values.step], name=f"z{lane}"))
-        m.d.comb += outlet.push.eq(valid_chain(m, control.issue, self.CYCLES)[-1])
+        m.d.comb += outlet.push.eq(valid_chain(m, control.issue, self.cycles)[-1])
         return m

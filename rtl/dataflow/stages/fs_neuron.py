@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.hdl import Array, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.effort import Effort
 from bittrue.rtl.dataflow.spikes.train import SpikeTrainStage
 from bittrue.rtl.dataflow.stage import Structure, counting_bits, realises, register, shape_of, valid_chain
-from bittrue.rtl.parts.state import state, structure
+from bittrue.rtl.parts.state import rests, state, structure
 from bittrue.sim.contract import Format
 from bittrue.sim.operations.fs_neuron import FsNeuron
 
@@ -18,12 +18,19 @@ from bittrue.sim.operations.fs_neuron import FsNeuron
 class FsNeuronStage(SpikeTrainStage):
     """`v = clip(x)`, then per time step `z[t] = v > threshold[t]`, `v -= reset[t] * z[t]`; no multiplier.
 
-    Latency     C / lanes + 4 cycles to the first output beat
+    Latency     C / lanes + 4 cycles to the first output beat, and 1 more from 5 groups on
     Throughput  one vector every K * C / lanes cycles: a new value every K cycles per neuron
     State       the membranes of the C / lanes groups of channels, in distributed RAM (registers for one group)
     """
 
-    CYCLES = 3
+    @property
+    def spread(self) -> int:
+        """Cycles that a membrane takes to be compared and reset, where so many groups leave it the time; else 0."""
+        return 2 if rests(self.groups, cycles=2) else 0
+
+    @property
+    def cycles(self) -> int:
+        return 4 if self.spread else 3
 
     @property
     def clips(self) -> bool:
@@ -45,7 +52,9 @@ class FsNeuronStage(SpikeTrainStage):
             built.add(bits, registered=False)
         constants = sum(Format.covering(values, signed=True).bits for values in (self.thresholds, op.reset))
         built.registers += self.lanes_in + constants + 1 + counting_bits(self.groups)
-        return built + structure(self.lanes_in * bits, self.groups)
+        if self.spread:
+            built.registers += 3 * self.lanes_in * bits + constants
+        return built + structure(self.lanes_in * bits, self.groups, self.spread)
 
     def effort(self, **seen: float) -> Effort:
         """A comparison and a reset in every step; the values are held while their steps are given out."""
@@ -61,7 +70,7 @@ class FsNeuronStage(SpikeTrainStage):
         control = self.control(m, outlet)
         values = self.values(m, control)
         op = self.operation
-        moving = valid_chain(m, control.issue, self.CYCLES)
+        moving = valid_chain(m, control.issue, self.cycles)
 
         # Constants of the step and clipped values, one cycle later.
         def constant(name: str, array: np.ndarray) -> Signal:
@@ -78,17 +87,27 @@ class FsNeuronStage(SpikeTrainStage):
             limited = Mux(x > op.highest, op.highest, Mux(x < op.lowest, op.lowest, x)) if self.clips else x
             clipped.append(register(m, limited, shape, name=f"clipped{lane}"))
 
-        # The membranes: compared and reset within a cycle.
+        # The membranes: compared and reset within a cycle, or in a cycle each.
         membrane = shape_of(op.membrane)
         layout = data.ArrayLayout(membrane, self.lanes_in)
-        held, after = state(m, "membranes", layout, self.groups, values.group, where, moving[2])
+        held, after = state(m, "membranes", layout, self.groups, values.group, where, moving[2], self.spread)
+        if self.spread:
+            threshold = register(m, threshold, name="threshold_then")
+            reset = register(m, reset, name="reset_then")
         for lane in range(self.lanes_in):
             v, z = Signal(membrane, name=f"v{lane}"), Signal(name=f"fires{lane}")
+            before = Mux(first, clipped[lane], held[lane])
+            below: Value = v - reset
             m.d.comb += [
-                v.eq(Mux(first, clipped[lane], held[lane])),
+                v.eq(register(m, before, membrane, name=f"before{lane}") if self.spread else before),
                 z.eq(v > threshold),
-                after[lane].eq(Mux(z, v - reset, v)),
-                outlet.payload[lane].eq(register(m, z, name=f"z{lane}")),
             ]
+            spike = register(m, z, name=f"z{lane}")
+            if self.spread:
+                below = register(m, below, membrane, name=f"below{lane}")
+                m.d.comb += after[lane].eq(Mux(spike, below, register(m, v, name=f"kept{lane}")))
+            else:
+                m.d.comb += after[lane].eq(Mux(z, below, v))
+            m.d.comb += outlet.payload[lane].eq(spike)
         m.d.comb += outlet.push.eq(moving[-1])
         return m

@@ -36,7 +36,7 @@ class SpikingLinearStage(FoldedStage):
         self.block_luts = block_luts
         outputs, inputs = operation.weight.shape
         self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
-        self.accumulators = Accumulators(operation, pe)
+        self.accumulators = Accumulators(operation, pe, self.products.steps)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe)
         self.worth_cycles = 0 if operation.halving else 2
         arrival = self.front_depth + self.worth_cycles + 1
