@@ -71,6 +71,19 @@ def test_adders_compute_the_matrix(seed):
     assert all(max(adder.a, adder.b) < k for k, adder in enumerate(graph.adders, graph.first))
 
 
+@pytest.mark.parametrize("scale", [1, 2, 3, 8])
+def test_small_scales(scale):
+    graph = solve(np.array([[3, 1]]), np.array([5]), S8, None, np.array([scale]), np.array([7]))
+    np.testing.assert_array_equal(graph.matrix, [[3 * scale, scale, 5 * scale + 7]])
+
+
+def test_the_least_levels():
+    one = np.ones((1, 4), int)
+    assert [least_levels(one[:, :k], np.zeros(1, int)) for k in (1, 2, 3, 4)] == [0, 1, 2, 2]
+    assert [least_levels(one[:, :k], np.ones(1, int)) for k in (1, 2, 3, 4)] == [1, 2, 2, 3]
+    assert least_levels(np.zeros((2, 3), int), np.zeros(2, int)) == 0
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_no_more_levels_than_allowed(seed):
     weight, constant, fmt, _, _ = case(seed)
@@ -259,6 +272,7 @@ def test_a_vector_a_cycle_where_a_frame_has_several():
     assert again.folding == planned.folding
     with pytest.raises(BittrueError, match="layer0: 5 vectors take at least 5 cycles a frame, so an interval of 4"):
         plan(planned.program, interval=4, architecture="adders")
+    assert plan(planned.program, device="ecp5-25k", architecture="adders").estimated_interval == 5
 
 
 class TestThePlannerChooses:
@@ -280,7 +294,8 @@ class TestThePlannerChooses:
         [
             ("written", "layer0: not adders: 'layer0.weight' is written while it runs"),
             ("large", r"layer0: not adders: its weights have \d\d signed digits to be added, over 20"),
-            ("wide", "layer0: not adders: its sums with what is added to them have 5[0-9] bits, over 48"),
+            (9, "layer0: not adders: its sums with what is added to them have 5[0-9] bits, over 48"),
+            (1, "layer0: not adders: its sums with what is added to them have 49 bits, over 48"),
         ],
     )
     def test_what_cannot_be_adders_is_named_and_is_not_chosen(self, change, message, monkeypatch):
@@ -291,7 +306,7 @@ class TestThePlannerChooses:
             monkeypatch.setattr(stage, "LARGEST", 20)
         else:
             build = Builder(p.inputs)
-            whole = Requantize(4, 46, bias=9, format=S8)
+            whole = Requantize(4, 46, change, (1 << 45) - 9, format=S8)  # 2^47 less 9 is added, where it is 1
             build.add("layer0", Linear(build.types["x"], p["layer0"].weight, whole), "x")
             p = build.program("layer0")
         with pytest.raises(BittrueError, match=message):
