@@ -50,8 +50,8 @@ def handles(*what: Any, says: str) -> Callable[[Handle], Handle]:
 
 def handler(module: nn.Module | None, node: fx.Node) -> Handle | None:
     """The handler of a node, None where there is none."""
-    if module is not None:
-        return _MODULES.get(type(module))
+    if module is not None:  # a subclass that torch itself makes, as of a parametrised weight, is what it is made of
+        return next((_MODULES[kind] for kind in type(module).__mro__ if kind in _MODULES), None)
     return (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
 
 

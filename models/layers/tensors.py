@@ -7,8 +7,8 @@ to the sum, so that it is as fine as the sum and nothing limits it:
 
     shift        m = 1,  e = floor(log2(high / max|M|)) of the output channel within 0..16,  M = W s_x / s_y,
                  w = round(M 2^e),  B = round(b / s_y 2^e)
-    multiplier   w = round(W / s_w),  s_w = max|W| / high of the output channel,  B = round(b / (s_w s_x)),
-                 m = round(s_w s_x / s_y 2^e) of 15 bits
+    multiplier   w = round(W / s_w),  s_w = max(max|W| / high, 2^-16 s_y / s_x) of the output channel,
+                 B = round(b / (s_w s_x)),  m = round(s_w s_x / s_y 2^e) of 15 bits
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def scaled(
         power = POWERS.to(shift.device)[shift.long()]
         codes = round_through(weight * ratio * power[:, None]).clamp(-high - 1, high)
         return codes, round_through((bias / target * power).double()), shift, torch.ones_like(shift)
-    step = torch.where(largest > 0, largest / high, torch.full_like(largest, 2.0**-MAX_SHIFT))
+    step = torch.maximum(largest / high, 2.0**-MAX_SHIFT * (target / source).detach())
     factor = (step * source / target).double()
     free = torch.floor(torch.log2(factor.detach()))
     shift = (MULTIPLIER_BITS - 1 - free).clamp(0, MAX_MULTIPLIED_SHIFT)
@@ -196,21 +196,25 @@ class TensorFunction(TensorLayer):
         super().__init__(target, bits, label)
         self.call, self.source, self.input_bits = call, source, input_bits
 
-    def integers(self) -> Tensor:
-        """Results `[C, codes]` for every code, from the lowest, as whole numbers in floats."""
+    def real(self) -> Tensor:
+        """Results `[C, codes]` for every code, from the lowest, in steps of the result, before they are rounded."""
         low = -(1 << (self.input_bits - 1))
         at = torch.arange(low, -low, dtype=torch.float32) * self.source.value.detach().cpu()
         step = self.target.value
-        return round_through(self.call(at).to(step.device) / step).clamp(self.low, self.high)
+        return (self.call(at).to(step.device) / step).clamp(self.low, self.high)
+
+    def integers(self) -> Tensor:
+        """Results `[C, codes]` for every code, from the lowest, as whole numbers in floats."""
+        return round_through(self.real())
 
     def forward(self, x: Tensor) -> Tensor:
-        table = self.integers()
+        real = self.real()
+        table = round_through(real)
         levels = table.shape[1]
         code = (x.detach() + levels // 2).long()
         row = torch.arange(len(table), device=x.device) * levels if len(table) > 1 else 0
         y = table.flatten()[code + row]
-        around = functional.pad(table.detach(), (1, 1), mode="replicate")
-        slope = (around[:, 2:] - around[:, :-2]) / 2
+        (slope,) = torch.gradient(real.detach(), dim=1)  # of what was not rounded
         return y + (x - x.detach()) * slope.flatten()[code + row]  # adds 0, and the slope to the gradient of x
 
     def emit(self, lowering: Lowering, name: str, source: str) -> str:

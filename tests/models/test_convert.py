@@ -152,6 +152,156 @@ def test_channels_of_a_flattened_image_are_read_where_they_are():
     assert Transpose not in operations
 
 
+def test_channels_that_are_shuffled_are_read_where_they_are():
+    class Shuffled(nn.Module):
+        def __init__(self, last):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(2, 6, 1), last
+
+        def forward(self, x):
+            y = self.first(x)
+            return self.last(y.view(-1, 2, 3, 6, 6).transpose(1, 2).reshape(-1, 6, 6, 6))
+
+    x = noise(64, 2, 6, 6)
+    for last in (nn.Conv2d(6, 4, 3), nn.Conv2d(6, 6, 3, groups=6), nn.MaxPool2d(2), nn.PReLU(6), nn.BatchNorm2d(6)):
+        model = learn(Shuffled(last), x)
+        if isinstance(last, nn.PReLU):
+            last.weight.data = torch.linspace(-0.5, 1, 6)
+        network = bittrue.convert(model, x)
+        equal_everywhere(network, x[:4])
+        assert error(model, network, x) < 0.05, last
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 2, 1), nn.MaxPool2d(3, 2, ceil_mode=True)])
+def test_around_the_image_nothing_is_larger_than_the_least(pool):
+    x = -noise(64, 2, 6, 6).abs() - 1
+    network = bittrue.convert(nn.Sequential(pool, nn.Conv2d(2, 2, 1)), x)
+    program = equal_everywhere(network, x)
+    pooled = program.trace(network.encode(x)).tensors["layer0"] * network.input.scale
+    np.testing.assert_allclose(pooled, pool(x).permute(0, 2, 3, 1), atol=0.51 * network.input.scale)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [nn.AvgPool2d(2), nn.AvgPool2d(3, 2, 1), nn.AvgPool2d((1, 3), (2, 1), (0, 1)), nn.AvgPool2d(2, divisor_override=3)],
+)
+@pytest.mark.parametrize("mode", ["shift", "multiplier"])
+def test_averages_are_as_fine_as_their_codes(pool, mode):
+    x = noise(64, 2, 6, 6)
+    network = bittrue.convert(pool, x, requantize=mode, ranges=100.0)
+    equal_everywhere(network, x[:4])
+    found, real = network.decode(network.lower()(network.encode(x))), pool(x).numpy()
+    step = max(float(network.scale), 2 * network.input.scale * 0.5)
+    assert np.abs(found - real).max() < 1.5 * step
+    assert float(network.scale) < 2.2 * np.abs(real).max() / 127
+
+
+def test_a_normalisation_of_what_others_read_as_well_stays():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.other = nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.norm(y) + self.other(y)
+
+    x = noise(64, 2, 6, 6)
+    network = bittrue.convert(model := learn(Shared(), x), x)
+    assert error(model, network, x) < 0.05
+    assert "Affine" in kinds(network)
+
+
+def test_what_a_clamp_cuts_off_takes_no_room():
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(6, 4), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return functional.relu(self.left(x) + self.right(x))
+
+    model = Cut()
+    with torch.no_grad():
+        model.left.bias -= 1
+        model.right.bias -= 1
+    x = noise(256, 6)
+    real = model(x)
+    network = bittrue.convert(model, x, ranges=100.0)
+    assert float((model.left(x) + model.right(x)).min()) < -3 * float(real.max())
+    branch = max(float(layer(x).abs().max()) for layer in (model.left, model.right))
+    assert float(network.scale) == pytest.approx(max(branch, float(real.max())) / 127, rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["shift", "multiplier"])
+@pytest.mark.parametrize("inputs", [100, 6000])
+def test_sums_that_float32_does_not_hold_are_exact(inputs, mode):
+    x = noise(40, inputs)
+    network = bittrue.convert(nn.Linear(inputs, 3), x, requantize=mode)
+    layer = network.layers[0]
+    codes = (
+        torch.randint(100, 128, (40, inputs)).float() * layer.weight[0].detach().sign()
+    )  # far beyond the calibration
+    weight, bias, shift, _ = (v.detach() for v in layer.integers())
+    expected = codes.numpy().astype(np.int64) @ weight.numpy().astype(np.int64).T + bias.numpy().astype(np.int64)
+    assert (np.abs(expected).max() > 1 << 24) == (inputs > 100)
+    assert np.array_equal(layer.sums(codes, weight, bias, shift).numpy().astype(np.int64), expected)
+
+
+def test_what_is_decided_by_keeps_its_whole_range_and_others_what_was_asked_for():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanhshrink(), nn.Linear(8, 3))
+    x = noise(500, 6)
+    x[0] *= 30
+    network = bittrue.convert(model, x, ranges=99.0)
+    assert float(network.scale) == pytest.approx(float(model(x).abs().max()) / 127, rel=1e-5)
+    hidden = float(model[0](x).abs().max()) / 127
+    assert float(network.layers[0].target.value) < 0.5 * hidden
+    whole = bittrue.convert(model, x, ranges=100.0)
+    assert float(whole.layers[0].target.value) == pytest.approx(hidden, rel=1e-5)
+
+
+def test_gradients_are_those_of_the_functions():
+    x = noise(64, 6)
+    network = bittrue.convert(nn.Sequential(nn.Linear(6, 5), nn.SiLU()), x, ranges=100.0)
+    linear, function = network.layers
+    codes = torch.arange(-100.0, 100.0)[:, None].requires_grad_()
+    function(codes).sum().backward()
+    at = (codes.detach() * linear.target.value).requires_grad_()
+    functional.silu(at).sum().backward()
+    expected = at.grad * linear.target.value / function.target.value
+    assert (codes.grad - expected).abs().max() < 0.02
+    before = network.scale.detach().clone()
+    linear.zero_grad()
+    share = noise(64, 5, seed=2)
+    (network(torch.from_numpy(network.encode(x))) * share).mean().backward()
+    real = nn.functional.silu(x @ linear.weight.T + linear.bias) / before
+    linear.weight.grad, found = None, linear.weight.grad.clone()
+    (real * share).mean().backward()
+    assert torch.cosine_similarity(found.flatten(), linear.weight.grad.flatten(), 0) > 0.98
+
+
+def test_weights_that_no_shift_makes_smaller_still_fit():
+    model = nn.Linear(4, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[4.0, -4, 0, 0], [0, 0, 4, -4]]))
+        model.bias.zero_()
+    x = noise(64, 4)
+    x[:, 1], x[:, 3] = x[:, 0] * 0.99, x[:, 2] * 0.98  # little is left of the sums
+    network = bittrue.convert(model, x, bits=2, correct_biases=False)
+    layer = network.layers[0]
+    assert layer.integers()[0].tolist() == [[1, -1, 0, 0], [0, 0, 1, -1]]
+    assert float(layer.source.value) * 4 / float(layer.target.value) == pytest.approx(1)
+    equal_everywhere(network, x)
+
+
+def test_weights_that_torch_parametrises_are_those_of_the_layer():
+    x = noise(64, 6)
+    model = nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)).eval()
+    network = bittrue.convert(model, x)
+    assert kinds(network) == ["Linear"]
+    assert error(model, network, x) < 0.05
+
+
 def test_an_mlp_reads_a_flat_frame_whatever_the_shape_of_its_images():
     network = bittrue.convert(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).eval(), noise(64, 3, 2, 2))
     assert kinds(network) == ["Linear"]
