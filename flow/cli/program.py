@@ -70,21 +70,26 @@ def rtl(
         bittrue rtl program.npz --out top.v --weights written
     """
     from bittrue.flow.verify.backends import Build
+    from bittrue.rtl.dataflow.choice import hindered
     from bittrue.rtl.verilog import Verilog
     from bittrue.sim.files import beside, write_whole
 
     settings = plan_options(weight_bus, architecture)
-    design = Build(read(program, weights), interval=interval, device=device, options=settings).design
+    loaded = read(program, weights)
+    design = Build(loaded, interval=interval, device=device, options=settings).design
     text = design.verilog()
     svd = beside(out, f"{out.stem}.svd", "an SVD file of the registers") if design.map is not None else None
     Verilog(text).write(out)
     if svd is not None:
         write_whole(svd, design.map.svd().encode())
-    result = design.describe()
+    against = hindered(loaded, interval) if interval and architecture is None else {}
+    result = design.describe() | {"hindered": against}
     if as_json:
         print(json.dumps(result))
         return
     console.show(console.pipeline(result["stages"]))
+    for name, reason in against.items():
+        console.line(f"{name}: {reason}")
     estimated = ", ".join(f"{value:,} {name.upper()}" for name, value in result["estimated"].items())
     console.line(f"interval {design.interval}, latency {design.latency} cycles; about {estimated}")
     console.line(f"{text.count(chr(10)):,} lines in {out}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from bittrue.rtl.dataflow.folding import Folding
@@ -36,13 +36,21 @@ def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL)
 
 def preferred(program: Program, interval: int) -> dict[str, str]:
     """By node, the architectures that are taken before the first one, as their stages tell (`Stage.preferred`)."""
-    found = {}
+    return {node: name for node, name, reason in _wanted(program, interval) if reason is None}
+
+
+def hindered(program: Program, interval: int) -> dict[str, str]:
+    """By node, what is against an architecture that would else be taken before the first one: `not NAME: reason`."""
+    return {node: f"not {name}: {reason}" for node, name, reason in _wanted(program, interval) if reason is not None}
+
+
+def _wanted(program: Program, interval: int) -> Iterator[tuple[str, str, str | None]]:
+    """Nodes, the architectures that are preferred for them, and what is against those."""
     for node in program.nodes:
         realisation(node.operation)  # imports the module, and with it every architecture
         for (kind, name), make in REALISATIONS.items():
             if kind is type(node.operation) and make.preferred(node.operation, interval):
-                found[node.name] = name
-    return found
+                yield node.name, name, make.refusal(node.operation)
 
 
 def fold_all(

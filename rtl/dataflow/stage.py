@@ -195,7 +195,7 @@ class Stage(wiring.Component):
 
     @classmethod
     def preferred(cls, operation: Operation, interval: int) -> bool:  # noqa: ARG003
-        """Whether the planner takes it before the others, unless told otherwise, to work a frame off in `interval`."""
+        """Whether the planner takes it before the others to work a frame off in `interval`, if it is not refused."""
         return False
 
     @classmethod

@@ -14,8 +14,12 @@ from bittrue.flow.run import verilate
 from bittrue.flow.verify import verify
 from bittrue.flow.verify.backends import BACKENDS, Run
 from bittrue.hls import project
+from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.program import Program
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
 from tests.helpers.flows import batch, program
 
 COMMANDS = [
@@ -155,6 +159,24 @@ def test_rtl_that_cannot_be_planned_writes_nothing(saved, bittrue, tmp_path):
         assert status == 1
         assert sentence in flat(err)
         assert not (tmp_path / "a.v").exists()
+
+
+def test_rtl_says_what_is_against_a_vector_a_cycle(bittrue, tmp_path):
+    kind = TensorType((4,), INT8)
+    layer = Linear(kind, np.arange(-6, 6).reshape(3, 4), Requantize(3, 2))
+    file = Program({"x": kind}, (Node("y", layer, ("x",)),), "y").save(tmp_path / "p.npz")
+    words = "rtl", file, "--out", tmp_path / "a.v", "--interval", 1
+    status, out, _ = bittrue(*words)
+    assert status == 0
+    assert "0 DSP, 0 BRAM" in flat(out)
+    assert "not adders" not in out
+    for options, said in (((), True), (("--architecture", "parallel"), False)):
+        status, out, _ = bittrue(*words, "--weights", "written", *options)
+        assert status == 0
+        assert ("y: not adders: 'y.weight' is written while it runs" in flat(out)) == said
+        assert "12 DSP" in flat(out)
+    _, out, _ = bittrue(*words, "--weights", "written", "--json")
+    assert list(json.loads(out)["hindered"]) == ["y"]
 
 
 def test_hls_writes_a_project(saved, bittrue, tmp_path):

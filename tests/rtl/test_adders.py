@@ -1,5 +1,7 @@
 """Constant matrices as shared adders: the graph computes the matrix, in exact integers, and no more than it must."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from bittrue.rtl.dataflow.adders import pipe, solver, stage
 from bittrue.rtl.dataflow.adders.graph import Adder, Graph, Output, signed_digits
 from bittrue.rtl.dataflow.adders.pipe import EVERY, AdderPipe, shape_of_value
 from bittrue.rtl.dataflow.adders.solver import count_terms, least_levels, solve
+from bittrue.rtl.dataflow.choice import hindered, preferred
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import Structure
@@ -312,6 +315,10 @@ class TestThePlannerChooses:
         with pytest.raises(BittrueError, match=message):
             plan(p, interval=1, architecture={"layer0": "adders"})
         assert architectures(plan(p, interval=1)) == {"layer0": "parallel"}
+        (told,) = hindered(p, 1).items()
+        assert re.fullmatch(f"{message}.*", ": ".join(told))
+        assert not preferred(p, 1)
+        assert not hindered(p, 2)
         with pytest.raises(BittrueError, match="layer0: adders: .*; take another architecture"):
             _ = Plan(p, {"layer0": Folding(8, 4, "adders")}, {"x": 8}).network
 

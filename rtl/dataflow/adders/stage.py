@@ -93,8 +93,7 @@ class AdderStage(Stage):
     @classmethod
     def preferred(cls, operation, interval: int) -> bool:
         """Where a cycle a vector is left, every weight would have a multiplier of its own."""
-        several = operation.weight.size > 1
-        return several and interval < 2 * operation.input.tokens and cls.refusal(operation) is None
+        return operation.weight.size > 1 and interval < 2 * operation.input.tokens
 
     @classmethod
     def foldings(cls, operation) -> list[Folding]:
