@@ -50,6 +50,8 @@ def product(
 ) -> Callable[..., np.ndarray]:
     """A matrix product, with the order in which its rows are read and the table of the function that reads it."""
 
+    direct = operation.by_window(reading) if reading is not None and hasattr(operation, "by_window") else None
+
     def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         rows = None if out is None else out.reshape(-1, output.channels)
         if reading is None:
@@ -57,6 +59,9 @@ def product(
             return codes.reshape(len(x), *output.shape)
         if rows is None:
             rows = np.empty((len(x) * output.tokens, output.channels), output.format.dtype)
+        if direct is not None:
+            direct.run(x, rows, count=False, table=table)
+            return rows.reshape(len(x), *output.shape)
         gathered = np.empty((min(reading.block, max(len(rows), 1)), reading.size), reading.dtype)
         for first in range(0, len(rows), len(gathered)):
             part = rows[first : first + len(gathered)]

@@ -15,8 +15,9 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Set, Sets, check_set, merge, split
 from bittrue.sim.operation import Operation, TensorType
 
-#: Samples run together: small enough for the cache, large enough to amortise Python.
-BLOCK = 256
+#: Most samples that run together, and bytes of the largest tensor of theirs: small enough for the cache, large enough
+#: to amortise Python.
+BLOCK, BYTES = 256, 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,11 +247,18 @@ class Program:
         count = len(checked[0])
         made = {name: np.empty((count, *kind.shape), kind.format.dtype) for name, kind in self.outputs.items()}
         for part, program in self.parts(count, first, held):
-            for start in range(part.start, part.stop, BLOCK):
-                block = slice(start, min(start + BLOCK, part.stop))
+            for start in range(part.start, part.stop, self.block):
+                block = slice(start, min(start + self.block, part.stop))
                 into = {name: codes[block] for name, codes in made.items()}
                 program._run([v[block] for v in checked], into, first + start)
         return tuple(made.values())
+
+    @cached_property
+    def block(self) -> int:
+        """Samples that run together."""
+        stored = {name for step in self._steps for name in (step.result, *step.operands)}
+        largest = max(self.types[name].size * self.types[name].format.dtype.itemsize for name in stored)
+        return max(8, min(BLOCK, BYTES // largest))
 
     def _run(self, x: list[np.ndarray], results: Mapping[str, np.ndarray], first: int) -> None:
         """Run one block of samples into `results`; the first of them has the index `first`."""

@@ -22,9 +22,11 @@ from bittrue.sim.contract import MAX_BITS, Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels import vnni as kernels_vnni
 from bittrue.sim.kernels.blas import Sgemm
+from bittrue.sim.kernels.direct import Direct
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
 from bittrue.sim.kernels.jit import jit
 from bittrue.sim.kernels.vnni import Vnni
+from bittrue.sim.kernels.window import Reading
 from bittrue.sim.requantize import Requantize
 
 BACKENDS = ("vnni", "sgemm", "numba")
@@ -116,6 +118,17 @@ class MatrixKernel:
         scaled, rounded, shifted = requantize.ranges(*sums, "matrix kernel")
         self.epilogue = Epilogue(requantize, Range.of(*sums) | scaled | rounded | shifted, self.product.offset)
         self.outputs = len(weight)
+        self._weight, self._format = weight, input_format
+        inputs = weight.shape[1]
+        alone = Reading((1, 1, inputs), (1, 1, inputs), (1, 1), (1, 1), (1, 1), (0, 0), 0, input_format.dtype)
+        #: Rows as images of one pixel, where codes can be made in registers.
+        self._registers = direct if (direct := self.direct(alone)) is not None and direct.whole else None
+
+    def direct(self, reading: Reading) -> Direct | None:
+        """The same for rows that are windows of an image, read where they lie; None where no back end does that."""
+        if self.backend != "vnni" or not Direct.suits(self._weight, self._format):
+            return None
+        return Direct(reading, self._weight, self._format, self.epilogue)
 
     def __call__(
         self,
@@ -131,6 +144,8 @@ class MatrixKernel:
         """
         if out is None:
             out = np.empty((len(rows), self.outputs), self.epilogue.format.dtype if table is None else table.dtype)
+        if self._registers is not None and table is None and not count:
+            return out, self._registers.run(rows.reshape(len(rows), 1, 1, rows.shape[1]), out, count=False)
         lookup = NO_TABLE if table is None else bytes_of(table)
         return out, int(self.product.run(rows, out, self.epilogue, count, lookup))
 

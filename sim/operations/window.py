@@ -137,7 +137,7 @@ class Window(Operation):
         corner = (-self.padding[0], -self.padding[2])
         shape = (*self.windows, self.input.channels)
         fmt = self.input.format
-        return Reading(shape, self.kernel, self.stride, self.dilation, corner, self.fill, fmt.dtype)
+        return Reading(self.input.shape, shape, self.kernel, self.stride, self.dilation, corner, self.fill, fmt.dtype)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         out = np.empty((len(x[0]), *self.output.shape), self.output.format.dtype)
