@@ -1,149 +1,36 @@
 """Convolution without its windows: register tiles that read their rows where they lie in a padded image.
 
-A row of a window is `runs` of contiguous bytes, one for every kernel row (one for every tap where taps are apart), so a
+A row of a window is `runs` of contiguous codes, one for every kernel row (one for every tap where taps are apart), so a
 tile needs no copy of it: `where[r]` is the byte in the image at which row r begins, and `reach[s]` how far behind it
 the four bytes of step s lie. A run that is no multiple of four bytes long is read beyond its end, where its weights are
-zero. The images of a block are copied once into a buffer with a border of padding codes, all codes made unsigned.
+zero. The images of a block are copied once into a buffer with a border of padding codes; on the way signed codes become
+unsigned bytes (`vnni`) or all become words (`avx2`), as the tiles want them (`sim.kernels.tiles`).
 
-`vpdpbusd` as in `vnni`, on tiles of 8 rows x 16, 32 or 48 outputs; where 16, even and odd steps have sums of their own,
-so that at least 16 of them hide the latency of the instruction at every width. More rows would be more addresses than
-there are registers.
+A linear layer is the same with images of one pixel.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from bittrue.sim.contract import Format
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
 from bittrue.sim.kernels.jit import jit
-from bittrue.sim.kernels.vnni import LANES, Vnni, pack
+from bittrue.sim.kernels.tiles import AVX2, VNNI, Isa, pack, tile
+from bittrue.sim.kernels.window import Reading
 
-#: Rows of a tile, and steps that are made together where it has one vector of outputs.
-ROWS, PAIR = 8, 2
 #: Bytes of the padded images of a block, and of its sums.
 IMAGES, SUMS = 1 << 17, 1 << 15
 
-
-def _tile(vectors: int, stored: bool) -> Any:
-    """The intrinsic `tile(image, where, row, reach, weight, start, steps, out, to, column, epilogue, limits)` for
-    `16 * vectors` outputs.
-
-    image    uint8, flat
-    where    int64: the tile's rows begin at `where[row]` and those after it
-    reach    int64 [steps]: bytes from there to those of a step
-    weight   int8, flat: the panel begins at `start`
-    out      the tile's rows from `to` on and `16 * vectors` columns from `column` are written: sums int32 [rows, N], or
-             where it is `stored` codes uint8, requantised in registers
-    numbers  of the epilogue, int32: what is added, multiplier, half, shift, bias [N each]; floor, low, high
-    """
-    rows, together = ROWS, PAIR if vectors == 1 else 1
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        kinds = signature.args
-        image, where, reach, weight, out = (
-            context.make_array(kinds[k])(context, builder, arguments[k]) for k in (0, 1, 3, 4, 7)
-        )
-        row, start, steps, to, column = (arguments[k] for k in (2, 5, 6, 8, 9))
-        numbers = context.make_array(kinds[10])(context, builder, arguments[10])
-        i32, i64, byte = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
-        vector = ir.VectorType(i32, LANES)
-        width = cgutils.unpack_tuple(builder, out.strides)[0]
-        dot = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector] * 3), "llvm.x86.avx512.vpdpbusd.512"
-        )
-        base = builder.bitcast(image.data, byte)
-        begins = [builder.load(builder.gep(where.data, [builder.add(row, i64(r))])) for r in range(rows)]
-        a_rows = [builder.gep(base, [begin]) for begin in begins]
-        w_base = builder.gep(builder.bitcast(weight.data, byte), [start])
-
-        before = builder.block
-        loop, done = builder.append_basic_block("direct.loop"), builder.append_basic_block("direct.done")
-        zero = ir.Constant(vector, [0] * LANES)
-        builder.branch(loop)  # steps is at least 1
-        builder.position_at_end(loop)
-        step = builder.phi(i64)
-        step.add_incoming(i64(0), before)
-        sums = [builder.phi(vector) for _ in range(together * rows * vectors)]
-        for total in sums:
-            total.add_incoming(zero, before)
-        undefined, lanes = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0] * LANES)
-        following = []
-        for part in range(together):
-            now = builder.add(step, i64(part))
-            w_step = builder.gep(w_base, [builder.mul(now, i64(4 * LANES * vectors))])
-            weights = [
-                builder.load(builder.bitcast(builder.gep(w_step, [i64(4 * LANES * v)]), vector.as_pointer()), align=1)
-                for v in range(vectors)
-            ]
-            far = builder.load(builder.gep(reach.data, [now]))
-            for r in range(rows):
-                pointer = builder.bitcast(builder.gep(a_rows[r], [far]), i32.as_pointer())
-                four = builder.insert_element(undefined, builder.load(pointer, align=1), i32(0))
-                codes = builder.shuffle_vector(four, undefined, lanes)
-                own = sums[(part * rows + r) * vectors : (part * rows + r + 1) * vectors]
-                following += [builder.call(dot, [s, codes, w]) for s, w in zip(own, weights, strict=True)]
-        advanced = builder.add(step, i64(together))
-        for total, value in zip(sums, following, strict=True):
-            total.add_incoming(value, loop)
-        step.add_incoming(advanced, loop)
-        builder.cbranch(builder.icmp_signed("<", advanced, steps), loop, done)
-
-        builder.position_at_end(done)
-        if together > 1:
-            following = [builder.add(a, b) for a, b in zip(following[:rows], following[rows:], strict=True)]
-        size = 1 if stored else 4
-        first = builder.gep(builder.bitcast(out.data, byte), [builder.mul(to, width)])
-        first = builder.gep(first, [builder.mul(column, i64(size))])
-        outputs = builder.udiv(builder.sub(numbers.nitems, i64(3)), i64(5))
-
-        def number(k: int, v: int) -> Any:
-            at = builder.add(builder.mul(i64(k), outputs), builder.add(column, i64(LANES * v)))
-            return builder.load(builder.bitcast(builder.gep(numbers.data, [at]), vector.as_pointer()), align=1)
-
-        def limit(k: int) -> Any:
-            at = builder.add(builder.mul(i64(5), outputs), i64(k))
-            one = builder.insert_element(undefined, builder.load(builder.gep(numbers.data, [at])), i32(0))
-            return builder.shuffle_vector(one, undefined, lanes)
-
-        for v in range(vectors):
-            if stored:
-                added, multiplier, half, shift, bias = (number(k, v) for k in range(5))
-                least, low, high = (limit(k) for k in range(3))
-            for r in range(rows):
-                value = following[r * vectors + v]
-                kind = vector
-                if stored:
-                    value = builder.add(builder.mul(builder.add(value, added), multiplier), half)
-                    value = builder.add(builder.ashr(value, shift), bias)
-                    for bound, order in ((least, ">"), (high, "<"), (low, ">")):
-                        value = builder.select(builder.icmp_signed(order, value, bound), value, bound)
-                    kind = ir.VectorType(ir.IntType(8), LANES)
-                    value = builder.trunc(value, kind)
-                place = builder.gep(first, [builder.add(builder.mul(width, i64(r)), i64(size * LANES * v))])
-                builder.store(value, builder.bitcast(place, kind.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    def typed(typingctx, image, where, row, reach, weight, start, steps, out, to, column, numbers):  # noqa: ARG001
-        index = types.int64
-        return types.void(image, where, index, reach, weight, index, index, out, index, index, numbers), generate
-
-    return intrinsic(typed)
-
-
-_sums1, _sums2, _sums3 = (_tile(vectors, stored=False) for vectors in (1, 2, 3))
-_codes1, _codes2, _codes3 = (_tile(vectors, stored=True) for vectors in (1, 2, 3))
+_vnni_sums1, _vnni_sums2, _vnni_sums3 = (tile(VNNI, vectors, stored=False) for vectors in (1, 2, 3))
+_vnni_codes1, _vnni_codes2, _vnni_codes3 = (tile(VNNI, vectors, stored=True) for vectors in (1, 2, 3))
+_avx2_sums1, _avx2_sums2 = (tile(AVX2, vectors, stored=False) for vectors in (1, 2))
+_avx2_codes1, _avx2_codes2 = (tile(AVX2, vectors, stored=True) for vectors in (1, 2))
 
 
 @jit
 def pad(x, flip, corner, image):
-    """Codes `x [n, H, W, C]` with their sign turned into the middle of `image [n, PH, PW, C]`; what is around stays."""
+    """Codes `x [n, H, W, C]`, xor `flip`, into the middle of `image [n, PH, PW, C]`; what is around stays."""
     top, left = corner
     source, target = x.reshape(-1), image.reshape(-1)
     height, row = min(x.shape[1], image.shape[1] - top), x.shape[2] * x.shape[3]
@@ -158,45 +45,45 @@ def pad(x, flip, corner, image):
 
 
 @jit
-def _tiles(flat, where, begin, rows, reach, weight, widths, acc, numbers):
+def _sums_vnni(flat, where, begin, rows, reach, weight, widths, acc, numbers):
     """Sums of `rows` rows from `begin` on into `acc`, which has room for whole tiles."""
     steps, start, column = reach.size, 0, 0
     for p in range(widths.size):
         wide = widths[p]
         if wide == 3:
             for r in range(0, rows, 8):
-                _sums3(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+                _vnni_sums3(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
         elif wide == 2:
             for r in range(0, rows, 8):
-                _sums2(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+                _vnni_sums2(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
         else:
             for r in range(0, rows, 8):
-                _sums1(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+                _vnni_sums1(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
         start += steps * 64 * wide
         column += 16 * wide
 
 
 @jit
-def _stored(flat, where, rows, reach, weight, widths, out, to, numbers):
+def _codes_vnni(flat, where, rows, reach, weight, widths, out, to, numbers):
     """Codes of `rows` rows, a multiple of 8, into `out` from `to` on."""
     steps, start, column = reach.size, 0, 0
     for p in range(widths.size):
         wide = widths[p]
         if wide == 3:
             for r in range(0, rows, 8):
-                _codes3(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+                _vnni_codes3(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
         elif wide == 2:
             for r in range(0, rows, 8):
-                _codes2(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+                _vnni_codes2(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
         else:
             for r in range(0, rows, 8):
-                _codes1(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+                _vnni_codes1(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
         start += steps * 64 * wide
         column += 16 * wide
 
 
 @jit
-def _run(x, flip, corner, image, flat, where, windows, reach, weight, widths, acc, numbers, whole,
+def _run_vnni(x, flip, corner, image, flat, where, windows, reach, weight, widths, acc, numbers, whole,
          vectors, limits, scaled, count, table, out):  # fmt: skip
     """`where` are the rows of a block of images, `windows` of them an image; see the module."""
     saturated, images = 0, image.shape[0]
@@ -206,26 +93,89 @@ def _run(x, flip, corner, image, flat, where, windows, reach, weight, widths, ac
         total, done = here * windows, 0
         if whole:
             done = total // 8 * 8
-            _stored(flat, where, done, reach, weight, widths, out, first * windows, numbers)
+            _codes_vnni(flat, where, done, reach, weight, widths, out, first * windows, numbers)
         for begin in range(done, total, acc.shape[0]):
             rows = min(acc.shape[0], total - begin)
-            _tiles(flat, where, begin, rows, reach, weight, widths, acc, numbers)
+            _sums_vnni(flat, where, begin, rows, reach, weight, widths, acc, numbers)
+            to = first * windows + begin
+            saturated += finish(acc, vectors, limits, scaled, count, table, out[to : to + rows])
+    return saturated
+
+
+@jit
+def _sums_avx2(flat, where, begin, rows, reach, weight, widths, acc, numbers):
+    """Sums of `rows` rows from `begin` on into `acc`, which has room for whole tiles."""
+    steps, start, column = reach.size, 0, 0
+    for p in range(widths.size):
+        wide = widths[p]
+        if wide == 2:
+            for r in range(0, rows, 4):
+                _avx2_sums2(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+        else:
+            for r in range(0, rows, 4):
+                _avx2_sums1(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+        start += steps * 32 * wide
+        column += 8 * wide
+
+
+@jit
+def _codes_avx2(flat, where, rows, reach, weight, widths, out, to, numbers):
+    """Codes of `rows` rows, a multiple of 4, into `out` from `to` on."""
+    steps, start, column = reach.size, 0, 0
+    for p in range(widths.size):
+        wide = widths[p]
+        if wide == 2:
+            for r in range(0, rows, 4):
+                _avx2_codes2(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+        else:
+            for r in range(0, rows, 4):
+                _avx2_codes1(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+        start += steps * 32 * wide
+        column += 8 * wide
+
+
+@jit
+def _run_avx2(x, flip, corner, image, flat, where, windows, reach, weight, widths, acc, numbers, whole,
+         vectors, limits, scaled, count, table, out):  # fmt: skip
+    """`where` are the rows of a block of images, `windows` of them an image; see the module."""
+    saturated, images = 0, image.shape[0]
+    for first in range(0, x.shape[0], images):
+        here = min(images, x.shape[0] - first)
+        pad(x[first : first + here], flip, corner, image[:here])
+        total, done = here * windows, 0
+        if whole:
+            done = total // 4 * 4
+            _codes_avx2(flat, where, done, reach, weight, widths, out, first * windows, numbers)
+        for begin in range(done, total, acc.shape[0]):
+            rows = min(acc.shape[0], total - begin)
+            _sums_avx2(flat, where, begin, rows, reach, weight, widths, acc, numbers)
             to = first * windows + begin
             saturated += finish(acc, vectors, limits, scaled, count, table, out[to : to + rows])
     return saturated
 
 
 class Direct:
-    """A window and the matrix product that reads its rows: 8-bit weights and codes, as `Vnni` suits them.
+    """A window and the matrix product that reads its rows, exact.
 
-    reading  of the window (`sim.kernels.window`); weight int `[N, kh * kw * C]`
+    reading   of the window (`sim.kernels.window`); weight int `[N, kh * kw * C]`
+    epilogue  made with the `offset` of these weights
     """
 
     @staticmethod
-    def suits(weight: np.ndarray, fmt: Format) -> bool:
-        return fmt.bits <= 8 and Vnni.suits(weight, fmt)
+    def suits(isa: Isa, weight: np.ndarray, fmt: Format) -> bool:
+        """Whether codes and weights have the types of the tiles, and every sum fits 32 bits."""
+        held, most = np.iinfo(isa.weight), 255 if isa.flips else max(-fmt.low, fmt.high)
+        narrow = fmt.bits <= 8 if isa.flips else max(-fmt.low, fmt.high + 1) <= 1 << 15
+        fits = held.min < weight.min(initial=0) + isa.flips and weight.max(initial=0) <= held.max
+        return bool(weight.size and narrow and fits and int(np.abs(weight).sum(1).max(initial=0)) * most < 1 << 31)
 
-    def __init__(self, reading: Any, weight: np.ndarray, fmt: Format, epilogue: Epilogue) -> None:
+    @staticmethod
+    def offset(isa: Isa, weight: np.ndarray, fmt: Format) -> np.ndarray | int:
+        """What every sum is too large, by output: what made its codes unsigned."""
+        return 128 * weight.sum(1) if isa.flips and fmt.signed else 0
+
+    def __init__(self, isa: Isa, reading: Reading, weight: np.ndarray, fmt: Format, epilogue: Epilogue) -> None:
+        self.isa = isa
         (height, width, channels), (rows, columns) = reading.image, reading.kernel
         (sy, sx), (dy, dx), (top, left) = reading.stride, reading.dilation, reading.corner
         self.corner = (-top, -left)
@@ -233,8 +183,8 @@ class Direct:
         self.height = max(height - top, (down - 1) * sy + (rows - 1) * dy + 1)
         self.width = max(width - left, (across - 1) * sx + (columns - 1) * dx + 1)
         self.channels, self.epilogue, self.rows = channels, epilogue, down * across
-        self.flip = np.uint8(128 if fmt.signed else 0)
-        self.border = np.uint8((reading.fill & 0xFF) ^ int(self.flip))
+        self.flip = isa.image(128 if isa.flips and fmt.signed else 0)
+        self.border = isa.image((reading.fill & 0xFF) ^ int(self.flip) if isa.flips else reading.fill)
         run = columns * channels if dx == 1 else channels
         self._order(weight.reshape(len(weight), -1, run), rows, columns, (dy, dx), run)
         self._places((down, across), (sy, sx))
@@ -249,42 +199,79 @@ class Direct:
 
     def _order(self, weight: np.ndarray, rows: int, columns: int, dilation: tuple[int, int], run: int) -> None:
         """Where the four bytes of every step lie, and the weights in that order."""
-        steps = -(-run // 4)
-        padded = np.zeros((*weight.shape[:2], 4 * steps), np.int64)
+        codes, pair = self.isa.step, self.isa.together(1)
+        steps = -(-run // codes)
+        padded = np.zeros((*weight.shape[:2], codes * steps), np.int64)
         padded[:, :, :run] = weight
         dy, dx = dilation
         row = self.width * self.channels
         apart = 1 if run == columns * self.channels else columns
         begins = [i * dy * row + j * dx * self.channels for i in range(rows) for j in range(apart)]
-        reach = (np.array(begins)[:, None] + 4 * np.arange(steps)).reshape(-1)
-        odd = len(reach) % PAIR  # the last of a pair is a step whose weights are zero
-        self.reach = np.append(reach, reach[:odd])
-        self.packed, self.widths = pack(np.pad(padded.reshape(len(weight), -1), ((0, 0), (0, 4 * odd))))
+        reach = (np.array(begins)[:, None] + codes * np.arange(steps)).reshape(-1)
+        odd = len(reach) % pair  # the last of a pair is a step whose weights are zero
+        self.reach = np.append(reach, reach[:odd]) * np.dtype(self.isa.image).itemsize
+        flat = np.pad(padded.reshape(len(weight), -1), ((0, 0), (0, codes * odd)))
+        self.packed, self.widths = pack(self.isa, flat)
 
     def _places(self, windows: tuple[int, int], stride: tuple[int, int]) -> None:
         """Where the windows of a block of images begin; of rows that fill its last tile, where the first does."""
         size = self.height * self.width * self.channels
-        self.images = max(1, min(64, IMAGES // size))
+        item = np.dtype(self.isa.image).itemsize
+        self.images = max(1, min(64, IMAGES // (item * size)))
         y, x = (np.arange(n) * s for n, s in zip(windows, stride, strict=True))
         one = ((y[:, None] * self.width + x) * self.channels).reshape(-1)
         every = (np.arange(self.images)[:, None] * size + one).reshape(-1)
-        self.where = np.concatenate([every, np.zeros(ROWS, np.int64)])
-        columns = int(self.widths.sum()) * LANES
-        self.block = max(ROWS, min(SUMS // (4 * columns), len(every)) // ROWS * ROWS)
-        self.columns = columns
+        rows = self.isa.rows
+        self.where = np.concatenate([every * item, np.zeros(rows, np.int64)])
+        self.columns = int(self.widths.sum()) * self.isa.lanes
+        self.block = max(rows, min(SUMS // (4 * self.columns), len(every)) // rows * rows)
 
     def run(self, x: np.ndarray, out: np.ndarray, count: bool = True, table: np.ndarray | None = None) -> int:
         """Fill `out [n * OH * OW, N]` from images `x [n, H, W, C]` and count the saturated codes."""
         images = max(1, min(self.images, len(x)))
         one = self.height * self.width * self.channels
-        flat = np.full(
-            (images + 1) * one + 64, self.border
-        )  # the last tile and the last run are read beyond their ends
+        # one image more and some: the last tile and the last run are read beyond their ends
+        flat = np.full((images + 1) * one + 64, self.border)
         image = flat[: images * one].reshape(images, self.height, self.width, self.channels)
         acc = np.empty((self.block, self.columns), np.int32)
         lookup = NO_TABLE if table is None else bytes_of(table)
-        epilogue = self.epilogue.arguments(count, lookup)
-        codes = np.ascontiguousarray(x).view(np.uint8)
-        fixed = (self.where, self.rows, self.reach, self.packed, self.widths, acc, self.numbers)
-        fixed += (self.whole and not count and table is None,)
-        return int(_run(codes, self.flip, self.corner, image, flat, *fixed, *epilogue, bytes_of(out)))
+        codes = np.ascontiguousarray(x)
+        run, codes = (_run_vnni, codes.view(np.uint8)) if self.isa.flips else (_run_avx2, codes)
+        order = (self.where, self.rows, self.reach, self.packed, self.widths, acc, self.numbers)
+        last = (self.whole and not count and table is None, *self.epilogue.arguments(count, lookup), bytes_of(out))
+        return int(run(codes, self.flip, self.corner, image, flat, *order, *last))
+
+
+class Rows:
+    """A matrix product of rows that lie one after the other, as a back end of `MatrixKernel`."""
+
+    isa: Isa
+
+    @classmethod
+    def suits(cls, weight: np.ndarray, fmt: Format) -> bool:
+        return Direct.suits(cls.isa, weight, fmt)
+
+    def __init__(self, weight: np.ndarray, fmt: Format) -> None:
+        self.weight, self.format = weight, fmt
+        self.offset = Direct.offset(self.isa, weight, fmt)
+        self.made: Direct | None = None
+
+    def run(self, rows: np.ndarray, out: np.ndarray, epilogue: Epilogue, count: bool, table: np.ndarray) -> int:
+        """Fill `out [rows, N]` and count the saturated codes."""
+        if self.made is None:
+            self.made = Direct(self.isa, alone(self.weight.shape[1], self.format), self.weight, self.format, epilogue)
+        return self.made.run(
+            rows.reshape(len(rows), 1, 1, self.weight.shape[1]), out, count, table if table.shape[1] else None
+        )
+
+
+class Avx2(Rows):
+    """The back end `avx2`: codes and weights of 16 bits, sums of 32."""
+
+    isa = AVX2
+
+
+def alone(inputs: int, fmt: Format) -> Reading:
+    """Rows as images of one pixel."""
+    pixel = (1, 1, inputs)
+    return Reading(pixel, pixel, (1, 1), (1, 1), (1, 1), (0, 0), 0, fmt.dtype)

@@ -4,6 +4,7 @@ A matrix product goes through one of several back ends behind one epilogue, a bl
 the sums never leave the cache; all are exact:
 
     vnni    vpdpbusd register tiles, for 8-bit weights and codes of up to 16 bits, on CPUs that have AVX512-VNNI
+    avx2    vpmaddwd register tiles, for weights and codes of up to 16 bits, on CPUs that have AVX2
     sgemm   BLAS in float32 while sums stay below 2^24 (K is split where they do not), else in float64 below 2^53
     numba   plain integer dot products, any width
 
@@ -22,20 +23,22 @@ from bittrue.sim.contract import MAX_BITS, Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels import vnni as kernels_vnni
 from bittrue.sim.kernels.blas import Sgemm
-from bittrue.sim.kernels.direct import Direct
+from bittrue.sim.kernels.direct import Avx2, Direct, alone
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
 from bittrue.sim.kernels.jit import jit
+from bittrue.sim.kernels.tiles import AVX2, VNNI
 from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.kernels.window import Reading
 from bittrue.sim.requantize import Requantize
 
-BACKENDS = ("vnni", "sgemm", "numba")
+BACKENDS = ("vnni", "avx2", "sgemm", "numba")
 VARIABLE = "BITTRUE_BACKEND"
 
 
 def backends() -> tuple[str, ...]:
     """The back ends that this computer can run, fastest first."""
-    return BACKENDS if kernels_vnni.available() else BACKENDS[1:]
+    lacking = {"vnni": not kernels_vnni.available(), "avx2": not AVX2.available()}
+    return tuple(name for name in BACKENDS if not lacking.get(name))
 
 
 def preferred() -> tuple[str, ...]:
@@ -46,8 +49,9 @@ def preferred() -> tuple[str, ...]:
     if name not in BACKENDS:
         raise BittrueError(f"{VARIABLE}={name}: no such back end; choose one of {', '.join(BACKENDS)}, or unset it")
     if name not in backends():
-        raise BittrueError(f"{VARIABLE}={name}: this CPU has no AVX512-VNNI; choose sgemm or numba, or unset it")
-    return BACKENDS[BACKENDS.index(name) :]
+        what = {"vnni": "AVX512-VNNI", "avx2": "AVX2"}[name]
+        raise BittrueError(f"{VARIABLE}={name}: this CPU has no {what}; choose sgemm or numba, or unset it")
+    return tuple(other for other in backends() if BACKENDS.index(other) >= BACKENDS.index(name))
 
 
 # -- matrix products ----------------------------------------------------------------------------------------
@@ -80,7 +84,12 @@ class Dot:
         return saturated
 
 
-_MAKE: dict[str, type[Vnni] | type[Sgemm] | type[Dot]] = {"vnni": Vnni, "sgemm": Sgemm, "numba": Dot}
+_MAKE: dict[str, type[Vnni] | type[Avx2] | type[Sgemm] | type[Dot]] = {
+    "vnni": Vnni,
+    "avx2": Avx2,
+    "sgemm": Sgemm,
+    "numba": Dot,
+}
 
 
 @jit
@@ -98,7 +107,8 @@ def dot(x, weight, acc):
 class MatrixKernel:
     """`requantize(x @ weight.T)` for rows of codes, and the table of an element-wise function after it.
 
-    Weights int `[N, K]` are packed once and the back end is chosen once; `backend` names it, for tests.
+    Weights int `[N, K]` are packed once and the back end is chosen once; `backend` names it, for tests;
+    those in `but` are left out.
     """
 
     def __init__(
@@ -108,8 +118,9 @@ class MatrixKernel:
         sums: tuple[np.ndarray, np.ndarray],
         requantize: Requantize,
         backend: str | None = None,
+        but: tuple[str, ...] = (),
     ) -> None:
-        names = preferred() if backend is None else (backend,)
+        names = tuple(name for name in preferred() if name not in but) if backend is None else (backend,)
         suitable = [name for name in names if _MAKE[name].suits(weight, input_format)]
         if not suitable:
             raise BittrueError(f"matrix kernel: back end {backend} cannot run {input_format} codes exactly")
@@ -119,16 +130,16 @@ class MatrixKernel:
         self.epilogue = Epilogue(requantize, Range.of(*sums) | scaled | rounded | shifted, self.product.offset)
         self.outputs = len(weight)
         self._weight, self._format = weight, input_format
-        inputs = weight.shape[1]
-        alone = Reading((1, 1, inputs), (1, 1, inputs), (1, 1), (1, 1), (1, 1), (0, 0), 0, input_format.dtype)
+        direct = self.direct(alone(weight.shape[1], input_format)) if self.backend == "vnni" else None
         #: Rows as images of one pixel, where codes can be made in registers.
-        self._registers = direct if (direct := self.direct(alone)) is not None and direct.whole else None
+        self._registers = direct if direct is not None and direct.whole else None
 
     def direct(self, reading: Reading) -> Direct | None:
         """The same for rows that are windows of an image, read where they lie; None where no back end does that."""
-        if self.backend != "vnni" or not Direct.suits(self._weight, self._format):
+        isa = {"vnni": VNNI, "avx2": AVX2}.get(self.backend)
+        if isa is None or not Direct.suits(isa, self._weight, self._format):
             return None
-        return Direct(reading, self._weight, self._format, self.epilogue)
+        return Direct(isa, reading, self._weight, self._format, self.epilogue)
 
     def __call__(
         self,

@@ -18,6 +18,7 @@ from bittrue.sim.kernels import light_vnni
 from bittrue.sim.kernels import matrix as kernels
 from bittrue.sim.kernels.blas import Sgemm
 from bittrue.sim.kernels.matrix import MatrixKernel
+from bittrue.sim.kernels.tiles import Isa
 from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
@@ -192,16 +193,19 @@ class TestChoice:
 
     def test_a_wrong_name_is_refused(self, monkeypatch):
         monkeypatch.setenv(kernels.VARIABLE, "cuda")
-        with pytest.raises(BittrueError, match="BITTRUE_BACKEND=cuda: no such back end.*vnni, sgemm, numba"):
+        with pytest.raises(BittrueError, match="BITTRUE_BACKEND=cuda: no such back end.*vnni, avx2, sgemm, numba"):
             _ = linear(np.random.default_rng(0), 4, 4).by_row
 
     def test_a_cpu_without_the_instruction(self, monkeypatch):
         monkeypatch.setattr(kernels.kernels_vnni, "available", lambda: False)
         monkeypatch.delenv(kernels.VARIABLE, raising=False)
-        assert linear(np.random.default_rng(0), 4, 4).by_row.backend == "sgemm"
-        monkeypatch.setenv(kernels.VARIABLE, "vnni")
-        with pytest.raises(BittrueError, match="no AVX512-VNNI"):
-            _ = linear(np.random.default_rng(0), 4, 4).by_row
+        for avx2, expected in ((True, "avx2"), (False, "sgemm")):
+            monkeypatch.setattr(Isa, "available", lambda _, there=avx2: there)
+            assert linear(np.random.default_rng(0), 4, 4).by_row.backend == expected
+        for name, lacking in (("vnni", "no AVX512-VNNI"), ("avx2", "no AVX2")):
+            monkeypatch.setenv(kernels.VARIABLE, name)
+            with pytest.raises(BittrueError, match=lacking):
+                _ = linear(np.random.default_rng(0), 4, 4).by_row
 
 
 # -- fusion -------------------------------------------------------------------------------------------------

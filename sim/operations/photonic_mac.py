@@ -237,7 +237,7 @@ class PhotonicMac(Operation):
                 )
             else:
                 requantize = Requantize(outputs, np.array(0), bias_acc=self.pedestal[k], format=Format(self.light.bits))
-            made.append(MatrixKernel(weight, self.input.format, (low, high), requantize))
+            made.append(MatrixKernel(weight, self.input.format, (low, high), requantize, but=("avx2",)))
         return made
 
     @cached_property
