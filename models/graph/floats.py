@@ -185,6 +185,14 @@ class Add(Node):
 
 
 @dataclass(eq=False)
+class Multiply(Node):
+    """Product of two tensors of one shape."""
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0] * x[1]
+
+
+@dataclass(eq=False)
 class Cat(Node):
     """Tensors one after the other along an axis of a sample."""
 
@@ -196,7 +204,7 @@ class Cat(Node):
 
 @dataclass(eq=False)
 class View(Node):
-    """The same values in another order: `order[i]` is the flat index of value i in the tensor that is read."""
+    """Values of a tensor, each once, all or a part: `order[i]` is the flat index of value i in what is read."""
 
     order: Tensor
 

@@ -102,6 +102,11 @@ class _Seen(fx.Proxy):
     def __len__(self) -> int:
         return len(self.value)
 
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.value, tuple | list) and isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self.value)))]
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
+
     def __iter__(self):
         return iter([self[k] for k in range(len(self.value))])
 

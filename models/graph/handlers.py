@@ -309,13 +309,22 @@ def _softmax(to: Normaliser, node: fx.Node) -> bool:
     return True
 
 
-@handles(operator.mul, torch.mul, "mul", "mul_", operator.imul, says="by a constant, or of functions of one tensor")
+@handles(
+    *(operator.mul, operator.imul, torch.mul, "mul", "mul_"),
+    says="of two tensors of one shape (gates); by a constant it is part of a function",
+)
 def _mul(to: Normaliser, node: fx.Node) -> bool:
-    if len({id(to.values[operand].root) for operand in to.reads(node)}) > 1:
+    operands = to.reads(node)
+    if len({id(to.values[operand].root) for operand in operands}) == 1 and to.same_place(node):
+        return True
+    if len(operands) < 2:
+        return False
+    shapes = [to.shape(operand) for operand in operands]
+    if shapes[0] != shapes[1]:
         to.refuse(
-            node, "it multiplies two tensors that depend on the sample (a gate); add them, or put them side by side"
+            node, f"the tensors that it multiplies have the shapes {shapes[0]} and {shapes[1]}; bring them to one"
         )
-    return False
+    return to.add(node, floats.Multiply, operands)
 
 
 @handles(functional.dropout, nn.Dropout, nn.Dropout1d, nn.Dropout2d, says="in evaluation mode, where it does nothing")

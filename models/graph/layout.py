@@ -44,6 +44,20 @@ class Layout:
         inverse[order] = np.arange(len(order))
         return Layout(self.shape, inverse[self.order])
 
+    def part(self, order: np.ndarray) -> tuple[int, int, int, Layout] | None:
+        """Of a tensor of torch whose value i is the value `order[i]` of this one, some of whose values are left out:
+        the width of the program's rows, the columns that are kept of every row, from and to, and their layout."""
+        place = np.full(len(self.order), -1)
+        place[order] = np.arange(len(order))
+        kept = place[self.order]
+        for width in (self.shape[-1], *(n for n in range(1, len(kept) + 1) if len(kept) % n == 0)):
+            rows = kept.reshape(-1, width) >= 0
+            columns = np.flatnonzero(rows[0])
+            if (rows == rows[:1]).all() and len(columns) and columns[-1] - columns[0] + 1 == len(columns):
+                lead = self.shape[:-1] if width == self.shape[-1] else () if len(rows) == 1 else (len(rows),)
+                return width, int(columns[0]), int(columns[-1]) + 1, Layout((*lead, len(columns)), kept[kept >= 0])
+        return None
+
     def transposed(self, rows: int) -> Layout:
         """Of the transpose of the program's tensor `[rows, columns]`."""
         index = self.order.reshape(rows, -1).T

@@ -43,6 +43,7 @@ class Normaliser:
         self.nodes: list[Node] = [self.graph_input]
         self.values: dict[fx.Node, Value] = {followed.input: Value(self.graph_input)}
         self.tail: Callable[[Tensor], Tensor] | None = None
+        self.tuples: dict[fx.Node, fx.Node] = {}  # nodes that give several tensors, and what they are taken of
 
     def graph(self) -> Graph:
         """The whole graph."""
@@ -55,7 +56,10 @@ class Normaliser:
             value = self.followed.values[node]
             if not isinstance(value, Tensor):
                 if _holds_tensors(value):
-                    self.refuse(node, "parts of a tensor cannot be taken apart; compute them separately")
+                    if len(self.reads(node)) != 1 or self.reads(node)[0] in self.tuples:
+                        self.refuse(node)
+                    self.tuples[node] = self.reads(node)[0]  # whoever takes a part of it reads the whole
+                    self.values[node] = self.values[self.tuples[node]]
                 continue  # a size, a type: its value is known
             if not (self.same_values(node) or self.same_place(node)):
                 self.refuse(node)
@@ -124,7 +128,7 @@ class Normaliser:
         if value.call is None:
             return value.root
         root, shape = value.root, self.shape(node)
-        read = next(self.followed.values[n] for n, v in self.values.items() if v.root is root and v.call is None)
+        read = self.seen(root)
         _, along = differs_along(value.call, read, self.followed.values[node])
         reach = REACH * max(1.0, float(read.abs().max()))
         found = recognise(value.call, shape, along, reach)
@@ -137,6 +141,11 @@ class Normaliser:
         else:
             self.put(node, floats.Function, [root], shape, call=value.call, along=along, limits=found.limits)
         return self.values[node].root
+
+    def seen(self, root: Node) -> Tensor | None:
+        """The values that were seen of a node of the graph."""
+        known = (n for n, v in self.values.items() if v.root is root and v.call is None and n not in self.tuples)
+        return next((self.followed.values[n] for n in known), None)
 
     def refuse(self, node: fx.Node, why: str = "") -> None:
         """Raise, with the place of a node and what would work."""
@@ -157,39 +166,37 @@ class Normaliser:
 
     # -- what needs no handler -------------------------------------------------------------------------
     def same_values(self, node: fx.Node) -> bool:
-        """Take a node whose result has the values that it reads, in another order of each sample's."""
+        """Take a node whose result has the values that it reads, in another order of each sample's, or some of them."""
         operands = self.reads(node)
         given = self.followed.values[node]
-        read = self.followed.values[operands[0]] if len(operands) == 1 else None
-        if (
-            read is None
-            or not isinstance(given, Tensor)
-            or not isinstance(read, Tensor)
-            or given.numel() != read.numel()
-            or not given.ndim
-        ):
+        whole = self.tuples.get(operands[0]) if len(operands) == 1 else None  # what a chunk was taken of
+        source = whole or operands[0]
+        read = self.followed.values[source]
+        if len(operands) != 1 or not isinstance(given, Tensor) or not isinstance(read, Tensor) or not given.ndim:
             return False
-        count = len(read)
+        if not 0 < given.numel() <= read.numel() < 1 << 22:
+            return False
         numbered = torch.arange(read.numel(), dtype=torch.float32)
         marked = ((numbered + 0.5) * (1 - 2 * (numbered % 2))).view(read.shape)  # no two alike, half of them negative
         try:
-            found = self.followed.call(node, {operands[0]: marked})
+            parts = marked if whole is None else self.followed.call(operands[0], {source: marked})
+            found = self.followed.call(node, {operands[0]: parts})
         except Exception:  # noqa: BLE001  (what wants other values is not a matter of order)
             return False
         index = found.abs().reshape(-1).floor().long()
-        if read.numel() >= 1 << 22 or not torch.equal(index.sort().values, numbered.long()):
+        if len(index.unique()) < len(index) or int(index.max()) >= read.numel():
             return False
         if not torch.equal(found.reshape(-1), marked.reshape(-1)[index]):
             return False
-        size = read.numel() // count
-        order = index.view(-1, size) if given.shape[0] == count else None
-        if order is None or not torch.equal(order // size, torch.arange(count)[:, None].expand_as(order)):
+        count, size = len(read), read.numel() // len(read)
+        order = index.view(count, -1) if given.shape[0] == count else None
+        if order is None or not torch.equal(order - order[:1], (torch.arange(count) * size)[:, None].expand_as(order)):
             self.refuse(node, "it mixes samples; every sample goes through a circuit alone, so keep the first axis")
         shape = self.shape(node) or (1,)
         if torch.equal(order[0], torch.arange(size)) and tuple(read.shape[1:]) == shape:
-            self.values[node] = self.values[operands[0]]
+            self.values[node] = self.values[source]
             return True
-        return self.put(node, floats.View, [self.settle(operands[0])], shape, order=order[0])
+        return self.put(node, floats.View, [self.settle(source)], shape, order=order[0])
 
     def same_place(self, node: fx.Node) -> bool:
         """Take a node that is a function of each value of one tensor, with the functions that it reads."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bittrue.models.graph.floats import Add, Affine, Cat, Function, Graph, Mean, Node, Pool, View
+from bittrue.models.graph.floats import Add, Affine, Cat, Function, Graph, Mean, Multiply, Node, Pool, View
 from bittrue.sim.errors import BittrueError
 
 #: Samples that run together, and values of a tensor that are kept of each such batch.
@@ -48,8 +48,9 @@ def is_clamp(node: Node) -> bool:
     return isinstance(node, Function) and node.limits is not None
 
 
-def averages(node: Node) -> bool:
-    return isinstance(node, Mean) or (isinstance(node, Pool) and node.divisor is not None)
+def follows(node: Node) -> bool:
+    """Whether the step of a result follows from what is read, where sums are shifted: averages, products of tensors."""
+    return isinstance(node, Mean | Multiply) or (isinstance(node, Pool) and node.divisor is not None)
 
 
 def groups(graph: Graph) -> Groups:
@@ -61,12 +62,12 @@ def groups(graph: Graph) -> Groups:
     return found
 
 
-def free_averages(graph: Graph) -> None:
-    """Put a factor of 1 behind every average that is added to something or put beside it.
+def free_steps(graph: Graph) -> None:
+    """Put a factor of 1 behind every average or product of tensors that is added to something or put beside it.
 
-    The step of an average whose divisor is a shift follows from what it reads, so that it can be no one else's.
+    The step of one that is brought to codes by a shift follows from what it reads, so that it can be no one else's.
     """
-    for node in [node for node in graph.nodes if averages(node)]:
+    for node in [node for node in graph.nodes if follows(node)]:
         pending, joined = [node], False
         while pending:
             for reader in graph.readers(pending.pop()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -86,5 +88,8 @@ def _views(_: Graph, node: Node) -> bool:
     if not isinstance(node, View) or not isinstance(node.operands[0], View):
         return False
     first = node.operands[0]
+    parts = [len(view.order) < math.prod(view.operands[0].shape) for view in (first, node)]
+    if all(parts):
+        return False  # each takes its part along an axis of its own
     node.order, node.operands = first.order[node.order], list(first.operands)
     return True

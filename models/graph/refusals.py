@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -26,10 +24,6 @@ refuses(
 refuses(
     *(nn.MultiheadAttention, functional.scaled_dot_product_attention),
     says="it multiplies tensors that depend on the sample; mix places by a linear layer (transpose, nn.Linear)",
-)
-refuses(
-    *(torch.chunk, torch.split, torch.unbind, "chunk", "split", "unbind", operator.getitem, torch.narrow, "narrow"),
-    says="parts of a tensor cannot be taken out; give each part a layer of its own that reads the whole",
 )
 refuses(
     *(torch.cumsum, torch.sort, torch.topk, torch.argmax, "cumsum", "sort", "topk", "argmax"),

@@ -17,7 +17,8 @@ tensor in and one out, made of
 
 1. the modules, functions and methods of tensors in the table;
 2. whatever gives the values of one tensor in another order (view, reshape, flatten, permute, transpose, squeeze,
-   unsqueeze, contiguous, pixel_shuffle and the like), and whatever gives them as they are (dropout, identity);
+   unsqueeze, contiguous, pixel_shuffle and the like), or a part of them (chunk, split, slices), and whatever gives them
+   as they are (dropout, identity);
 3. whatever is a function of each value of one tensor, however many operations it is written with (ReLU, ReLU6, GELU,
    SiLU, sigmoid, tanh, hardswish, ELU, softplus, `x * sigmoid(1.7 * x)`, your own): the same function everywhere, or
    one for every channel (PReLU). `max(x, 0)` behind a product costs nothing, other clamps a comparison, factors and

@@ -23,10 +23,11 @@ from bittrue.models.data.sets import Data
 from bittrue.models.graph.floats import Graph, Product
 from bittrue.models.graph.follow import SAMPLES, follow, line_of
 from bittrue.models.graph.normalise import normalise
-from bittrue.models.graph.observe import free_averages, observe, refuse_foreign
+from bittrue.models.graph.observe import free_steps, observe, refuse_foreign
 from bittrue.models.graph.passes import simplify
 from bittrue.models.int8.converted import Converted, check_bits, samples, to_values
-from bittrue.models.int8.realise import Choices, Realised, realise
+from bittrue.models.int8.realise import realise
+from bittrue.models.int8.realiser import Choices, Realised
 from bittrue.models.layers.tensors import TensorInput, TensorProduct
 from bittrue.models.training.precision import full_precision
 from bittrue.sim.errors import BittrueError
@@ -91,7 +92,7 @@ def convert(
                 f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
             )
         if requantize == "shift":
-            free_averages(graph)
+            free_steps(graph)
         reach = float(x.abs().max()) if input_range is None else _positive(input_range)
         choices = Choices(widths, activation_bits, requantize, ranges)
         realised = realise(what, graph, observe(graph, x), choices, reach)

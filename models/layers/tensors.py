@@ -50,6 +50,18 @@ class MultipleStep(nn.Module):
         return self.of.value * self.gain
 
 
+class ProductStep(nn.Module):
+    """The step of a product of codes of two steps."""
+
+    def __init__(self, left: nn.Module, right: nn.Module) -> None:
+        super().__init__()
+        self.left, self.right = left, right
+
+    @property
+    def value(self) -> Tensor:
+        return self.left.value * self.right.value
+
+
 class TensorInput(IntegerInput):
     """Codes `[B, *shape]`, whatever the shape, as whole numbers; the step is fixed."""
 

@@ -16,13 +16,15 @@ from torch.nn import functional
 from bittrue.models.layers.exact import requantize
 from bittrue.models.layers.integer import CodeStep
 from bittrue.models.layers.lowering import Lowering, whole
-from bittrue.models.layers.tensors import Mode, MultipleStep, TensorLayer, TensorProduct, scaled
+from bittrue.models.layers.tensors import Mode, MultipleStep, ProductStep, TensorLayer, TensorProduct, scaled
 from bittrue.sim.operations.concat import Concat
 from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.slice import Slice
 from bittrue.sim.operations.window import Window
 from bittrue.sim.requantize import Requantize
 
@@ -184,6 +186,55 @@ class TensorMean(TensorLayer):
         shift, multiplier = map(whole, self.integers())
         requantizer = Requantize(kind.channels, shift, multiplier=multiplier, format=self.format)
         return lowering.add(name, Mean(kind, requantizer), read, scale=self.scale)
+
+
+class TensorMultiply(TensorLayer):
+    """Product of two tensors of one shape, `y = x1 x2`, requantised.
+
+    In mode `shift` the products are shifted by `shift`, and the step of the result is `2^shift` times that of the
+    products; in mode `multiplier` it has a step of its own.
+    """
+
+    def __init__(
+        self, left: nn.Module, right: nn.Module, target: nn.Module | None, bits: int, label: str, *, shift: int = 0
+    ) -> None:
+        super().__init__(target or MultipleStep(ProductStep(left, right), 1 << shift), bits, label)
+        self.sources, self.shift = nn.ModuleList([left, right]), shift
+        self.mode: Mode = "shift" if target is None else "multiplier"
+
+    def integers(self) -> tuple[Tensor, Tensor]:
+        """Shift and multiplier `[1]`."""
+        if self.mode == "shift":
+            return torch.tensor([float(self.shift)]), torch.ones(1)
+        left, right = self.sources
+        source, target = (left.value * right.value).detach().cpu(), self.target.value.detach().cpu()
+        _, _, shift, multiplier = scaled(torch.ones(1, 1), torch.zeros(1), source, target, 1, "multiplier")
+        return shift, multiplier
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        acc = x.double() * y.double()
+        shift, multiplier = (v.expand(acc.shape[-1]).to(x.device) for v in self.integers())
+        return requantize(acc * multiplier.double(), shift, torch.zeros_like(shift), self.low, self.high)
+
+    def emit(self, lowering: Lowering, name: str, x: str, y: str) -> str:
+        left, right = lowering.type(x), lowering.type(y)
+        shift, multiplier = map(whole, self.integers())
+        requantizer = Requantize(left.channels, shift, multiplier=multiplier, format=self.format)
+        return lowering.add(name, Multiply(left, right, requantizer), x, y, scale=self.scale)
+
+
+class TensorSlice(TensorLayer):
+    """Channels from `start` to `stop` of `[..., C]`."""
+
+    def __init__(self, start: int, stop: int, target: nn.Module, bits: int, label: str) -> None:
+        super().__init__(target, bits, label)
+        self.start, self.stop = start, stop
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., self.start : self.stop].contiguous()
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        return lowering.add(name, Slice(lowering.type(source), self.start, self.stop), source, scale=self.scale)
 
 
 class TensorConcat(TensorLayer):

@@ -85,7 +85,7 @@ class Act(nn.Module):
 
 
 class Both(nn.Module):
-    """Two branches of one input, added, subtracted or put side by side."""
+    """Two branches of one input, added, subtracted, multiplied or put side by side; `part` takes half of the other."""
 
     def __init__(self, left: nn.Module, right: nn.Module, how: str) -> None:
         super().__init__()
@@ -93,7 +93,8 @@ class Both(nn.Module):
 
     def forward(self, x):
         a, b = self.left(x), self.right(x)
-        return {"add": lambda: a + b, "sub": lambda: a - b, "cat": lambda: torch.cat([a, b], dim=1)}[self.how]()
+        return {"add": lambda: a + b, "sub": lambda: a - b, "cat": lambda: torch.cat([a, b], dim=1),
+                "gate": lambda: a * torch.sigmoid(b), "part": lambda: a + b.chunk(2, 1)[1]}[self.how]()  # fmt: skip
 
 
 class Ends(nn.Module):
@@ -160,9 +161,14 @@ def random_network(seed: int) -> tuple[nn.Module, tuple[int, ...]]:
             before = x.shape[1]
             kind = draw(6)
             if kind == 0:
-                part = Both(layer(before, before), nn.Identity(), ("add", "sub")[draw(2)])
+                part = Both(layer(before, before), nn.Identity(), ("add", "sub", "gate")[draw(3)])
             elif kind == 1:
-                part = Both(layer(before, 2 + draw(3)), layer(before, 2), "cat")
+                how = draw(2)
+                part = (
+                    Both(layer(before, 2 + draw(3)), layer(before, 2), "cat")
+                    if how
+                    else Both(conv(before, 3, 1), nn.Sequential(conv(before, 6, 1), activation(draw, 6)), "part")
+                )
             elif kind == 2 and x.shape[-1] > 4:
                 part = max_pool(2 + draw(2), 2, padding=draw(2), ceil_mode=draw(2) == 1)
             elif kind == 3 and x.shape[-1] > 4:

@@ -54,9 +54,13 @@ FORWARDS = {
     "its remedy": (lambda net, x: net.a(x) if x.sum() > 0 else x, "take the decision out of forward, or .*torch.where"),
     "numpy": (lambda _, x: torch.from_numpy(np.tanh(x.numpy())), r"line \d+ of .*np.tanh.*name its class in leaves="),
     "number": (lambda net, x: net.a(x) * float(x.max()), r"line \d+ of .*float\(x.max\(\)\).*torch functions"),
-    "gate": (lambda net, x: net.a(x) * net.b(x), "mul: it multiplies two tensors that depend on the sample .*add them"),
-    "part": (lambda net, x: net.a(x).chunk(2, 1)[0], "chunk: parts of a tensor .*a layer of its own"),
-    "slice": (lambda net, x: net.a(x)[:, :1], "getitem: parts of a tensor"),
+    "gate of another shape": (
+        lambda net, x: net.a(x) * net.b(x)[:, :1],
+        r"mul: the tensors that it .*\(1, 6",
+    ),
+    "crop": (lambda net, x: net.a(x)[:, :, 1:3, 1:3], "what it takes does not lie together .*along one axis at a time"),
+    "some rows": (lambda net, x: net.a(x)[:, :, [0, 1, 3]], "what it takes does not lie together"),
+    "samples": (lambda net, x: net.a(x)[:1], "getitem: it mixes samples"),
     "input in place": (lambda net, x: net.a(x.add_(1)), "it changes the network's input in place; write it without"),
     "changed and read": (
         changed_and_read,
@@ -74,7 +78,10 @@ FORWARDS = {
     "results": (two, "its forward gives a tuple; it has to give one tensor"),
     "sums in order": (lambda net, x: net.a(x).cumsum(1), "cumsum: it compares or sums places in order"),
     "places": (lambda net, x: net.a(x) + torch.arange(36.0).view(6, 6), "add: no layer is known for it: .*supported"),
-    "shapes": (lambda net, x: net.a(x) + net.b(x)[:, :, :1, :1], "getitem: parts of a tensor"),
+    "shapes": (
+        lambda net, x: net.a(x) + net.b(x)[:, :, :1, :1],
+        r"add: the tensors that it .*\(2, 1, 1",
+    ),
     "not finite": (lambda net, x: torch.log(net.a(x)), "its result on the calibration data is not finite"),
 }
 

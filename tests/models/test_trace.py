@@ -46,7 +46,9 @@ from bittrue.models.layers.windows import (
     TensorDepthwise,
     TensorMaximum,
     TensorMean,
+    TensorMultiply,
     TensorReshape,
+    TensorSlice,
 )
 from bittrue.models.light.array import IntegerPhotonicArray
 from bittrue.models.light.integer import IntegerLightInput, IntegerPhotonicTable, IntegerTileSum
@@ -118,6 +120,8 @@ LAYERS = {
     TensorClamp: lambda: [flat(), TensorClamp((-0.5, 0.25), step(), 8, "")],
     TensorTranspose: lambda: [flat(), TensorTranspose(step(), 8, "")],
     TensorReshape: lambda: [flat(), TensorReshape((CHANNELS, TOKENS), step(), 8, "")],
+    TensorSlice: lambda: [flat(), TensorSlice(1, 3, step(), 8, "")],
+    TensorMultiply: lambda: [flat(), TensorMultiply(step(), step(), None, 8, "", shift=6)],
     TensorConcat: lambda: [flat(), TensorConcat(step(), 8, "")],
     TensorConv: lambda: [image(), TensorConv(READING, *parameters(4, 6 * CHANNELS), *PRODUCT, **WIDTHS)],
     TensorDepthwise: lambda: [image(), TensorDepthwise(READING, *parameters(CHANNELS, 6), *PRODUCT, **WIDTHS)],
@@ -167,7 +171,10 @@ class Network(nn.Module):
         x = self.start(codes)
         for layer in self.before:
             x = layer(x)
-        return self.call(self, [x, self.start(codes)] if isinstance(self.layer, IntegerAdd | TensorConcat) else [x])
+        return self.call(
+        two = isinstance(self.layer, IntegerAdd | TensorConcat | TensorMultiply)
+        return self.call(self, [x, self.start(codes)] if two else [x])
+        )
 
 
 def randomised(network):

@@ -1,0 +1,223 @@
+"""What makes the integer layers of a float graph: scales, names, layouts. What each kind becomes is in `realise`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bittrue.models.graph import floats
+from bittrue.models.graph.floats import Graph, Node
+from bittrue.models.graph.layout import Layout
+from bittrue.models.graph.observe import Observed, follows, groups, reach
+from bittrue.models.layers import tensors, windows
+from bittrue.models.layers.integer import CodeStep, IntegerLayer
+from bittrue.sim.errors import BittrueError
+
+SMALLEST = 1e-9
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a conversion was asked for.
+
+    bits        width of the weights by path of the module; "" stands for all others
+    activation  width of every tensor
+    mode        how sums are brought to codes: `shift` or `multiplier`
+    ranges      `mse`, or a percentile
+    """
+
+    bits: Mapping[str, int]
+    activation: int
+    mode: tensors.Mode
+    ranges: str | float
+
+    def weight_bits(self, path: str) -> int:
+        return self.bits.get(path, self.bits[""])
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A tensor of the integer network: its name, and where its values are."""
+
+    name: str
+    layout: Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Realised:
+    """The layers in order, each with the names of what it reads, and which float node it is."""
+
+    layers: list[tuple[IntegerLayer, tuple[str, ...], Node]]
+    layouts: dict[Node, Layout]
+    result: Made
+    input: Layout
+    entry: CodeStep
+    step: nn.Module
+
+
+class Realiser:
+    """Makes the layers of a graph for one layout of its input."""
+
+    def __init__(
+        self, what: str, graph: Graph, seen: Observed, choices: Choices, input_reach: float, start: Layout
+    ) -> None:
+        self.what, self.graph, self.seen, self.choices = what, graph, seen, choices
+        self.layers: list[tuple[IntegerLayer, tuple[str, ...], Node]] = []
+        self.made: dict[Node, Made] = {graph.input: Made("x", start)}
+        self.shared: dict[str, list[tuple[nn.Parameter, nn.Parameter]]] = {}
+        self.groups = groups(graph)
+        self.high = (1 << (choices.activation - 1)) - 1
+        self.input_reach = input_reach
+        self.steps: dict[Node, nn.Module] = {}
+        self._settle_steps()
+
+    def _settle_steps(self) -> None:
+        """A code step for every group: of what is largest in it. What `follows` gets its own when it is made."""
+        members: dict[Node, list[Node]] = {}
+        for node in self.graph.nodes:
+            members.setdefault(self.groups.of(node), []).append(node)
+        for first, nodes in members.items():
+            if self.choices.mode == "shift" and any(follows(node) for node in nodes):
+                continue
+            largest = max(self._reach(node) for node in nodes)
+            step = CodeStep(max(largest / self.high, SMALLEST), fixed=self.graph.input in nodes)
+            self.steps[first] = step
+        for node in self.graph.nodes:
+            if isinstance(node, floats.Product) and self.choices.mode == "shift":
+                self._guard(node)
+
+    def _guard(self, node: floats.Product) -> None:
+        """Enlarge the step of a result where a weight, for which no shift is left, would not fit its codes."""
+        source, target = (self.steps.get(self.groups.of(n)) for n in (node.operands[0], node))
+        high = (1 << (self.choices.weight_bits(node.place.path) - 1)) - 1
+        if source is None or target is None or target.fixed:
+            return
+        least = float(node.weight.abs().max() * source.value) / high
+        if float(target.value) < least:
+            target.set(least)
+
+    def _reach(self, node: Node) -> float:
+        if node is self.graph.input:
+            return self.input_reach
+        if node is self.graph.result:
+            return self.seen.largest(node)  # what is decided by keeps its whole range
+        return reach(self.seen.magnitudes[node], self.high, self.choices.ranges)
+
+    def step(self, node: Node) -> nn.Module:
+        return self.steps[self.groups.of(node)]
+
+    def realise(self, kinds: Kinds) -> Realised:
+        """All layers; `kinds` says what each kind of node becomes."""
+        for node in self.graph.nodes:
+            if node is self.graph.input:
+                continue
+            try:
+                self.made[node] = kinds[type(node)](self, node)
+            except BittrueError as error:
+                raise BittrueError(f"{self.what}: {node.place}: {error}") from error
+        if not self.layers:
+            raise BittrueError(f"{self.what}: it computes nothing; its result is what goes in")
+        width = self.choices.activation
+        if len(self.graph.result.shape) == 1 and not self.made[self.graph.result].layout.plain:
+            raise BittrueError(
+                f"{self.what}: {self.graph.result.place}: its results are values of an image in torch's order, channel "
+                "by channel, and a circuit has them pixel by pixel; end with a linear layer, or without flattening"
+            )
+        start = self.made[self.graph.input].layout
+        result = self.made[self.graph.result]
+        if len(self.graph.result.shape) == 1 and len(result.layout.shape) > 1:
+            label = self.label("result")
+            layer = windows.TensorReshape(self.graph.result.shape, self.step(self.graph.result), width, label)
+            result = self.put(self.graph.result, layer, (result.name,), result.layout.shaped(*self.graph.result.shape))
+        layouts = {node: made.layout for node, made in self.made.items()}
+        return Realised(self.layers, layouts, result, start, self.step(self.graph.input), self.step(self.graph.result))
+
+    # -- what all kinds share --------------------------------------------------------------------------
+    def put(self, node: Node, layer: IntegerLayer, operands: tuple[str, ...], layout: Layout) -> Made:
+        layer.path = node.place.path
+        self.layers.append((layer, operands, node))
+        return Made(layer.label, layout)
+
+    def label(self, name: str) -> str:
+        """A name that no tensor of the program has yet."""
+        taken, found, number = {"x", *(layer.label for layer, _, _ in self.layers)}, name, 1
+        while found in taken:
+            number += 1
+            found = f"{name}_{number}"
+        return found
+
+    def shaped(self, node: Node, made: Made, shape: tuple[int, ...], operand: int = 0) -> Made:
+        """A tensor that `node` reads, with other axes in the program."""
+        if made.layout.shape == shape:
+            return made
+        label = self.label(f"{node.name}_flat" if len(shape) == 1 else f"{node.name}_shape")
+        layer = windows.TensorReshape(shape, self.step(node.operands[operand]), self.choices.activation, label)
+        return self.put(node, layer, (made.name,), made.layout.shaped(*shape))
+
+    def innermost(self, node: Node, axis: int, operand: int = 0) -> tuple[Made, np.ndarray, np.ndarray]:
+        """What `node` reads with an axis of torch's sample innermost, and its `Layout.channels`."""
+        read = node.operands[operand]
+        made, shape = self.made[read], read.shape
+        found = made.layout.channels(shape, axis)
+        if found is None:
+            turned = made.layout.transposed(shape[axis])
+            found = turned.channels(shape, axis)
+            if found is None:
+                raise BittrueError(
+                    f"axis {axis + 1} of samples {list(shape)} would have to be innermost and is spread in a circuit; "
+                    "permute less before it"
+                )
+            made = self.shaped(node, made, (shape[axis], len(turned.order) // shape[axis]))
+            label = self.label(f"{node.name}_transpose")
+            layer = tensors.TensorTranspose(self.step(read), self.choices.activation, label)
+            made = self.put(node, layer, (made.name,), turned)
+        if made.layout.shape[-1] != shape[axis]:
+            rows = len(made.layout.order) // shape[axis]
+            made = self.shaped(node, made, (shape[axis],) if rows == 1 else (rows, shape[axis]))
+        return made, *found
+
+    def image(self, node: Node) -> tuple[Made, np.ndarray]:
+        """What `node` reads as an image `[H, W, C]`, and which of torch's channels each of the program's is."""
+        shape = node.operands[0].shape
+        made, channel, rows = self.innermost(node, 0)
+        if not np.array_equal(rows, np.arange(len(rows))):
+            raise BittrueError("its pixels do not lie in raster order in a circuit; permute less before it")
+        size = shape[1:] if len(shape) == 3 else (1, shape[1])
+        return self.shaped(node, made, (*size, shape[0])), channel
+
+    def alike(self, node: Node, does: str) -> tuple[Made, Made]:
+        """The two tensors that `node` reads, with the same axes in the program."""
+        left, right = (self.made[operand] for operand in node.operands)
+        if not left.layout.same(right.layout):
+            raise BittrueError(
+                f"the tensors that it {does} lie in different order in a circuit; permute both alike first"
+            )
+        return left, self.shaped(node, right, left.layout.shape, 1)
+
+    def shift(self, node: Node, step: float) -> int:
+        """The shift of sums of this step that lets the codes of a group hold what is largest in it."""
+        group = self.groups.of(node)
+        largest = max(self._reach(member) for member in self.graph.nodes if self.groups.of(member) is group)
+        return int(np.clip(np.ceil(np.log2(max(largest, SMALLEST) / (step * self.high))), 0, 2 * tensors.MAX_SHIFT))
+
+    def options(self, node: floats.Product) -> dict:
+        bits = self.choices.weight_bits(node.place.path)
+        mode, width = self.choices.mode, self.choices.activation
+        return {"weight_bits": bits, "input_bits": width, "relu": node.relu, "mode": mode}
+
+    def parameters(self, node: floats.Product, weight: Tensor, bias: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
+        """Real weights and bias; calls of one module share them where they are the same."""
+        alike = self.shared.setdefault(node.owner, []) if node.owner is not None else []
+        for known in alike:
+            if torch.equal(known[0], weight) and torch.equal(known[1], bias):
+                return known
+        alike.append((nn.Parameter(weight.clone().contiguous()), nn.Parameter(bias.clone().contiguous())))
+        return alike[-1]
+
+
+#: What each kind of node becomes.
+Kinds = Mapping[type[Node], Callable[[Realiser, Node], Made]]
