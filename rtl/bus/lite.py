@@ -1,7 +1,7 @@
 """AXI4-Lite: the wires, and the slave of a register map (`rtl.bus.registers`).
 
 A write takes its address and its data in any order and answers two cycles after it has both; a read of a register
-answers in the second cycle after its address, one of a window `latency` cycles later. One access of each kind is under
+answers in the third cycle after its address, one of a window `latency` cycles later. One access of each kind is under
 way at a time. Every access is answered.
 """
 
@@ -258,7 +258,7 @@ class Slave(wiring.Component):
         """Registers are answered at once, words of windows as soon as the design has them."""
         axi = self.axi
         araddr = Signal(len(axi.araddr))
-        taken, given = Signal(name="read_taken"), Signal(name="read_given")
+        taken, given, compared = (Signal(name=f"read_{name}") for name in ("taken", "given", "compared"))
         value, answer = Signal(WORD, name="read_value"), Signal(2, name="read_answer")
         readable = [window for window in self.map.windows if window.access != "wo"]
         waits = {w.name: Signal(w.latency, name=f"{w.member}_wait") for w in readable if w.latency}
@@ -273,12 +273,22 @@ class Slave(wiring.Component):
             m.d.comb += [port.read.eq(0), port.read_at.eq(self.at(window, araddr))]
         with m.If(axi.arvalid & axi.arready):
             m.d.sync += [araddr.eq(axi.araddr), taken.eq(1)]
-        with m.If(taken):
+        # Which register or window it is has a cycle of its own; so one bit each chooses the answer.
+        m.d.sync += compared.eq(taken & ~compared)
+        meant = {r.name: Signal(name=f"{r.name.lower()}_meant") for r in self.map.registers}
+        m.d.sync += [meant[r.name].eq(araddr == r.address) for r in self.map.registers]
+        within = {w.name: Signal(name=f"{w.member}_meant") for w in self.map.windows}
+        m.d.sync += [within[w.name].eq(self.inside(w, araddr)) for w in self.map.windows]
+        contents = [Mux(meant[r.name], self.content(r), 0) for r in self.map.registers]
+        content: Value = Const(0, WORD)
+        for word in contents:
+            content = content | word
+        with m.If(compared):
             m.d.sync += [taken.eq(0), given.eq(1), answer.eq(SLVERR), value.eq(0)]
             with m.If(araddr[:2].any()):
                 m.d.comb += self.faults["ADDRESS"].eq(1)
             for window in self.map.windows:
-                with m.Elif(self.inside(window, araddr)):
+                with m.Elif(within[window.name]):
                     with m.If(~self.known(window, araddr)):
                         m.d.comb += self.faults["ADDRESS"].eq(1)
                     with m.Elif(Const(window.access == "wo", 1)):
@@ -289,13 +299,10 @@ class Slave(wiring.Component):
                         with m.Else():
                             m.d.comb += getattr(self, window.member).read.eq(1)
                             m.d.sync += given.eq(0)
+            with m.Elif(Cat(meant.values()).any()):
+                m.d.sync += [answer.eq(OKAY), value.eq(content)]
             with m.Else():
-                with m.Switch(araddr):
-                    for register in self.map.registers:
-                        with m.Case(register.address):
-                            m.d.sync += [answer.eq(OKAY), value.eq(self.content(register))]
-                    with m.Default():
-                        m.d.comb += self.faults["ADDRESS"].eq(1)
+                m.d.comb += self.faults["ADDRESS"].eq(1)
         for window in readable:
             port = getattr(self, window.member)
             there = port.read
