@@ -1,6 +1,7 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
     python -m bench [layer] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written] [adders]
+                    [placed]
     python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
     python -m bench results write               # README's tables of results from what is stored
 
@@ -27,7 +28,18 @@ from bittrue.flow.report.report import made
 from bittrue.sim.files import write_whole
 from bittrue.sim.kernels.matrix import backends
 
-BENCHES = ("layer", "network", "first_inference", "rtl_speed", "spikes", "photonic", "peers", "written", "adders")
+BENCHES = (
+    "layer",
+    "network",
+    "first_inference",
+    "rtl_speed",
+    "spikes",
+    "photonic",
+    "peers",
+    "written",
+    "adders",
+    "placed",
+)
 RESULT = Path(__file__).parents[1] / "out" / "bench.json"
 
 

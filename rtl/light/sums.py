@@ -115,7 +115,8 @@ class Sums(wiring.Component):
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        numbers = self.numbers
+        # In registers of their own, for they come a long way; a layer begins with some cycles without codes.
+        numbers = register(m, self.numbers, self.layout, name="numbers_here")
         read = self.requantized + 1
         counted = Signal()
         m.d.comb += counted.eq(self.adc_valid & (self.column_group < self.groups))
@@ -127,13 +128,13 @@ class Sums(wiring.Component):
             beat.append(register(m, beat[-1], name=f"beat_{k}"))
 
         sums = self.accumulate(m, counted)
-        scaled = [register(m, self.scale(total), name=f"scaled{lane}") for lane, total in enumerate(sums)]
+        scaled = [register(m, self.scale(total, numbers.step), name=f"scaled{lane}") for lane, total in enumerate(sums)]
         codes = self.pipe.build(m, scaled, valid[3], beat[2])
         clipped = []
         for lane, code in enumerate(codes):
             y = Mux(code > numbers.high, numbers.high, Mux(code < numbers.low, numbers.low, code))
             clipped.append(register(m, y, shape_of(self.clipped), name=f"clipped{lane}"))
-        result = self.activate(m, clipped, valid[read - 1], beat[read - 2]) if self.tabled else clipped
+        result = self.activate(m, clipped, numbers, valid[read - 1], beat[read - 2]) if self.tabled else clipped
         for lane, code in enumerate(result):
             m.d.comb += self.codes[lane].eq(register(m, code, shape_of(self.result), name=f"result{lane}"))
 
@@ -172,14 +173,14 @@ class Sums(wiring.Component):
             sums.append(register(m, total, name=f"sum{lane}"))
         return sums
 
-    def scale(self, total: Signal) -> Value:
+    def scale(self, total: Signal, chosen: Value) -> Value:
         """The sum in counts of light."""
         scaled: Value = total << self.steps[0]
         for index, step in enumerate(self.steps[1:], 1):
-            scaled = Mux(self.numbers.step == index, total << step, scaled)
+            scaled = Mux(chosen == index, total << step, scaled)
         return scaled
 
-    def activate(self, m: Module, codes: list[Signal], early: Value, which: Value) -> list[Value]:
+    def activate(self, m: Module, codes: list[Signal], numbers: data.View, early: Value, which: Value) -> list[Value]:
         """The codes of the activation tables, two cycles later; codes of a layer without one as they are."""
         tables = channel_constants(m, "activation", self.uses(), 1, early, which)
         result = []
@@ -188,7 +189,7 @@ class Sums(wiring.Component):
             bits = rows.shape[1].bit_length() - 1
             values = Format.covering(rows)
             offset = Signal(bits, name=f"entry{lane}")
-            m.d.comb += offset.eq(code - self.numbers.base)
+            m.d.comb += offset.eq(code - numbers.base)
             storage = Storage(values.bits, rows.size, table=True)
             m.submodules[f"table{lane}"] = rom = storage.memory(shape_of(values), [int(v) for v in rows.ravel()])
             port = rom.read_port(domain="sync")
@@ -196,7 +197,7 @@ class Sums(wiring.Component):
             m.d.comb += [port.addr.eq(address), port.en.eq(1)]
             read = register(m, port.data, name=f"read{lane}")
             kept = register(m, code, name=f"kept{lane}", cycles=2)
-            result.append(Mux(self.numbers.tabled, read, kept))
+            result.append(Mux(numbers.tabled, read, kept))
         return result
 
     def uses(self) -> dict[str, np.ndarray]:
