@@ -1,11 +1,13 @@
 """Caches: where the user's own cannot be written, every tool finds another, and people are told."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from bittrue.sim import caches
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.kernels import jit
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +75,14 @@ def test_without_any_place_it_is_a_sentence(monkeypatch):
     monkeypatch.setattr(caches.tempfile, "tempdir", "/dev/null/tmp")
     with pytest.raises(BittrueError, match="neither the cache nor a temporary folder can be written .*; set TMPDIR"):
         caches.prepare()
+
+
+KERNELS = Path(jit.__file__).parent
+
+
+@pytest.mark.parametrize("module", sorted(p.name for p in KERNELS.glob("*.py") if not p.name.startswith("test_")))
+def test_compiled_code_is_kept_as_long_as_no_kernel_changes(module, monkeypatch):
+    """Whatever module changes: one function is compiled into another, across files."""
+    before, read = jit._stamp(jit.__file__), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda p: read(p) + b"\n" * (p.name == module))
+    assert jit._stamp(jit.__file__) != before
