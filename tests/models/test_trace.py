@@ -171,10 +171,8 @@ class Network(nn.Module):
         x = self.start(codes)
         for layer in self.before:
             x = layer(x)
-        return self.call(
         two = isinstance(self.layer, IntegerAdd | TensorConcat | TensorMultiply)
         return self.call(self, [x, self.start(codes)] if two else [x])
-        )
 
 
 def randomised(network):
