@@ -3,6 +3,7 @@
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,20 @@ def test_event_driven_layers_read_and_add_for_every_spike_and_no_other(halving):
         stage = planned.network.elements[planned.network.made[row["name"]]].stage
         seen = stage.effort(events=events / len(op.weight), moves=0)
         assert seen.additions.total() == pytest.approx(row["additions"], rel=1e-12)
+
+
+@pytest.mark.parametrize(("told", "worth"), [(None, 1.0), ({}, 1.0), ({"scales": {}}, 1.0), ({"scales": 0.25}, 0.25)])
+def test_a_step_of_a_code_is_worth_what_the_program_tells_or_one(told, worth):
+    program = spiking(shape=(3, 4), halving=True, steps=5, seed=12)
+    node = next(node for node in program.nodes if node.operation.output.events)
+    if told is not None:
+        program = replace(program, meta={"scales": {node.operands[0]: 0.25}} if told.get("scales") else told)
+    x = stimulus(program, 6, 3)
+    train = next(train for train in spikes.count(program, x).trains if train.name == node.name)
+    seen = (dict(zip(program.inputs, x, strict=True)) | program.trace(*x).tensors)[node.operands[0]].astype(float)
+    assert train.scale == worth
+    assert train.to_json()["mean"] == pytest.approx(seen.mean() * worth, rel=1e-9)
+    assert train.to_json()["deviation"] == pytest.approx(seen.std() * worth, rel=1e-9)
 
 
 def test_moves_are_the_cycles_in_which_accumulators_change():
