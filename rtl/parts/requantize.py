@@ -215,7 +215,7 @@ class RequantizePipe:
         there are `tables`, two cycles before each beat comes its row in them, `held`.
         """
         used = {step.kind for step in self.steps}
-        fixed = {k: v for k, v in self.numbers.items() if k in used and not isinstance(v, Held)}
+        fixed = {k: v for k, v in self.numbers.items() if not isinstance(v, Held)}
         fixed = {k: fixed[k] for k in ("before", "multiply", "after", "shift", "bias") if k in fixed}
         constants = channel_constants(m, "requantize", fixed, self.lanes, early, which) if fixed else {}
         for kind, table in self.tables.items():
