@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.result import BROKEN, CYCLE_LIMIT, DEADLOCK, DONE, EVENTS, RtlRun, check_batch, collect
 from bittrue.flow.verify import backends, verify
 from bittrue.flow.verify.backends import BACKENDS, Build, Run, Stalls
@@ -136,6 +137,16 @@ def test_codes_that_a_simulator_makes_otherwise_are_counted(name, wrong):
         assert said == [f"golden: {differ} of {values} values differ from the reference"] * bool(wrong)
         if name == "reference":
             assert (one.result.golden["mismatches"], one.result.golden["images"]) == (differ, 3)
+
+
+def test_what_takes_long_says_that_it_begins(monkeypatch):
+    """Nothing of one thing, before it is done."""
+    told = []
+    monkeypatch.setattr(CompiledRtl, "of", lambda *_, **__: len(told))
+    build = Build(network(0, kinds=["linear"]))
+    assert COMPILED.made(build, lambda *words: told.append(words)) == 1
+    assert COMPILED.made(build, None) == 1
+    assert told == [("building the compiled RTL", 0, 1)]
 
 
 class TestCycles:

@@ -22,7 +22,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.exact import exact
-from tests.helpers.programs import resmlp, several, stimulus, two_inputs
+from tests.helpers.programs import resmlp, several, spiking, stimulus, two_inputs
 from tests.helpers.stage_bench import run
 
 PROGRAMS = {
@@ -246,6 +246,20 @@ class TestDevice:
     def test_a_larger_device_is_never_slower(self, program):
         intervals = [plan(program, device=name).estimated_interval for name in ("ecp5-25k", "ecp5-45k", "ecp5-85k")]
         assert intervals == sorted(intervals, reverse=True)
+
+    @pytest.mark.parametrize("architecture", ["parallel", "events"])
+    def test_where_everything_fits_it_is_the_quickest(self, architecture):
+        """As quick as the first interval that can be asked for at all."""
+        program = spiking(shape=(2, 3), halving=True, steps=3, seed=11)
+        planned = plan(program, device="ecp5-85k", architecture=architecture)
+        for interval in range(1, 200):
+            try:
+                first = plan(program, interval=interval, architecture=architecture)
+            except BittrueError:
+                continue
+            break
+        assert planned.estimated_interval == first.estimated_interval
+        assert {f.architecture for f in planned.folding.values()} == {"parallel", architecture}
 
     def test_a_smaller_device_costs_time(self, program, monkeypatch):
         """Half the area of the quickest plan on a large device: a plan that fits, and takes longer."""
