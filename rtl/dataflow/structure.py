@@ -69,12 +69,28 @@ class Storage:
         return [first, rest]
 
     @property
+    def slice(self) -> int:
+        """Bits of the words of a deep table that lie in one block, where it is one (see `_slice`); else all."""
+        return self._slice if self.style == "block" else self.width
+
+    @property
+    def _slice(self) -> int:
+        """Bits of a word that lie in a block as deep as the table, where that takes at most a third more blocks."""
+        width = next((width for width, depth in SHAPES if self.depth <= depth), self.width)
+        apart = self.table and self.depth > SHAPES[0][1] and 3 * -(-self.width // width) <= 4 * self._fewest
+        return width if apart else self.width
+
+    @property
     def attributes(self) -> dict[str, str]:
         """What makes synthesis follow `style`."""
         return {"rom_style" if self.table else "ram_style": self.style}
 
     @property
     def _blocks(self) -> int:
+        return self._fewest if self._slice == self.width else -(-self.width // self._slice)
+
+    @property
+    def _fewest(self) -> int:
         return min(-(-self.width // w) * -(-self.depth // d) for w, d in SHAPES)
 
     @property

@@ -8,9 +8,10 @@ that the text stays small and neither Amaranth nor yosys carries millions of con
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
-from amaranth.hdl import ClockSignal, Elaboratable, Instance, Module, Shape, Signal
+from amaranth.hdl import Cat, ClockSignal, Elaboratable, Instance, Module, Shape, Signal, unsigned
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.stage import Storage
@@ -61,11 +62,15 @@ class Contents:
 class Rom(Elaboratable):
     """Words of `lanes` codes, lane 0 lowest: `data` is the word at `addr` one cycle later.
 
+    A deep one in block RAM is made of slices as wide as a block is at that depth: what is read comes from blocks alone,
+    without logic that chooses among those of other addresses, and they take in the register behind it.
+
     words  integers `[depth, lanes]`
+    bits   that tell whether the words go to a file: all of a memory of which this may be a slice
     """
 
     def __init__(self, storage: Storage, shape: Shape, words: np.ndarray):
-        self.storage, self.shape, self.words = storage, shape, words
+        self.storage, self.shape, self.words, self.bits = storage, shape, words, storage.bits
         self.addr = Signal(range(max(storage.depth, 2)))
         self.data = Signal(data.ArrayLayout(shape, words.shape[1]))
 
@@ -83,7 +88,18 @@ class Rom(Elaboratable):
                 ]
                 first = stop
             return m
-        if isinstance(platform, Contents) and self.storage.bits >= platform.large:
+        if (width := self.storage.slice) < self.storage.width:
+            parts = []
+            for low in range(0, self.storage.width, width):
+                storage = replace(self.storage, width=min(width, self.storage.width - low), worth=0)
+                words = sliced(self.words, self.shape.width, low, storage.width)
+                m.submodules[f"slice{len(parts)}"] = part = Rom(storage, unsigned(storage.width), words)
+                part.bits = self.bits
+                m.d.comb += part.addr.eq(self.addr)
+                parts.append(part.data.as_value())
+            m.d.comb += self.data.as_value().eq(Cat(parts))
+            return m
+        if isinstance(platform, Contents) and self.bits >= platform.large:
             name = platform.module(self.storage, hexadecimal(self.words, self.shape.width))
             ports = {"i_clk": ClockSignal(), "i_addr": self.addr, "o_data": self.data.as_value()}
             m.submodules.memory = Instance(name, **ports)
@@ -124,6 +140,13 @@ class Ram(Elaboratable):
         m.d.comb += [read.addr.eq(self.addr), read.en.eq(1), self.data.eq(read.data)]
         m.d.comb += [write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write)]
         return m
+
+
+def sliced(words: np.ndarray, bits: int, low: int, width: int) -> np.ndarray:
+    """Bits `low` to `low + width` of every word of `[depth, lanes]` codes of so many bits, as integers `[depth, 1]`."""
+    places = np.arange(low, low + width)
+    each = (words[:, places // bits] >> (places % bits)) & 1
+    return (each << np.arange(width)).sum(axis=1, keepdims=True)
 
 
 def hexadecimal(words: np.ndarray, bits: int) -> str:

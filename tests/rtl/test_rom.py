@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from amaranth.back import rtlil
+from amaranth.hdl import signed
+from amaranth.sim import Simulator
 
 from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
@@ -168,3 +171,51 @@ def test_what_a_memory_in_a_file_asks_of_synthesis(storage, written, asked):
     assert f"input [{(storage.depth - 1).bit_length() - 1}:0] addr;" in text
     assert f"output reg [{storage.width - 1}:0] data;" in text
     assert ("input write;" in text) == written == ("(write)" in text)
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "slice_"),
+    [
+        (192, 512, 192),  # a block is 36 bits wide at this depth: yosys has nothing to choose among
+        (192, 513, 18),
+        (192, 1536, 9),
+        (192, 1025, 9),  # 22 blocks; 18 of 36 bits, three deep
+        (192, 2049, 192),  # 48 blocks; 30 of 36 bits, five deep
+        (192, 4096, 4),
+        (36, 1024, 18),
+        (36, 1025, 9),  # 4 blocks; 3 of 36 bits
+        (72, 2100, 72),  # 18 blocks; 10 of 36 bits
+        (16, 4096, 4),
+        (9, 2048, 9),
+        (7, 16384, 1),
+        (8, 16385, 8),
+    ],
+)
+def test_deep_tables_are_as_wide_as_their_blocks(width, depth, slice_):
+    storage = Storage(width, depth, table=True)
+    assert storage.slice == slice_
+    if slice_ < width:
+        assert storage.block_rams == -(-width // slice_)
+    assert Storage(width, depth).slice == width  # of one that is written
+
+
+@pytest.mark.parametrize(("bits", "lanes"), [(8, 3), (5, 7), (8, 1)])
+def test_slices_are_the_words(bits, lanes):
+    """Read in the simulator, and the number of memories in the netlist."""
+    rng = np.random.default_rng(bits)
+    words = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (1100, lanes))
+    storage = Storage(bits * lanes, 1100, table=True)
+    memory = rom.Rom(storage, signed(bits), words)
+    sim = Simulator(memory)
+    sim.add_clock(1e-6)
+
+    async def bench(ctx) -> None:
+        for address in (0, 1, 511, 512, 1024, 1099):
+            ctx.set(memory.addr, address)
+            await ctx.tick()
+            assert [ctx.get(memory.data[k]) for k in range(lanes)] == words[address].tolist()
+
+    sim.add_testbench(bench)
+    sim.run()
+    netlist = rtlil.convert(memory, ports=[memory.addr, memory.data.as_value()])
+    assert netlist.count("cell $memrd_v2") == -(-bits * lanes // 9)
