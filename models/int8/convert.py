@@ -3,6 +3,7 @@
 follow       torch.fx, with real values (`models.graph.follow`)
 normalise    a float graph of a few kinds of nodes (`models.graph.normalise`); held to the model's own results
 simplify     normalisations and factors into their neighbours (`models.graph.passes`)
+equalise     factors of channels from a product into the next (`models.graph.equalise`)
 observe      ranges on the calibration data; tensors that are added or joined share a step (`models.graph.observe`)
 realise      integer layers in the program's layout (`models.int8.realise`)
 correct      the mean of what rounding the weights changes is taken off the biases, layer after layer
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import Data
+from bittrue.models.graph.equalise import equalise
 from bittrue.models.graph.floats import Graph, Product
 from bittrue.models.graph.follow import SAMPLES, follow, line_of
 from bittrue.models.graph.normalise import normalise
@@ -47,6 +49,7 @@ def convert(
     input_range: float | None = None,
     preprocess: Callable[[np.ndarray], Any] = to_values,
     leaves: tuple[type[nn.Module], ...] = (),
+    equalise_channels: bool = True,
     correct_biases: bool = True,
 ) -> Converted:
     """The network of integers that computes what a trained module computes; the module is left as it is.
@@ -64,6 +67,9 @@ def convert(
     preprocess       from images uint8 `[n, h, w, channels]` to samples as the model takes them; as torchvision's
                      ToTensor does unless told
     leaves           classes of modules that are not looked into: each is one function of each value
+
+    equalise_channels, correct_biases
+                     what is done about channels of different size, and about the mean of rounding
 
     The result is a module: `lower` it, `fit` it in its own integers, ask `sensitivity`. A module, function or input
     that cannot be converted is a BittrueError with its path in the model, the line of code, and what would work;
@@ -91,6 +97,8 @@ def convert(
             raise BittrueError(
                 f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
             )
+        if equalise_channels:
+            equalise(graph, x)
         if requantize == "shift":
             free_steps(graph)
         reach = float(x.abs().max()) if input_range is None else _positive(input_range)

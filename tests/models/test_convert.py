@@ -396,6 +396,52 @@ def test_an_average_that_is_added_gets_a_step_of_its_own():
         assert any(isinstance(node.operation, Affine) for node in program.nodes) == (network is shift)
 
 
+UNEVEN = {
+    "linear": lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5)),
+    "conv": lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)),
+    "pooled": lambda: nn.Sequential(
+        nn.Conv2d(2, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.Conv2d(8, 4, 1)
+    ),
+    "depthwise": lambda: nn.Sequential(nn.Conv2d(2, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)),
+}
+
+
+@pytest.mark.parametrize("case", UNEVEN)
+def test_channels_of_different_size_are_equalised(case):
+    model = UNEVEN[case]()
+    products = [module for module in model if isinstance(module, nn.Linear | nn.Conv2d)]
+    factors = torch.tensor([0.02, 0.05, 0.1, 0.3, 1, 2, 5, 20.0])
+    with torch.no_grad():
+        products[0].weight *= factors.view(-1, *[1] * (products[0].weight.ndim - 1))
+        products[0].bias *= factors
+        alone = getattr(products[1], "groups", 1) > 1
+        shape = (-1, 1, 1, 1) if alone else (1, -1, *[1] * (products[1].weight.ndim - 2))
+        products[1].weight /= factors.view(shape)
+    x = noise(128, 6) if case == "linear" else noise(128, 2, 7, 7)
+    even, uneven = (bittrue.convert(model, x, equalise_channels=yes) for yes in (True, False))
+    equal_everywhere(even, x[:8])
+    assert error(model, even, x) < 0.03
+    assert error(model, uneven, x) > 2 * error(model, even, x)
+
+
+def test_weights_that_are_shared_and_groups_are_left_uneven():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.fc(self.fc(x).relu())
+
+    x = noise(64, 6)
+    first, second = bittrue.convert(model := Twice(), x, correct_biases=False).layers
+    assert first.weight is second.weight
+    assert torch.equal(first.weight, model.fc.weight)
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1, groups=2))
+    network = bittrue.convert(model, noise(64, 2, 6, 6), correct_biases=False)
+    assert torch.equal(network.layers[0].weight, model[0].weight.flatten(1))
+
+
 class Takes(nn.Module):
     """A forward of one's own between a layer and another."""
 
@@ -461,7 +507,7 @@ def test_a_large_bias_and_a_dead_channel_are_as_fine_as_others(mode):
         model[0].bias[1], model[0].weight[2], model[0].bias[2] = 30.0, 0.0, 7.3
         model[2].bias -= model[2].weight[:, 1] * 30 + model[2].weight[:, 2] * 7.3
     x = noise(64, 6)
-    network = bittrue.convert(model, x, requantize=mode, ranges=100.0)
+    network = bittrue.convert(model, x, requantize=mode, ranges=100.0, equalise_channels=False)
     program = equal_everywhere(network, x)
     hidden = program.trace(network.encode(x)).tensors["layer0"] * float(network.layers[0].target.value)
     assert np.abs(hidden - model[1](model[0](x)).detach().numpy()).max() < 0.5  # a step is 30 / 127 or so
