@@ -1,7 +1,7 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
-    python -m bench [layer] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written] [adders]
-                    [placed]
+    python -m bench [layer] [convolution] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written]
+                    [adders] [placed]
     python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
     python -m bench results write               # README's tables of results from what is stored
 
@@ -30,6 +30,7 @@ from bittrue.sim.kernels.matrix import backends
 
 BENCHES = (
     "layer",
+    "convolution",
     "network",
     "first_inference",
     "rtl_speed",

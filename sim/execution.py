@@ -36,6 +36,11 @@ def plain(operation: Operation) -> Callable[..., np.ndarray]:
     if hasattr(operation, "by_row"):
         return product(operation, operation.output)
 
+    if (limited := getattr(operation, "within", None)) is not None:
+        fmt = operation.output.format
+        if (run := limited(fmt.low, fmt.high, fmt.dtype)) is not None:
+            return run
+
     def run(*x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         codes, _ = operation.run(*x)
         if out is not None:

@@ -6,6 +6,7 @@ import pytest
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.kernels.window import Reading
 from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.clamp import Clamp
 from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.lerp import Lerp
@@ -74,6 +75,23 @@ def test_other_formats(fmt, kind):
     program = convolution(rng, kind, table=False, input_format=fmt)
     x = rng.integers(fmt.low, fmt.high + 1, (4, *IMAGE.shape)).astype(fmt.dtype)
     np.testing.assert_array_equal(program(x), program.reference(x))
+
+
+@pytest.mark.parametrize("bits", [(8, 8, 8), (12, 3, 8), (16, 16, 12), (30, 31, 9), (8, 40, 33)])
+@pytest.mark.parametrize("clamped", [True, False])
+@pytest.mark.parametrize("operands", [2, 3])
+def test_a_sum_and_its_limits(bits, clamped, operands):
+    """Codes at the ends of their formats; the sum of two and a clamp behind it are one step."""
+    rng = np.random.default_rng(sum(bits))
+    kinds = [TensorType((5, 4), Format(n, bool(rng.random() < 0.7))) for n in (*bits[:2], bits[0])[:operands]]
+    build = Builder({f"x{k}": kind for k, kind in enumerate(kinds)})
+    y = build.add("sum", Add(*kinds[:2], Format(bits[2]), tuple(kinds[2:])), *build.inputs)
+    if clamped:
+        y = build.add("clamp", Clamp(build.types[y], -3, 100, Format(8)), y)
+    program = build.program(y)
+    x = [rng.choice([k.format.low, k.format.low + 1, 0, k.format.high], (8, 5, 4)) for k in kinds]
+    np.testing.assert_array_equal(program(*x), program.reference(*x))
+    assert len(program._steps) == 1 + (clamped and operands > 2)
 
 
 @pytest.mark.parametrize("images", [0, 1, 7])

@@ -217,7 +217,7 @@ class Direct:
         """Where the windows of a block of images begin; of rows that fill its last tile, where the first does."""
         size = self.height * self.width * self.channels
         item = np.dtype(self.isa.image).itemsize
-        self.images = max(1, min(64, IMAGES // (item * size)))
+        self.images = max(1, min(max(64, 1024 // self.rows), IMAGES // (item * size)))
         y, x = (np.arange(n) * s for n, s in zip(windows, stride, strict=True))
         one = ((y[:, None] * self.width + x) * self.channels).reshape(-1)
         every = (np.arange(self.images)[:, None] * size + one).reshape(-1)

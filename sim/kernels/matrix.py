@@ -265,6 +265,26 @@ def add_codes(a: np.ndarray, b: np.ndarray, fmt: Format, widest: Range) -> tuple
     return out, int(saturated)
 
 
+@jit
+def _limited(a, b, low, high, out):
+    kind = low.dtype.type
+    least, most = low[0], high[0]
+    for k in range(a.size):
+        out[k] = min(max(kind(kind(a[k]) + kind(b[k])), least), most)
+
+
+def add_limited(
+    a: np.ndarray, b: np.ndarray, ends: tuple[int, int], dtype: np.dtype, widest: Range, out: np.ndarray | None = None
+) -> np.ndarray:
+    """`min(max(a + b, ends[0]), ends[1])`, nothing counted; the exact sum lies within `widest`, and so may the ends."""
+    bits = (widest | Range(*ends)).bits
+    kind = np.int16 if bits <= 16 else np.int32 if bits <= 32 else np.int64
+    out = np.empty(a.shape, dtype) if out is None else out
+    low, high = (np.array([end], kind) for end in ends)
+    _limited(a.reshape(-1), b.reshape(-1), low, high, out.reshape(-1))
+    return out
+
+
 def swap_axes(x: np.ndarray) -> np.ndarray:
     """`[n, T, C]` to `[n, C, T]`, contiguous."""
     out = np.empty((x.shape[0], x.shape[2], x.shape[1]), x.dtype)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, saturate
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.kernels.matrix import add_codes
+from bittrue.sim.kernels.matrix import add_codes, add_limited
 from bittrue.sim.operation import LATER, Constant, Operation, TensorType
 
 
@@ -56,6 +57,17 @@ class Add(Operation):
             total += other
         y = saturate(total, self.format)
         return y.astype(self.format.dtype), int(np.count_nonzero(total != y))
+
+    def within(self, low: int, high: int, dtype: np.dtype) -> Callable[..., np.ndarray] | None:
+        """A fast execution whose results are limited to `low..high`, nothing counted; None for more than two."""
+        if self.more:
+            return None
+        low, high = max(low, self.format.low), min(high, self.format.high)
+
+        def run(a: np.ndarray, b: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+            return add_limited(a, b, (low, high), dtype, self.accumulator, out)
+
+        return run
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Add:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,11 @@ class Clamp(Operation):
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         return np.clip(x[0], self.lowest, self.highest).astype(self.format.dtype), 0
+
+    def fuse(self, producer: Operation) -> Callable[..., np.ndarray] | None:
+        """After a sum, which is limited at once."""
+        within = getattr(producer, "within", None)
+        return None if within is None else within(self.lowest, self.highest, self.format.dtype)
 
     def table(self) -> np.ndarray | None:
         return tabulate(self) if self.input.format.bits <= 8 else None

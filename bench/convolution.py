@@ -1,0 +1,203 @@
+"""Convolutions, one thread: single layers and whole residual networks, beside torch in float and in oneDNN's INT8.
+
+    python -m bench convolution
+
+bittrue's codes are those of the reference; how many of oneDNN's are off by more than one from the exact ones is counted
+beside (on CPUs without VNNI its products saturate).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.layer import with_backend
+from bench.timing import Row, interleaved
+from bittrue.sim.contract import INT8
+from bittrue.sim.kernels.matrix import backends
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.window import Window
+from bittrue.sim.program import Builder, Program
+from bittrue.sim.requantize import Requantize
+
+#: Images of a batch.
+BATCH = 64
+#: Inputs, outputs, kernel, stride, side of the image.
+LAYERS = (
+    (3, 16, 3, 1, 32),
+    (16, 16, 3, 1, 32),
+    (16, 32, 3, 2, 32),
+    (32, 32, 3, 1, 16),
+    (64, 64, 3, 1, 8),
+    (256, 256, 3, 1, 8),
+    (32, 64, 1, 1, 24),
+)
+#: Blocks of a stage of residual networks on images of 32 x 32 x 3.
+NETWORKS = {"ResNet-8": 1, "ResNet-20": 3}
+
+
+class Growing:
+    """A network of convolutions with random weights, whose ReLU is the floor of the requantiser."""
+
+    def __init__(self, seed: int, inputs: int, side: int):
+        self.rng = np.random.default_rng(seed)
+        self.build = Builder({"x": TensorType((side, side, inputs), INT8)})
+
+    def convolution(self, name: str, x: str, outputs: int, kernel: int, stride: int, floor: int | None) -> str:
+        kind = self.build.types[x]
+        pad = kernel // 2
+        window = Window(kind, (kernel, kernel), (stride, stride), padding=(pad,) * 4)
+        w = x if window.whole else self.build.add(f"{name}.window", window, x)
+        down, across, width = *window.windows, window.taps * kind.channels
+        rows = self.build.add(f"{name}.rows", Reshape(self.build.types[w], (down, across, width)), w)
+        weight = self.rng.integers(-127, 128, (outputs, width))
+        shift = int(np.log2(60 * np.sqrt(width))) + 1
+        requantize = Requantize(outputs, np.full(outputs, shift), format=INT8, floor=floor)
+        return self.build.add(name, Linear(self.build.types[rows], weight, requantize), rows)
+
+    def add(self, name: str, a: str, b: str) -> str:
+        total = self.build.add(f"{name}.sum", Add(self.build.types[a], self.build.types[b]), a, b)
+        return self.build.add(name, Clamp(self.build.types[total], 0, 127, INT8), total)
+
+    def classify(self, x: str) -> Program:
+        height, width, channels = self.build.types[x].shape
+        pixels = self.build.add("pixels", Reshape(self.build.types[x], (height * width, channels)), x)
+        mean = Mean(self.build.types[pixels], Requantize(channels, np.full(channels, 6)))
+        y = self.build.add("mean", mean, pixels)
+        weight = self.rng.integers(-127, 128, (10, channels))
+        linear = Linear(self.build.types[y], weight, Requantize(10, np.full(10, 8)))
+        return self.build.program(self.build.add("classifier", linear, y))
+
+
+def layer(inputs: int, outputs: int, kernel: int, stride: int, side: int) -> Program:
+    grow = Growing(inputs, inputs, side)
+    return grow.build.program(grow.convolution("y", "x", outputs, kernel, stride, floor=0))
+
+
+def residual(blocks: int) -> Program:
+    grow = Growing(blocks, 3, 32)
+    x = grow.convolution("stem", "x", 16, 3, 1, floor=0)
+    for stage, width in enumerate((16, 32, 64)):
+        for block in range(blocks):
+            name, stride = f"s{stage}.{block}", 2 if stage and not block else 1
+            a = grow.convolution(f"{name}.a", x, width, 3, stride, floor=0)
+            b = grow.convolution(f"{name}.b", a, width, 3, 1, floor=None)
+            other = grow.convolution(f"{name}.c", x, width, 1, stride, floor=None) if stride == 2 else x
+            x = grow.add(name, b, other)
+    return grow.classify(x)
+
+
+# -- the same in torch ------------------------------------------------------------------------------------------
+def quantised(relu: bool, inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
+    """A convolution in oneDNN's INT8, with random weights."""
+    import torch.ao.nn.intrinsic.quantized as fused
+    import torch.ao.nn.quantized as plain
+
+    made = (fused.ConvReLU2d if relu else plain.Conv2d)(inputs, outputs, kernel, stride, kernel // 2)
+    weight = torch.randint(-127, 128, (outputs, inputs, kernel, kernel)).float()
+    zeros = torch.zeros(outputs, dtype=torch.int64)
+    made.set_weight_bias(
+        torch.quantize_per_channel(weight, torch.ones(outputs), zeros, 0, torch.qint8), torch.zeros(outputs)
+    )
+    made.scale, made.zero_point = 40.0 * kernel * float(np.sqrt(inputs)), 0 if relu else 64
+    return made
+
+
+class Peer(nn.Module):
+    """A residual network whose convolutions `make` makes, and whose additions `add` does."""
+
+    def __init__(self, blocks: int, make: Callable[..., nn.Module], add: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.stem, self.blocks, self.add, channels = make(True, 3, 16, 3, 1), nn.ModuleList(), add, 16
+        for stage, width in enumerate((16, 32, 64)):
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                parts = [make(True, channels, width, 3, stride), make(False, width, width, 3, 1)]
+                parts += [make(False, channels, width, 1, stride)] if stride == 2 else []
+                self.blocks.append(nn.ModuleList(parts))
+                channels = width
+        self.classifier = nn.Linear(channels, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for parts in self.blocks:
+            x = self.add(parts[1](parts[0](x)), parts[2](x) if len(parts) > 2 else x)
+        x = x.dequantize() if x.is_quantized else x
+        return self.classifier(x.mean((2, 3)))
+
+
+def floating(relu: bool, inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2).to(memory_format=torch.channels_last)
+    return nn.Sequential(convolution, nn.ReLU()) if relu else convolution
+
+
+def off(module: nn.Module, x: Tensor) -> float:
+    """The share of a quantised convolution's results that are off by more than one from the exact ones."""
+    weight = module.weight().int_repr().double()
+    stride = module.stride
+    exact = torch.nn.functional.conv2d(x.int_repr().double(), weight, None, stride, module.padding)
+    exact = (exact / module.scale).round().clamp(0, 255)
+    return float(((module(x).int_repr().double() - exact).abs() > 1).double().mean())
+
+
+def measure() -> list[Row]:
+    warnings.filterwarnings("ignore", category=UserWarning)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.backends.quantized.engine = "onednn"
+    rng, result = np.random.default_rng(1), []
+    with torch.inference_mode():
+        for geometry in LAYERS:
+            inputs, _, _, _, side = geometry
+            program = layer(*geometry)
+            real, int8 = floating(True, *geometry[:4]), quantised(True, *geometry[:4])
+            x = torch.randint(0, 256, (BATCH, inputs, side, side)).float().contiguous(memory_format=torch.channels_last)
+            q = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)
+            candidates = {"torch float": lambda m=real, v=x: m(v), "oneDNN INT8": lambda m=int8, v=q: m(v)}
+            note = f"{100 * off(int8, q):.1f} % of oneDNN's off by more than 1"
+            what = f"{geometry[0]} to {geometry[1]}, {geometry[2]}x{geometry[2]} / {geometry[3]}, {side}x{side}"
+            result += rows(what, program, candidates, rng, 2e-9 * program.macs, "GOP/s", note)
+        for name, blocks in NETWORKS.items():
+            program = residual(blocks)
+            int8 = Peer(blocks, quantised, lambda a, b: torch.ops.quantized.add_relu(a, b, 400.0, 0)).eval()
+            real = Peer(blocks, floating, lambda a, b: torch.relu(a + b)).eval()
+            x = torch.randint(0, 256, (BATCH, 3, 32, 32)).float().contiguous(memory_format=torch.channels_last)
+            q = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)
+            candidates = {"torch float": lambda m=real, v=x: m(v), "oneDNN INT8": lambda m=int8, v=q: m(v)}
+            result += rows(name, program, candidates, rng, 1.0, "images/s", "")
+    return result
+
+
+def rows(
+    what: str, program: Program, candidates: dict, rng: np.random.Generator, worth: float, unit: str, note: str
+) -> list[Row]:
+    """The peers' and our back ends' rows; `worth` of an image in units."""
+    x = rng.integers(-128, 128, (BATCH, *program.inputs["x"].shape)).astype(np.int8)
+    expected = program.reference(x[:2])
+    for name in reversed(backends()):
+        copy = with_backend(program, name, x[:1])
+        if not np.array_equal(copy(x)[:2], expected):
+            raise AssertionError(f"{what}: {name} gives other codes")
+        candidates[f"bittrue, {name}"] = lambda copy=copy: copy(x)
+    seconds = interleaved(candidates)
+    peer = seconds["oneDNN INT8"]
+    return [
+        {
+            "bench": "convolution",
+            "what": f"{what}: {name}",
+            "value": BATCH * worth / value,
+            "unit": unit,
+            "speed-up": peer / value,
+            "note": note if name == "oneDNN INT8" else "",
+        }
+        for name, value in seconds.items()
+    ]
