@@ -190,6 +190,17 @@ def adders(folder: Path) -> str:
     return grid(["16-64-32-32-5, INT8, on ECP5", *PAIR], body, {"": b.source()})
 
 
+def convolution(folder: Path) -> str:
+    b = Bench("convolution", folder)
+    who = ("torch float", "oneDNN INT8", "bittrue, vnni", "bittrue, avx2", "bittrue, sgemm")
+    layers = ("3 to 16, 3x3 / 1, 32x32", "16 to 16, 3x3 / 1, 32x32", "16 to 32, 3x3 / 2, 32x32")
+    layers += ("32 to 32, 3x3 / 1, 16x16", "64 to 64, 3x3 / 1, 8x8", "256 to 256, 3x3 / 1, 8x8")
+    layers += ("32 to 64, 1x1 / 1, 24x24",)
+    body = [[f"{what}, GOP/s", *(b(f"{what}: {one}") for one in who)] for what in layers]
+    body += [[f"{what}, images/s", *(b(f"{what}: {one}") for one in who)] for what in ("ResNet-8", "ResNet-20")]
+    return grid(["one thread, 64 images", *who], body, {"": b.source()})
+
+
 PAIR = ("bittrue", "da4ml")
 A, TWO = "accuracy of the {} set", "{:.2f}"
 
@@ -198,6 +209,7 @@ def layer(folder: Path) -> str:
     b = Bench("layer", folder)
     names = {
         "`vnni` (vpdpbusd)": "bittrue, vnni",
+        "`avx2` (vpmaddwd)": "bittrue, avx2",
         "`sgemm` (portable)": "bittrue, sgemm",
         "`numba` (plain loops)": "bittrue, numba",
         "numpy sgemm with a 256-entry table": "numpy sgemm, 256-entry table",
@@ -252,4 +264,5 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "photonic-speed": photonic_speed,
     "written": written,
     "adders": adders,
+    "convolution": convolution,
 }
