@@ -155,14 +155,14 @@ class Slave(wiring.Component):
         axi = self.axi
         awaddr, wdata, wstrb = Signal(len(axi.awaddr)), Signal(WORD), Signal(4)
         have_address, have_data, answering, response = Signal(), Signal(), Signal(), Signal(2)
-        accepted, whole, compared = Signal(), Signal(), Signal()
+        accepted, whole, compared, looks = Signal(), Signal(), Signal(), Signal(name="write_looks")
         m.d.comb += [
             axi.awready.eq(~have_address),
             axi.wready.eq(~have_data),
             axi.bvalid.eq(answering),
             axi.bresp.eq(response),
             accepted.eq(0),
-            whole.eq(wstrb == 0xF),
+            looks.eq(compared & ~answering),
             self.written.eq(wdata),
         ]
         with m.If(axi.awvalid & axi.awready):
@@ -171,27 +171,25 @@ class Slave(wiring.Component):
             m.d.sync += [wdata.eq(axi.wdata), wstrb.eq(axi.wstrb), have_data.eq(1)]
         with m.If(answering & axi.bready):
             m.d.sync += answering.eq(0)
-        m.d.sync += compared.eq(have_address & have_data)  # what is compared has its own cycle
+        # What is compared has its own cycle: data with what is legal, and the address, so that a bit each chooses.
+        m.d.sync += [compared.eq(have_address & have_data & ~looks), whole.eq(wstrb == 0xF)]
+        meant, within = self.meant(m, "write", awaddr)
         legal = {r.name: self.legal(m, r, wdata) for r in self.map.registers if r.writable}
         in_range = {w.name: self.in_range(m, w, wdata) for w in self.map.windows if w.access != "ro"}
         for window in self.map.windows:
             if window.access != "ro":
                 port = getattr(self, window.member)
                 m.d.comb += [port.write_at.eq(self.at(window, awaddr)), port.data.eq(wdata), port.write.eq(0)]
-        with m.If(have_address & have_data & compared & ~answering):
+        with m.If(looks):
             m.d.sync += [have_address.eq(0), have_data.eq(0), answering.eq(1), response.eq(Mux(accepted, OKAY, SLVERR))]
-            with m.If(awaddr[:2].any()):
-                m.d.comb += self.faults["ADDRESS"].eq(1)
             for window in self.map.windows:
-                with m.Elif(self.inside(window, awaddr)):
+                with m.If(within[window.name]):
                     self.write_window(m, window, awaddr, whole, in_range, accepted)
-            with m.Else():
-                with m.Switch(awaddr):
-                    for register in self.map.registers:
-                        with m.Case(register.address):
-                            self.write_register(m, register, wdata, whole, legal, accepted)
-                    with m.Default():
-                        m.d.comb += self.faults["ADDRESS"].eq(1)
+            for register in self.map.registers:
+                with m.If(meant[register.name]):
+                    self.write_register(m, register, wdata, whole, legal, accepted)
+            with m.If(~Cat(meant.values(), within.values()).any()):
+                m.d.comb += self.faults["ADDRESS"].eq(1)
 
     def legal(self, m: Module, register: Register, wdata: Signal) -> Value:
         """Whether the fields allow the word, a cycle later: values in their ranges, 0 where there is no field."""
@@ -275,20 +273,15 @@ class Slave(wiring.Component):
             m.d.sync += [araddr.eq(axi.araddr), taken.eq(1)]
         # Which register or window it is has a cycle of its own; so one bit each chooses the answer.
         m.d.sync += compared.eq(taken & ~compared)
-        meant = {r.name: Signal(name=f"{r.name.lower()}_meant") for r in self.map.registers}
-        m.d.sync += [meant[r.name].eq(araddr == r.address) for r in self.map.registers]
-        within = {w.name: Signal(name=f"{w.member}_meant") for w in self.map.windows}
-        m.d.sync += [within[w.name].eq(self.inside(w, araddr)) for w in self.map.windows]
+        meant, within = self.meant(m, "read", araddr)
         contents = [Mux(meant[r.name], self.content(r), 0) for r in self.map.registers]
         content: Value = Const(0, WORD)
         for word in contents:
             content = content | word
         with m.If(compared):
             m.d.sync += [taken.eq(0), given.eq(1), answer.eq(SLVERR), value.eq(0)]
-            with m.If(araddr[:2].any()):
-                m.d.comb += self.faults["ADDRESS"].eq(1)
             for window in self.map.windows:
-                with m.Elif(within[window.name]):
+                with m.If(within[window.name]):
                     with m.If(~self.known(window, araddr)):
                         m.d.comb += self.faults["ADDRESS"].eq(1)
                     with m.Elif(Const(window.access == "wo", 1)):
@@ -299,9 +292,9 @@ class Slave(wiring.Component):
                         with m.Else():
                             m.d.comb += getattr(self, window.member).read.eq(1)
                             m.d.sync += given.eq(0)
-            with m.Elif(Cat(meant.values()).any()):
+            with m.If(Cat(meant.values()).any()):
                 m.d.sync += [answer.eq(OKAY), value.eq(content)]
-            with m.Else():
+            with m.Elif(~Cat(within.values()).any()):
                 m.d.comb += self.faults["ADDRESS"].eq(1)
         for window in readable:
             port = getattr(self, window.member)
@@ -327,6 +320,15 @@ class Slave(wiring.Component):
             parts += [Const(0, field.low - place), value]
             place = field.low + field.bits
         return Cat(*parts)
+
+    def meant(self, m: Module, what: str, address: Value) -> tuple[dict[str, Signal], dict[str, Signal]]:
+        """Which register and which window a byte address names, a cycle later: by name, a bit each."""
+        registers = {r.name: Signal(name=f"{what}_{r.name.lower()}_meant") for r in self.map.registers}
+        windows = {w.name: Signal(name=f"{what}_{w.member}_meant") for w in self.map.windows}
+        whole = ~address[:2].any()
+        m.d.sync += [registers[r.name].eq(address == r.address) for r in self.map.registers]
+        m.d.sync += [windows[w.name].eq(self.inside(w, address) & whole) for w in self.map.windows]
+        return registers, windows
 
     # -- windows -------------------------------------------------------------------------------------------
     def inside(self, window: Window, address: Value) -> Value:

@@ -51,7 +51,9 @@ class ImageBuffer(wiring.Component):
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
-        m.submodules.images = memory = Storage(self.layout.size, self.slots << self.bits).memory(self.layout)
+        # What is read are images that are complete, what is written one that is not among them.
+        storage = Storage(self.layout.size, self.slots << self.bits)
+        m.submodules.images = memory = storage.memory(self.layout, apart=True)
         write, read = memory.write_port(), memory.read_port(domain="sync")
         arrived, room = Signal.like(self.arrived), Signal(init=1)
         into, oldest, slot = (Signal(counting(self.slots), name=name) for name in ("into", "oldest", "slot"))
@@ -115,7 +117,7 @@ class ResultBuffer(wiring.Component):
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         storage = Storage(self.layout.size, 2 << (self.image_bits + self.group_bits))
-        m.submodules.results = memory = storage.memory(self.layout)
+        m.submodules.results = memory = storage.memory(self.layout, apart=True)  # a bank is read when it is whole
         m.submodules.outlet = outlet = Outlet(self.o.payload.shape(), enough_credits(LEAVING + 1))
         write, read = memory.write_port(), memory.read_port(domain="sync")
         full, into, out_of = Signal(2), Signal(), Signal()

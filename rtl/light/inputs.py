@@ -114,7 +114,8 @@ class Loader(wiring.Component):
         """The word at `address` of what the layer before made of the image, from bank `reads`; a cycle later."""
         group_bits, image_bits = (self.hidden - 1).bit_length(), (self.images - 1).bit_length()
         storage = Storage(self.layout.size, 2 << (group_bits + image_bits))
-        m.submodules.activations = memory = storage.memory(self.layout)
+        # A layer reads one bank when it is whole, and its results go to the other.
+        m.submodules.activations = memory = storage.memory(self.layout, apart=True)
         read, write = memory.read_port(domain="sync"), memory.write_port()
         m.d.comb += [
             read.addr.eq(Cat(self.address[:group_bits], self.image[:image_bits], reads)),

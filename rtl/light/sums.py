@@ -153,7 +153,9 @@ class Sums(wiring.Component):
         exact = shape_of(Format.covering(self.total.high))
         layout = data.ArrayLayout(exact, g.lanes)
         group_bits = (g.groups - 1).bit_length()
-        m.submodules.sums = memory = Storage(layout.size, max(2, self.images << group_bits)).memory(layout)
+        # A sum is read again for another tile, long after it was written.
+        storage = Storage(layout.size, max(2, self.images << group_bits))
+        m.submodules.sums = memory = storage.memory(layout, apart=True)
         read, write = memory.read_port(domain="sync"), memory.write_port()
         where = Signal(len(read.addr))
         m.d.comb += [

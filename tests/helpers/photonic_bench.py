@@ -16,6 +16,7 @@ from bittrue.rtl.light.registers import Address, Errors
 from bittrue.rtl.light.system import PhotonicSystem
 from bittrue.rtl.light.weights import stream_words
 from bittrue.sim.program import Program
+from tests.helpers.collisions import garbling
 from tests.helpers.drive import Drive, Lite, Sink, Source, Wires, edge
 from tests.helpers.photonic_programs import images, photonic_network
 
@@ -138,7 +139,8 @@ class Bench:
             await self.reset()
             await script(self)
 
-        sim = Simulator(self.system)
+        with garbling():
+            sim = Simulator(self.system)
         sim.add_testbench(main)
         sim.run()
         return self

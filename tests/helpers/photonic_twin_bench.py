@@ -11,6 +11,7 @@ from bittrue.rtl.light.jobs import Geometry, Job, Jobs
 from bittrue.rtl.light.twin import PhotonicTwin
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.program import Program
+from tests.helpers.collisions import garbling
 from tests.helpers.drive import Source, Wires
 from tests.helpers.photonic_programs import photonic_network
 
@@ -55,7 +56,8 @@ class Bench:
             self.ctx = ctx
             await script(self)
 
-        sim = Simulator(self.twin)
+        with garbling():
+            sim = Simulator(self.twin)
         sim.add_clock(1e-8)
         sim.add_testbench(main)
         sim.run()
