@@ -396,6 +396,8 @@ def test_converters_that_registers_take():
     ("weight", "columns", "parts", "real"),
     [
         (7, 73, 1, np.float32),  # sums below 2^24
+        (8, 63, 1, np.float32),
+        (8, 64, 1, np.float64),  # of 2^24
         (7, 127, 1, np.float64),  # two parts of 64 terms or more are wanted
         (7, 128, 2, np.float32),
         (8, 191, 1, np.float64),  # four parts

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from bittrue.flow.synth.absorb import Absorbed, absorb
+from bittrue.flow.synth.absorb import Absorbed, _Pass, absorb
 from bittrue.sim.errors import BittrueError
 from tests.helpers.netlists import dot, ecp5_models, mapped, simulate, verilog_of
 
@@ -119,3 +119,28 @@ def test_a_netlist_without_top_is_named():
         absorb({"modules": {}})
     with pytest.raises(BittrueError, match="no module 'wrong'"):
         absorb({"modules": {}}, "wrong")
+
+
+@pytest.mark.parametrize(
+    ("pin", "mux", "net", "active"),
+    [
+        ("CE", "CE", 5, 5),
+        ("CE", "INV", 5, False),  # a block has no inverter there
+        ("CE", "1", 5, None),
+        ("CE", "0", 5, False),
+        ("CE", "CE", "1", None),
+        ("CE", "CE", "x", None),
+        ("CE", "CE", "0", False),
+        ("CE", "CE", None, None),
+        ("LSR", "LSR", 5, 5),
+        ("LSR", "INV", 5, False),
+        ("LSR", "0", 5, None),
+        ("LSR", "LSR", "0", None),
+        ("LSR", "LSR", "1", False),
+        ("LSR", "LSR", None, None),
+    ],
+)
+def test_what_an_enable_or_a_reset_is_to_a_block(pin, mux, net, active):
+    pins = {} if net is None else {pin: [net]}
+    for text in (mux, mux.encode().decode()):  # equal texts need not be one object
+        assert _Pass._active(pins, pin, text) is active

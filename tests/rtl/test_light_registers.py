@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from bittrue.rtl.light.design import FrontEndTap
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.light.registers import Address, Errors
 from bittrue.rtl.light.system import PhotonicSystem
+from bittrue.sim.contract import Format
 from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
 from tests.helpers.photonic_programs import images, photonic_network
 
@@ -283,3 +285,13 @@ def test_a_tap_sees_every_code_once(geometry):
     assert np.array_equal(found[second], inputs[1])
     for layer, made in zip(jobs.layers, codes, strict=True):
         assert np.array_equal(found[layer.name], made.reshape(-1))
+
+
+@pytest.mark.parametrize("sizes", [(3, 40, 2), (3, 2, 40, 2)])
+def test_one_requantiser_is_as_wide_as_every_layer_needs_and_no_wider(sizes):
+    jobs = PhotonicSystem(photonic_network(sizes), Geometry(4, 4, 1)).jobs
+    ends = [layer.total.ranges[2] for layer in jobs.layers]
+    for layers in (jobs.layers, jobs.layers[::-1]):
+        made = replace(jobs, layers=layers).requantize.format
+        assert made == Format.covering(*(end for one in ends for end in (one.low, one.high)))
+    assert len({Format.covering(one.low, one.high) for one in ends}) > 1
