@@ -73,6 +73,14 @@ def test_annotations_types_and_examples_are_left_alone(tree):
         ast.parse(mutant.apply(CODE))
 
 
+def test_a_mark_among_parameters_is_no_operator(tree):
+    (tree / "sim" / "limit.py").write_text(
+        "def f(a, *, b):\n    return (lambda x, /, *, y: x)(a, y=b)\n\n\nf(1, b=3 * 4)\n"
+    )
+    found = [m for _, m in mutants("sim/limit.py", tree) if m.operator.startswith("ReplaceBinaryOperator")]
+    assert {m.line for m in found} == {5}
+
+
 def test_a_mutant_is_judged_and_the_file_is_as_before(tree):
     first, *_ = (m for _, m in mutants("sim/limit.py", tree) if m.operator == "ReplaceBinaryOperator_Sub_Add")
     assert first.change(tree) == ("return max(a - b, 0)", "return max(a + b, 0)")

@@ -114,6 +114,19 @@ def test_ranges_are_those_that_every_input_reaches():
         assert [(r.low, r.high) for r in level[1]] == list(zip(found.min(0), found.max(0), strict=True))
 
 
+@pytest.mark.parametrize("code", [Format(2), Format(3, signed=False)])
+@pytest.mark.parametrize(("low", "high"), [(-4, 3), (-2, 0), (1, 3), (-3, -1)])
+def test_ranges_of_pairs_that_are_written(low, high, code):
+    """Of every two weights within the bounds and every code, the lower product's borrow taken off the upper one."""
+    ends = np.full((2, 1), low), np.full((2, 1), high)
+    products = PackedProducts(ends, code, 1, 2)
+    w, v, x = np.meshgrid(np.arange(low, high + 1), np.arange(low, high + 1), code.codes(), indexing="ij")
+    borrowed = w * x - (v * x < 0)
+    ((lower,), (upper,)) = products.levels[0]
+    assert (upper.low, upper.high) == (borrowed.min(), borrowed.max())
+    assert (lower.low, lower.high) == ((v * x).min(), (v * x).max())
+
+
 @pytest.mark.parametrize("weights", [None, "written"])
 def test_a_network_with_pairs(weights):
     """All matrices that can be packed are, the others are not; weights that are written are exchanged as ever."""

@@ -94,7 +94,8 @@ def mutants(path: str, root: Path = ROOT) -> Iterator[tuple[tuple[int, int], Mut
         occurrence = 0
         for node in kinds[_KINDS[name[:17]]] if name[:17] in _KINDS else nodes:
             for start, _ in operator.mutation_positions(node):
-                if not any((a, b) <= start < (c, d) for a, b, c, d in skipped):
+                marker = node.type == "operator" and node.parent.type in ("parameters", "lambdef")  # `*` or `/` alone
+                if not marker and not any((a, b) <= start < (c, d) for a, b, c, d in skipped):
                     yield start, Mutant(path, start[0], name, occurrence, _names(node))
                 occurrence += 1
 
