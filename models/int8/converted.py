@@ -67,7 +67,8 @@ class Converted(nn.Module):
     """A network of integers: codes `[n, ...]` in, codes of the result out, as whole numbers in float32.
 
     Made by `bittrue.convert`. Its forward is the arithmetic of the program that `lower` makes of it; tensors are in the
-    program's layout, channels last.
+    program's layout, channels last. What `fit` made of it is kept as its `state_dict`, which the network that the same
+    conversion makes takes again.
 
     scale        real value of one step of the result
     shape        of a sample, as the model takes it

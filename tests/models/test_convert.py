@@ -637,6 +637,33 @@ def test_the_ten_lines_of_readme(digits, tmp_path, monkeypatch):
     assert "module bittrue_top" in Path("mine.v").read_text()
 
 
+def test_what_was_trained_is_kept_and_a_training_goes_on(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.GELU(), nn.Flatten(), nn.Linear(48, 2))
+    x = noise(96, 1, 6, 6)
+    labels = (x[:, 0, 0, 0] > 0).long()
+    data, settings = ((x, labels), (x, labels)), Qat(epochs=2, batch=32, lr=3e-3, learn_scales=True)
+    trained, other = bittrue.convert(model, x), bittrue.convert(model, x)
+    assert trained.lower().sha256 == other.lower().sha256
+    trained.fit(data, settings)
+    assert trained.lower().sha256 != other.lower().sha256
+    other.load_state_dict(trained.state_dict())
+    assert trained.lower().sha256 == other.lower().sha256
+
+    class Stop(Exception):
+        pass
+
+    def stop(at):
+        if at.epoch == 2:
+            raise Stop
+
+    other = bittrue.convert(model, x)
+    with pytest.raises(Stop):
+        other.fit(data, settings, checkpoint=tmp_path / "half", progress=stop)
+    other = bittrue.convert(model, x)
+    other.fit(data, settings, checkpoint=tmp_path / "half")
+    assert trained.lower().sha256 == other.lower().sha256
+
+
 def test_a_data_set_of_ones_own_images_trains_it():
     rng = np.random.default_rng(1)
     images = rng.integers(0, 256, (96, 6, 6, 1), dtype=np.uint8)
