@@ -480,6 +480,34 @@ def test_parts_and_products_of_tensors(case, mode):
     assert expected is None or kinds(network) == expected
 
 
+@pytest.mark.parametrize("how", ["add", "mul"])
+def test_a_part_is_brought_to_the_axes_of_what_it_is_added_to_or_multiplied_with(how):
+    class Cropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.valid = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 3, padding=(0, 1))
+
+        def forward(self, x):
+            y = self.first(x)
+            return getattr(torch, how)(self.valid(y), y[:, :, 1:-1])
+
+    x = noise(64, 2, 6, 6)
+    network = bittrue.convert(model := Cropped(), x)
+    equal_everywhere(network, x[:8])
+    assert error(model, network, x) < 0.05
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_padding_to_the_same_size_is_longer_behind(kernel):
+    x = noise(64, 2, 6, 6)
+    model = nn.Sequential(nn.Conv2d(2, 3, kernel, padding="same", dilation=(1, 2)), nn.AdaptiveAvgPool2d((3, 2)))
+    network = bittrue.convert(model, x)
+    assert kinds(network) == ["Conv", "Mean"]
+    assert error(model, network, x) < 0.05
+    model = nn.Sequential(model[0], nn.AdaptiveMaxPool2d(2))
+    assert error(model, bittrue.convert(model, x), x) < 0.05
+
+
 def test_a_forward_may_look_at_shapes_and_take_defaults():
     class Looks(nn.Module):
         def __init__(self):

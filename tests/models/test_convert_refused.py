@@ -60,6 +60,7 @@ FORWARDS = {
     ),
     "crop": (lambda net, x: net.a(x)[:, :, 1:3, 1:3], "what it takes does not lie together .*along one axis at a time"),
     "some rows": (lambda net, x: net.a(x)[:, :, [0, 1, 3]], "what it takes does not lie together"),
+    "samples turned": (lambda net, x: net.a(x).flip(0), "flip: it mixes samples"),
     "samples": (lambda net, x: net.a(x)[:1], "getitem: it mixes samples"),
     "input in place": (lambda net, x: net.a(x.add_(1)), "it changes the network's input in place; write it without"),
     "changed and read": (
