@@ -37,6 +37,7 @@ class Vectors:
     def structure(self, lanes: int, wait: int) -> Structure:
         """All up to what is read; `lanes` codes come at a time, and addresses wait so many cycles."""
         built, word, parts = Structure(), self.storage.width, self.simd // lanes
+        built.select_bits += parts
         if self.words == 1:
             built.registers += wait * lanes * self.format.bits + 2 * parts + 2 * word
             built.registers += (wait - 1) + wait + 1  # that codes are written, that a vector moves on
@@ -68,10 +69,7 @@ class Vectors:
                 m.d.sync += part.eq(1)
         taken = register(m, codes, codes.shape(), name="write_codes", cycles=late)
         enable = Signal(parts, name="write_enable")
-        with m.If(written):
-            m.d.sync += enable.eq(part)
-        with m.Else():  # the reset of its registers, where a bit each would take a LUT
-            m.d.sync += enable.eq(0)
+        m.d.sync += enable.eq(part & written.replicate(parts))
         if self.words == 1:
             return self._registers(m, control, taken, enable, wait)
         size = (self.words - 1).bit_length()
