@@ -202,6 +202,16 @@ class TestToggles:
         assert found["toggles"]["registers"] == pytest.approx(sum(s["registers"] for s in found["toggles"]["stages"]))
 
 
+def test_the_command_says_where_its_energies_are_from(tmp_path, capsys):
+    PROGRAM.save(tmp_path / "p.npz")
+    np.save(tmp_path / "x.npy", X[0])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["energy", str(tmp_path / "p.npz"), str(tmp_path / "x.npy"), "--toggles", "0"])
+    assert not stop.value.code
+    out = " ".join(capsys.readouterr().out.split())
+    assert " ".join(f"energies: {energy.SOURCE}".split()) in out
+
+
 def plain(text: str) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
     """Bit changes of every code out of reset, line by line, and the codes of all names."""
     head, _, body = text.partition("$enddefinitions $end")

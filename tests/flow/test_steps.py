@@ -236,3 +236,11 @@ def test_a_design_that_cannot_be_read_is_to_be_made_again(left, words, tmp_path)
         (tmp_path / f"{stages.TOP}.json").write_bytes(left)
     with pytest.raises(BittrueError, match=rf"design .*{stages.TOP}\.json: .*{words}.*; make it again"):
         stages.read_design(None, tmp_path)
+
+
+@pytest.mark.parametrize("registers", [True, False])
+def test_a_design_has_a_description_of_its_registers_where_it_has_any(registers, tmp_path):
+    described = SimpleNamespace(svd=lambda: "<device/>") if registers else None
+    made = SimpleNamespace(verilog=lambda: "module a;\nendmodule\n", to_json=lambda: {"kind": "mine"}, map=described)
+    stages.write_design(made, tmp_path, name="a")
+    assert {path.name for path in tmp_path.iterdir()} - {"a.vlt"} == {"a.v", "a.json", *(["a.svd"] * registers)}
