@@ -361,6 +361,26 @@ def test_calls_of_one_module_share_their_weights():
     assert len([row for row in network.sensitivity(x, np.zeros(64, int), bits=[4]).rows if row[0] == "fc"]) == 1
 
 
+def test_calls_of_one_module_whose_weights_come_to_differ_have_their_own():
+    """A normalisation in front of the second call goes into its weights, not into those of the first."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6)
+            self.norm.running_var.copy_(torch.linspace(0.2, 3, 6))
+
+        def forward(self, x):
+            return self.linear(self.norm(torch.tanh(self.linear(x))))
+
+    x = noise(200, 6)
+    network = bittrue.convert(model := Twice().eval(), x)
+    equal_everywhere(network, x)
+    assert error(model, network, x) < 0.05
+    first, second = (layer for layer in network.layers if layer.path == "linear")
+    assert not torch.equal(first.weight, second.weight)
+
+
 def test_a_difference_takes_a_factor_into_its_operand():
     class Difference(nn.Module):
         def __init__(self):
