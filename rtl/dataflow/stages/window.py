@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from amaranth.hdl import C, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
@@ -63,6 +65,16 @@ class Axis:
         inside = Signal(name=f"{name}_inside")
         m.d.comb += inside.eq((place >= 0) & (place < self.size))
         return inside
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Which ends the step that is issued is, in registers: of a pixel, a row of taps, a window, a row of windows, a
+    frame; each only where it is those before. And row and column of the window that the step after it belongs to."""
+
+    flags: tuple[Signal, ...]
+    line: Signal
+    column: Signal
 
 
 @realises(Window)
@@ -132,7 +144,7 @@ class WindowStage(Stage):
             if (table != table.flat[0]).any():
                 built.registers += int(table.max()).bit_length()
                 built.select_bits += int(table.max()).bit_length()
-        built.registers += 2  # whether it is active, and has room
+        built.registers += 7  # whether it is active, and has room; five ends
         for axis in self.axes:
             if axis.padded:
                 built.add(axis.bits)
@@ -158,30 +170,17 @@ class WindowStage(Stage):
         m = Module()
         outlet = self.outlet(m)
         op, order = self.operation, self.order
-        (down, across), (rows, columns) = op.windows, op.kernel
         room, active = Signal(init=1, name="room"), Signal(name="active")
         write, go = Signal(), Signal(name="advance")
         m.d.comb += [self.i.ready.eq(room), write.eq(self.i.valid & room)]
         m.d.comb += [go.eq(active & outlet.available), outlet.issue.eq(go)]
 
-        # Words of a pixel, taps of a row, rows of taps; and the place of the next window, in the next frame at last.
-        word, tap, row = (
-            Signal(counting(n), name=name) for n, name in ((order.pixel, "word"), (columns, "tap"), (rows, "tap_row"))
-        )
-        word_last = advance(m, word, order.pixel - 1, go)
-        tap_last = advance(m, tap, columns - 1, go & word_last)
-        row_last = advance(m, row, rows - 1, go & word_last & tap_last)
+        last = self._flags(m, go)
+        word, tap, window, line_ends, frame_ends = last.flags
         release = Signal()
-        m.d.comb += release.eq(go & word_last & tap_last & row_last)
-        second = divmod(1 % (down * across), across)
-        column = Signal(counting(across), init=second[1], name="next_column")
-        line = Signal(counting(down), init=second[0], name="next_row")
-        column_last = advance(m, column, across - 1, release)
-        advance(m, line, down - 1, release & column_last)
-        line_ends, frame_ends = column == 0, (column == 0) & (line == 0)
-
+        m.d.comb += release.eq(go & window)
         need, free = (
-            self._grows(m, name, table, int(now), release, line, column)
+            self._grows(m, name, table, int(now), release, last.line, last.column)
             for name, table, now in zip(
                 ("need", "free"),
                 self._steps(),
@@ -190,10 +189,10 @@ class WindowStage(Stage):
             )
         )
         self._levels(m, write, release, need, free, active, room)
-        code = self._ring(m, write, go, (word_last, tap_last, row_last, ~line_ends, ~frame_ends))
+        code = self._ring(m, write, go, last.flags)
         insides = [
-            self.axes[0].build(m, "y", go & word_last & tap_last, row_last, frame_ends, line_ends),
-            self.axes[1].build(m, "x", go & word_last, tap_last, line_ends, row_last),
+            self.axes[0].build(m, "y", go & tap, window, frame_ends, line_ends),
+            self.axes[1].build(m, "x", go & word, tap, line_ends, window),
         ]
         if any(axis.padded for axis in self.axes):
             inside = register(m, insides[0] & insides[1], 1, name="inside", cycles=ARRIVAL)
@@ -201,6 +200,25 @@ class WindowStage(Stage):
         m.d.comb += outlet.push.eq(valid_chain(m, go, ARRIVAL)[-1])
         m.d.comb += [outlet.payload[lane].eq(c) for lane, c in enumerate(code)]
         return m
+
+    def _flags(self, m: Module, go: Value) -> Ahead:
+        """Counters of the step after the one that is issued, and what they said of the latter."""
+        op, order = self.operation, self.order
+        (down, across), (rows, columns) = op.windows, op.kernel
+        sizes = {"word": order.pixel, "tap": columns, "tap_row": rows, "column": across, "line": down}
+        ahead, enable, ends, flags, first = [], go, C(1, 1), [], True
+        moved = False  # the first of them that counts at all has counted once
+        for name, size in sizes.items():
+            counter = Signal(counting(size), init=int(size > 1 and not moved), name=name)
+            moved = moved or size > 1
+            last = advance(m, counter, size - 1, enable)
+            ends, enable, first = ends & last, enable & last, first and size == 1
+            flag = Signal(init=int(first), name=f"{name}_ends")
+            with m.If(go):
+                m.d.sync += flag.eq(ends)
+            flags.append(flag)
+            ahead.append(counter)
+        return Ahead(tuple(flags), ahead[4], ahead[3])
 
     def _grows(
         self, m: Module, name: str, table: np.ndarray, now: int, release: Value, line: Signal, column: Signal
@@ -259,10 +277,9 @@ class WindowStage(Stage):
             port.en.eq(valid_chain(m, write, 1)[-1]),
         ]
         place = Signal(range(order.room), init=order.origin, name="place")
-        word, tap, row, columns, lines = last
-        jump = Const(order.jumps[5], range(order.room))
-        for ends, step in ((lines, 4), (columns, 3), (~row, 2), (~tap, 1), (~word, 0)):
-            jump = Mux(ends, Const(order.jumps[step], range(order.room)), jump)
+        jump = Const(order.jumps[0], range(order.room))
+        for ends, step in zip(last, order.jumps[1:], strict=True):
+            jump = Mux(ends, Const(step, range(order.room)), jump)
         with m.If(go):
             m.d.sync += place.eq((place + jump)[: len(place)])
         m.d.comb += [read.addr.eq(register(m, place, name="read_at")), read.en.eq(1)]
