@@ -246,9 +246,9 @@ class FoldedStage(BufferedStage):
         self.grow_trees(built)
         built.inside += self.absorbed
         if self.folded:
-            for total in self.products.sums:
+            for total, partial in zip(self.products.sums, self.products.partial, strict=True):
                 built.add(total.bits)
-                built.registers += total.bits  # the sum as it is, and as it ends
+                built.registers += partial.bits  # the sum as it ends, and as it is before
             built.registers += 2 * (self.tree_starts + self.products.tree_depth)  # when it moves, when it ends
         for cells in self.cells:
             built += cells.structure(row, weights)
@@ -331,7 +331,8 @@ class FoldedStage(BufferedStage):
             for p, total in enumerate(sums):
                 # Cleared behind the last step, by the reset of its registers: choosing 0 would take LUTs.
                 shape = shape_of(self.products.sums[p] | Range(0, 0))
-                acc, after = Signal(shape, name=f"acc{p}"), Signal(shape, name=f"after{p}")
+                acc = Signal(shape_of(self.products.partial[p]), name=f"acc{p}")
+                after = Signal(shape, name=f"after{p}")
                 m.d.comb += after.eq(total.plus(acc))
                 with m.If(moving):
                     m.d.sync += acc.eq(after)

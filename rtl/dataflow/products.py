@@ -19,7 +19,8 @@ def fold_rows(weight: np.ndarray, simd: int, pe: int) -> np.ndarray:
 class Products:
     """Exact ranges of the products, of every node of the adder tree and of the running sums, per output lane.
 
-    `level[0]` are the products of a step, the last level their sum, `sums` the accumulator over the steps of an output.
+    `level[0]` are the products of a step, the last level their sum, `sums` the running sums over the steps of an
+    output, `partial` those of them before the last step.
 
     weight  int64 `[N, K]`; or of weights that are held the lowest and the highest that each can be
     """
@@ -46,6 +47,8 @@ class Products:
         pe = low.shape[1]
         low, high = (v[:, :, 0].reshape(-1, self.steps, pe).cumsum(1) for v in (low, high))
         self.sums = [Range.of(low[:, :, p], high[:, :, p]) for p in range(pe)]
+        none = np.zeros(1, np.int64)  # before the first step
+        self.partial = [Range.of(np.append(low[:, :-1, p], none), np.append(high[:, :-1, p], none)) for p in range(pe)]
 
     @property
     def tree_depth(self) -> int:

@@ -41,7 +41,7 @@ def of_operation(kind: type[Operation], architecture: str, seed: int) -> Stage:
     return make(operation, lanes=lanes, simd=folding.simd, pe=folding.pe)
 
 
-STAGES = {f"{kind.__name__}, {name}": (kind, name) for kind, name in REALISATIONS}
+STAGES = {f"{kind.__name__}, {name}": (kind, name) for (kind, name), make in REALISATIONS.items() if not make.wires}
 
 
 def promises(stage: Stage) -> tuple[Bench, int]:

@@ -34,7 +34,7 @@ def spoil_table(monkeypatch):
 
 
 def spoil_scale(monkeypatch):
-    monkeypatch.setattr(bittrue.rtl.light.sums.Sums, "scale", lambda self, total: total << self.steps[0])
+    monkeypatch.setattr(bittrue.rtl.light.sums.Sums, "scale", lambda self, total, chosen: total << self.steps[0])  # noqa: ARG005
 
 
 def spoil_converter(monkeypatch):
