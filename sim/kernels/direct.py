@@ -16,16 +16,14 @@ import numpy as np
 from bittrue.sim.contract import Format
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
 from bittrue.sim.kernels.jit import jit
-from bittrue.sim.kernels.tiles import AVX2, VNNI, Isa, pack, tile
+from bittrue.sim.kernels.tiles import AVX2, Isa, pack, tile
 from bittrue.sim.kernels.window import Reading
 
 #: Bytes of the padded images of a block, and of its sums.
 IMAGES, SUMS = 1 << 17, 1 << 15
 
-_vnni_sums1, _vnni_sums2, _vnni_sums3 = (tile(VNNI, vectors, stored=False) for vectors in (1, 2, 3))
-_vnni_codes1, _vnni_codes2, _vnni_codes3 = (tile(VNNI, vectors, stored=True) for vectors in (1, 2, 3))
-_avx2_sums1, _avx2_sums2 = (tile(AVX2, vectors, stored=False) for vectors in (1, 2))
-_avx2_codes1, _avx2_codes2 = (tile(AVX2, vectors, stored=True) for vectors in (1, 2))
+_sums1, _sums2, _sums3 = (tile(vectors, stored=False) for vectors in (1, 2, 3))
+_codes1, _codes2, _codes3 = (tile(vectors, stored=True) for vectors in (1, 2, 3))
 
 
 @jit
@@ -45,45 +43,44 @@ def pad(x, flip, corner, image):
 
 
 @jit
-def _sums_vnni(flat, where, begin, rows, reach, weight, widths, acc, numbers):
-    """Sums of `rows` rows from `begin` on into `acc`, which has room for whole tiles."""
+def _sums(flat, where, begin, rows, reach, weight, widths, shape, acc, numbers):
+    """Sums of `rows` rows from `begin` on into `acc`, which has room for whole tiles.
+
+    shape   rows of a tile, and outputs of a vector
+    """
     steps, start, column = reach.size, 0, 0
     for p in range(widths.size):
         wide = widths[p]
-        if wide == 3:
-            for r in range(0, rows, 8):
-                _vnni_sums3(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
-        elif wide == 2:
-            for r in range(0, rows, 8):
-                _vnni_sums2(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
-        else:
-            for r in range(0, rows, 8):
-                _vnni_sums1(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
-        start += steps * 64 * wide
-        column += 16 * wide
+        for r in range(0, rows, shape[0]):
+            if wide == 3:
+                _sums3(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+            elif wide == 2:
+                _sums2(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+            else:
+                _sums1(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+        start += 4 * steps * shape[1] * wide
+        column += shape[1] * wide
 
 
 @jit
-def _codes_vnni(flat, where, rows, reach, weight, widths, out, to, numbers):
-    """Codes of `rows` rows, a multiple of 8, into `out` from `to` on."""
+def _codes(flat, where, rows, reach, weight, widths, shape, out, to, numbers):
+    """Codes of `rows` rows, whole tiles, into `out` from `to` on."""
     steps, start, column = reach.size, 0, 0
     for p in range(widths.size):
         wide = widths[p]
-        if wide == 3:
-            for r in range(0, rows, 8):
-                _vnni_codes3(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-        elif wide == 2:
-            for r in range(0, rows, 8):
-                _vnni_codes2(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-        else:
-            for r in range(0, rows, 8):
-                _vnni_codes1(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-        start += steps * 64 * wide
-        column += 16 * wide
+        for r in range(0, rows, shape[0]):
+            if wide == 3:
+                _codes3(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+            elif wide == 2:
+                _codes2(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+            else:
+                _codes1(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
+        start += 4 * steps * shape[1] * wide
+        column += shape[1] * wide
 
 
 @jit
-def _run_vnni(x, flip, corner, image, flat, where, windows, reach, weight, widths, acc, numbers, whole,
+def _run(x, flip, corner, image, flat, where, windows, reach, weight, widths, shape, acc, numbers, whole,
          vectors, limits, scaled, count, table, out):  # fmt: skip
     """`where` are the rows of a block of images, `windows` of them an image; see the module."""
     saturated, images = 0, image.shape[0]
@@ -92,63 +89,11 @@ def _run_vnni(x, flip, corner, image, flat, where, windows, reach, weight, width
         pad(x[first : first + here], flip, corner, image[:here])
         total, done = here * windows, 0
         if whole:
-            done = total // 8 * 8
-            _codes_vnni(flat, where, done, reach, weight, widths, out, first * windows, numbers)
+            done = total // shape[0] * shape[0]
+            _codes(flat, where, done, reach, weight, widths, shape, out, first * windows, numbers)
         for begin in range(done, total, acc.shape[0]):
             rows = min(acc.shape[0], total - begin)
-            _sums_vnni(flat, where, begin, rows, reach, weight, widths, acc, numbers)
-            to = first * windows + begin
-            saturated += finish(acc, vectors, limits, scaled, count, table, out[to : to + rows])
-    return saturated
-
-
-@jit
-def _sums_avx2(flat, where, begin, rows, reach, weight, widths, acc, numbers):
-    """Sums of `rows` rows from `begin` on into `acc`, which has room for whole tiles."""
-    steps, start, column = reach.size, 0, 0
-    for p in range(widths.size):
-        wide = widths[p]
-        if wide == 2:
-            for r in range(0, rows, 4):
-                _avx2_sums2(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
-        else:
-            for r in range(0, rows, 4):
-                _avx2_sums1(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
-        start += steps * 32 * wide
-        column += 8 * wide
-
-
-@jit
-def _codes_avx2(flat, where, rows, reach, weight, widths, out, to, numbers):
-    """Codes of `rows` rows, a multiple of 4, into `out` from `to` on."""
-    steps, start, column = reach.size, 0, 0
-    for p in range(widths.size):
-        wide = widths[p]
-        if wide == 2:
-            for r in range(0, rows, 4):
-                _avx2_codes2(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-        else:
-            for r in range(0, rows, 4):
-                _avx2_codes1(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-        start += steps * 32 * wide
-        column += 8 * wide
-
-
-@jit
-def _run_avx2(x, flip, corner, image, flat, where, windows, reach, weight, widths, acc, numbers, whole,
-         vectors, limits, scaled, count, table, out):  # fmt: skip
-    """`where` are the rows of a block of images, `windows` of them an image; see the module."""
-    saturated, images = 0, image.shape[0]
-    for first in range(0, x.shape[0], images):
-        here = min(images, x.shape[0] - first)
-        pad(x[first : first + here], flip, corner, image[:here])
-        total, done = here * windows, 0
-        if whole:
-            done = total // 4 * 4
-            _codes_avx2(flat, where, done, reach, weight, widths, out, first * windows, numbers)
-        for begin in range(done, total, acc.shape[0]):
-            rows = min(acc.shape[0], total - begin)
-            _sums_avx2(flat, where, begin, rows, reach, weight, widths, acc, numbers)
+            _sums(flat, where, begin, rows, reach, weight, widths, shape, acc, numbers)
             to = first * windows + begin
             saturated += finish(acc, vectors, limits, scaled, count, table, out[to : to + rows])
     return saturated
@@ -226,49 +171,48 @@ class Direct:
         self.columns = int(self.widths.sum()) * self.isa.lanes
         self.block = max(rows, min(SUMS // (4 * self.columns), len(every)) // rows * rows)
 
+    def room(self, images: int) -> int:
+        """Codes of a buffer for a block of so many images, and of what is read beyond them: by the rows that fill the
+        last tile, which lie in images to come, and by the last run, up to the end of its last step."""
+        more = -(-self.isa.rows // self.rows)
+        return (images + more) * self.height * self.width * self.channels + 2 * self.isa.step
+
     def run(self, x: np.ndarray, out: np.ndarray, count: bool = True, table: np.ndarray | None = None) -> int:
         """Fill `out [n * OH * OW, N]` from images `x [n, H, W, C]` and count the saturated codes."""
         images = max(1, min(self.images, len(x)))
         one = self.height * self.width * self.channels
-        # one image more and some: the last tile and the last run are read beyond their ends
-        flat = np.full((images + 1) * one + 64, self.border)
+        flat = np.full(self.room(images), self.border)
         image = flat[: images * one].reshape(images, self.height, self.width, self.channels)
         acc = np.empty((self.block, self.columns), np.int32)
         lookup = NO_TABLE if table is None else bytes_of(table)
         codes = np.ascontiguousarray(x)
-        run, codes = (_run_vnni, codes.view(np.uint8)) if self.isa.flips else (_run_avx2, codes)
-        order = (self.where, self.rows, self.reach, self.packed, self.widths, acc, self.numbers)
+        codes = codes.view(np.uint8) if self.isa.flips else codes
+        shape = (self.isa.rows, self.isa.lanes)
+        order = (self.where, self.rows, self.reach, self.packed, self.widths, shape, acc, self.numbers)
         last = (self.whole and not count and table is None, *self.epilogue.arguments(count, lookup), bytes_of(out))
-        return int(run(codes, self.flip, self.corner, image, flat, *order, *last))
+        return int(_run(codes, self.flip, self.corner, image, flat, *order, *last))
 
 
-class Rows:
-    """A matrix product of rows that lie one after the other, as a back end of `MatrixKernel`."""
+class Avx2:
+    """The back end `avx2` of `MatrixKernel`: codes and weights of 16 bits, sums of 32."""
 
-    isa: Isa
+    offset = 0
 
-    @classmethod
-    def suits(cls, weight: np.ndarray, fmt: Format) -> bool:
-        return Direct.suits(cls.isa, weight, fmt)
+    @staticmethod
+    def suits(weight: np.ndarray, fmt: Format) -> bool:
+        return Direct.suits(AVX2, weight, fmt)
 
     def __init__(self, weight: np.ndarray, fmt: Format) -> None:
         self.weight, self.format = weight, fmt
-        self.offset = Direct.offset(self.isa, weight, fmt)
         self.made: Direct | None = None
 
     def run(self, rows: np.ndarray, out: np.ndarray, epilogue: Epilogue, count: bool, table: np.ndarray) -> int:
         """Fill `out [rows, N]` and count the saturated codes."""
+        inputs = self.weight.shape[1]
         if self.made is None:
-            self.made = Direct(self.isa, alone(self.weight.shape[1], self.format), self.weight, self.format, epilogue)
-        return self.made.run(
-            rows.reshape(len(rows), 1, 1, self.weight.shape[1]), out, count, table if table.shape[1] else None
-        )
-
-
-class Avx2(Rows):
-    """The back end `avx2`: codes and weights of 16 bits, sums of 32."""
-
-    isa = AVX2
+            self.made = Direct(AVX2, alone(inputs, self.format), self.weight, self.format, epilogue)
+        pixels = rows.reshape(len(rows), 1, 1, inputs)
+        return self.made.run(pixels, out, count, table if table.shape[1] else None)
 
 
 def alone(inputs: int, fmt: Format) -> Reading:

@@ -21,7 +21,6 @@ import numpy as np
 
 from bittrue.sim.contract import MAX_BITS, Format, Range
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.kernels import vnni as kernels_vnni
 from bittrue.sim.kernels.blas import Sgemm
 from bittrue.sim.kernels.direct import Avx2, Direct, alone
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
@@ -32,13 +31,14 @@ from bittrue.sim.kernels.window import Reading
 from bittrue.sim.requantize import Requantize
 
 BACKENDS = ("vnni", "avx2", "sgemm", "numba")
+#: What those need that are made for some CPUs.
+ISAS = {"vnni": VNNI, "avx2": AVX2}
 VARIABLE = "BITTRUE_BACKEND"
 
 
 def backends() -> tuple[str, ...]:
     """The back ends that this computer can run, fastest first."""
-    lacking = {"vnni": not kernels_vnni.available(), "avx2": not AVX2.available()}
-    return tuple(name for name in BACKENDS if not lacking.get(name))
+    return tuple(name for name in BACKENDS if name not in ISAS or ISAS[name].available())
 
 
 def preferred() -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class MatrixKernel:
 
     def direct(self, reading: Reading) -> Direct | None:
         """The same for rows that are windows of an image, read where they lie; None where no back end does that."""
-        isa = {"vnni": VNNI, "avx2": AVX2}.get(self.backend)
+        isa = ISAS.get(self.backend)
         if isa is None or not Direct.suits(isa, self._weight, self._format):
             return None
         return Direct(isa, reading, self._weight, self._format, self.epilogue)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bittrue.sim.contract import INT8, Format
-from bittrue.sim.kernels.direct import Direct
+from bittrue.sim.kernels.direct import Direct, alone
 from bittrue.sim.kernels.epilogue import Epilogue
 from bittrue.sim.kernels.tiles import AVX2, VNNI, Isa
 from bittrue.sim.operation import TensorType
@@ -121,6 +121,27 @@ def test_words(fmt):
 )
 def test_what_suits(isa, weight, fmt, suits):
     assert Direct.suits(isa, np.array([[weight]]), fmt) == suits
+
+
+@pytest.mark.parametrize("name", ISAS)
+@pytest.mark.parametrize("images", [1, 2, 5, 200])
+@pytest.mark.parametrize("seed", range(6))
+def test_all_that_is_read_lies_in_the_buffer(name, images, seed):
+    """By every row of every tile of every block, those that fill the last tile included; of one pixel and of many."""
+    rng, isa = np.random.default_rng(seed), ISAS[name]
+    program = convolution(rng, int(rng.integers(1, 6)), 16)
+    linear, fmt = program["y"], program["w"].input.format
+    ranges = linear.accumulator | linear.ranges[2]
+    epilogue = Epilogue(linear.requantize, ranges, Direct.offset(isa, linear.weight, fmt))
+    pixel = alone(linear.weight.shape[1], fmt)
+    for reading in (program["w"].reading, pixel):
+        direct = Direct(isa, reading, linear.weight, fmt, epilogue)
+        block = max(1, min(direct.images, images))
+        for here in {block, images % block or block}:
+            rows = -(-here * direct.rows // isa.rows) * isa.rows
+            last = int(direct.where[:rows].max()) + int(direct.reach.max()) + 4
+            assert last <= direct.room(block) * np.dtype(isa.image).itemsize
+            assert len(direct.where) >= rows
 
 
 @pytest.mark.parametrize(("isa", "largest"), [(VNNI, 255), (AVX2, 128)])

@@ -18,7 +18,7 @@ from bittrue.sim.kernels import light_vnni
 from bittrue.sim.kernels import matrix as kernels
 from bittrue.sim.kernels.blas import Sgemm
 from bittrue.sim.kernels.matrix import MatrixKernel
-from bittrue.sim.kernels.tiles import Isa
+from bittrue.sim.kernels.tiles import AVX2, Isa
 from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
@@ -197,10 +197,9 @@ class TestChoice:
             _ = linear(np.random.default_rng(0), 4, 4).by_row
 
     def test_a_cpu_without_the_instruction(self, monkeypatch):
-        monkeypatch.setattr(kernels.kernels_vnni, "available", lambda: False)
         monkeypatch.delenv(kernels.VARIABLE, raising=False)
         for avx2, expected in ((True, "avx2"), (False, "sgemm")):
-            monkeypatch.setattr(Isa, "available", lambda _, there=avx2: there)
+            monkeypatch.setattr(Isa, "available", lambda isa, there=avx2: there and isa is AVX2)
             assert linear(np.random.default_rng(0), 4, 4).by_row.backend == expected
         for name, lacking in (("vnni", "no AVX512-VNNI"), ("avx2", "no AVX2")):
             monkeypatch.setenv(kernels.VARIABLE, name)

@@ -70,9 +70,14 @@ VNNI = Isa(16, 8, 3, 4, np.uint8, np.int8, True, ("avx512vnni", "avx512f", "avx5
 AVX2 = Isa(8, 4, 2, 2, np.int16, np.int16, False, ("avx2",))
 
 
-def tile(isa: Isa, vectors: int, stored: bool) -> Any:
+def isa_of(image: types.Array) -> Isa:
+    """What tiles on an image of this type are made for."""
+    return VNNI if image.dtype == types.uint8 else AVX2
+
+
+def tile(vectors: int, stored: bool) -> Any:
     """The intrinsic `tile(image, where, row, reach, weight, start, steps, out, to, column, epilogue, limits)` for
-    `isa.lanes * vectors` outputs.
+    as many vectors of outputs. What it is made for follows from the type of the image (`isa_of`).
 
     image    uint8 or int16, flat
     where    int64: the tile's rows begin at byte `where[row]` and those after it
@@ -82,10 +87,11 @@ def tile(isa: Isa, vectors: int, stored: bool) -> Any:
              where it is `stored` codes uint8, requantised in registers
     numbers  of the epilogue, int32: what is added, multiplier, half, shift, bias [N each]; floor, low, high
     """
-    rows, lanes_, together = isa.rows, isa.lanes, isa.together(vectors)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
+        isa = isa_of(kinds[0])
+        rows, lanes_, together = isa.rows, isa.lanes, isa.together(vectors)
         image, where, reach, weight, out = (
             context.make_array(kinds[k])(context, builder, arguments[k]) for k in (0, 1, 3, 4, 7)
         )

@@ -17,7 +17,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -27,20 +26,12 @@ from numba.extending import intrinsic
 from bittrue.sim.contract import Format
 from bittrue.sim.kernels.epilogue import Epilogue, bytes_of, finish
 from bittrue.sim.kernels.jit import jit
+from bittrue.sim.kernels.tiles import VNNI, pack
 
 TILE_ROWS = 8
 LANES = 16
 PANEL = 3  # vectors of outputs in the widest tile
 BLOCK_BYTES = 16 << 10  # sums of a block: with its codes and a panel of weights they stay in the first-level cache
-
-
-def available() -> bool:
-    """Whether this CPU, as LLVM sees it, has the instruction."""
-    try:
-        features = llvmlite.binding.get_host_cpu_features()
-    except RuntimeError:
-        return False
-    return bool(features.get("avx512vnni") and features.get("avx512f") and features.get("avx512bw"))
 
 
 def _tile(vectors: int) -> Any:
@@ -145,29 +136,14 @@ def panels(a, rows, weight, start, widths, acc):
 def products(x, flip, weight, widths, a, acc):
     """`acc[r, n] = sum_k (x[r, k] xor flip) * weight[n, k]` for one block of rows.
 
-    x uint8 `[rows, K]`; weight and widths from `pack`; `a` uint8 scratch `[rows padded to 8, K padded to 4]`, zero
-    beyond K; acc int32 `[rows padded to 8, N padded to 16]`, of which rows beyond x's hold rubbish.
+    x uint8 `[rows, K]`; weight and widths from `tiles.pack`; `a` uint8 scratch `[rows padded to 8, K padded to 4]`,
+    zero beyond K; acc int32 `[rows padded to 8, N padded to 16]`, of which rows beyond those of x hold rubbish.
     """
     rows, inputs = x.shape
     for r in range(rows):
         for k in range(inputs):
             a[r, k] = x[r, k] ^ flip
     panels(a, rows, weight, 0, widths, acc)
-
-
-def pack(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights int `[N, K]` as the flat int8 panels of `products`, and the width of each panel in vectors."""
-    n, k = weight.shape
-    vectors = -(-n // LANES)
-    padded = np.zeros((vectors * LANES, -(-k // 4) * 4), np.int8)
-    padded[:n, :k] = weight
-    widths = np.array([len(part) for part in np.array_split(np.arange(vectors), -(-vectors // PANEL))], np.int64)
-    panels, row = [], 0
-    for width in widths:
-        part = padded[row : row + LANES * width].reshape(LANES * width, -1, 4)
-        panels.append(part.transpose(1, 0, 2).reshape(-1))
-        row += LANES * width
-    return np.concatenate(panels), widths
 
 
 @jit
@@ -211,7 +187,7 @@ class Vnni:
         return int(np.abs(weight).sum(1).max(initial=0)) * largest < 1 << 31
 
     def __init__(self, weight: np.ndarray, fmt: Format) -> None:
-        self.packed, self.widths = pack(weight)
+        self.packed, self.widths = pack(VNNI, weight)
         self.flip = np.uint8(128 if fmt.signed else 0)
         excess = 128 * weight.sum(1) if fmt.signed else np.zeros(len(weight), np.int64)
         self.wide = fmt.bits > 8
