@@ -35,7 +35,6 @@ def plain(operation: Operation) -> Callable[..., np.ndarray]:
     """The execution of an operation by itself."""
     if hasattr(operation, "by_row"):
         return product(operation, operation.output)
-
     if (limited := getattr(operation, "within", None)) is not None:
         fmt = operation.output.format
         if (run := limited(fmt.low, fmt.high, fmt.dtype)) is not None:
@@ -54,7 +53,6 @@ def product(
     operation: Any, output: TensorType, table: np.ndarray | None = None, reading: Any = None
 ) -> Callable[..., np.ndarray]:
     """A matrix product, with the order in which its rows are read and the table of the function that reads it."""
-
     direct = operation.by_window(reading) if reading is not None and hasattr(operation, "by_window") else None
 
     def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
@@ -115,13 +113,15 @@ def actions(program: Program) -> list[Action]:
             continue
         is_product = hasattr(operation, "by_row")
         reading, operands, passed = reading_of(node) if is_product else (None, node.operands, [])
-        last, run = node, plain(operation)
+        last = node
         if is_product:
             table = reader.operation.table() if joined(node, reader) else None  # type: ignore[union-attr]
             last = reader if table is not None else node  # type: ignore[assignment]
             run = product(operation, last.operation.output, table, reading)
         elif joined(node, reader) and (together := reader.operation.fuse(operation)) is not None:  # type: ignore[union-attr]
             last, run = reader, together  # type: ignore[assignment]
+        else:
+            run = plain(operation)
         inside |= {last.name, *passed} - {node.name}
         steps = [step for step in steps if step.result not in passed]
         steps.append(Action(last.name, operands, run, operation if operation.held else None))

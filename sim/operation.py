@@ -115,6 +115,11 @@ class Operation(ABC):
 
     # -- what it is ------------------------------------------------------------------------------------
     @property
+    def stem(self) -> str:
+        """The name of its module, by which its stage and its kernel are found, and which errors name."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
     @abstractmethod
     def inputs(self) -> tuple[TensorType, ...]:
         """The types of the operands, in order."""

@@ -201,6 +201,18 @@ def convolution(folder: Path) -> str:
     return grid(["one thread, 64 images", *who], body, {"": b.source()})
 
 
+def placed(folder: Path) -> str:
+    b = Bench("placed", folder)
+    body = []
+    for title in ("96x96 at an interval of 288", "784-64-10 at an interval of 784"):
+        area, clock = f"{title}: area", f"{title}: clock"
+        body.append([title, f"{b(area)} LUT, {b.note(area)}", f"{b(clock, '{:.1f}')} MHz ({b.note(clock)})"])
+    for how in ("weights in block RAM", "weights in LUTs"):
+        what = f"jet taggers at an interval of 32, {how}"
+        body.append([what, f"{b(what)} LUT, {b.note(what)}", "not placed"])
+    return grid(["ECP5-85k, speed grade 6", "area", "clock, mean of three seeds"], body, {"": b.source()})
+
+
 PAIR = ("bittrue", "da4ml")
 A, TWO = "accuracy of the {} set", "{:.2f}"
 
@@ -265,4 +277,5 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "written": written,
     "adders": adders,
     "convolution": convolution,
+    "placed": placed,
 }

@@ -15,8 +15,8 @@ hardware and figures are imported within the methods.
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class Shortcut:
     help: str
 
 
-class System(ABC):
+class System:
     """A kind of network that recipes train, quantise and lower.
 
     name       as recipes have it after `system:`
@@ -76,22 +76,26 @@ class System(ABC):
         return tuple(str(self.folder / name) for name in names)
 
     # -- what it must have -----------------------------------------------------------------------------
+    def part(self, name: str) -> Any:
+        """The module of this name in its package; imported when it is asked for."""
+        return importlib.import_module(f"{type(self).__module__}.{name}")
+
     @property
-    @abstractmethod
     def recipe(self) -> type[Recipe]:
-        """The recipe's class: `flow.engine.recipe.Recipe` with sections of its own."""
+        """The recipe's class: `flow.engine.recipe.Recipe` with sections of its own; `Recipe` of its `recipe.py`."""
+        return self.part("recipe").Recipe
 
-    @abstractmethod
     def train(self, recipe: Any, work: Workspace) -> dict[str, Any]:
-        """Float training. The report reads `accuracy` of what it returns, and draws `history` (loss and accuracy of
-        each epoch, of which the `kept`th is what is left) where there is one; `status` is said when it is done."""
+        """Float training, by default that of its `steps.py`. The report reads `accuracy` of what it returns, and draws
+        `history` (loss and accuracy of each epoch, of which the `kept`th is what is left) where there is one; `status`
+        is said when it is done."""
+        return self.part("steps").train(recipe, work)
 
-    @abstractmethod
     def quantize(self, recipe: Any, work: Workspace) -> dict[str, Any]:
         """The network in integers, from what `train` left in `work.upstream["train"]`; returns as `train` does, with
         `accuracy_converted`, the accuracy before it was trained in integers, where it was."""
+        return self.part("steps").quantize(recipe, work)
 
-    @abstractmethod
     def lower(self, recipe: Any, work: Workspace) -> dict[str, Any]:
         """The program, from what `quantize` left.
 
@@ -99,6 +103,7 @@ class System(ABC):
         `expected.npy`, the exact integer outputs of the quantised network in PyTorch on the same inputs (of the
         program, where it has noise of its own): `flow.engine.training.write_lowered` does it.
         """
+        return self.part("steps").lower(recipe, work)
 
     # -- what it may have ------------------------------------------------------------------------------
     def steps(self, recipe: Any) -> list[Step]:  # noqa: ARG002

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -110,12 +110,21 @@ def write_lowered(work: Workspace, program: Program, integer: nn.Module, data: D
     np.save(work.folder / "labels.npy", data.test.labels)
     np.save(work.folder / "expected.npy", logits)
     write_whole(work.folder / "program.json", json.dumps(program.summary(), indent=1).encode())
+    return lowered(program, data.classes)
+
+
+#: What `write_lowered` leaves.
+LOWERED = ("program.npz", "inputs.npy", "labels.npy", "expected.npy", "program.json")
+
+
+def lowered(program: Program, classes: Iterable[str]) -> dict[str, Any]:
+    """What the step `lower` tells of its program."""
     return {
         "sha256": program.sha256,
         "operations": len(program.nodes),
         "macs": program.macs,
         "weights": program.weights,
-        "classes": list(data.classes),
+        "classes": list(classes),
     }
 
 

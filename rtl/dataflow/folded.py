@@ -145,7 +145,7 @@ class FoldedStage(BufferedStage):
     @classmethod
     def products_of(cls, operation, lanes: int, simd: int, pe: int) -> Products:
         """The folded weights and their ranges, or an error that says which folding is legal."""
-        stem = type(operation).__module__.rpartition(".")[2]
+        stem = operation.stem
         outputs, inputs = operation.weight.shape
         check_folding(stem, simd=(simd, inputs), pe=(pe, outputs), lanes=(lanes, inputs))
         if simd % lanes:

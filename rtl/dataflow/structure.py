@@ -58,7 +58,7 @@ class Storage:
 
         Where the last of the blocks beside each other would hold few codes, these go to LUTs.
         """
-        wide = next((width for width, depth in SHAPES if self.depth <= depth), self.width)
+        wide = self._wide
         if not self.table or self.style != "block" or self._blocks != -(-self.width // wide):
             return [self]
         kept = (self._blocks - 1) * wide // bits * bits
@@ -76,9 +76,13 @@ class Storage:
     @property
     def _slice(self) -> int:
         """Bits of a word that lie in a block as deep as the table, where that takes at most a third more blocks."""
-        width = next((width for width, depth in SHAPES if self.depth <= depth), self.width)
-        apart = self.table and self.depth > SHAPES[0][1] and 3 * -(-self.width // width) <= 4 * self._fewest
-        return width if apart else self.width
+        apart = self.table and self.depth > SHAPES[0][1] and 3 * -(-self.width // self._wide) <= 4 * self._fewest
+        return self._wide if apart else self.width
+
+    @property
+    def _wide(self) -> int:
+        """Bits of a word of a block that is as deep as this memory; all, where no block is."""
+        return next((width for width, depth in SHAPES if self.depth <= depth), self.width)
 
     @property
     def attributes(self) -> dict[str, str]:

@@ -7,16 +7,17 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.sim.contract import INT8, Format, Range, product_sum_range
+from bittrue.sim.bases import Requantised, stored
+from bittrue.sim.contract import INT8, Format, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.matrix import AffineKernel
-from bittrue.sim.operation import Constant, Operation, TensorType, freeze, tabulate
+from bittrue.sim.operation import Constant, TensorType, tabulate
 from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)
-class Affine(Operation):
+class Affine(Requantised):
     """`y[t, c] = requantize(weight[c] * x[t, c])`.
 
     Input `[..., C]`, weight int `[C]` (held or not) in `weight_format`, output `[..., C]` in the requantiser's format.
@@ -28,16 +29,13 @@ class Affine(Operation):
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight = freeze(self.weight)
+        weight = stored(self.weight, self.weight_format, self.stem)
         if weight.shape != (self.input.channels,) or self.requantize.channels != self.input.channels:
             raise BittrueError(
                 f"affine: weight {weight.shape} and requantiser ({self.requantize.channels},) "
                 f"do not fit input {self.input}; both have one entry a channel"
             )
         object.__setattr__(self, "weight", weight)
-        low, high = bounds(weight)
-        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
-            raise BittrueError(f"affine: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
 
     @property
@@ -53,14 +51,6 @@ class Affine(Operation):
         """Exact low and high of the product, per channel, int64 `[C]`."""
         low, high = bounds(self.weight)
         return product_sum_range((low[:, None], high[:, None]), self.input.format, 1, "affine")
-
-    @cached_property
-    def ranges(self) -> tuple[Range, Range, Range]:
-        return self.requantize.ranges(*self.sums, "affine")
-
-    @property
-    def accumulator(self) -> Range:
-        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
 
     @property
     def macs(self) -> int:

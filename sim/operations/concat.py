@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bittrue.sim.contract import INT8, Format, Range
+from bittrue.sim.bases import Moving
+from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 
 
 @dataclass(frozen=True, eq=False)
-class Concat(Operation):
+class Concat(Moving):
     """`y[...] = (x0[...], x1[...], ..)` along the last axis; any number of `parts` `[..., Ck]` of one format."""
 
     parts: tuple[TensorType, ...]
@@ -36,10 +37,6 @@ class Concat(Operation):
     def output(self) -> TensorType:
         channels = sum(part.channels for part in self.parts)
         return TensorType((*self.parts[0].shape[:-1], channels), self.parts[0].format)
-
-    @property
-    def accumulator(self) -> Range:
-        return Range(self.output.format.low, self.output.format.high)
 
     @property
     def constants(self) -> dict[str, Constant]:

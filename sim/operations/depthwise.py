@@ -7,16 +7,17 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.sim.contract import INT8, Format, Range, product_sum_range
+from bittrue.sim.bases import Reducing, Requantised, stored
+from bittrue.sim.contract import INT8, Format, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.pool import WeightedKernel
-from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.operation import Constant, TensorType
 from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)
-class Depthwise(Operation):
+class Depthwise(Reducing, Requantised):
     """`y[..., c] = requantize(sum_t weight[t, c] * x[..., t, c])`.
 
     Input `[..., T, C]` (T taps of a window), weight int `[T, C]` (held or not) in `weight_format`, output `[..., C]`
@@ -29,51 +30,24 @@ class Depthwise(Operation):
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight = freeze(self.weight)
-        if len(self.input.shape) < 2 or weight.shape != self.input.shape[-2:]:
+        self.check_axes()
+        weight = stored(self.weight, self.weight_format, self.stem)
+        if weight.shape != self.input.shape[-2:]:
             raise BittrueError(
                 f"depthwise: weight {weight.shape} does not fit input {self.input}; expected [taps, channels], as the "
                 "last axes of the input"
             )
         object.__setattr__(self, "weight", weight)
-        low, high = bounds(weight)
-        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
-            raise BittrueError(f"depthwise: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
         if self.requantize.channels != self.input.channels:
             raise BittrueError(
                 f"depthwise: {self.input.channels} channels, but the requantiser has {self.requantize.channels}"
             )
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
 
-    @property
-    def inputs(self) -> tuple[TensorType, ...]:
-        return (self.input,)
-
-    @property
-    def output(self) -> TensorType:
-        return TensorType((*self.input.shape[:-2], self.input.channels), self.requantize.format)
-
-    @property
-    def terms(self) -> int:
-        """T, the products of a sum."""
-        return self.input.shape[-2]
-
-    @property
-    def row(self) -> int:
-        return self.terms * self.input.channels
-
     @cached_property
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of the bare sum, per channel, int64 `[C]`."""
         return product_sum_range(bounds(self.weight), self.input.format, 0, "depthwise")
-
-    @cached_property
-    def ranges(self) -> tuple[Range, Range, Range]:
-        return self.requantize.ranges(*self.sums, "depthwise")
-
-    @property
-    def accumulator(self) -> Range:
-        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
 
     @property
     def macs(self) -> int:
@@ -99,10 +73,6 @@ class Depthwise(Operation):
     @cached_property
     def by_row(self) -> WeightedKernel:
         return WeightedKernel(self.weight, self.requantize, self.accumulator | self.ranges[2])
-
-    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        y, saturated = self.by_row(x[0].reshape(-1, self.row))
-        return y.reshape(len(x[0]), *self.output.shape), saturated
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Depthwise:

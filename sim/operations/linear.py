@@ -7,18 +7,19 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.sim.contract import INT8, Format, Range, product_sum_range
+from bittrue.sim.bases import Requantised, stored
+from bittrue.sim.contract import INT8, Format, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.direct import Direct
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.window import Reading
-from bittrue.sim.operation import Constant, Operation, TensorType, freeze
+from bittrue.sim.operation import Constant, TensorType
 from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)
-class Linear(Operation):
+class Linear(Requantised):
     """`acc[t, n] = sum_k weight[n, k] * x[t, k]`,  `y = requantize(acc)`.
 
     Input `[..., K]`, weight int `[N, K]` (held or not) in `weight_format`, output `[..., N]` in the requantiser's one.
@@ -31,13 +32,10 @@ class Linear(Operation):
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight = freeze(self.weight)
+        weight = stored(self.weight, self.weight_format, self.stem)
         if weight.ndim != 2 or weight.shape[1] != self.input.channels:
             raise BittrueError(f"linear: weight {weight.shape} does not fit input {self.input}; expected [N, K]")
         object.__setattr__(self, "weight", weight)
-        low, high = bounds(weight)
-        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
-            raise BittrueError(f"linear: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
         if self.requantize.channels != weight.shape[0]:
             raise BittrueError(f"linear: {weight.shape[0]} outputs, but the requantiser has {self.requantize.channels}")
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
@@ -54,14 +52,6 @@ class Linear(Operation):
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of the bare sum, per output channel, int64 `[N]`."""
         return product_sum_range(bounds(self.weight), self.input.format, 1, "linear")
-
-    @cached_property
-    def ranges(self) -> tuple[Range, Range, Range]:
-        return self.requantize.ranges(*self.sums, "linear")
-
-    @property
-    def accumulator(self) -> Range:
-        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
 
     @property
     def macs(self) -> int:

@@ -6,42 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range
-from bittrue.sim.errors import BittrueError
+from bittrue.sim.bases import Moving, Reducing
+from bittrue.sim.contract import Format
 from bittrue.sim.kernels.pool import maximum
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 
 
 @dataclass(frozen=True, eq=False)
-class Maximum(Operation):
+class Maximum(Reducing, Moving):
     """`y[..., c] = max_t x[..., t, c]`; input `[..., T, C]`, output `[..., C]` (`[C]` for two axes), same format."""
 
     input: TensorType
 
     def __post_init__(self) -> None:
-        if len(self.input.shape) < 2:
-            raise BittrueError(f"maximum: input {self.input} has one axis, expected [..., terms, channels]")
-
-    @property
-    def inputs(self) -> tuple[TensorType, ...]:
-        return (self.input,)
-
-    @property
-    def output(self) -> TensorType:
-        return TensorType((*self.input.shape[:-2], self.input.channels), self.input.format)
-
-    @property
-    def accumulator(self) -> Range:
-        return Range(self.input.format.low, self.input.format.high)
-
-    @property
-    def terms(self) -> int:
-        """T, the codes that each result is the largest of."""
-        return self.input.shape[-2]
-
-    @property
-    def row(self) -> int:
-        return self.terms * self.input.channels
+        self.check_axes()
 
     @property
     def constants(self) -> dict[str, Constant]:
@@ -59,10 +37,6 @@ class Maximum(Operation):
     ) -> tuple[np.ndarray, int]:
         """Rows `[rows, T * C]` to `[rows, C]`, as a matrix product's kernel has it."""
         return maximum(rows.reshape(len(rows), *self.input.shape[-2:]), self.input.format, table, out), 0
-
-    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        y, _ = self.by_row(x[0].reshape(-1, self.row))
-        return y.reshape(len(x[0]), *self.output.shape), 0
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Maximum:

@@ -7,15 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range
+from bittrue.sim.bases import Reducing, Requantised
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.matrix import MeanKernel
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)
-class Mean(Operation):
+class Mean(Reducing, Requantised):
     """`y[..., c] = requantize(sum_t x[..., t, c])`; input `[..., T, C]`, output `[..., C]` (`[C]` for two axes).
 
     With shift = log2 T this is the mean; for other T a power of two near it is used and the remaining
@@ -26,42 +27,16 @@ class Mean(Operation):
     requantize: Requantize
 
     def __post_init__(self) -> None:
-        if len(self.input.shape) < 2:
-            raise BittrueError(f"mean: input {self.input} has one axis, expected [..., tokens, channels]")
+        self.check_axes()
         if self.requantize.channels != self.input.channels:
             raise BittrueError(f"mean: {self.input.channels} channels, requantiser has {self.requantize.channels}")
         _ = self.ranges  # refuses, by name, what cannot be bounded within the supported width
-
-    @property
-    def inputs(self) -> tuple[TensorType, ...]:
-        return (self.input,)
-
-    @property
-    def output(self) -> TensorType:
-        return TensorType((*self.input.shape[:-2], self.input.channels), self.requantize.format)
-
-    @property
-    def terms(self) -> int:
-        """T, the codes of a sum."""
-        return self.input.shape[-2]
-
-    @property
-    def row(self) -> int:
-        return self.terms * self.input.channels
 
     @property
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of the sum, per channel, int64 `[C]`."""
         tokens = np.full(self.input.channels, self.terms, np.int64)
         return tokens * self.input.format.low, tokens * self.input.format.high
-
-    @cached_property
-    def ranges(self) -> tuple[Range, Range, Range]:
-        return self.requantize.ranges(*self.sums, "mean")
-
-    @property
-    def accumulator(self) -> Range:
-        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
 
     @property
     def constants(self) -> dict[str, Constant]:
@@ -84,10 +59,6 @@ class Mean(Operation):
     ) -> tuple[np.ndarray, int]:
         """Rows `[rows, T * C]` to `[rows, C]`, as a matrix product's kernel has it."""
         return self.pool(rows.reshape(len(rows), self.terms, self.input.channels), count, table, out)
-
-    def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
-        y, saturated = self.by_row(x[0].reshape(-1, self.row))
-        return y.reshape(len(x[0]), *self.output.shape), saturated
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Mean:

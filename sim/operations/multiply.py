@@ -7,15 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
+from bittrue.sim.bases import Requantised
 from bittrue.sim.contract import INT8, Format, Range, check_bits
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.epilogue import Epilogue
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)
-class Multiply(Operation):
+class Multiply(Requantised):
     """`y[..., c] = requantize(a[..., c] * b[..., c])`; `left` and `right` have one shape `[..., C]`."""
 
     left: TensorType
@@ -53,14 +54,6 @@ class Multiply(Operation):
         """Exact low and high of the product, per channel, int64 `[C]`."""
         every = np.ones(self.left.channels, np.int64)
         return every * self.product.low, every * self.product.high
-
-    @cached_property
-    def ranges(self) -> tuple[Range, Range, Range]:
-        return self.requantize.ranges(*self.sums, "multiply")
-
-    @property
-    def accumulator(self) -> Range:
-        return self.product | self.ranges[0] | self.ranges[1]
 
     @property
     def macs(self) -> int:

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range, axes
+from bittrue.sim.bases import Moving
+from bittrue.sim.contract import Format, axes
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 
 
 @dataclass(frozen=True, eq=False)
-class Reshape(Operation):
+class Reshape(Moving):
     """`y.flat[k] = x.flat[k]`, the last axis running fastest; output of `shape`, same format.
 
     In RTL it is the stream itself, in HLS a process that passes codes on.
@@ -39,10 +40,6 @@ class Reshape(Operation):
     @property
     def output(self) -> TensorType:
         return TensorType(self.shape, self.input.format)
-
-    @property
-    def accumulator(self) -> Range:
-        return Range(self.input.format.low, self.input.format.high)
 
     @property
     def constants(self) -> dict[str, Constant]:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range
+from bittrue.sim.bases import Moving
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 
 
 @dataclass(frozen=True, eq=False)
-class Slice(Operation):
+class Slice(Moving):
     """`y[..., c] = x[..., start + c]`; input `[..., C]`, output `[..., stop - start]`, same format."""
 
     input: TensorType
@@ -38,10 +39,6 @@ class Slice(Operation):
     @property
     def output(self) -> TensorType:
         return TensorType((*self.input.shape[:-1], self.stop - self.start), self.input.format)
-
-    @property
-    def accumulator(self) -> Range:
-        return Range(self.input.format.low, self.input.format.high)
 
     @property
     def constants(self) -> dict[str, Constant]:

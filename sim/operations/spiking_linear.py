@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from bittrue.sim.bases import Requantised, stored
 from bittrue.sim.contract import INT8, Format, Range, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Parameter, bounds, fixed
@@ -19,7 +20,7 @@ from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)
-class SpikingLinear(Operation):
+class SpikingLinear(Requantised):
     """`S[t, n] = sum_i weight[n, i] * z[t, i]`,  `acc[n] = sum_t decode[t] * S[t, n]`,  `y = requantize(acc)`.
 
     Input: spike trains `[..., K, C]` of one unsigned bit; weight int `[N, C]` (held or not) in
@@ -38,7 +39,8 @@ class SpikingLinear(Operation):
     weight_format: Format = INT8
 
     def __post_init__(self) -> None:
-        weight, decode = freeze(self.weight), freeze(fixed(self.decode, "spiking_linear: decode"))
+        weight = stored(self.weight, self.weight_format, self.stem)
+        decode = freeze(fixed(self.decode, "spiking_linear: decode"))
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "decode", decode)
         if self.input.format != SPIKE or len(self.input.shape) < 2:
@@ -53,9 +55,6 @@ class SpikingLinear(Operation):
             raise BittrueError(
                 f"spiking_linear: decode {decode.shape} does not fit the {self.steps} steps of the input"
             )
-        low, high = bounds(weight)
-        if not (self.weight_format.holds(low) and self.weight_format.holds(high)):
-            raise BittrueError(f"spiking_linear: weights {low.min()}..{high.max()} do not fit {self.weight_format}")
         if self.requantize.channels != len(weight):
             raise BittrueError(
                 f"spiking_linear: {len(weight)} outputs, but the requantiser has {self.requantize.channels}"
@@ -99,14 +98,6 @@ class SpikingLinear(Operation):
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
         """Exact low and high of `acc` over every spike train, per output, int64 `[N]`."""
         return product_sum_range(bounds(self.weight), self.values, 1, "spiking_linear")
-
-    @cached_property
-    def ranges(self) -> tuple[Range, Range, Range]:
-        return self.requantize.ranges(*self.sums, "spiking_linear")
-
-    @property
-    def accumulator(self) -> Range:
-        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
 
     @property
     def macs(self) -> int:

@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range, check_bits
+from bittrue.sim.bases import Requantised
+from bittrue.sim.contract import Format, check_bits
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.matrix import MeanKernel
 from bittrue.sim.operation import Constant, Operation, TensorType
@@ -17,7 +18,7 @@ from bittrue.sim.requantize import Requantize
 
 
 @dataclass(frozen=True, eq=False)
-class TileSum(Operation):
+class TileSum(Requantised):
     """`acc[n] = sum_k code[k, n] << shift`, `y = requantize(acc)`; input `[..., tiles, N]`, output `[..., N]`.
 
     `shift` is the step of the converter, so that `acc` counts light again; the pedestal, the shift of the operating
@@ -60,14 +61,6 @@ class TileSum(Operation):
         """Exact low and high of the sum, per output, int64 `[N]`."""
         scale = np.full(self.input.channels, self.tiles << self.shift, np.int64)
         return scale * self.input.format.low, scale * self.input.format.high
-
-    @cached_property
-    def ranges(self) -> tuple[Range, Range, Range]:
-        return self.requantize.ranges(*self.sums, "tile_sum")
-
-    @property
-    def accumulator(self) -> Range:
-        return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
 
     @property
     def weights(self) -> int:

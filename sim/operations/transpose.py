@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range
+from bittrue.sim.bases import Moving
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.matrix import swap_axes
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 
 
 @dataclass(frozen=True, eq=False)
-class Transpose(Operation):
+class Transpose(Moving):
     """`y[c, t] = x[t, c]`; input `[T, C]`, output `[C, T]`, same format."""
 
     input: TensorType
@@ -29,10 +30,6 @@ class Transpose(Operation):
     @property
     def output(self) -> TensorType:
         return TensorType(self.input.shape[::-1], self.input.format)
-
-    @property
-    def accumulator(self) -> Range:
-        return Range(self.input.format.low, self.input.format.high)
 
     @property
     def constants(self) -> dict[str, Constant]:

@@ -7,14 +7,15 @@ from functools import cached_property
 
 import numpy as np
 
-from bittrue.sim.contract import Format, Range, axes
+from bittrue.sim.bases import Moving
+from bittrue.sim.contract import Format, axes
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.window import Reading
-from bittrue.sim.operation import Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, TensorType
 
 
 @dataclass(frozen=True, eq=False)
-class Window(Operation):
+class Window(Moving):
     """`y[r, s, i * kw + j, c] = x[r * sy + i * dy - top, s * sx + j * dx - left, c]`, and `fill` outside the image.
 
     Input `[H, W, C]`, output `[OH, OW, kh * kw, C]` in the same format; OH = (H + top + bottom - dy (kh - 1) - 1) / sy
@@ -102,10 +103,6 @@ class Window(Operation):
     @property
     def output(self) -> TensorType:
         return TensorType((*self.windows, self.taps, self.input.channels), self.input.format)
-
-    @property
-    def accumulator(self) -> Range:
-        return Range(self.input.format.low, self.input.format.high)
 
     @property
     def constants(self) -> dict[str, Constant]:

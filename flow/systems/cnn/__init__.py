@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from bittrue.flow.engine.system import TRAINING, System
-
-if TYPE_CHECKING:
-    from bittrue.flow.engine.steps import Workspace
-    from bittrue.flow.systems.cnn.recipe import Recipe
 
 
 class Cnn(System):
@@ -21,27 +15,6 @@ class Cnn(System):
     @property
     def code(self) -> tuple[str, ...]:
         return (*TRAINING, *self.sources("recipe.py", "steps.py"))
-
-    @property
-    def recipe(self) -> type[Recipe]:
-        from bittrue.flow.systems.cnn.recipe import Recipe
-
-        return Recipe
-
-    def train(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.cnn import steps
-
-        return steps.train(recipe, work)
-
-    def quantize(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.cnn import steps
-
-        return steps.quantize(recipe, work)
-
-    def lower(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.cnn import steps
-
-        return steps.lower(recipe, work)
 
 
 SYSTEM = Cnn()

@@ -10,9 +10,6 @@ from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.systems.cnn.recipe import Recipe
 from bittrue.sim.program import Program
 
-#: What `quantize` leaves of the program, beside it: codes of the test set, labels, logits, a table of operations.
-LEFT = ("program.npz", "inputs.npy", "labels.npy", "expected.npy", "program.json")
-
 
 @training.one_thread
 def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
@@ -44,20 +41,14 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         epochs = integer.fit(data, recipe.qat, checkpoint=checkpoint, progress=training.watch(work))
     result |= training.history(epochs) | {"accuracy": accuracy(integer, data.test)}
     program = integer.lower(name=recipe.name, dataset=data.name, classes=list(data.classes))
-    result["program"] = training.write_lowered(work, program, integer, data)
+    training.write_lowered(work, program, integer, data)
     return result | {"status": training.trained(result, len(data.test))}
 
 
 def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
     """The program, the encoded test set, and the network's own integer logits on it, as `quantize` left them."""
     left = work.upstream["quantize"]
-    for name in LEFT:
+    for name in training.LOWERED:
         shutil.copyfile(left / name, work.folder / name)
     program = Program.load(work.folder / "program.npz")
-    return {
-        "sha256": program.sha256,
-        "operations": len(program.nodes),
-        "macs": program.macs,
-        "weights": program.weights,
-        "classes": list(program.meta["classes"]),
-    }
+    return training.lowered(program, program.meta["classes"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bittrue.flow.engine.system import TRAINING, System
 
 if TYPE_CHECKING:
     import typer
 
-    from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.engine.steps import Step
     from bittrue.flow.report.section import Section
     from bittrue.flow.systems.fs.recipe import Recipe
 
@@ -24,27 +24,6 @@ class FsNeurons(System):
     @property
     def code(self) -> tuple[str, ...]:
         return (*TRAINING, *self.sources("recipe.py", "steps.py", "spikes.py"))
-
-    @property
-    def recipe(self) -> type[Recipe]:
-        from bittrue.flow.systems.fs.recipe import Recipe
-
-        return Recipe
-
-    def train(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.fs import steps
-
-        return steps.train(recipe, work)
-
-    def quantize(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.fs import steps
-
-        return steps.quantize(recipe, work)
-
-    def lower(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.fs import steps
-
-        return steps.lower(recipe, work)
 
     def steps(self, recipe: Recipe) -> list[Step]:  # noqa: ARG002
         """The step `spikes`: rasters and energy."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bittrue.flow.engine.system import TRAINING, System
 
 if TYPE_CHECKING:
     import typer
-
-    from bittrue.flow.engine.steps import Workspace
-    from bittrue.flow.systems.lerp_psa.recipe import Recipe
 
 
 class LerpPsa(System):
@@ -23,27 +20,6 @@ class LerpPsa(System):
     @property
     def code(self) -> tuple[str, ...]:
         return (*TRAINING, *self.sources("recipe.py", "steps.py"))
-
-    @property
-    def recipe(self) -> type[Recipe]:
-        from bittrue.flow.systems.lerp_psa.recipe import Recipe
-
-        return Recipe
-
-    def train(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.lerp_psa import steps
-
-        return steps.train(recipe, work)
-
-    def quantize(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.lerp_psa import steps
-
-        return steps.quantize(recipe, work)
-
-    def lower(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.lerp_psa import steps
-
-        return steps.lower(recipe, work)
 
     def register(self, app: typer.Typer) -> None:
         from bittrue.flow.systems.lerp_psa import commands

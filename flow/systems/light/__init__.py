@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bittrue.flow.engine.system import TRAINING, Shortcut, System
 
 if TYPE_CHECKING:
     import typer
 
-    from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.engine.steps import Step
     from bittrue.flow.report.section import Section
     from bittrue.flow.systems.light.recipe import Recipe
     from bittrue.rtl.design import Design
@@ -35,27 +35,6 @@ class Photonic(System):
     @property
     def code(self) -> tuple[str, ...]:
         return (*TRAINING, *self.sources("recipe.py", "steps.py", "alphas.py"))
-
-    @property
-    def recipe(self) -> type[Recipe]:
-        from bittrue.flow.systems.light.recipe import Recipe
-
-        return Recipe
-
-    def train(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.light import steps
-
-        return steps.train(recipe, work)
-
-    def quantize(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.light import steps
-
-        return steps.quantize(recipe, work)
-
-    def lower(self, recipe: Recipe, work: Workspace) -> dict[str, Any]:
-        from bittrue.flow.systems.light import steps
-
-        return steps.lower(recipe, work)
 
     def steps(self, recipe: Recipe) -> list[Step]:
         """The step `controller`."""

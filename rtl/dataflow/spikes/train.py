@@ -45,7 +45,7 @@ class SpikeTrainStage(BufferedStage):
     cycles: int
 
     def __init__(self, operation, *, lanes: int, simd: int, pe: int):
-        stem = type(operation).__module__.rpartition(".")[2]
+        stem = operation.stem
         check_folding(stem, simd=(simd, operation.input.channels))
         if not lanes == simd == pe:
             raise BittrueError(f"{stem}: simd = {simd} and pe = {pe} are its lanes, one neuron each: give the same")
