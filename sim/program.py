@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bittrue.sim import describe, execution, storage
+from bittrue.sim import threads as workers
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Set, Sets, check_set, merge, split
 from bittrue.sim.operation import Operation, TensorType
@@ -231,26 +232,28 @@ class Program:
             raise BittrueError(f"program: the index of the first image, {first}, must lie in 0..2^32-1")
         return int(first)
 
-    def __call__(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Any:
+    def __call__(self, *x: np.ndarray, first: int = 0, held: Sets | None = None, threads: int = 1) -> Any:
         """Run a batch: int arrays `[n, *shape]` in, codes `[n, *output shape]` out; several results are a tuple.
 
         `first` is the index of the batch's first sample in the run it is a part of; only programs that count their
         samples (`counts_frames`) read it, from 0 to 2^32 - 1; the sample after the last of these is number 0 again.
         `held` is what the written inputs hold, see `parts`; without it they hold what they do at first.
+        `threads`, 1 to 1024, share the samples of the batch; the codes are the same for any number of them.
         """
-        return alone(self.run(*x, first=first, held=held))
+        return alone(self.run(*x, first=first, held=held, threads=threads))
 
-    def run(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> tuple[np.ndarray, ...]:
+    def run(self, *x: np.ndarray, first: int = 0, held: Sets | None = None, threads: int = 1) -> tuple[np.ndarray, ...]:
         """The same, always as a tuple: the codes of every result, in order."""
-        first = self.check_first(first)
+        first, threads = self.check_first(first), workers.check(threads)
         checked = self.check(*x)
         count = len(checked[0])
         made = {name: np.empty((count, *kind.shape), kind.format.dtype) for name, kind in self.outputs.items()}
+        calls = []
         for part, program in self.parts(count, first, held):
-            for start in range(part.start, part.stop, self.block):
-                block = slice(start, min(start + self.block, part.stop))
+            for block in workers.pieces(part, self.block, threads):
                 into = {name: codes[block] for name, codes in made.items()}
-                program._run([v[block] for v in checked], into, first + start)
+                calls.append(partial(program._run, [v[block] for v in checked], into, first + block.start))
+        workers.spread(threads, calls)
         return tuple(made.values())
 
     @cached_property
@@ -278,24 +281,30 @@ class Program:
         """What a plain run does: the operations in order, those that can run as one fused (`sim.execution`)."""
         return execution.actions(self)
 
-    def trace(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Trace:
+    def trace(self, *x: np.ndarray, first: int = 0, held: Sets | None = None, threads: int = 1) -> Trace:
         """Run a batch and keep every tensor, with the number of saturated codes of every operation.
 
-        `first` and `held` as in a plain run.
+        `first`, `held` and `threads` as in a plain run.
         """
-        first, checked = self.check_first(first), self.check(*x)
-        tensors: dict[str, list[np.ndarray]] = {name: [] for name in self.types}
-        saturation = dict.fromkeys((node.name for node in self.nodes), 0)
-        for part, program in self.parts(len(checked[0]), first, held):
-            live = dict(zip(self.inputs, (v[part] for v in checked), strict=True))
-            counted = self._counted(first + part.start)
-            for node in program.nodes:
-                y, count = node.operation.bind(counted).run(*(live[name] for name in node.operands))
-                live[node.name] = y
-                saturation[node.name] += int(count)
-            for name, codes in live.items():
-                tensors[name].append(codes)
-        return Trace({name: v[0] if len(v) == 1 else np.concatenate(v) for name, v in tensors.items()}, saturation)
+        first, threads, checked = self.check_first(first), workers.check(threads), self.check(*x)
+        calls = [
+            partial(program._trace, [v[block] for v in checked], first + block.start)
+            for part, program in self.parts(len(checked[0]), first, held)
+            for block in list(workers.pieces(part, part.stop - part.start, threads)) or [part]
+        ]
+        traces = workers.spread(threads, calls)
+        kept = {name: [trace.tensors[name] for trace in traces] for name in self.types}
+        counts = {node.name: sum(trace.saturation[node.name] for trace in traces) for node in self.nodes}
+        return Trace({name: v[0] if len(v) == 1 else np.concatenate(v) for name, v in kept.items()}, counts)
+
+    def _trace(self, x: list[np.ndarray], first: int) -> Trace:
+        """The trace of samples that run together; the first of them has the index `first`."""
+        live = dict(zip(self.inputs, x, strict=True))
+        saturation, counted = {}, self._counted(first)
+        for node in self.nodes:
+            y, count = node.operation.bind(counted).run(*(live[name] for name in node.operands))
+            live[node.name], saturation[node.name] = y, int(count)
+        return Trace(live, saturation)
 
     def reference(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Any:
         """The slow, obvious execution of the whole program; `first`, `held` and what is returned as in a plain run."""

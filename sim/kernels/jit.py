@@ -52,8 +52,10 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
     """`numba.njit` with the compiled code kept on disk where that is possible.
 
     Where no cache can be written (a read-only installation, a full disk) or a cached file is damaged, the
-    function is compiled in memory instead: slower at the first call, otherwise the same.
+    function is compiled in memory instead: slower at the first call, otherwise the same. Python's lock is not held
+    while it runs, so threads run beside each other.
     """
+    options = {"nogil": True} | options
     try:
         compiled = njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder that it may write to
