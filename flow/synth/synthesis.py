@@ -32,6 +32,9 @@ from bittrue.sim.locks import locked
 
 TOP = "bittrue_top"
 LOG_TAIL = 5
+#: Gives wires with a bracket in their name, fields of arrays, names without one. abc9 in yosys 0.70 takes the wire
+#: `x[1]` for bit 1 of a wire `x`: it asserts where their widths differ, and joins the two in silence where they agree.
+WITHOUT_BRACKETS = "rename -hide w:*[[]*"
 
 Progress = Callable[[str], None]
 Over = Mapping[str, tuple[int, int]]
@@ -190,7 +193,7 @@ class _Run:
                 raise BittrueError(f"synth: yosys refuses the Verilog: {self._tail('read')}")
         self._choose_pins()
         top = harness.NAME if self.harnessed else self.top
-        sources = ["read_verilog design.v"]
+        sources = ["read_verilog design.v", WITHOUT_BRACKETS]
         if self.harnessed:
             sources += [f"read_verilog {harness.NAME}.v", f"setattr -mod -set keep_hierarchy 1 {self.top}"]
         finish = ["write_json netlist.json"]

