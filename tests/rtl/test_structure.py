@@ -1,13 +1,15 @@
 """The flip-flops that a stage says it has are those of its netlist, every one: counted in what yosys is given."""
 
 import gc
-import re
+import json
 import warnings
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from amaranth.back import rtlil
+from amaranth.hdl import Elaboratable
 
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
@@ -35,25 +37,44 @@ from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
+from tests.helpers import sizes
 from tests.helpers.photonic_programs import photonic_network
 from tests.helpers.programs import resmlp, several, spiking, two_inputs
 from tests.helpers.stages import OPERATIONS, planned
 
-CELL = re.compile(r"cell \$\w*dff\w* \S+\n.*?\\WIDTH (\d+)\n", re.DOTALL)
+REMEDY = "if that is meant, write the table with `python -m tests.helpers.sizes`, and say in the commit why"
 
 
-def flip_flops(stage: Stage) -> int:
+def flip_flops(stage: Elaboratable) -> int:
     """Bits of the registers in Amaranth's RTLIL of a stage, before anything is optimised away."""
-    return sum(int(width) for width in CELL.findall(rtlil.convert(stage)))
+    return sizes.flip_flops(rtlil.convert(stage))
+
+
+def compare(name: str, found: Counter[str]) -> None:
+    kept = json.loads(sizes.KEPT.read_text()).get(name, {})
+    changed = [
+        f"{key} {kept.get(key, 0)} to {found[key]}" for key in sorted(kept | found) if found[key] != kept.get(key, 0)
+    ]
+    assert not changed, f"{name}: {', '.join(changed)}; {REMEDY}"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_flip_flops_are_counted_one_by_one(name):
-    for seed in range(12):
+    """And nothing costs more, or less, than it did."""
+    total: Counter[str] = Counter()
+    for seed in sizes.SEEDS:
         made, _ = planned(name, seed)
+        texts = {element.name: rtlil.convert(element.stage) for element in made.network.elements}
         for element in made.network.elements:
-            stage = element.stage
-            assert stage.structure().registers == flip_flops(stage), f"seed {seed}: {type(stage).__name__}"
+            registers = element.stage.structure().registers
+            assert registers == sizes.flip_flops(texts[element.name]), f"seed {seed}: {type(element.stage).__name__}"
+        total += sizes.of_plan(made, texts.values())
+    compare(name, total)
+
+
+@pytest.mark.parametrize("name", sizes.DESIGNS)
+def test_whole_designs_cost_what_they_did(name):
+    compare(name, sizes.of_design(sizes.DESIGNS[name]()))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +221,7 @@ def test_flip_flops_of_a_whole_pipeline(program):
     whole, ports = estimate(made.network, Structure()), framing.structure(made.inputs, made.outputs)
     built = [element.stage.structure() for element in made.network.elements]
     taken = sum(stage.inside - stage.read_bits for stage in built)
-    assert whole.ff + taken == sum(int(width) for width in CELL.findall(rtlil.convert(Pipeline(made.network))))
+    assert whole.ff + taken == flip_flops(Pipeline(made.network))
     assert made.estimate.ff == whole.ff + ports.registers
     forks = sum(element.readers > 1 for element in made.network.elements)
     parts = [area(stage) for stage in built]
