@@ -86,6 +86,7 @@ class Conv(Product):
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+    mask: Tensor | None = None  # 1 where a weight is, 0 where there is none, as the weight
 
     def product(self, x: Tensor) -> Tensor:
         top, bottom, left, right = self.padding
@@ -100,6 +101,50 @@ class Conv(Product):
     @property
     def kernel(self) -> Pair:
         return self.weight.shape[2], self.weight.shape[3]
+
+
+@dataclass(eq=False)
+class Transposed(Product):
+    """A transposed convolution, `[C, H, W]` to `[N, OH, OW]` or `[C, L]` to `[N, OL]`: pixel h and tap k meet at
+    `h stride + k dilation - padding`; weight `[N, C / groups, kh, kw]`. `padding` is (top, left)."""
+
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def product(self, x: Tensor) -> Tensor:
+        outputs, inside, *kernel = self.weight.shape
+        weight = self.weight.view(self.groups, outputs // self.groups, inside, *kernel).transpose(1, 2).flatten(0, 1)
+        planes = _planes(x)
+        y = functional.conv_transpose2d(planes, weight, None, self.stride, 0, 0, self.groups, self.dilation)
+        (top, left), (high, wide) = self.padding, self.size
+        y = functional.pad(y, (-left, left + wide - y.shape[3], -top, top + high - y.shape[2]))
+        return (y + self.bias.view(-1, 1, 1)).reshape(len(x), *self.shape)
+
+    @property
+    def axis(self) -> int:
+        return 0
+
+    @property
+    def kernel(self) -> Pair:
+        return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def size(self) -> Pair:
+        """Rows and columns of the result."""
+        return self.shape[1:] if len(self.shape) == 3 else (1, self.shape[1])  # type: ignore[return-value]
+
+
+@dataclass(eq=False)
+class Upsample(Node):
+    """Every pixel of `[C, H, W]` or `[C, L]` repeated, `factors` times along rows and columns."""
+
+    factors: Pair
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        down, across = self.factors
+        return _planes(x[0]).repeat_interleave(down, 2).repeat_interleave(across, 3).reshape(len(x[0]), *self.shape)
 
 
 @dataclass(eq=False)

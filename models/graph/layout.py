@@ -58,6 +58,21 @@ class Layout:
                 return width, int(columns[0]), int(columns[-1]) + 1, Layout((*lead, len(columns)), kept[kept >= 0])
         return None
 
+    def phases(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """Of a sample `[C, H, W]` of torch: the factors (fy, fx) with which the program has its pixels as
+        `[H / fy, W / fx, fy, fx]`, each with all channels. None: it has them in raster order, or in another."""
+        found = self.channels(shape, 0) if len(shape) == 3 else None
+        if found is None or np.array_equal(found[1], np.arange(len(found[1]))):
+            return None
+        high, wide = shape[1:]
+        raster = np.arange(high * wide).reshape(high, wide)
+        for down in (n for n in range(1, high + 1) if high % n == 0):
+            for across in (n for n in range(1, wide + 1) if wide % n == 0):
+                parts = raster.reshape(high // down, down, wide // across, across).transpose(0, 2, 1, 3)
+                if np.array_equal(parts.reshape(-1), found[1]):
+                    return down, across
+        return None
+
     def transposed(self, rows: int) -> Layout:
         """Of the transpose of the program's tensor `[rows, columns]`."""
         index = self.order.reshape(rows, -1).T

@@ -9,7 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bittrue.models.graph.floats import Add, Affine, Cat, Function, Graph, Mean, Multiply, Node, Pool, View
+from bittrue.models.graph.floats import (
+    Add,
+    Affine,
+    Cat,
+    Function,
+    Graph,
+    Mean,
+    Multiply,
+    Node,
+    Pool,
+    Upsample,
+    View,
+)
 from bittrue.sim.errors import BittrueError
 
 #: Samples that run together, and values of a tensor that are kept of each such batch.
@@ -40,8 +52,8 @@ class Groups:
 
 
 def passes_codes(node: Node) -> bool:
-    """Whether a node's codes are some of those that it reads: views, maxima, clamps."""
-    return isinstance(node, View) or (isinstance(node, Pool) and not node.divisor) or is_clamp(node)
+    """Whether a node's codes are some of those that it reads: views, copies, maxima, clamps."""
+    return isinstance(node, View | Upsample) or (isinstance(node, Pool) and not node.divisor) or is_clamp(node)
 
 
 def is_clamp(node: Node) -> bool:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from bittrue.models.graph.floats import Affine, Conv, Function, Graph, Linear, Node, Product, View
+from bittrue.models.graph.floats import Affine, Conv, Function, Graph, Linear, Node, Product, Transposed, View
+from bittrue.models.graph.phases import expand
 
 
 def simplify(graph: Graph) -> Graph:
@@ -16,6 +17,7 @@ def simplify(graph: Graph) -> Graph:
         step(graph, node) for node in list(graph.nodes) for step in (_into_producer, _into_reader, _relu, _views)
     ):
         pass
+    expand(graph)
     graph.prune()
     return graph
 
@@ -34,7 +36,7 @@ def _into_producer(graph: Graph, node: Node) -> bool:
     gain = node.weight.view(-1, *[1] * (producer.weight.ndim - 1))
     producer.weight, producer.bias = producer.weight * gain, producer.bias * node.weight + node.bias
     producer.relu, producer.owner = node.relu, None
-    producer.name = producer.name if isinstance(producer, Linear | Conv) else node.name
+    producer.name = node.name if isinstance(producer, Affine) else producer.name
     graph.replace(node, producer)
     return True
 
@@ -42,15 +44,16 @@ def _into_producer(graph: Graph, node: Node) -> bool:
 def _into_reader(graph: Graph, node: Node) -> bool:
     """An affine whose only reader is a product: `W (g x + o) + b = (W g) x + (b + W o)`.
 
-    A convolution that pads must not get an offset: padding is 0 behind the affine, so it would be none before it.
+    A convolution that pads must not get an offset: padding is 0 behind the affine, so it would be none before it. Of a
+    transposed one not every result sees as many pixels.
     """
     if not isinstance(node, Affine) or node.relu or not graph.alone(node):
         return False
     (reader,) = graph.readers(node)
-    if not isinstance(reader, Linear | Conv):
+    if not isinstance(reader, Linear | Conv | Transposed):
         return False
-    axis = 0 if isinstance(reader, Conv) else len(node.shape) - 1
-    padded = isinstance(reader, Conv) and any(reader.padding)
+    axis = len(node.shape) - 1 if isinstance(reader, Linear) else 0
+    padded = isinstance(reader, Transposed) or (isinstance(reader, Conv) and any(reader.padding))
     if node.along not in (None, axis) or (padded and bool(node.bias.any())):
         return False
     gain, offset = (v.expand(node.shape[axis]) for v in (node.weight, node.bias))
@@ -61,7 +64,7 @@ def _into_reader(graph: Graph, node: Node) -> bool:
     return True
 
 
-def _spread(reader: Linear | Conv, values: Tensor) -> Tensor:
+def _spread(reader: Linear | Conv | Transposed, values: Tensor) -> Tensor:
     """A value of each channel that a product reads, as its weights have them."""
     if isinstance(reader, Linear):
         return values

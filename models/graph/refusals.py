@@ -14,8 +14,8 @@ refuses(
     says="it divides by a statistic of the sample itself; use batch normalisation",
 )
 refuses(
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Upsample, functional.interpolate),
-    says="it makes an image larger; use a convolution with more channels and nn.PixelShuffle behind the network",
+    *(nn.Conv3d, nn.ConvTranspose3d, nn.MaxPool3d, nn.AvgPool3d, functional.conv3d),
+    says="it has windows of three axes; use two (channels for the third), or one of time",
 )
 refuses(
     *(nn.LSTM, nn.GRU, nn.RNN),

@@ -85,6 +85,9 @@ def _view(to: Realiser, node: floats.View) -> Made:
         return Made(made.name, made.layout.viewed(order))
     found = made.layout.part(order)
     if found is None:
+        made = to.raster(node.operands[0])
+        found = made.layout.part(order)
+    if found is None:
         raise BittrueError("what it takes does not lie together in a circuit; take parts along one axis at a time")
     width, start, stop, layout = found
     if width != made.layout.shape[-1]:
@@ -108,14 +111,15 @@ def _conv(to: Realiser, node: floats.Conv) -> Made:
         given = channel
     else:
         whole, within = torch.zeros(2, outputs, *node.kernel, inputs)
+        given = torch.ones_like(taps) if node.mask is None else node.mask.permute(0, 2, 3, 1)
         each = inputs // node.groups
         for group in range(node.groups):
             rows = slice(group * outputs // node.groups, (group + 1) * outputs // node.groups)
             whole[rows, :, :, group * each : (group + 1) * each] = taps[rows]
-            within[rows, :, :, group * each : (group + 1) * each] = 1
+            within[rows, :, :, group * each : (group + 1) * each] = given[rows]
         weight, bias = to.parameters(node, whole[..., channel].flatten(1), node.bias)
         layer = windows.TensorConv(reading, weight, bias, *steps, *arguments, **to.options(node))
-        if node.groups > 1:
+        if not within.all():
             layer.keep = within[..., channel].flatten(1)
         given = np.arange(outputs)
     layout = Layout.joined(node.shape, 0, given, np.arange(size[0] * size[1]), (*size, outputs))
@@ -133,6 +137,14 @@ def _pool(to: Realiser, node: floats.Pool) -> Made:
     low = -(1 << (width - 1))
     reading = windows.Reading(node.kernel, node.stride, node.dilation, node.padding, low if any(node.padding) else 0)
     return to.put(node, windows.TensorMaximum(reading, to.step(node), width, label), (made.name,), layout)
+
+
+def _upsample(to: Realiser, node: floats.Upsample) -> Made:
+    made, channel = to.image(node)
+    layer = windows.TensorUpsample(node.factors, False, to.step(node), to.choices.activation, to.label(node.name))
+    size = node.shape[1:] if len(node.shape) == 3 else (1, node.shape[1])
+    layout = Layout.joined(node.shape, 0, channel, np.arange(size[0] * size[1]), (*size, node.shape[0]))
+    return to.put(node, layer, (made.name,), layout)
 
 
 def _mean(to: Realiser, node: floats.Mean) -> Made:
@@ -176,7 +188,7 @@ def _multiply(to: Realiser, node: floats.Multiply) -> Made:
 
 
 def _cat(to: Realiser, node: floats.Cat) -> Made:
-    parts = [to.innermost(node, node.along, k) for k in range(len(node.operands))]
+    parts = [to.innermost(node, node.along, k, to.raster(operand)) for k, operand in enumerate(node.operands)]
     lead = parts[0][0].layout.shape[:-1]
     channel, before, names = [], 0, []
     for (made, own, rows), operand in zip(parts, node.operands, strict=True):
@@ -199,6 +211,7 @@ _KINDS: Kinds = {
     floats.View: _view,
     floats.Conv: _conv,
     floats.Pool: _pool,
+    floats.Upsample: _upsample,
     floats.Mean: _mean,
     floats.Cat: _cat,
 }

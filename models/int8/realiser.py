@@ -68,6 +68,7 @@ class Realiser:
         self.what, self.graph, self.seen, self.choices = what, graph, seen, choices
         self.layers: list[tuple[IntegerLayer, tuple[str, ...], Node]] = []
         self.made: dict[Node, Made] = {graph.input: Made("x", start)}
+        self.rasters: dict[Node, Made] = {}
         self.shared: dict[str, list[tuple[nn.Parameter, nn.Parameter]]] = {}
         self.groups = groups(graph)
         self.high = (1 << (choices.activation - 1)) - 1
@@ -128,7 +129,7 @@ class Realiser:
                 "by channel, and a circuit has them pixel by pixel; end with a linear layer, or without flattening"
             )
         start = self.made[self.graph.input].layout
-        result = self.made[self.graph.result]
+        result = self.raster(self.graph.result)
         if len(self.graph.result.shape) == 1 and len(result.layout.shape) > 1:
             label = self.label("result")
             layer = windows.TensorReshape(self.graph.result.shape, self.step(self.graph.result), width, label)
@@ -150,18 +151,40 @@ class Realiser:
             found = f"{name}_{number}"
         return found
 
-    def shaped(self, node: Node, made: Made, shape: tuple[int, ...], operand: int = 0) -> Made:
-        """A tensor that `node` reads, with other axes in the program."""
+    def shaped(self, node: Node, made: Made, shape: tuple[int, ...], operand: int | None = 0) -> Made:
+        """A tensor that `node` reads, or its own without operand, with other axes in the program."""
         if made.layout.shape == shape:
             return made
         label = self.label(f"{node.name}_flat" if len(shape) == 1 else f"{node.name}_shape")
-        layer = windows.TensorReshape(shape, self.step(node.operands[operand]), self.choices.activation, label)
+        read = node if operand is None else node.operands[operand]
+        layer = windows.TensorReshape(shape, self.step(read), self.choices.activation, label)
         return self.put(node, layer, (made.name,), made.layout.shaped(*shape))
 
-    def innermost(self, node: Node, axis: int, operand: int = 0) -> tuple[Made, np.ndarray, np.ndarray]:
-        """What `node` reads with an axis of torch's sample innermost, and its `Layout.channels`."""
-        read = node.operands[operand]
+    def raster(self, read: Node) -> Made:
+        """A tensor, with its pixels in raster order where it is an image of which some lie beside each other."""
         made, shape = self.made[read], read.shape
+        factors = made.layout.phases(shape)
+        if factors is None:
+            return made
+        if read not in self.rasters:
+            channels, high, wide = shape
+            parts = high // factors[0], wide // factors[1], channels * factors[0] * factors[1]
+            channel, _ = made.layout.channels(shape, 0)  # type: ignore[misc]  (else it had no phases)
+            made = self.shaped(read, made, parts, None)
+            layer = windows.TensorUpsample(
+                factors, True, self.step(read), self.choices.activation, self.label(f"{read.name}_image")
+            )
+            layout = Layout.joined(shape, 0, channel, np.arange(high * wide), (high, wide, channels))
+            self.rasters[read] = self.put(read, layer, (made.name,), layout)
+        return self.rasters[read]
+
+    def innermost(
+        self, node: Node, axis: int, operand: int = 0, made: Made | None = None
+    ) -> tuple[Made, np.ndarray, np.ndarray]:
+        """What `node` reads, or the tensor of it that is given, with an axis of torch's sample innermost, and its
+        `Layout.channels`."""
+        read = node.operands[operand]
+        made, shape = made or self.made[read], read.shape
         found = made.layout.channels(shape, axis)
         if found is None:
             turned = made.layout.transposed(shape[axis])
@@ -183,7 +206,7 @@ class Realiser:
     def image(self, node: Node) -> tuple[Made, np.ndarray]:
         """What `node` reads as an image `[H, W, C]`, and which of torch's channels each of the program's is."""
         shape = node.operands[0].shape
-        made, channel, rows = self.innermost(node, 0)
+        made, channel, rows = self.innermost(node, 0, made=self.raster(node.operands[0]))
         if not np.array_equal(rows, np.arange(len(rows))):
             raise BittrueError("its pixels do not lie in raster order in a circuit; permute less before it")
         size = shape[1:] if len(shape) == 3 else (1, shape[1])
@@ -192,6 +215,8 @@ class Realiser:
     def alike(self, node: Node, does: str) -> tuple[Made, Made]:
         """The two tensors that `node` reads, with the same axes in the program."""
         left, right = (self.made[operand] for operand in node.operands)
+        if not left.layout.same(right.layout):
+            left, right = map(self.raster, node.operands)
         if not left.layout.same(right.layout):
             raise BittrueError(
                 f"the tensors that it {does} lie in different order in a circuit; permute both alike first"

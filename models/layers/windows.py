@@ -25,6 +25,7 @@ from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.slice import Slice
+from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
 from bittrue.sim.requantize import Requantize
 
@@ -245,6 +246,26 @@ class TensorConcat(TensorLayer):
 
     def emit(self, lowering: Lowering, name: str, *sources: str) -> str:
         return lowering.add(name, Concat(tuple(map(lowering.type, sources))), *sources, scale=self.scale)
+
+
+class TensorUpsample(TensorLayer):
+    """`[H, W, C]` to `[fy H, fx W, C]`, every pixel repeated; with `parts` to `[fy H, fx W, C / (fy fx)]`, its channels
+    beside each other as pixels."""
+
+    def __init__(self, factors: tuple[int, int], parts: bool, target: nn.Module, bits: int, label: str) -> None:
+        super().__init__(target, bits, label)
+        self.factors, self.parted = factors, parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, across = self.factors
+        if not self.parted:
+            return x.repeat_interleave(down, 1).repeat_interleave(across, 2)
+        pixels = x.unflatten(-1, (down, across, -1))  # [B, H, W, fy, fx, C']
+        return pixels.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        operation = Upsample(lowering.type(source), self.factors, self.parted)
+        return lowering.add(name, operation, source, scale=lowering.scales[source])
 
 
 class TensorReshape(TensorLayer):

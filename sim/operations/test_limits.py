@@ -27,6 +27,7 @@ from bittrue.sim.operations.slice import Slice
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
 from bittrue.sim.requantize import Requantize
 
@@ -158,6 +159,10 @@ LIMITS = {
     "first channel of a slice": (lambda n: Slice(TWO, n, 2), -1, 0),
     "last channel of a slice": (lambda n: Slice(TWO, 1, n), 3, 2),
     "an empty slice": (lambda n: Slice(TWO, n, 1), 1, 0),
+    "axes of a larger image": (lambda shape: Upsample(TensorType(shape, INT8), (1, 1)), (2, 2), (1, 2, 2)),
+    "a factor of nothing": (lambda n: Upsample(TensorType((1, 1, 1), INT8), (1, n)), 0, 1),
+    "factors of a larger image": (lambda factors: Upsample(TensorType((1, 1, 1), INT8), factors), (2,), (2, 2)),
+    "channels that are pixels": (lambda n: Upsample(TensorType((1, 1, n), INT8), (2, 3), True), 5, 6),
     "limits that cross": (lambda low: Clamp(TWO, low, 5, INT8), 6, 5),
     "limit below the codes": (lambda low: Clamp(TWO, low, 5, INT8), -129, -128),
     "limit above the codes": (lambda high: Clamp(TWO, 0, high, INT8), 128, 127),

@@ -1,4 +1,5 @@
-"""Random convolutional networks: windows of every kind, groups of one channel, pools, residuals, branches, two inputs.
+"""Random convolutional networks: windows of every kind, groups, pools, residuals, branches, gates, larger images, two
+inputs.
 
     python -m tests.helpers.convolutions --count 200 --seed 0
 
@@ -30,10 +31,16 @@ from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.slice import Slice
+from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder, Program
 from tests.helpers.programs import Growing, stimulus
 from tests.helpers.stage_bench import StageBench
+
+KINDS = (
+    *("convolution", "depthwise", "groups", "max", "mean", "residual", "branches", "gate"),
+    *("upsample", "transposed", "excite"),
+)
 
 
 class Convolutions(Growing):
@@ -51,6 +58,17 @@ class Convolutions(Growing):
         down, across, taps, channels = self.build.types[u].shape
         u = self.reshape(f"{name}.rows", u, down, across, taps * channels)
         return self.linear(name, u, outputs, floor=floor, part=part)
+
+    def groups(self, name: str, x: str, *geometry) -> str:
+        """Half of the channels, and the rest, each to outputs of their own."""
+        channels = self.build.types[x].channels
+        cut = max(1, channels // 2)
+        ends = [(0, cut), (cut, channels)] if cut < channels else [(0, channels)]
+        parts = []
+        for k, (start, stop) in enumerate(ends):
+            part = self.add(f"{name}.part{k}", Slice(self.build.types[x], start, stop), x)
+            parts.append(self.convolution(f"{name}.{k}", part, 2, *geometry))
+        return self.concat(name, *parts)
 
     def depthwise(self, name: str, x: str, *geometry) -> str:
         u = self.window(name, x, *geometry)
@@ -77,6 +95,17 @@ class Convolutions(Growing):
         gated = self.add(f"{name}.gated", Multiply(self.build.types[a], self.build.types[b], requantize), a, b)
         kinds = [self.build.types[k] for k in (gated, a, b)]
         return self.add(name, Add(*kinds[:2], INT8, (kinds[2],)), gated, a, b)
+
+    def upsample(self, name: str, x: str, factors: tuple[int, int], parts: bool = False) -> str:
+        return self.add(name, Upsample(self.build.types[x], factors, parts), x)
+
+    def excite(self, name: str, x: str) -> str:
+        """Every channel times a code of its own, which a layer makes of the means of all."""
+        height, width, channels = self.build.types[x].shape
+        gate = self.linear(f"{name}.squeeze", self.global_mean(f"{name}.mean", x), channels)
+        gate = self.upsample(f"{name}.wide", self.reshape(f"{name}.pixel", gate, 1, 1, channels), (height, width))
+        requantize = self.requantize(self.codes[x] * self.codes[gate])
+        return self.add(name, Multiply(self.build.types[x], self.build.types[gate], requantize), x, gate)
 
     def concat(self, name: str, *parts: str) -> str:
         return self.add(name, Concat(tuple(self.build.types[k] for k in parts)), *parts)
@@ -118,10 +147,13 @@ def network(seed: int) -> Program:
     results = []
     for k in range(int(rng.integers(2, 5))):
         kind, here = (
-            str(rng.choice(["convolution", "depthwise", "max", "mean", "residual", "branches", "gate"])),
+            str(rng.choice(KINDS)),
             f"layer{k}",
         )
         chosen = geometry(rng, grow.build.types[x].shape)
+        factors = tuple(int(v) for v in rng.integers(1, 4, 2))
+        if max(grow.build.types[x].shape[:2]) > 8:
+            factors = (1, 1)
         if kind == "convolution":
             x = grow.convolution(here, x, int(rng.integers(1, 7)), *chosen, floor=0 if rng.random() < 0.5 else None)
         elif kind == "depthwise":
@@ -130,6 +162,15 @@ def network(seed: int) -> Program:
             x = grow.max_pool(here, x, *chosen)
         elif kind == "gate":
             x = grow.gate(here, grow.convolution(f"{here}.c", x, 2 * int(rng.integers(1, 4)), *same(rng)))
+        elif kind == "upsample":
+            x = grow.upsample(here, x, factors)
+        elif kind == "transposed":
+            outputs = int(rng.integers(1, 4)) * factors[0] * factors[1]
+            x = grow.upsample(here, grow.convolution(f"{here}.c", x, outputs, *chosen), factors, parts=True)
+        elif kind == "excite":
+            x = grow.excite(here, x)
+        elif kind == "groups":
+            x = grow.groups(here, x, *chosen)
         elif kind == "mean":
             x = grow.mean_pool(here, x, *chosen)
         elif kind == "residual":

@@ -98,9 +98,9 @@ def test_a_forward_that_no_circuit_does(case):
 SEQUENTIAL = {
     "layer norm": ([nn.LayerNorm(6)], "0: torch.nn.LayerNorm: .*; use batch normalisation"),
     "group norm": ([nn.Conv2d(2, 4, 1), nn.GroupNorm(2, 4)], "1: torch.nn.GroupNorm: .*; use batch normalisation"),
-    "transposed": (
-        [nn.ConvTranspose2d(2, 2, 2)],
-        "0: torch.nn.ConvTranspose2d: it makes an image larger; .*PixelShuffle",
+    "three axes": (
+        [nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 2, 1)],
+        "1: torch.nn.Conv3d: it has windows of three axes; use two",
     ),
     "unknown": ([nn.Unfold(2)], "0: torch.nn.Unfold: no layer is known for it"),
     "reflect": (

@@ -49,6 +49,7 @@ from bittrue.models.layers.windows import (
     TensorMultiply,
     TensorReshape,
     TensorSlice,
+    TensorUpsample,
 )
 from bittrue.models.light.array import IntegerPhotonicArray
 from bittrue.models.light.integer import IntegerLightInput, IntegerPhotonicTable, IntegerTileSum
@@ -121,6 +122,7 @@ LAYERS = {
     TensorTranspose: lambda: [flat(), TensorTranspose(step(), 8, "")],
     TensorReshape: lambda: [flat(), TensorReshape((CHANNELS, TOKENS), step(), 8, "")],
     TensorSlice: lambda: [flat(), TensorSlice(1, 3, step(), 8, "")],
+    TensorUpsample: lambda: [image(), TensorUpsample((2, 1), False, step(), 8, "")],
     TensorMultiply: lambda: [flat(), TensorMultiply(step(), step(), None, 8, "", shift=6)],
     TensorConcat: lambda: [flat(), TensorConcat(step(), 8, "")],
     TensorConv: lambda: [image(), TensorConv(READING, *parameters(4, 6 * CHANNELS), *PRODUCT, **WIDTHS)],

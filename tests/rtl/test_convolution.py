@@ -6,6 +6,7 @@ import pytest
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import realisation
+from bittrue.rtl.dataflow.stages.upsample import UpsampleStage
 from bittrue.rtl.dataflow.stages.window import WindowStage
 from bittrue.rtl.dataflow.windows import Order
 from bittrue.sim.contract import INT8
@@ -13,6 +14,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
@@ -60,6 +62,24 @@ def test_the_ring_is_as_small_as_the_interval_allows(window, lanes, room):
     assert order.interval == stage.interval == max(beats_in, beats_out)
 
 
+@pytest.mark.parametrize(
+    ("shape", "factors", "parts", "lanes", "room"),
+    [
+        ((8, 8, 4), (2, 2), False, 1, 32),  # a row: the next comes while the last copy of this one is given out
+        ((8, 8, 4), (2, 1), False, 4, 8),
+        ((8, 8, 4), (2, 2), True, 1, 64),  # what comes in is as much as what is given out
+        ((8, 8, 4), (1, 2), False, 1, 8),  # no row is repeated: a pixel, and the next one
+        ((1, 64, 3), (1, 3), True, 1, 8),
+        ((1, 1, 6), (5, 5), False, 1, 16),  # a code for every channel: the next frame's come meanwhile
+        ((1, 1, 6), (1, 5), False, 6, 2),
+    ],
+)
+def test_the_ring_of_a_larger_image_is_as_small_as_the_interval_allows(shape, factors, parts, lanes, room):
+    stage = UpsampleStage(Upsample(TensorType(shape, INT8), factors, parts), lanes=lanes, simd=lanes, pe=1)
+    assert stage.order.room == stage.storage.depth == room
+    assert stage.interval == stage.order.interval == stage.operation.output.size // lanes
+
+
 def test_lanes_follow_from_the_interval():
     window = same((6, 5, 12))
     make = realisation(window)
@@ -67,6 +87,12 @@ def test_lanes_follow_from_the_interval():
         assert make.fold(window, interval, "conv") == Folding(lanes, 1)
     with pytest.raises(BittrueError, match="conv: with all 12 channels in a beat its windows take 270 cycles"):
         make.fold(window, 269, "conv")
+    larger = Upsample(TensorType((3, 2, 6), INT8), (2, 3))
+    make = realisation(larger)
+    for interval, lanes in ((36 * 6, 1), (36 * 6 - 1, 2), (36, 6)):
+        assert make.fold(larger, interval, "up") == Folding(lanes, 1)
+    with pytest.raises(BittrueError, match="up: with all 6 channels of a pixel in a beat it takes 36 cycles a frame"):
+        make.fold(larger, 35, "up")
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])
