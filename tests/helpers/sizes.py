@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from amaranth.back import rtlil
 from amaranth.hdl import Elaboratable
 
 from bittrue.rtl.dataflow.plan import Plan, plan
+from bittrue.rtl.dataflow.stage import Stage
+from bittrue.rtl.dataflow.stages.photonic_mac import PhotonicMacStage
 from bittrue.rtl.dataflow.top import Accelerator
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.light.system import PhotonicSystem
@@ -51,17 +56,48 @@ def flip_flops(text: str) -> int:
     return sum(bits for kind, bits in cells(text).items() if "dff" in kind)
 
 
-def of_plan(made: Plan, texts: Iterable[str]) -> Counter[str]:
-    """What the stages of a plan are made of: their RTLIL, what they say themselves, depths of FIFOs, and times."""
-    found: Counter[str] = Counter()
+def flat(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """The numbers in a nested value, by their names; of an array the sum of what it holds, each by its place."""
+    if isinstance(value, np.ndarray):
+        yield name, int(value.reshape(-1) @ np.arange(1, value.size + 1))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flat(inner, f"{name} {key}")
+    elif isinstance(value, list | tuple):
+        yield f"{name} entries", len(value)
+        for inner in value:
+            yield from flat(inner, name)
+    elif is_dataclass(value):
+        yield from flat({f.name: getattr(value, f.name) for f in fields(value)}, name)
+    elif isinstance(value, bool | int | float | np.number):
+        yield name, float(value)
+
+
+def of_plan(made: Plan, texts: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """What the stages of the plan of one operation are made of: their RTLIL, what they say themselves, what they do for
+    a frame of highest codes, and their times; and what the operation says of itself, and tells hardware."""
+    yield from flat({"latency": made.estimated_latency, "interval": made.estimated_interval}, "cycles")
+    yield from flat(made.estimate, "estimated")
     for text in texts:
-        found += cells(text)
-    for element in made.network.elements:
-        found += Counter({f"said {name}": value for name, value in vars(element.stage.structure()).items()})
-    found["latency"], found["interval"] = made.estimated_latency, made.estimated_interval
-    for name, value in vars(made.estimate).items():
-        found[f"estimated {name}"] += value
-    return found
+        yield from cells(text).items()
+    codes = [np.full((1, *kind.shape), kind.format.high, kind.format.dtype) for kind in made.program.inputs.values()]
+    for stage in (element.stage for element in made.network.elements):
+        yield from flat(stage.structure(), "said")
+        counted = type(stage).effort is not Stage.effort and not isinstance(stage, PhotonicMacStage)
+        if counted:  # what light costs, a program does not say
+            yield from flat(stage.effort(**stage.counts(*codes)), "effort")
+    for op in (node.operation for node in made.program.nodes):
+        own = {"macs": op.macs, "weights": op.weights, "accumulator": op.accumulator, "shape": op.output.shape}
+        yield from flat(own, "own")
+        yield from flat(dict(op.constants), "told")
+
+
+def total(numbers: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The sums of what has the same name."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for name, value in numbers:
+        found[name] += value
+    return {name: round(value, 6) for name, value in sorted(found.items())}
 
 
 #: Tops: a residual network, one whose weights are written, two results, spikes, and the controller of an array.
@@ -79,19 +115,17 @@ def of_design(top: Elaboratable) -> Counter[str]:
     return cells(rtlil.convert(top, ports=list(top.ports)))
 
 
-def measured() -> dict[str, dict[str, int]]:
-    found = {}
-    for name in OPERATIONS:
-        total: Counter[str] = Counter()
-        for seed in SEEDS:
-            made, _ = planned(name, seed)
-            total += of_plan(made, (rtlil.convert(element.stage) for element in made.network.elements))
-        found[name] = dict(sorted(total.items()))
-    return found | {name: dict(sorted(of_design(make()).items())) for name, make in DESIGNS.items()}
+def of_operations(name: str) -> Iterator[tuple[str, float]]:
+    """Of an operation and of its stages, in all seeds."""
+    for seed in SEEDS:
+        made, _ = planned(name, seed)
+        yield from of_plan(made, [rtlil.convert(element.stage) for element in made.network.elements])
 
 
 def main() -> None:
-    lines = [f"{json.dumps(name)}: {json.dumps(numbers)}" for name, numbers in measured().items()]
+    found = {name: total(of_operations(name)) for name in OPERATIONS}
+    found |= {name: total(of_design(make()).items()) for name, make in DESIGNS.items()}
+    lines = [f"{json.dumps(name)}: {json.dumps(numbers)}" for name, numbers in found.items()]
     KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
