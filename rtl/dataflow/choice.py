@@ -8,6 +8,7 @@ from dataclasses import replace
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import Operation
 from bittrue.sim.program import Program
 
 
@@ -26,12 +27,22 @@ def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL)
         if reason := make.refusal(node.operation):
             if not isinstance(architecture, str):
                 raise BittrueError(f"{node.name}: not {name}: {reason}")
-            make = realisation(node.operation)
+            make = _instead(node.operation, name)
         if make.folds:
             found[node.name] = make
     if not isinstance(architecture, str) and (unknown := sorted(set(architecture) - {n.name for n in program.nodes})):
         raise BittrueError(f"architecture: no operation is named {unknown[0]!r}; foldable are {', '.join(found)}")
     return found
+
+
+#: What is tried in place of an architecture that is refused, before the first one.
+INSTEAD = {"packed": "paired"}
+
+
+def _instead(operation: Operation, name: str) -> type[Stage]:
+    """The stage of an operation that cannot have this architecture."""
+    other = REALISATIONS.get((type(operation), INSTEAD.get(name, PARALLEL)))
+    return realisation(operation) if other is None or other.refusal(operation) else other
 
 
 def preferred(program: Program, interval: int) -> dict[str, str]:
@@ -71,6 +82,10 @@ def fold_all(
     for name, make in stages.items():
         told = {"activity": activity[name]} if name in activity and make.dynamic else {}
         result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
+        if name not in fixed and isinstance(architecture, str) and make.architecture != architecture != PARALLEL:
+            first = realisation(program[name]).fold(program[name], interval, name)
+            if first.simd * first.pe <= result[name].simd * result[name].pe:  # it takes no fewer multipliers
+                result[name] = first
         if block_luts is not None and make.block_luts is not None and name not in fixed:
             result[name] = replace(result[name], block_luts=block_luts)
     return result

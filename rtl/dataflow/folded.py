@@ -123,6 +123,8 @@ class FoldedStage(BufferedStage):
     BROAD = 4
     #: Beats in which the sums of the outputs at hand leave, one after the other.
     turns = 1
+    #: Vectors that are worked through at once.
+    together = 1
     #: LUTs that a block RAM is worth (`Folding.block_luts`).
     block_luts = BLOCK_LUTS
     #: What knows the ranges of its products.
@@ -241,7 +243,7 @@ class FoldedStage(BufferedStage):
         simd = self.simd
         built.multipliers += self.multipliers
         (codes, weights), (read, row) = self.operand_registers, self.address_registers
-        built.registers += len(self.cells) * codes * simd * self.format.bits
+        built.registers += len(self.cells) * codes * simd * self.operand_bits
         built += self.vectors.structure(self.lanes_in, read)
         self.grow_trees(built)
         built.inside += self.absorbed
@@ -256,6 +258,16 @@ class FoldedStage(BufferedStage):
             built += Exchange.structure(self.exchange_bits, self.arrival)
             built.count(self.timing.frame - 1, self.timing.beats_out * self.turns - 1)
         return built
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits of what is read of a vector for a multiplier."""
+        return self.format.bits
+
+    @property
+    def given_at_once(self) -> int:
+        """Outputs of a beat."""
+        return self.pe * self.together // self.turns
 
     @property
     def multipliers(self) -> int:

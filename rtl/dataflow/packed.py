@@ -32,7 +32,9 @@ from bittrue.sim.held import Parameter
 
 #: Signed operands of the multiplier that packing is for: what AMD's 7 series has, and UltraScale+ more than that.
 WIDE, NARROW = 25, 18
-#: Targets that have such multipliers.
+#: The architectures of such multipliers: of two weights and a code, and of a weight and two codes.
+WIDE_ONES = ("packed", "paired")
+#: Targets that have them.
 TARGETS = ("xilinx-7", "xilinx-us+")
 
 
@@ -47,7 +49,7 @@ def suited(targets: Iterable[str]) -> str | None:
 
 def unsuited(folding: Mapping[str, Folding], target: str) -> str | None:
     """Why operations that are folded so cannot go to a target, as a sentence; None where they can."""
-    packed = [name for name, chosen in folding.items() if chosen.architecture == "packed"]
+    packed = [name for name, chosen in folding.items() if chosen.architecture in WIDE_ONES]
     if not packed or target in TARGETS:
         return None
     return (
@@ -65,6 +67,14 @@ def offset(weight: Format, code: Format) -> int:
 def operand_bits(weight: Format, code: Format) -> int:
     """Bits of a packed pair of weights, signed."""
     return offset(weight, code) + Format.covering(weight.low - 1, weight.high, signed=True).bits
+
+
+def too_wide(paired: Format, other: Format, what: str) -> str | None:
+    """Why no multiplier has the operands of a pair and of what both are multiplied by; None where it has."""
+    bits = operand_bits(paired, other), Format.covering(other.low, other.high, signed=True).bits
+    if bits[0] <= WIDE and bits[1] <= NARROW:
+        return None
+    return f"{what} need a multiplier of {bits[0]}x{bits[1]} bits, over {WIDE}x{NARROW}"
 
 
 def pack(lower: np.ndarray, upper: np.ndarray, shift: int) -> np.ndarray:
@@ -210,23 +220,29 @@ class Packed:
             return "codes of one bit choose weights, and multiply nothing"
         if operation.weight.shape[0] % 2:
             return f"{operation.weight.shape[0]} outputs are no pairs"
-        bits = operand_bits(weight, code), Format.covering(code.low, code.high, signed=True).bits
-        if bits[0] > WIDE or bits[1] > NARROW:
-            needed = "x".join(map(str, bits))
-            return f"weights {weight} and codes {code} need a multiplier of {needed} bits, over {WIDE}x{NARROW}"
-        return None
+        return too_wide(weight, code, f"weights {weight} and codes {code}")
 
     @property
     def turns(self) -> int:
         return 2 if self.folded else 1
 
     @property
+    def half(self) -> int:
+        """Pairs of sums at hand."""
+        return self.pe // 2
+
+    @property
+    def shift(self) -> int:
+        """Bits of the lower product of a pair."""
+        return offset(self.operation.weight_format, self.format)
+
+    @property
     def multipliers(self) -> int:
-        return self.simd * self.pe // 2
+        return self.simd * self.half
 
     @property
     def product_bits(self) -> int:
-        return sum(self.cells[0].shift + node.bits for lane in self.products.levels[0][self.pe // 2 :] for node in lane)
+        return sum(self.shift + node.bits for lane in self.products.levels[0][self.half :] for node in lane)
 
     @property
     def absorbed(self) -> int:
@@ -235,22 +251,22 @@ class Packed:
     def grow_trees(self, built: Structure) -> None:
         super().grow_trees(built)
         products = self.products
-        for pair in range(self.pe // 2):
+        for pair in range(self.half):
             built.registers += sum(sum(products.passed(pair, depth)) for depth in range(1, products.tree_depth + 1))
         if not self.folded:
             for p, total in enumerate(products.sums):
-                if p >= self.pe // 2 and products.passed(p - self.pe // 2, products.tree_depth)[0]:
+                if p >= self.half and products.passed(p - self.half, products.tree_depth)[0]:
                     built.add(total.bits)
                 else:
                     built.registers += total.bits
             return
         built.registers += 2  # that the second half is issued, and is at hand
-        for first, second in zip(products.sums[: self.pe // 2], products.sums[self.pe // 2 :], strict=True):
+        for first, second in zip(products.sums[: self.half], products.sums[self.half :], strict=True):
             built.registers += second.bits
             built.select_bits += max(first.bits, second.bits)
 
     def trees(self, m: Module, x: Sequence[Value], w: Sequence[Sequence[Value]]) -> list[Partial]:
-        products, shift, half = self.products, self.cells[0].shift, self.pe // 2
+        products, shift, half = self.products, self.shift, self.half
         sums = []
         for q, row in enumerate(w):
             low, high = ([level[p] for level in products.levels] for p in (q, half + q))
@@ -277,7 +293,7 @@ class Packed:
     def in_turn(self, m: Module, sums: Sequence[Value], at_hand: Value) -> Sequence[Value]:
         if self.turns == 1:
             return sums
-        half, second = self.pe // 2, Signal(name="second")
+        half, second = self.half, Signal(name="second")
         with m.If(at_hand):
             m.d.sync += second.eq(~second)
         upper = [register(m, total, name=f"upper{q}") for q, total in enumerate(sums[half:])]

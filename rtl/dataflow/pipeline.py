@@ -97,7 +97,10 @@ class Network:
             if stages is not None:
                 stages[key] = stage
             _check_held(node.name, operation, stage)
-            self.made[node.name] = self._enter(node.name, stage, sources, operation.output, node.name)
+            made = self._enter(node.name, stage, sources, operation.output, node.name)
+            if stage.behind is not None:
+                made = self._enter(f"{node.name}_order", stage.behind, [made], operation.output)
+            self.made[node.name] = made
         #: The elements that make the results, in the program's order, and which of their readers each output is.
         self.outputs = [self.made[name] for name in program.results]
         self.output_branches: list[int] = []

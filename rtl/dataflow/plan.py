@@ -15,6 +15,7 @@ from bittrue.rtl.bus.registers import RegisterMap
 from bittrue.rtl.dataflow.choice import fold_all, foldable, preferred
 from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
+from bittrue.rtl.dataflow.packed import WIDE_ONES
 from bittrue.rtl.dataflow.pipeline import Network
 from bittrue.rtl.dataflow.schedule import Flow
 from bittrue.rtl.dataflow.stage import PARALLEL, Stage, architectures
@@ -293,9 +294,10 @@ def plan(
     interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
     device     instead: the smallest interval whose estimated area fits the device (see `rtl.dataflow.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
-    architecture  which one of those an operation has (`parallel`, `packed`, `adders`, `events`), for all that can have
-               it or by node; `rtl.dataflow.packed.suited` tells the one for a target. By default `parallel`, but
-               `adders` where `interval` leaves a vector one cycle and nothing is against it (`rtl.dataflow.adders`)
+    architecture  which one of those an operation has (`parallel`, `packed`, `paired`, `adders`, `events`), for all that
+               can have it or by node, and where `packed` cannot be, `paired`; `rtl.dataflow.packed.suited` tells the
+               one for a target. By default `parallel`, but `adders` where `interval` leaves a vector one cycle and nothing is
+               against it (`rtl.dataflow.adders`)
     activity   by node, the share of ones in the events it reads (see the function `activity`): an event-driven stage
                is folded for it; without, for a one everywhere
     weights    `"written"`, or names of operations: their weights, cells, biases and shifts can be written while it
@@ -344,7 +346,7 @@ def fit(
     """
     if device not in DEVICES:
         raise BittrueError(f"plan: no device {device!r}; known are {', '.join(sorted(DEVICES))}")
-    plain = {"packed": PARALLEL}
+    plain = dict.fromkeys(WIDE_ONES, PARALLEL)
     if isinstance(architecture, str):
         architecture = plain.get(architecture, architecture)
     else:

@@ -235,6 +235,11 @@ class Stage(wiring.Component):
         self.operands = [getattr(self, name) for name in names]
 
     @property
+    def behind(self) -> Stage | None:
+        """A stage that has to follow at once, for its output is not in order; None where it is."""
+        return None
+
+    @property
     def latency(self) -> int:
         return self.timing.latency
 

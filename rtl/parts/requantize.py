@@ -63,12 +63,19 @@ def channel_constants(
     return result
 
 
-def store_constants(built: Structure, bits: int, groups: int) -> None:
-    """Count what `channel_constants` builds for `bits` a beat: ROM, register behind block RAM, counter."""
+def store_constants(built: Structure, bits: int, groups: int, numbered: bool = False) -> None:
+    """Count what `channel_constants` builds for `bits` a beat: ROM, register behind block RAM, counter.
+
+    Of beats that are `numbered` there is no counter, and a register for the number before what is no block RAM.
+    """
     rom = Storage(bits, groups, table=True)
     built.store(rom)
-    built.count(groups - 1)
-    if rom.style == "block":
+    block = rom.style == "block"
+    if not numbered:
+        built.count(groups - 1)
+    elif not block:
+        built.registers += (groups - 1).bit_length()
+    if block:
         built.registers += bits
 
 
@@ -173,8 +180,8 @@ class RequantizePipe:
     def lane_range(self, step: PipeStep, lane: int) -> Range:
         return Range.of(step.low[lane :: self.lanes], step.high[lane :: self.lanes])
 
-    def structure(self) -> Structure:
-        """Adders, shifters, clamps and the ROM of the constants."""
+    def structure(self, numbered: bool = False) -> Structure:
+        """Adders, shifters, clamps and the ROM of the constants; as of `store_constants` for beats with numbers."""
         built = Structure()
         r = self.requantize
         stored, delays = 0, 0
@@ -198,7 +205,7 @@ class RequantizePipe:
                     delays += width * position
                     stored += width if not (step.kind == "shift" and step.amount) else 0
         if stored:
-            store_constants(built, stored, r.channels // self.lanes)
+            store_constants(built, stored, r.channels // self.lanes, numbered)
         built.registers += delays
         for table in self.tables.values():
             built += table.structure()

@@ -33,6 +33,8 @@ def of_operation(kind: type[Operation], architecture: str, seed: int) -> Stage:
     rng = np.random.default_rng(seed)
     operation = kind.example(rng)
     make = realisation(operation, architecture)
+    while make.refusal(operation):
+        operation = kind.example(rng)
     if not make.folds:
         return make(operation, lanes=make.legal_lanes(operation, operation.inputs[0].channels))
     foldings = make.foldings(operation)

@@ -195,7 +195,7 @@ def test_it_is_taken_where_all_targets_have_wide_multipliers(targets, architectu
 def test_an_architecture_that_nothing_has_is_refused():
     p = program(np.ones((2, 2), int), S8, S8, 1)
     with pytest.raises(
-        BittrueError, match="has the architecture 'pakced'; use one of adders, events, packed, parallel"
+        BittrueError, match="has the architecture 'pakced'; use one of adders, events, packed, paired, parallel"
     ):
         plan(p, architecture="pakced")
 

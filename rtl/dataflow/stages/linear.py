@@ -12,6 +12,7 @@ from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.packed import Packed
+from bittrue.rtl.dataflow.paired import Paired
 from bittrue.rtl.dataflow.stage import Structure, realises, valid_chain
 from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
@@ -34,21 +35,21 @@ class LinearStage(FoldedStage):
         self.block_luts = block_luts
         outputs, inputs = operation.weight.shape
         self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
-        self.requantize = RequantizePipe(operation.requantize, *operation.sums, pe // self.turns)
+        self.requantize = RequantizePipe(operation.requantize, *operation.sums, self.given_at_once)
         depth = self.front_depth + self.requantize.cycles + 1
         self.timing = Blocks(
-            beats_in=inputs // lanes,
+            beats_in=self.together * inputs // lanes,
             beats_out=outputs // pe,
             steps=self.products.steps,
             blocks=2,
             depth=depth,
             credits=enough_credits(depth, self.products.steps, self.turns),
-            frame=operation.input.tokens,
+            frame=operation.input.tokens // self.together,
             each=self.turns,
         )
         super().__init__(
             lanes=lanes,
-            output=(operation.output.format, pe // self.turns),
+            output=(operation.output.format, self.given_at_once),
             tables=self.requantize.tables,
             arrival=self.front_depth + self.turns - 1,
         )
@@ -64,7 +65,7 @@ class LinearStage(FoldedStage):
             effort.multiply(bits, op.weight_format.bits, op.macs)
         effort.add(width(*op.sums), op.macs)
         if not self.wired:
-            effort.access("weights", self.weights.bits, vectors * n * c * op.weight_format.bits)
+            effort.access("weights", self.weights.bits, vectors // self.together * n * c * op.weight_format.bits)
         effort.access("values", self.vectors.bits, vectors * c * bits * (n // self.pe), vectors * c * bits)
         effort.requantize(self.requantize, vectors)
         return effort
@@ -76,10 +77,15 @@ class LinearStage(FoldedStage):
         issued = valid_chain(m, self.given(m, control), self.timing.depth - 1)
         bank, row = self.follow(m, control, issued)
         sums = self.in_turn(m, self.sums(m, control, bank), issued[self.front_depth])
-        result = self.requantize.build(m, sums, issued[self.front_depth - 1], held=row)
+        which = self.which(m, issued)
+        result = self.requantize.build(m, sums, issued[self.front_depth - 1], which=which, held=row)
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
         m.d.comb += [outlet.payload[p].eq(code) for p, code in enumerate(result)]
         return m
+
+    def which(self, m: Module, issued: Sequence[Value]) -> Value | None:  # noqa: ARG002
+        """Two cycles before each output beat, which of a vector's it is, where they do not come in order."""
+        return None
 
     def given(self, m: Module, control: Control) -> Value:  # noqa: ARG002
         """Whether an output beat is issued, or is its turn behind another."""
@@ -99,6 +105,24 @@ class PackedLinearStage(Packed, LinearStage):
     Latency     as of the other, and 1 more where a sum takes one step
     Multiplier  signed, 25x18 for INT8
     """
+
+
+@realises(Linear, "paired")
+class PairedLinearStage(Paired, LinearStage):
+    """The same with two vectors at once, two products in a multiplier (`rtl.dataflow.paired`); another stage behind it
+    puts their outputs in order.
+
+    Latency     2 K / lanes + steps - 1 + depth cycles
+    Throughput  two vectors every max(2 K / lanes, (N / pe) * steps) cycles, steps = K / simd, rounded up
+    Multiplier  signed, 25x18 for INT8
+    """
+
+    def effort(self, **seen: float) -> Effort:
+        """Outputs are written and read once more."""
+        effort = super().effort(**seen)
+        bits = self.operation.output.size * self.operation.output.format.bits
+        effort.access("values", self.behind.storage.bits, bits, bits)
+        return effort
 
 
 @realises(Linear, ADDERS)
