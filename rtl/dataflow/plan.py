@@ -296,8 +296,8 @@ def plan(
     folding    fixes the folding of some matrix stages
     architecture  which one of those an operation has (`parallel`, `packed`, `paired`, `adders`, `events`), for all that
                can have it or by node, and where `packed` cannot be, `paired`; `rtl.dataflow.packed.suited` tells the
-               one for a target. By default `parallel`, but `adders` where `interval` leaves a vector one cycle and nothing is
-               against it (`rtl.dataflow.adders`)
+               one for a target. By default `parallel`, but `adders` where `interval` leaves a vector one cycle and
+               nothing is against it (`rtl.dataflow.adders`)
     activity   by node, the share of ones in the events it reads (see the function `activity`): an event-driven stage
                is folded for it; without, for a one everywhere
     weights    `"written"`, or names of operations: their weights, cells, biases and shifts can be written while it
