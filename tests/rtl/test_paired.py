@@ -15,6 +15,7 @@ from tests.helpers.programs import resmlp
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
 from tests.rtl.test_packed import FORMATS, S8, program
+from tests.rtl.test_structure import flip_flops
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,6 +36,8 @@ def test_any_folding_is_exact_to_the_cycle(seed):
         np.testing.assert_array_equal(bench.run(x, 0.3, 0.4, seed).outputs, p.reference(*x))
         (stage,) = [e.stage for e in planned.network.elements if e.node == "y"]
         assert stage.multipliers == folding.simd * folding.pe
+        for element in planned.network.elements if folding.pe == outputs else ():
+            assert element.stage.structure().registers == flip_flops(element.stage), element.name
         steps = -(-inputs // folding.simd)
         assert planned.estimated_interval == 2 * max(2 * inputs // lanes, outputs // folding.pe * steps)
 
