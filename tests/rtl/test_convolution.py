@@ -22,8 +22,8 @@ from tests.helpers.convolutions import in_hls, in_rtl, network
 from tests.helpers.programs import stimulus
 from tests.helpers.stage_bench import StageBench
 
-#: Networks of `tests.helpers.convolutions`, which runs any number of them.
-NETWORKS = range(6)
+#: Networks of `tests.helpers.convolutions`, which runs any number of them: small ones, of every kind together.
+NETWORKS = (0, 2, 5, 7, 13, 19)
 
 
 @pytest.mark.parametrize("seed", NETWORKS)
