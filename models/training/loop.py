@@ -13,7 +13,7 @@ and where the logits depend on which images these are, as they do with noise, wi
 A training ends with the parameters that did best on the validation split: those after one of its epochs, or those it
 began with where no epoch did better. Better is a higher accuracy, and of equal ones a smaller loss.
 
-What is random in an epoch is drawn from a generator seeded by (seed, epoch), or belongs to the index of an image, so a
+What is random in an epoch is drawn from generators seeded by (seed, epoch), or belongs to the index of an image, so a
 run that was interrupted and resumed after any epoch ends with the same weights, bit for bit, as one that was not.
 """
 
@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from bittrue.models.data.augment import augmented
 from bittrue.models.data.sets import Data, Split
 from bittrue.models.settings import Settings
 from bittrue.models.training import storage
@@ -193,8 +194,8 @@ def optimize(
     """The loop behind every training, in place; the model is on the CPU afterwards, with the parameters that did best
     on `data.val` (see the module), those it has now among them.
 
-    settings     has `batch` and `seed`, may have `threads` (of the CPU, else one), and is part of what a checkpoint
-                 must have in common with a run
+    settings     has `batch` and `seed`, may have `threads` (of the CPU, else one) and `augment` (what is done to the
+                 training images, `models.data.augment`), and is part of what a checkpoint must have in common with a run
     optimizer    over the model's parameters; its groups' `lr` are the rates that `schedule` multiplies, step by step
     shuffle      batches in another order in every epoch, or always in that of the data set
     drop_last    leave out an incomplete last batch; else it counts as any other
@@ -213,6 +214,7 @@ def optimize(
     steps = len(codes) // batch if drop_last else math.ceil(len(codes) / batch)
     model.to(device)
     codes, labels = codes.to(device), labels.to(device)
+    augment = getattr(settings, "augment", "none")
     rates = [group["lr"] for group in optimizer.param_groups] if schedule else []
     with full_precision(), flushed_denormals(), threads(getattr(settings, "threads", 1)):
         history, start, best = resume(checkpoint, identity, model, optimizer)
@@ -225,6 +227,7 @@ def optimize(
             with torch.random.fork_rng():
                 torch.manual_seed(settings.seed * 1_000_003 + epoch)
                 order = torch.randperm(len(codes)).to(device) if shuffle else None
+                rng = np.random.default_rng((settings.seed, epoch))
                 for step in range(steps):
                     if schedule is not None:
                         factor = schedule((epoch * steps + step) / (epochs * steps))
@@ -232,7 +235,12 @@ def optimize(
                             group["lr"] = rate * factor
                     here = slice(step * batch, (step + 1) * batch)
                     chosen = here if order is None else order[here]
-                    value = loss(logits(model, codes[chosen], epoch * len(codes) + step * batch), labels[chosen])
+                    x = codes[chosen]
+                    if augment != "none":
+                        which = chosen if order is None else chosen.cpu().numpy()
+                        images = augmented(data.train.images[which], augment, rng)
+                        x = torch.from_numpy(model.encode(images)).to(device)
+                    value = loss(logits(model, x, epoch * len(codes) + step * batch), labels[chosen])
                     optimizer.zero_grad()
                     value.backward()
                     optimizer.step()

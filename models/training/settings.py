@@ -7,9 +7,15 @@ images a step.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from bittrue.models.settings import Settings
+
+#: What is done to training images, drawn anew in every epoch; see `models.data.augment`.
+Augment = Literal["none", "shift", "flip", "flip-shift"]
+AUGMENT = "training images moved by up to an eighth of their size, mirrored, or both"
 
 
 class Train(Settings):
@@ -21,6 +27,7 @@ class Train(Settings):
     weight_decay: float = Field(default=0.01, ge=0)
     seed: int = Field(default=1, ge=0)
     threads: int = Field(default=1, ge=1, description="of the CPU; the order of sums, and so the weights, depend on it")
+    augment: Augment = Field(default="none", description=AUGMENT)
 
 
 class Qat(Settings):
@@ -34,3 +41,4 @@ class Qat(Settings):
     scale_lr: float = Field(default=1e-3, gt=0, description="learning rate of log-scales, where they are learned")
     seed: int = Field(default=1, ge=0)
     threads: int = Field(default=1, ge=1, description="of the CPU; the order of sums, and so the weights, depend on it")
+    augment: Augment = Field(default="none", description=AUGMENT)
