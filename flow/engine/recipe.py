@@ -37,7 +37,7 @@ class Part(BaseModel):
 class DatasetPart(Part):
     """Which images; `folder` holds the files of every set that is not bundled."""
 
-    name: Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100"] = "digits"
+    name: Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "watch"] = "digits"
     folder: Path | None = None
 
 

@@ -5,8 +5,10 @@
     fashion-mnist   idx files                                        58,000 / 2,000 / 10,000
     cifar10         batches, binary or python version                48,000 / 2,000 / 10,000
     cifar100        batches, binary or python version, fine labels   48,000 / 2,000 / 10,000
+    watch           seglearn's smart watch, as windows of time       2,460 / 372 / 773, by person
 
-The validation split is the last part of the published training set. Nothing is ever downloaded.
+The validation split is the last part of the published training set; of `watch` (`models.data.series`) each split is of
+other persons. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -190,6 +192,15 @@ def _mnist(name: str, folder: Path | None) -> Data:
     return _published(name, _FASHION if name == "fashion-mnist" else tuple(map(str, range(10))), train, test)
 
 
+def _watch(name: str, folder: Path | None) -> Data:
+    from bittrue.models.data import series
+
+    if folder is not None:
+        raise BittrueError(f"this set comes with seglearn, so the folder {folder} is of no use")
+    train, val, test = (Split(*part) for part in series.watch())
+    return Data(name, series.EXERCISES, train, val, test)
+
+
 def _cifar(name: str, folder: Path | None) -> Data:
     if folder is None:
         raise BittrueError("no folder was given")
@@ -204,11 +215,13 @@ _LOADERS: dict[str, Callable[[str, Path | None], Data]] = {
     "mnist": _mnist,
     "cifar10": _cifar,
     "cifar100": _cifar,
+    "watch": _watch,
 }
 _SOURCES = {
     "digits": "load it without a folder; it is installed with scikit-learn",
     "fashion-mnist": "install the Debian package dataset-fashion-mnist, or name a folder with the four files "
     "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz from github.com/zalandoresearch/fashion-mnist",
+    "watch": "install the Python package seglearn, which carries it (pip install seglearn), and give no folder",
     "mnist": "name a folder with the four files {train,t10k}-{images-idx3,labels-idx1}-ubyte, plain or .gz, "
     "from yann.lecun.com/exdb/mnist or a mirror of it",
     "cifar10": "name a folder with the unpacked cifar-10-binary.tar.gz or cifar-10-python.tar.gz "

@@ -212,6 +212,17 @@ class Pool(Node):
 
 
 @dataclass(eq=False)
+class Pad(Node):
+    """Zeros around `[C, H, W]` or `[C, L]`; a pass makes them part of the windows that read them."""
+
+    padding: Padding
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        top, bottom, left, right = self.padding
+        return functional.pad(_planes(x[0]), (left, right, top, bottom)).reshape(len(x[0]), *self.shape)
+
+
+@dataclass(eq=False)
 class Mean(Node):
     """Mean over axes of a sample, which are then gone."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bittrue.models.graph import floats, handlers, joins, pools, refusals  # noqa: F401  (they register themselves)
+from bittrue.models.graph import floats, handlers, joins, padding, pools, refusals  # noqa: F401  (they register themselves)
 from bittrue.models.graph.floats import Graph, Node
 from bittrue.models.graph.follow import Followed
 from bittrue.models.graph.functions import differs_along, recognise

@@ -1,4 +1,4 @@
-"""Passes over the float graph: normalisations and constant factors into their neighbours, clamps at 0 into products."""
+"""Passes over the float graph: what goes into its neighbours (normalisations, constant factors, clamps, padding)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,26 @@ import math
 import torch
 from torch import Tensor
 
-from bittrue.models.graph.floats import Affine, Conv, Function, Graph, Linear, Node, Product, Transposed, View
+from bittrue.models.graph.floats import (
+    Affine,
+    Conv,
+    Function,
+    Graph,
+    Linear,
+    Node,
+    Pad,
+    Pool,
+    Product,
+    Transposed,
+    View,
+)
 from bittrue.models.graph.phases import expand
 
 
 def simplify(graph: Graph) -> Graph:
     """Fold and fuse in place until nothing is left to do; what the graph computes stays the same."""
     while any(
-        step(graph, node) for node in list(graph.nodes) for step in (_into_producer, _into_reader, _relu, _views)
+        step(graph, node) for node in list(graph.nodes) for step in (_into_producer, _into_reader, _relu, _views, _pads)
     ):
         pass
     expand(graph)
@@ -95,4 +107,17 @@ def _views(_: Graph, node: Node) -> bool:
     if all(parts):
         return False  # each takes its part along an axis of its own
     node.order, node.operands = first.order[node.order], list(first.operands)
+    return True
+
+
+def _pads(graph: Graph, node: Node) -> bool:
+    """Zeros around an image that nothing but windows read which count them as such."""
+    if not isinstance(node, Pad) or node is graph.result:
+        return False
+    readers = graph.readers(node)
+    if not all(isinstance(reader, Conv) or (isinstance(reader, Pool) and reader.divisor) for reader in readers):
+        return False
+    for reader in readers:
+        reader.padding = tuple(own + more for own, more in zip(reader.padding, node.padding, strict=True))
+    graph.replace(node, node.operands[0])
     return True

@@ -147,6 +147,13 @@ def _upsample(to: Realiser, node: floats.Upsample) -> Made:
     return to.put(node, layer, (made.name,), layout)
 
 
+def _pad(_: Realiser, node: floats.Pad) -> Made:
+    raise BittrueError(
+        f"it puts zeros around an image ({', '.join(map(str, node.padding))} above, below, left, right) that is read "
+        "by other than convolutions and average pools, or is the result; give the padding to what reads it"
+    )
+
+
 def _mean(to: Realiser, node: floats.Mean) -> Made:
     read = node.operands[0]
     if not node.axes:
@@ -213,6 +220,7 @@ _KINDS: Kinds = {
     floats.Pool: _pool,
     floats.Upsample: _upsample,
     floats.Mean: _mean,
+    floats.Pad: _pad,
     floats.Cat: _cat,
 }
 

@@ -60,11 +60,15 @@ class MlpSettings(Settings):
 class ConvolutionSettings(Settings):
     """Kind and widths of a convolutional network; a ResNet-8 has three widths of one block, a ResNet-20 of three."""
 
-    kind: Literal["plain", "resnet", "mobilenet"] = "resnet"
-    widths: tuple[Annotated[int, Field(ge=1, le=WIDEST)], ...] = Field(
-        default=(16, 32, 64), min_length=1, description="channels of the stages; from one to the next the image halves"
+    kind: Literal["plain", "resnet", "mobilenet", "tcn"] = Field(
+        default="resnet", description="the first three over images, tcn over time"
     )
-    blocks: int = Field(default=1, ge=1, le=1024, description="blocks of a stage")
+    widths: tuple[Annotated[int, Field(ge=1, le=WIDEST)], ...] = Field(
+        default=(16, 32, 64),
+        min_length=1,
+        description="channels of the stages; from one to the next an image halves",
+    )
+    blocks: int = Field(default=1, ge=1, le=1024, description="blocks of a stage; each of a tcn doubles the dilation")
 
 
 class Convert(Settings):

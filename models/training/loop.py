@@ -195,7 +195,7 @@ def optimize(
     on `data.val` (see the module), those it has now among them.
 
     settings     has `batch` and `seed`, may have `threads` (of the CPU, else one) and `augment` (what is done to the
-                 training images, `models.data.augment`), and is part of what a checkpoint must have in common with a run
+                 training images, `models.data.augment`), and is part of what a checkpoint must share with a run
     optimizer    over the model's parameters; its groups' `lr` are the rates that `schedule` multiplies, step by step
     shuffle      batches in another order in every epoch, or always in that of the data set
     drop_last    leave out an incomplete last batch; else it counts as any other

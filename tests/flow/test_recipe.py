@@ -98,7 +98,7 @@ def test_the_first_of_many_faults_are_told(faults, more, tmp_path):
         recipes.load(path)
     told = str(caught.value)
     assert told.count("unknown key") == 3
-    assert told.endswith(more or "threads")
+    assert told.endswith(more or "augment")
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 #: Tools that continuous integration promises (`.ci/run` sets CI): there, a test that skips for one of them fails.
 PROGRAMS = ("iverilog", "icarus", "verilator", "g++", "yosys", "nextpnr", "yices")
-PACKAGES = ("snntorch", "nirtorch", "nbclient", "nbformat", "ipykernel", "hatchling", "mypy")
+PACKAGES = ("snntorch", "nirtorch", "nbclient", "nbformat", "ipykernel", "hatchling", "mypy", "seglearn")
 PROMISED = (*PROGRAMS, *PACKAGES)
 
 

@@ -15,9 +15,11 @@ from bittrue.sim.program import Program
 def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Float training; leaves `network.pt`."""
     from bittrue.models.networks.convolution import Convolution
+    from bittrue.models.networks.temporal import Temporal
 
     data = training.data_of(recipe)
-    return training.fit(recipe, work, Convolution.for_data(recipe.network, data, recipe.train.seed), data)
+    network = Temporal if recipe.network.kind == "tcn" else Convolution
+    return training.fit(recipe, work, network.for_data(recipe.network, data, recipe.train.seed), data)
 
 
 @training.one_thread
@@ -25,11 +27,12 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Conversion with calibration, and training in the network's own integers; leaves the program and its test set."""
     from bittrue.models.int8.convert import convert
     from bittrue.models.networks.convolution import Convolution
+    from bittrue.models.networks.temporal import Temporal
     from bittrue.models.training import storage
     from bittrue.models.training.loop import accuracy
 
     data = training.data_of(recipe)
-    model = storage.load(work.upstream["train"] / "network.pt", Convolution)
+    model = storage.load(work.upstream["train"] / "network.pt", Convolution, Temporal)
     work.progress("calibrating", 0, 1)
     # codes as they are, so that the program takes those of the image: a step of the input is one of them
     options = recipe.convert.model_dump() | {"preprocess": model.values, "input_range": 127.0}
