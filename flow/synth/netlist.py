@@ -11,10 +11,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from bittrue.flow.synth import carries
 from bittrue.flow.synth.targets import Target
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
@@ -90,9 +92,12 @@ def to_verilog(routable: Path, top: str, run: Any) -> str:
 
     run   called with yosys commands, which it runs in the file's folder
     """
-    types = check(json.loads(routable.read_text()), top)
+    netlist = json.loads(routable.read_text())
+    types = check(netlist, top)
+    carries.leave_open(netlist["modules"][top])
+    (routable.parent / "simulated.json").write_text(json.dumps(netlist))
     # one wire a bit: what is a chain of bits would look like a loop of vectors, which simulators run round and round
-    run((f"read_json {routable.name}", "splitnets", "write_verilog -noattr simulated.v"))
+    run(("read_json simulated.json", "splitnets", "write_verilog -noattr simulated.v"))
     return (routable.parent / "simulated.v").read_text() + models(types)
 
 
@@ -184,3 +189,14 @@ class _Pins:
 
 def _number(value: str | int) -> int:
     return value if isinstance(value, int) else int(value, 2)
+
+
+def types(module: dict) -> dict[str, int]:
+    """Number of cells by type, without yosys' own, which tell where a cell came from ($scopeinfo)."""
+    found = Counter(cell["type"] for cell in module["cells"].values() if not cell["type"].startswith("$"))
+    return dict(sorted(found.items()))
+
+
+def cell_type(types: Mapping[str, str], name: str) -> str:
+    """The netlist's type of a cell of nextpnr, which suffixes the parts it splits cells into."""
+    return types.get(name) or types.get(name.rsplit("$", 1)[0]) or "cell"

@@ -1,8 +1,9 @@
 """Synthesis, place and route with the open tools: cell counts, Fmax, and where the critical path goes.
 
 yosys maps the Verilog to the cells of a target (`flow.synth.targets`); for ECP5 `flow.synth.absorb` then moves
-pipeline registers into the hard blocks; nextpnr places and routes. The YoWASP builds of the tools see only the folder
-they run in, so all files of a run have relative names inside `folder`; their output goes to log files there.
+pipeline registers into the hard blocks, and `flow.synth.carries` trims carry chains; nextpnr places and routes. The
+YoWASP builds of the tools see only the folder they run in, so all files of a run have relative names inside `folder`;
+their output goes to log files there.
 """
 
 import contextlib
@@ -12,13 +13,13 @@ import shutil
 import subprocess
 import sysconfig
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from bittrue.flow.synth import harness, netlist
 from bittrue.flow.synth.absorb import absorb
+from bittrue.flow.synth.carries import trim
 from bittrue.flow.synth.memory_files import contents_to_files
 from bittrue.flow.synth.result import SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
@@ -75,9 +76,36 @@ def synthesize(
     Raises BittrueError for an unknown target, an absent tool, Verilog that yosys refuses and a tool that fails or takes
     too long, and DoesNotFitError, with what is over and by how much, for a design that exceeds the target.
     """
+    told = {"top": top, "remedy": remedy, "registers_into_blocks": registers_into_blocks, "limit_s": limit_s}
+    return placements(verilog, target, folder, freq_mhz, (seed,), progress, **told)[0]
+
+
+def placements(
+    verilog: str,
+    target: str,
+    folder: str | os.PathLike,
+    freq_mhz: float,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
+    *,
+    top: str = TOP,
+    remedy: Remedy = None,
+    registers_into_blocks: bool = True,
+    limit_s: float = 3600,
+) -> list[SynthResult]:
+    """Maps `verilog` once, places and routes it with each of the seeds: a result each, as `synthesize` gives it.
+
+    The arguments and errors are those of `synthesize`. What lies in `folder` at the end is of the last seed.
+    """
     run = _Run(find_target(target), Path(folder), top, progress or (lambda _: None), limit_s)
     with locked(run.folder):
-        return _synthesized(run, verilog, freq_mhz, seed, remedy, registers_into_blocks)
+        run.map(verilog)
+        cells = netlist.types(run.module("netlist.json"))
+        _refuse(run.target, run.target.over(run.target.count(cells)), remedy)
+        if run.target.synth == "synth_ecp5":
+            run.refine(registers_into_blocks)
+            cells = netlist.types(run.module("routable.json"))
+        return [_placed(run, cells, freq_mhz, seed, remedy) for seed in seeds]
 
 
 def mapped(
@@ -99,8 +127,7 @@ def mapped(
     netlist.require(run.target)
     with locked(run.folder):
         run.map(verilog)
-        if registers_into_blocks:
-            run.absorb()
+        run.refine(registers_into_blocks)
         return run.simulated()
 
 
@@ -112,17 +139,8 @@ def simulated(target: str, folder: str | os.PathLike, top: str = TOP, limit_s: f
         return run.simulated()
 
 
-def _synthesized(
-    run: "_Run", verilog: str, freq_mhz: float, seed: int, remedy: Remedy, registers_into_blocks: bool
-) -> SynthResult:
-    """`synthesize`, in a folder that nobody else works in."""
-    run.map(verilog)
-    module = run.module("netlist.json")
-    cells = _types(module)
-    _refuse(run.target, run.target.over(run.target.count(cells)), remedy)
-    if registers_into_blocks and run.target.synth == "synth_ecp5":
-        run.absorb()
-        cells = _types(run.module("routable.json"))
+def _placed(run: "_Run", cells: dict[str, int], freq_mhz: float, seed: int, remedy: Remedy) -> SynthResult:
+    """The figures of a netlist that is mapped, in a folder that nobody else works in."""
     used = run.target.count(cells)
     path, utilization, fmax = run.route(freq_mhz, seed, remedy) if run.target.routed else ((), {}, None)
     if "TRELLIS_COMB" in utilization:  # carry chains and distributed RAM take sites that the netlist does not show
@@ -137,9 +155,9 @@ def _synthesized(
         path=path,
         utilization=utilization,
         cells=cells,
-        tools=run.tools,
-        seconds=run.seconds,
-        notes=tuple(run.notes),
+        tools=dict(run.tools),
+        seconds=dict(run.seconds),
+        notes=tuple(dict.fromkeys(run.notes)),
     )
 
 
@@ -246,16 +264,18 @@ class _Run:
                 "lut, ff, dsp and bram are the design's own, utilization and fmax include the harness"
             )
 
-    def absorb(self) -> None:
-        """Moves registers of routable.json into the hard blocks."""
-        self.absorbed = True
+    def refine(self, registers_into_blocks: bool) -> None:
+        """Of an ECP5: moves registers of routable.json into the hard blocks if asked to, and trims carry chains."""
+        self.absorbed = registers_into_blocks
         with self._stage("absorb"):
-            netlist = json.loads((self.folder / "routable.json").read_text())
-            moved = absorb(netlist, self.top)
-            (self.folder / "routable.json").write_text(json.dumps(netlist))
-        self.notes.append(moved.sentence())
-        if moved.multiplier_outputs or moved.block_ram_outputs:
-            self.notes.append("nextpnr times the pins of registered hard blocks, not the paths inside them")
+            routable = json.loads((self.folder / "routable.json").read_text())
+            moved = absorb(routable, self.top) if registers_into_blocks else None
+            trim(routable["modules"][self.top])
+            (self.folder / "routable.json").write_text(json.dumps(routable))
+        if moved is not None:
+            self.notes.append(moved.sentence())
+            if moved.multiplier_outputs or moved.block_ram_outputs:
+                self.notes.append("nextpnr times the pins of registered hard blocks, not the paths inside them")
 
     def simulated(self) -> str:
         """routable.json as Verilog that simulates."""
@@ -315,7 +335,7 @@ class _Run:
                         step["type"],
                         round(step["delay"], 3),
                         f"{step['to']['cell']}.{step['to']['port']}",
-                        _cell_type(types, step["to"]["cell"]),
+                        netlist.cell_type(types, step["to"]["cell"]),
                     )
                     for step in path["path"]
                 )
@@ -379,14 +399,3 @@ class _Run:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 2)
-
-
-def _types(module: dict) -> dict[str, int]:
-    """Number of cells by type, without yosys' own, which tell where a cell came from ($scopeinfo)."""
-    types = Counter(cell["type"] for cell in module["cells"].values() if not cell["type"].startswith("$"))
-    return dict(sorted(types.items()))
-
-
-def _cell_type(types: Mapping[str, str], name: str) -> str:
-    """The netlist's type of a cell of nextpnr, which suffixes the parts it splits cells into."""
-    return types.get(name) or types.get(name.rsplit("$", 1)[0]) or "cell"

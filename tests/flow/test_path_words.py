@@ -2,7 +2,7 @@
 
 import pytest
 
-from bittrue.flow.synth.synthesis import _cell_type
+from bittrue.flow.synth.netlist import cell_type
 from bittrue.flow.synth.words import PathStep, helps, where
 
 P = "pipeline.blocks_1_token_"
@@ -79,7 +79,7 @@ def test_a_multiplier_with_registers_needs_none():
 def test_a_cell_that_was_split_is_of_the_type_of_the_whole():
     types = {"a": "LUT4", "b$1": "CCU2C", "b": "DP16KD", "c$d": "TRELLIS_FF"}
     wanted = {"a": "LUT4", "b$1": "CCU2C", "b$2": "DP16KD", "c$d$7": "TRELLIS_FF", "c": "cell", "e$1": "cell"}
-    assert {name: _cell_type(types, name) for name in wanted} == wanted
+    assert {name: cell_type(types, name) for name in wanted} == wanted
 
 
 def test_names_of_other_families_and_of_ports():

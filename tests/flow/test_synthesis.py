@@ -13,6 +13,7 @@ from amaranth.hdl import Elaboratable, Fragment, Module, Signal
 
 import bittrue.flow.synth.synthesis
 from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.synth.netlist import types
 from bittrue.flow.synth.synthesis import TOP, DoesNotFitError, mapped, synthesize, tool
 from bittrue.flow.synth.targets import RESOURCES, TARGETS, target
 from bittrue.rtl.dataflow.design import PipelineDesign
@@ -325,12 +326,10 @@ def test_luts_are_those_that_the_router_found_where_it_counts_them(name):
     device = TARGETS[name]
     cells = {str(k): {"type": kind} for k, kind in enumerate([*["LUT4"] * 3, *["SB_LUT4"] * 3, *["LUT6"] * 3])}
     used = {"TRELLIS_COMB": (77, 24288), "OTHER": (5, 9)} if name.startswith("ecp5") else {"ICESTORM_LC": (5, 7680)}
-    run = SimpleNamespace(
-        target=device, map=lambda _: None, module=lambda _: {"cells": cells}, tools={}, seconds={}, notes=["n"]
-    )
+    run = SimpleNamespace(target=device, tools={}, seconds={}, notes=["n"])
     run.route = lambda *_: ((), used, 123.0)
-    found = bittrue.flow.synth.synthesis._synthesized(run, "", 50.0, 1, None, registers_into_blocks=False)
-    counted = device.count(bittrue.flow.synth.synthesis._types({"cells": cells}))["lut"]
+    kinds = types({"cells": cells})
+    found, counted = bittrue.flow.synth.synthesis._placed(run, kinds, 50.0, 1, None), device.count(kinds)["lut"]
     assert counted >= 3
     assert found.lut == (77 if name.startswith("ecp5") else counted)
     assert (found.fmax_mhz, found.freq_mhz) == (123.0 if device.routed else None, 50.0)
