@@ -79,6 +79,9 @@ class Recurrence:
         outputs: Sequence[tuple[int, int]],
     ):
         self.stages = stages
+        for n, (t, read) in enumerate(zip(stages, reads, strict=True)):
+            if t.operands != len(read):
+                raise ValueError(f"stage {n} has {t.operands} operands and reads {len(read)}")
         # Behind the stages come the outputs, and then the inputs, as stages that have issued all they will.
         count, first_input = len(stages), len(stages) + len(outputs)
         sources = [tuple(p if p >= 0 else first_input + ~p for p in r) for r in reads]
@@ -101,8 +104,6 @@ class Recurrence:
         widest = max(map(len, sources))
         rings = 0
         for n, t in enumerate(stages):
-            if t.operands != len(sources[n]):
-                raise ValueError(f"stage {n} has {t.operands} operands and reads {len(sources[n])}")
             if t.at_once > (1 if t.direct else t.credits):
                 raise ValueError(f"stage {n} has no room for {t.at_once} beats at once")
             size = 1 << (t.credits - 1).bit_length()

@@ -48,8 +48,8 @@ def lerp(bits, knots, value=0):
     return Lerp(TensorType((1,), Format(bits)), np.full((1, knots), value))
 
 
-def mac(rows=1, bits=4, shift=0, cell=1, offset=((0,), (0,)), noise=None):
-    kind = TensorType((2,), FOUR)
+def mac(rows=1, bits=4, shift=0, cell=1, offset=((0,), (0,)), noise=None, tokens=1):
+    kind = TensorType((tokens, 2), FOUR)
     cells = np.full((1, 2), cell)
     return PhotonicMac(kind, cells, cells, rows, bits, shift, np.array(offset), FOUR, noise)
 
@@ -141,6 +141,9 @@ LIMITS = {
     "an empty axis of a reshape": (lambda n: Reshape(TensorType((2, 3), INT8), (n, 6)), 0, 1),
     "axes of a maximum": (lambda shape: Maximum(TensorType(shape, INT8)), (3,), (1, 3)),
     "axes of a mean": (lambda shape: Mean(TensorType(shape, INT8), Requantize(3, 0)), (3,), (1, 3)),
+    "channels of a mean": (lambda n: Mean(TensorType((2, 3), INT8), Requantize(n, 0)), 1, 3),
+    "outputs of tiles": (lambda n: TileSum(TensorType((1, 3), INT8), 0, Requantize(n, 0)), 1, 3),
+    "sites of noise": (lambda n: mac(tokens=n, noise=Noise(0, 0, 1)), 1 << 30, (1 << 30) - 1),
     "lowest weight of a tap": (depthwise, -129, -128),
     "highest weight of a tap": (depthwise, 128, 127),
     "taps of a channel": (lambda n: depthwise(taps=n), 3, 2),

@@ -1,0 +1,50 @@
+"""What does not fit together: programs of a system, and a program whose constants are to be a set of another."""
+
+import numpy as np
+import pytest
+
+from bittrue.sim.contract import INT8
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import Held
+from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.program import Node, Program
+from bittrue.sim.requantize import Requantize
+from bittrue.sim.system import Link, System
+from bittrue.sim.written import set_of
+
+KIND = TensorType((2, 3), INT8)
+LAYER = Linear(KIND, Held("w", (4, 3), -128, 127, np.zeros((4, 3), int)), Requantize(4, np.array(5)))
+CONSTANT = Linear(KIND, np.ones((4, 3), int), LAYER.requantize)
+
+
+def chain(*operations: Operation) -> Program:
+    names = [f"y{k}" for k in range(len(operations))]
+    nodes = [Node(n, op, (before,)) for n, op, before in zip(names, operations, ["x", *names], strict=False)]
+    return Program({"x": operations[0].inputs[0]}, tuple(nodes), names[-1])
+
+
+def test_what_one_program_makes_is_of_the_shape_that_the_other_holds():
+    def made(shape: tuple[int, int]) -> System:
+        maker = chain(Clamp(TensorType(shape, INT8), -5, 5, INT8))
+        return System({"a": maker, "b": chain(LAYER)}, [Link("a", "b", "w")])
+
+    with pytest.raises(BittrueError, match=r"'a' makes .*, but 'w' of 'b' has shape \(4, 3\)"):
+        made((3, 4))
+    system = made((4, 3))
+    with pytest.raises(BittrueError, match="system: give inputs of a, b; given were a$"):
+        system({"a": [np.zeros((1, 4, 3), np.int8)]})
+
+
+def test_constants_of_a_program_with_other_operations_are_no_set():
+    np.testing.assert_array_equal(set_of(chain(LAYER), chain(CONSTANT))["w"], 1)
+    with pytest.raises(BittrueError, match="have other operations; only constants may differ"):
+        set_of(
+            chain(LAYER, Clamp(LAYER.output, -5, 5, INT8)),
+            chain(CONSTANT, Linear(LAYER.output, np.ones((4, 4), int), LAYER.requantize)),
+        )
+    with pytest.raises(BittrueError, match="have other inputs or other results"):
+        set_of(chain(LAYER), chain(CONSTANT, Clamp(LAYER.output, -5, 5, INT8)))
+    with pytest.raises(BittrueError, match="'w' is no constant of the other program"):
+        set_of(chain(LAYER), chain(LAYER))
