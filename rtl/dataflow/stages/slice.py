@@ -24,7 +24,7 @@ class SliceStage(Stage):
         self.operation = operation
         ends = (0, operation.start, operation.stop, operation.input.channels)
         self.parts = [(b - a) // lanes for a, b in zip(ends[:-1], ends[1:], strict=True)]
-        phases = [Phase((1,), (1,), emits=k == 1, times=beats) for k, beats in enumerate(self.parts) if beats]
+        phases = [Phase((1,), (1,), emits=int(k == 1), times=beats) for k, beats in enumerate(self.parts) if beats]
         self.timing = Phases(tuple(phases), (0,), depth=2, credits=enough_credits(2), frame=operation.input.tokens)
         fmt = operation.input.format
         super().__init__([(fmt, lanes)], (fmt, lanes))
