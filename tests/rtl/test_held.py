@@ -11,7 +11,7 @@ from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.rtl.verilog import emit
-from bittrue.sim.contract import INT8
+from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
@@ -316,3 +316,23 @@ class TestPlan:
         monkeypatch.setattr(RequantizePipe, "tables", property(lambda _: {}, lambda *_: None), raising=False)
         with pytest.raises(BittrueError, match=r"y: the RTL of Mean cannot be written \(s\).*give its stage a memory"):
             plan(program)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ranges_of_a_requantiser_whose_numbers_are_written_are_those_of_their_ends(seed):
+    """Of every step up to the shift, and of the last, by channel: reached at both ends and no wider."""
+    rng = np.random.default_rng(seed)
+    ends = lambda low, high: np.sort(rng.integers(low, high, 2)).tolist()  # noqa: E731
+    held = {"bias_acc": ends(-9, 10), "multiplier": ends(1, 12), "bias": ends(-5, 6)}
+    low, high = np.sort(rng.integers(-40, 41, (2, 3)), axis=0)
+    numbers = {name: Held(name, (3,), *bounds) for name, bounds in held.items()}
+    pipe = RequantizePipe(Requantize(3, 2, **numbers, format=Format(24)), low, high, 1)
+    first = np.array([[acc + b for acc in (low, high)] for b in held["bias_acc"]]).reshape(-1, 3)
+    product = np.concatenate([first * m for m in held["multiplier"]])
+    last = np.concatenate([((product + 2) >> 2) + b for b in held["bias"]])
+    by_kind = {step.kind: (step.low.tolist(), step.high.tolist()) for step in pipe.steps}
+    for kind, values in {"before": first, "multiply": product, "after": product + 2, "bias": last}.items():
+        if kind in by_kind:
+            assert by_kind[kind] == (values.min(axis=0).tolist(), values.max(axis=0).tolist()), kind
+    assert {"multiply", "after"} <= set(by_kind)
+    assert "saturate" not in by_kind

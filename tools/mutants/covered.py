@@ -12,7 +12,6 @@ import difflib
 import hashlib
 import json
 import os
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -24,7 +23,7 @@ import pytest
 
 from tools.mutants.sample import FOLDERS, ROOT, Mutant
 
-#: Seconds after which no further test of a file is begun.
+#: Seconds of computing after which no further test of a file is begun.
 SECONDS = 40.0
 #: Seconds that count beside those of a test, which may be none.
 BEGIN = 0.02
@@ -43,7 +42,7 @@ class Watch:
     """A plugin of pytest: coverage's context is the test that runs, or its file while fixtures are set up for more."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self.end, self.seconds, self.watch = time.monotonic() + seconds, {}, None
+        self.end, self.seconds, self.watch = computed() + seconds, {}, None
 
     def begin(self, tree: Path) -> None:
         where = [str(tree / folder) for folder in FOLDERS]
@@ -65,7 +64,7 @@ class Watch:
         self.watch.switch_context(item.nodeid)
         result = yield
         self.seconds[item.nodeid] = round(computed() - start, 3)
-        if time.monotonic() > self.end:
+        if computed() > self.end:
             item.session.shouldstop = "the record of this file is long enough"
         return result
 
