@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bench.layer import with_backend
 from bench.timing import Row, interleaved
-from bittrue.sim.contract import INT8
+from bittrue.sim.contract import INT8, Format
 from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
@@ -29,6 +29,8 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder, Program
 from bittrue.sim.requantize import Requantize
 
+#: Codes between layers: those of a ReLU.
+ACTIVATION = Format(7, signed=False)
 #: Images of a batch.
 BATCH = 64
 #: Inputs, outputs, kernel, stride, side of the image.
@@ -45,12 +47,18 @@ LAYERS = (
 NETWORKS = {"ResNet-8": 1, "ResNet-20": 3}
 
 
+def bell(rng: np.random.Generator, outputs: int, inputs: int) -> np.ndarray:
+    """Weights int `[outputs, inputs]` that are spread as trained ones are: a bell curve, its largest of an output 127."""
+    weight = rng.normal(size=(outputs, inputs))
+    return np.round(127 * weight / np.abs(weight).max(1, keepdims=True)).astype(np.int64)
+
+
 class Growing:
     """A network of convolutions with random weights, whose ReLU is the floor of the requantiser."""
 
-    def __init__(self, seed: int, inputs: int, side: int):
+    def __init__(self, seed: int, inputs: int, side: int, fmt: Format = INT8):
         self.rng = np.random.default_rng(seed)
-        self.build = Builder({"x": TensorType((side, side, inputs), INT8)})
+        self.build = Builder({"x": TensorType((side, side, inputs), fmt)})
 
     def convolution(self, name: str, x: str, outputs: int, kernel: int, stride: int, floor: int | None) -> str:
         kind = self.build.types[x]
@@ -59,7 +67,7 @@ class Growing:
         w = x if window.whole else self.build.add(f"{name}.window", window, x)
         down, across, width = *window.windows, window.taps * kind.channels
         rows = self.build.add(f"{name}.rows", Reshape(self.build.types[w], (down, across, width)), w)
-        weight = self.rng.integers(-127, 128, (outputs, width))
+        weight = bell(self.rng, outputs, width)
         shift = int(np.log2(60 * np.sqrt(width))) + 1
         requantize = Requantize(outputs, np.full(outputs, shift), format=INT8, floor=floor)
         return self.build.add(name, Linear(self.build.types[rows], weight, requantize), rows)
@@ -73,13 +81,13 @@ class Growing:
         pixels = self.build.add("pixels", Reshape(self.build.types[x], (height * width, channels)), x)
         mean = Mean(self.build.types[pixels], Requantize(channels, np.full(channels, 6)))
         y = self.build.add("mean", mean, pixels)
-        weight = self.rng.integers(-127, 128, (10, channels))
+        weight = bell(self.rng, 10, channels)
         linear = Linear(self.build.types[y], weight, Requantize(10, np.full(10, 8)))
         return self.build.program(self.build.add("classifier", linear, y))
 
 
 def layer(inputs: int, outputs: int, kernel: int, stride: int, side: int) -> Program:
-    grow = Growing(inputs, inputs, side)
+    grow = Growing(inputs, inputs, side, INT8 if inputs == 3 else ACTIVATION)
     return grow.build.program(grow.convolution("y", "x", outputs, kernel, stride, floor=0))
 
 
@@ -103,7 +111,8 @@ def quantised(relu: bool, inputs: int, outputs: int, kernel: int, stride: int) -
     import torch.ao.nn.quantized as plain
 
     made = (fused.ConvReLU2d if relu else plain.Conv2d)(inputs, outputs, kernel, stride, kernel // 2)
-    weight = torch.randint(-127, 128, (outputs, inputs, kernel, kernel)).float()
+    weight = bell(np.random.default_rng(0), outputs, inputs * kernel * kernel)
+    weight = torch.from_numpy(weight).reshape(outputs, inputs, kernel, kernel).float()
     zeros = torch.zeros(outputs, dtype=torch.int64)
     made.set_weight_bias(
         torch.quantize_per_channel(weight, torch.ones(outputs), zeros, 0, torch.qint8), torch.zeros(outputs)

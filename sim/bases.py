@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ class Moving(Operation):
     def accumulator(self) -> Range:
         return Range(self.output.format.low, self.output.format.high)
 
+    def reached(self, *x: Range) -> Range:
+        return reduce(or_, x)
+
 
 class Requantised(Operation):
     """`y = requantize(sum)`; a subclass has `requantize`, and `sums`, exact low and high of the sum per channel."""
@@ -35,6 +39,9 @@ class Requantised(Operation):
     @property
     def accumulator(self) -> Range:
         return Range.of(*self.sums) | self.ranges[0] | self.ranges[1]
+
+    def reached(self, *x: Range) -> Range:  # noqa: ARG002
+        return Range(self.requantize.low, self.requantize.format.high)
 
 
 class Reducing(Operation):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bittrue.sim.contract import Range
 from bittrue.sim.operation import Operation, TensorType
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Action:
 def plain(operation: Operation) -> Callable[..., np.ndarray]:
     """The execution of an operation by itself."""
     if hasattr(operation, "by_row"):
-        return product(operation, operation.output)
+        fmt = operation.inputs[0].format
+        return product(operation, operation.output, Range(fmt.low, fmt.high))
     if (limited := getattr(operation, "within", None)) is not None:
         fmt = operation.output.format
         if (run := limited(fmt.low, fmt.high, fmt.dtype)) is not None:
@@ -50,21 +52,29 @@ def plain(operation: Operation) -> Callable[..., np.ndarray]:
 
 
 def product(
-    operation: Any, output: TensorType, table: np.ndarray | None = None, reading: Any = None
+    operation: Any, output: TensorType, codes: Range, table: np.ndarray | None = None, reading: Any = None
 ) -> Callable[..., np.ndarray]:
-    """A matrix product, with the order in which its rows are read and the table of the function that reads it."""
-    direct = operation.by_window(reading) if reading is not None and hasattr(operation, "by_window") else None
+    """A matrix product, with the order in which its rows are read and the table of the function that reads it.
+
+    `codes` are those that its rows hold.
+    """
+    made: list[Any] = []  # its execution by windows, when it first runs
 
     def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         rows = None if out is None else out.reshape(-1, output.channels)
+        if not made:
+            made.append(operation.by_window(reading, codes) if hasattr(operation, "by_window") else None)
+        if made[0] is not None:
+            if rows is None:
+                rows = np.empty((len(x) * output.tokens, output.channels), output.format.dtype)
+            images = x if reading is not None else x.reshape(-1, 1, 1, operation.row)
+            made[0].run(images, rows, count=False, table=table)
+            return rows.reshape(len(x), *output.shape)
         if reading is None:
-            codes, _ = operation.by_row(x.reshape(-1, operation.row), count=False, table=table, out=rows)
-            return codes.reshape(len(x), *output.shape)
+            codes_, _ = operation.by_row(x.reshape(-1, operation.row), count=False, table=table, out=rows)
+            return codes_.reshape(len(x), *output.shape)
         if rows is None:
             rows = np.empty((len(x) * output.tokens, output.channels), output.format.dtype)
-        if direct is not None:
-            direct.run(x, rows, count=False, table=table)
-            return rows.reshape(len(x), *output.shape)
         gathered = np.empty((min(reading.block, max(len(rows), 1)), reading.size), reading.dtype)
         for first in range(0, len(rows), len(gathered)):
             part = rows[first : first + len(gathered)]
@@ -76,9 +86,17 @@ def product(
     return run
 
 
+def codes_of(program: Program) -> dict[str, Range]:
+    """The codes that every tensor can hold, which may be fewer than its format has."""
+    held = {name: Range(kind.format.low, kind.format.high) for name, kind in program.inputs.items()}
+    for node in program.nodes:
+        held[node.name] = node.operation.reached(*(held[name] for name in node.operands))
+    return held
+
+
 def actions(program: Program) -> list[Action]:
     """The steps of a plain run, each with the tensors that nobody reads any more after it."""
-    makers = {node.name: node for node in program.nodes}
+    makers, held = {node.name: node for node in program.nodes}, codes_of(program)
 
     def only_reader(name: str) -> Node | None:
         """The node that alone reads a tensor, and reads no other; None where there is no such node."""
@@ -117,7 +135,7 @@ def actions(program: Program) -> list[Action]:
         if is_product:
             table = reader.operation.table() if joined(node, reader) else None  # type: ignore[union-attr]
             last = reader if table is not None else node  # type: ignore[assignment]
-            run = product(operation, last.operation.output, table, reading)
+            run = product(operation, last.operation.output, held[node.operands[0]], table, reading)
         elif joined(node, reader) and (together := reader.operation.fuse(operation)) is not None:  # type: ignore[union-attr]
             last, run = reader, together  # type: ignore[assignment]
         else:

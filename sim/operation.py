@@ -167,6 +167,10 @@ class Operation(ABC):
         """The held inputs that it reads, by name; what they hold must be bound before it can run."""
         return find(self)
 
+    def reached(self, *x: Range) -> Range:  # noqa: ARG002
+        """Codes that come out where those of the operands lie within `x`: no more than these."""
+        return Range(self.output.format.low, self.output.format.high)
+
     def bind(self, values: Set) -> Operation:
         """The operation with constants in place of the held inputs that are named in `values`, which are checked.
 

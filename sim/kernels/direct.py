@@ -4,23 +4,33 @@ A row of a window is `runs` of contiguous codes, one for every kernel row (one f
 tile needs no copy of it: `where[r]` is the byte in the image at which row r begins, and `reach[s]` how far behind it
 the four bytes of step s lie. A run that is no multiple of four bytes long is read beyond its end, where its weights are
 zero. The images of a block are copied once into a buffer with a border of padding codes; on the way signed codes become
-unsigned bytes (`vnni`) or all become words (`avx2`), as the tiles want them (`sim.kernels.tiles`).
+unsigned bytes (`vnni`) or all become words (`avx2`, where they are not known to be small and positive), as the tiles
+want them (`sim.kernels.tiles`).
+
+Windows that begin above the image or end below it have kernel rows that see only padding. Where that padding is zero
+they are made without those rows: windows are sorted by the kernel rows that they see, each kind with steps of its own.
 
 A linear layer is the same with images of one pixel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from bittrue.sim.contract import Format
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.kernels import groups
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
+from bittrue.sim.kernels.isa import BYTES, WORDS, Isa
 from bittrue.sim.kernels.jit import jit
-from bittrue.sim.kernels.tiles import AVX2, Isa, pack, tile
+from bittrue.sim.kernels.tiles import numbers, panel, panels, tile
 from bittrue.sim.kernels.window import Reading
 
 #: Bytes of the padded images of a block, and of its sums.
 IMAGES, SUMS = 1 << 17, 1 << 15
+#: Most kinds of windows that are kept apart.
+KINDS = 4
 
 _sums1, _sums2, _sums3 = (tile(vectors, stored=False) for vectors in (1, 2, 3))
 _codes1, _codes2, _codes3 = (tile(vectors, stored=True) for vectors in (1, 2, 3))
@@ -43,59 +53,65 @@ def pad(x, flip, corner, image):
 
 
 @jit
-def _sums(flat, where, begin, rows, reach, weight, widths, shape, acc, numbers):
+def _sums(flat, where, begin, rows, reach, weight, table, widths, shape, acc, numbers):
     """Sums of `rows` rows from `begin` on into `acc`, which has room for whole tiles.
 
-    shape   rows of a tile, and outputs of a vector
+    shape   rows of a tile, outputs of a vector, entries of a panel in the table
     """
-    steps, start, column = reach.size, 0, 0
+    entry, column = 0, 0
     for p in range(widths.size):
         wide = widths[p]
         for r in range(0, rows, shape[0]):
+            at = begin + r
             if wide == 3:
-                _sums3(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+                _sums3(flat, where, at, reach, weight, table, entry, acc, r, where, column, numbers)
             elif wide == 2:
-                _sums2(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
+                _sums2(flat, where, at, reach, weight, table, entry, acc, r, where, column, numbers)
             else:
-                _sums1(flat, where, begin + r, reach, weight, start, steps, acc, r, column, numbers)
-        start += 4 * steps * shape[1] * wide
+                _sums1(flat, where, at, reach, weight, table, entry, acc, r, where, column, numbers)
+        entry += shape[2]
         column += shape[1] * wide
 
 
 @jit
-def _codes(flat, where, rows, reach, weight, widths, shape, out, to, numbers):
-    """Codes of `rows` rows, whole tiles, into `out` from `to` on."""
-    steps, start, column = reach.size, 0, 0
-    for p in range(widths.size):
-        wide = widths[p]
-        for r in range(0, rows, shape[0]):
-            if wide == 3:
-                _codes3(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-            elif wide == 2:
-                _codes2(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-            else:
-                _codes1(flat, where, r, reach, weight, start, steps, out, to + r, column, numbers)
-        start += 4 * steps * shape[1] * wide
-        column += shape[1] * wide
+def _codes(flat, sorted_, place, kinds, images, reach, weight, table, widths, shape, out, to, numbers):
+    """Codes of all windows of so many images into `out` from `to` on; the last tile of a kind makes rows again."""
+    for k in range(kinds.shape[0]):
+        entry, first, total = kinds[k, 0], kinds[k, 1], kinds[k, 2] * images
+        column, own = 0, numbers[k]
+        for p in range(widths.size):
+            wide = widths[p]
+            for r in range(0, total, shape[0]):
+                at = first + min(r, total - shape[0])
+                if wide == 3:
+                    _codes3(flat, sorted_, at, reach, weight, table, entry, out, to, place, column, own)
+                elif wide == 2:
+                    _codes2(flat, sorted_, at, reach, weight, table, entry, out, to, place, column, own)
+                else:
+                    _codes1(flat, sorted_, at, reach, weight, table, entry, out, to, place, column, own)
+            entry += shape[2]
+            column += shape[1] * wide
 
 
 @jit
-def _run(x, flip, corner, image, flat, where, windows, reach, weight, widths, shape, acc, numbers, whole,
-         vectors, limits, scaled, count, table, out):  # fmt: skip
-    """`where` are the rows of a block of images, `windows` of them an image; see the module."""
+def _run(x, flip, corner, image, flat, where, sorted_, place, kinds, windows, reach, weight, table, widths, shape, acc,
+         numbers, least, vectors, limits, scaled, count, lookup, out):  # fmt: skip
+    """`where` are the rows of a block of images, `windows` of them an image; `least` images or more have a tile of
+    every kind of windows, 0 where codes are not to be made in registers; see the module."""
     saturated, images = 0, image.shape[0]
     for first in range(0, x.shape[0], images):
         here = min(images, x.shape[0] - first)
         pad(x[first : first + here], flip, corner, image[:here])
-        total, done = here * windows, 0
-        if whole:
-            done = total // shape[0] * shape[0]
-            _codes(flat, where, done, reach, weight, widths, shape, out, first * windows, numbers)
-        for begin in range(done, total, acc.shape[0]):
+        if 0 < least <= here:
+            to = first * windows
+            _codes(flat, sorted_, place, kinds, here, reach, weight, table, widths, shape, out, to, numbers)
+            continue
+        total = here * windows
+        for begin in range(0, total, acc.shape[0]):
             rows = min(acc.shape[0], total - begin)
-            _sums(flat, where, begin, rows, reach, weight, widths, shape, acc, numbers)
+            _sums(flat, where, begin, rows, reach, weight, table, widths, shape, acc, numbers[0])
             to = first * windows + begin
-            saturated += finish(acc, vectors, limits, scaled, count, table, out[to : to + rows])
+            saturated += finish(acc, vectors, limits, scaled, count, lookup, out[to : to + rows])
     return saturated
 
 
@@ -104,23 +120,34 @@ class Direct:
 
     reading   of the window (`sim.kernels.window`); weight int `[N, kh * kw * C]`
     epilogue  made with the `offset` of these weights
+    codes     that are in the image and around it, where less is known to occur than the format has
     """
 
     @staticmethod
-    def suits(isa: Isa, weight: np.ndarray, fmt: Format) -> bool:
+    def suits(isa: Isa, weight: np.ndarray, fmt: Format, codes: Range | None = None) -> bool:
         """Whether codes and weights have the types of the tiles, and every sum fits 32 bits."""
-        held, most = np.iinfo(isa.weight), 255 if isa.flips else max(-fmt.low, fmt.high)
-        narrow = fmt.bits <= 8 if isa.flips else max(-fmt.low, fmt.high + 1) <= 1 << 15
-        fits = held.min < weight.min(initial=0) + isa.flips and weight.max(initial=0) <= held.max
-        return bool(weight.size and narrow and fits and int(np.abs(weight).sum(1).max(initial=0)) * most < 1 << 31)
+        codes = Range(fmt.low, fmt.high) if codes is None else codes
+        held, most = np.iinfo(isa.weight), 255 if isa.flips else max(-codes.low, codes.high)
+        narrow = fmt.bits <= 8 if isa is not WORDS else max(-codes.low, codes.high + 1) <= 1 << 15
+        fits = held.min < weight.min(initial=0) + (isa is not WORDS) and weight.max(initial=0) <= held.max
+        fits = fits and int(np.abs(weight).sum(1).max(initial=0)) * most < 1 << 31
+        return bool(weight.size and narrow and fits and (isa is not BYTES or groups.exact(weight, codes)))
 
     @staticmethod
     def offset(isa: Isa, weight: np.ndarray, fmt: Format) -> np.ndarray | int:
         """What every sum is too large, by output: what made its codes unsigned."""
         return 128 * weight.sum(1) if isa.flips and fmt.signed else 0
 
-    def __init__(self, isa: Isa, reading: Reading, weight: np.ndarray, fmt: Format, epilogue: Epilogue) -> None:
-        self.isa = isa
+    def __init__(
+        self,
+        isa: Isa,
+        reading: Reading,
+        weight: np.ndarray,
+        fmt: Format,
+        epilogue: Epilogue,
+        codes: Range | None = None,
+    ) -> None:
+        self.isa, self.largest = isa, fmt.high if codes is None else codes.high
         (height, width, channels), (rows, columns) = reading.image, reading.kernel
         (sy, sx), (dy, dx), (top, left) = reading.stride, reading.dilation, reading.corner
         self.corner = (-top, -left)
@@ -128,48 +155,102 @@ class Direct:
         self.height = max(height - top, (down - 1) * sy + (rows - 1) * dy + 1)
         self.width = max(width - left, (across - 1) * sx + (columns - 1) * dx + 1)
         self.channels, self.epilogue, self.rows = channels, epilogue, down * across
-        self.flip = isa.image(128 if isa.flips and fmt.signed else 0)
-        self.border = isa.image((reading.fill & 0xFF) ^ int(self.flip) if isa.flips else reading.fill)
+        self.flip = np.uint8(128 if isa.flips and fmt.signed else 0)
+        self.border = np.array(reading.fill).astype(isa.image) if isa is WORDS else np.uint8(reading.fill & 0xFF)
+        self.border = self.border if isa is WORDS else (self.border ^ self.flip).view(isa.image)
+        seen = [self._seen(top + sy * r, dy, rows, height) for r in range(down)]
+        kinds = sorted(set(seen)) if len(set(seen)) <= KINDS else [(0, rows)]
         run = columns * channels if dx == 1 else channels
-        self._order(weight.reshape(len(weight), -1, run), rows, columns, (dy, dx), run)
-        self._places((down, across), (sy, sx))
-        added, multiplier, half, shift, bias = (v.astype(np.int32) for v in epilogue.vectors)
-        if not epilogue.scaled:  # where nothing is multiplied, what is added lies in `half`
-            added, multiplier = np.zeros_like(added), np.ones_like(multiplier)
-        limits = np.array(epilogue.limits, np.int64).clip(-(1 << 31), (1 << 31) - 1)
-        self.numbers = np.concatenate([added, multiplier, half, shift, bias, limits.astype(np.int32)])
-        #: Whether codes can be made in registers: 32-bit arithmetic, bytes, and no output beside those of tiles.
-        narrow = epilogue.vectors[0].dtype == np.int32 and epilogue.format.dtype.itemsize == 1
-        self.whole = bool(narrow and len(weight) == self.columns)
+        self._order(weight.reshape(len(weight), -1, run), rows, (dy, dx), run, kinds)
+        self._places(seen if len(kinds) > 1 else kinds * down, kinds, (down, across), (sy, sx))
+        self._requantise(weight.reshape(len(weight), rows, -1), kinds)
 
-    def _order(self, weight: np.ndarray, rows: int, columns: int, dilation: tuple[int, int], run: int) -> None:
-        """Where the four bytes of every step lie, and the weights in that order."""
-        codes, pair = self.isa.step, self.isa.together(1)
-        steps = -(-run // codes)
-        padded = np.zeros((*weight.shape[:2], codes * steps), np.int64)
+    @staticmethod
+    def _seen(first: int, step: int, rows: int, height: int) -> tuple[int, int]:
+        """The kernel rows, from the one to the other, that see the image in windows which begin at row `first`."""
+        inside = [i for i in range(rows) if 0 <= first + i * step < height]
+        return inside[0], inside[-1] + 1
+
+    def _order(
+        self, weight: np.ndarray, rows: int, dilation: tuple[int, int], run: int, kinds: Sequence[tuple[int, int]]
+    ) -> None:
+        """Where the four bytes of every step lie, the weights in that order, and the table of panels (see `tile`):
+        those of all kernel rows, then those of each kind of windows."""
+        isa, (dy, dx) = self.isa, dilation
+        steps = -(-run // isa.step)
+        padded = np.zeros((*weight.shape[:2], isa.step * steps), np.int64)
         padded[:, :, :run] = weight
-        dy, dx = dilation
-        row = self.width * self.channels
-        apart = 1 if run == columns * self.channels else columns
-        begins = [i * dy * row + j * dx * self.channels for i in range(rows) for j in range(apart)]
-        reach = (np.array(begins)[:, None] + codes * np.arange(steps)).reshape(-1)
-        odd = len(reach) % pair  # the last of a pair is a step whose weights are zero
-        self.reach = np.append(reach, reach[:odd]) * np.dtype(self.isa.image).itemsize
-        flat = np.pad(padded.reshape(len(weight), -1), ((0, 0), (0, codes * odd)))
-        self.packed, self.widths = pack(self.isa, flat)
+        runs = weight.shape[1] // rows
+        begins = [(i * dy * self.width + j * dx) * self.channels for i in range(rows) for j in range(runs)]
+        reach = (np.array(begins)[:, None] + isa.step * np.arange(steps)).reshape(-1) * np.dtype(isa.image).itemsize
+        parts, self.widths = panels(isa, padded.reshape(len(weight), -1))
+        steps *= runs  # of a kernel row
+        made, places, table, lengths = [], [], [], [0, 0]
+        for first, last in [(0, rows), *kinds]:
+            for part in parts:
+                chosen = np.arange(first * steps, last * steps)
+                if isa is BYTES:
+                    order, counts = groups.choose(part[:, chosen], self.largest, isa.groups)
+                    chosen = chosen[order]
+                else:
+                    left, counts = len(chosen), []
+                    for size in isa.groups:
+                        counts.append(left // size)
+                        left %= size
+                table.append([*lengths, *counts])
+                places.append(reach[chosen])
+                made.append(panel(isa, part[:, chosen]))
+                lengths = [lengths[0] + len(chosen), lengths[1] + made[-1].nbytes]
+        self.reach, self.packed = np.concatenate(places), np.concatenate(made)
+        self.table = np.array(table, np.int64).reshape(-1)
 
-    def _places(self, windows: tuple[int, int], stride: tuple[int, int]) -> None:
-        """Where the windows of a block of images begin; of rows that fill its last tile, where the first does."""
-        size = self.height * self.width * self.channels
-        item = np.dtype(self.isa.image).itemsize
+    def _places(
+        self,
+        seen: Sequence[tuple[int, int]],
+        kinds: Sequence[tuple[int, int]],
+        windows: tuple[int, int],
+        stride: tuple[int, int],
+    ) -> None:
+        """Where the windows of a block of images begin: in their order, those that fill its last tile where the first
+        does; and sorted by their kind, with the places of their codes."""
+        size, item, tall = self.height * self.width * self.channels, np.dtype(self.isa.image).itemsize, self.isa.rows
         self.images = max(1, min(max(64, 1024 // self.rows), IMAGES // (item * size)))
         y, x = (np.arange(n) * s for n, s in zip(windows, stride, strict=True))
         one = ((y[:, None] * self.width + x) * self.channels).reshape(-1)
-        every = (np.arange(self.images)[:, None] * size + one).reshape(-1)
-        rows = self.isa.rows
-        self.where = np.concatenate([every * item, np.zeros(rows, np.int64)])
+        image = np.arange(self.images)[:, None]
+        every = (image * size + one).reshape(-1) * item
+        self.where = np.concatenate([every, np.zeros(tall, np.int64)])
+        sorted_, place, table, entries = [], [], [], self.table.size // (len(kinds) + 1)
+        for k, kind in enumerate(kinds):
+            rows = np.flatnonzero([s == kind for s in seen])
+            here = (rows[:, None] * windows[1] + np.arange(windows[1])).reshape(-1)
+            table.append([(k + 1) * entries, sum(len(v) for v in place), len(here)])
+            place.append((image * self.rows + here).reshape(-1))
+            sorted_.append(every[place[-1]])
+        self.sorted, self.place, self.kinds = np.concatenate(sorted_), np.concatenate(place), np.array(table, np.int64)
         self.columns = int(self.widths.sum()) * self.isa.lanes
-        self.block = max(rows, min(SUMS // (4 * self.columns), len(every)) // rows * rows)
+        self.block = max(tall, min(SUMS // (4 * self.columns), len(every)) // tall * tall)
+
+    def _requantise(self, weight: np.ndarray, kinds: Sequence[tuple[int, int]]) -> None:
+        """The numbers of the epilogue for each kind of windows, and how many images may be made in registers: where
+        arithmetic has 32 bits, codes are bytes, and there is no output beside those of tiles."""
+        epilogue = self.epilogue
+        added, multiplier, half, shift, bias = (v.astype(np.int64) for v in epilogue.vectors)
+        floor, low, high = (int(v) for v in epilogue.limits)
+        if not epilogue.scaled:  # where nothing is multiplied, what is added lies in `half`
+            added, multiplier = np.zeros_like(added), np.ones_like(multiplier)
+        border = int(self.border.view(np.uint8)) if self.isa is not WORDS else int(self.border)
+        made = []
+        for first, last in kinds:
+            beside = border * (weight[:, :first].sum((1, 2)) + weight[:, last:].sum((1, 2)))
+            total = (added + beside) * multiplier + half + (bias << shift)  # modulo 2^32, as the sums are
+            total = total.astype(np.int64).view(np.uint64).astype(np.uint32).view(np.int32)
+            ends = (min(max(floor, low), high), high)
+            made.append(numbers(total, multiplier, shift, ends, epilogue.scaled))
+        self.numbers = np.array(made)
+        narrow = epilogue.vectors[0].dtype == np.int32 and epilogue.format.dtype.itemsize == 1
+        fits = narrow and len(weight) == self.columns and bool((np.abs(bias) << shift).max(initial=0) <= 1 << 30)
+        self.least = int(max(-(-self.isa.rows // kind[2]) for kind in self.kinds)) if fits else 0
 
     def room(self, images: int) -> int:
         """Codes of a buffer for a block of so many images, and of what is read beyond them: by the rows that fill the
@@ -186,11 +267,15 @@ class Direct:
         acc = np.empty((self.block, self.columns), np.int32)
         lookup = NO_TABLE if table is None else bytes_of(table)
         codes = np.ascontiguousarray(x)
-        codes = codes.view(np.uint8) if self.isa.flips else codes
-        shape = (self.isa.rows, self.isa.lanes)
-        order = (self.where, self.rows, self.reach, self.packed, self.widths, shape, acc, self.numbers)
-        last = (self.whole and not count and table is None, *self.epilogue.arguments(count, lookup), bytes_of(out))
-        return int(_run(codes, self.flip, self.corner, image, flat, *order, *last))
+        codes = codes if self.isa is WORDS else codes.view(np.uint8)
+        image = image if self.isa is WORDS else image.view(np.uint8)
+        shape = (self.isa.rows, self.isa.lanes, len(self.isa.groups) + 2)
+        order = (self.where, self.sorted, self.place, self.kinds, self.rows, self.reach, self.packed, self.table)
+        least = 0 if count or table is not None else self.least
+        last = (least, *self.epilogue.arguments(count, lookup), bytes_of(out))
+        return int(
+            _run(codes, self.flip, self.corner, image, flat, *order, self.widths, shape, acc, self.numbers, *last)
+        )
 
 
 class Avx2:
@@ -200,7 +285,7 @@ class Avx2:
 
     @staticmethod
     def suits(weight: np.ndarray, fmt: Format) -> bool:
-        return Direct.suits(AVX2, weight, fmt)
+        return Direct.suits(WORDS, weight, fmt)
 
     def __init__(self, weight: np.ndarray, fmt: Format) -> None:
         self.weight, self.format = weight, fmt
@@ -210,7 +295,8 @@ class Avx2:
         """Fill `out [rows, N]` and count the saturated codes."""
         inputs = self.weight.shape[1]
         if self.made is None:
-            self.made = Direct(AVX2, alone(inputs, self.format), self.weight, self.format, epilogue)
+            isa = BYTES if Direct.suits(BYTES, self.weight, self.format) else WORDS
+            self.made = Direct(isa, alone(inputs, self.format), self.weight, self.format, epilogue)
         pixels = rows.reshape(len(rows), 1, 1, inputs)
         return self.made.run(pixels, out, count, table if table.shape[1] else None)
 

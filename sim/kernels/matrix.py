@@ -24,21 +24,21 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.blas import Sgemm
 from bittrue.sim.kernels.direct import Avx2, Direct, alone
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
+from bittrue.sim.kernels.isa import BYTES, VNNI, WORDS
 from bittrue.sim.kernels.jit import jit
-from bittrue.sim.kernels.tiles import AVX2, VNNI
 from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.kernels.window import Reading
 from bittrue.sim.requantize import Requantize
 
 BACKENDS = ("vnni", "avx2", "sgemm", "numba")
-#: What those need that are made for some CPUs.
-ISAS = {"vnni": VNNI, "avx2": AVX2}
+#: What the tiles of those are made of that are made for some CPUs, fastest first.
+ISAS = {"vnni": (VNNI,), "avx2": (BYTES, WORDS)}
 VARIABLE = "BITTRUE_BACKEND"
 
 
 def backends() -> tuple[str, ...]:
     """The back ends that this computer can run, fastest first."""
-    return tuple(name for name in BACKENDS if name not in ISAS or ISAS[name].available())
+    return tuple(name for name in BACKENDS if name not in ISAS or ISAS[name][0].available())
 
 
 def preferred() -> tuple[str, ...]:
@@ -130,16 +130,18 @@ class MatrixKernel:
         self.epilogue = Epilogue(requantize, Range.of(*sums) | scaled | rounded | shifted, self.product.offset)
         self.outputs = len(weight)
         self._weight, self._format = weight, input_format
-        direct = self.direct(alone(weight.shape[1], input_format)) if self.backend == "vnni" else None
-        #: Rows as images of one pixel, where codes can be made in registers.
-        self._registers = direct if direct is not None and direct.whole else None
 
-    def direct(self, reading: Reading) -> Direct | None:
-        """The same for rows that are windows of an image, read where they lie; None where no back end does that."""
-        isa = ISAS.get(self.backend)
-        if isa is None or not Direct.suits(isa, self._weight, self._format):
-            return None
-        return Direct(isa, reading, self._weight, self._format, self.epilogue)
+    def direct(self, reading: Reading | None, codes: Range | None = None) -> Direct | None:
+        """The same for rows that are windows of an image, read where they lie, or for rows as they are where `reading`
+        is None; None where the back end has no tiles for that.
+
+        `codes` are those that are read, where they are known to be fewer than their format has.
+        """
+        reading = alone(self._weight.shape[1], self._format) if reading is None else reading
+        for isa in ISAS.get(self.backend, ()):
+            if Direct.suits(isa, self._weight, self._format, codes):
+                return Direct(isa, reading, self._weight, self._format, self.epilogue, codes)
+        return None
 
     def __call__(
         self,
@@ -155,8 +157,6 @@ class MatrixKernel:
         """
         if out is None:
             out = np.empty((len(rows), self.outputs), self.epilogue.format.dtype if table is None else table.dtype)
-        if self._registers is not None and table is None and not count:
-            return out, self._registers.run(rows.reshape(len(rows), 1, 1, rows.shape[1]), out, count=False)
         lookup = NO_TABLE if table is None else bytes_of(table)
         return out, int(self.product.run(rows, out, self.epilogue, count, lookup))
 

@@ -7,7 +7,7 @@ import pytest
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.kernels.direct import Direct, alone
 from bittrue.sim.kernels.epilogue import Epilogue
-from bittrue.sim.kernels.tiles import AVX2, VNNI, Isa
+from bittrue.sim.kernels.isa import BYTES, VNNI, WORDS, Isa
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.reshape import Reshape
@@ -15,7 +15,7 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
-ISAS = {"vnni": VNNI, "avx2": AVX2}
+ISAS = {"vnni": VNNI, "words": WORDS}
 #: Outputs of one, two and three vectors of either set, whole tiles or not; channels of runs of all remainders.
 OUTPUTS, CHANNELS = (1, 8, 10, 16, 24, 32, 48, 64, 80), (1, 2, 3, 5, 8, 16)
 
@@ -96,12 +96,12 @@ class TestTiles:
         runs(convolution(rng, 4, 16, floor=floor), ISAS[name], 3, rng)
 
 
-@pytest.mark.skipif(not AVX2.available(), reason="this CPU has no avx2")
+@pytest.mark.skipif(not WORDS.available(), reason="this CPU has no avx2")
 @pytest.mark.parametrize("fmt", [Format(12), Format(16), Format(15, signed=False)])
 def test_words(fmt):
     """Codes and weights beyond bytes, whose sums have 32 bits."""
     rng = np.random.default_rng(fmt.bits)
-    runs(convolution(rng, 2, 16, fmt, Format(9), shift=np.full(16, 14)), AVX2, 3, rng)
+    runs(convolution(rng, 2, 16, fmt, Format(9), shift=np.full(16, 14)), WORDS, 3, rng)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_words(fmt):
         (VNNI, -128, INT8, True),
         (VNNI, 128, INT8, False),
         (VNNI, 1, Format(9), False),
-        (AVX2, -32767, INT8, True),
-        (AVX2, -32768, INT8, False),  # two products of it and -32768 are one more than 32 bits hold
-        (AVX2, 32768, INT8, False),
-        (AVX2, 1, Format(16), True),
-        (AVX2, 1, Format(16, signed=False), False),
-        (AVX2, 32767, Format(16), True),
+        (WORDS, -32767, INT8, True),
+        (WORDS, -32768, INT8, False),  # two products of it and -32768 are one more than 32 bits hold
+        (WORDS, 32768, INT8, False),
+        (WORDS, 1, Format(16), True),
+        (WORDS, 1, Format(16, signed=False), False),
+        (WORDS, 32767, Format(16), True),
     ],
 )
 def test_what_suits(isa, weight, fmt, suits):
@@ -144,7 +144,7 @@ def test_all_that_is_read_lies_in_the_buffer(name, images, seed):
             assert len(direct.where) >= rows
 
 
-@pytest.mark.parametrize(("isa", "largest"), [(VNNI, 255), (AVX2, 128)])
+@pytest.mark.parametrize(("isa", "largest"), [(VNNI, 255), (WORDS, 128)])
 def test_sums_have_32_bits(isa, largest):
     terms = (1 << 31) // (100 * largest)
     assert Direct.suits(isa, np.full((1, terms), 100), INT8)

@@ -18,7 +18,7 @@ from bittrue.sim.kernels import light_vnni
 from bittrue.sim.kernels import matrix as kernels
 from bittrue.sim.kernels.blas import Sgemm
 from bittrue.sim.kernels.matrix import MatrixKernel
-from bittrue.sim.kernels.tiles import AVX2, Isa
+from bittrue.sim.kernels.isa import BYTES, WORDS, Isa
 from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
@@ -199,7 +199,7 @@ class TestChoice:
     def test_a_cpu_without_the_instruction(self, monkeypatch):
         monkeypatch.delenv(kernels.VARIABLE, raising=False)
         for avx2, expected in ((True, "avx2"), (False, "sgemm")):
-            monkeypatch.setattr(Isa, "available", lambda isa, there=avx2: there and isa is AVX2)
+            monkeypatch.setattr(Isa, "available", lambda isa, there=avx2: there and isa in (BYTES, WORDS))
             assert linear(np.random.default_rng(0), 4, 4).by_row.backend == expected
         for name, lacking in (("vnni", "no AVX512-VNNI"), ("avx2", "no AVX2")):
             monkeypatch.setenv(kernels.VARIABLE, name)

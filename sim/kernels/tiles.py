@@ -1,195 +1,221 @@
 """Register tiles of a matrix product, as LLVM IR: rows wherever they lie, sums or codes out.
 
-A step multiplies four bytes of every row, broadcast, with a vector of weights: `vpdpbusd` four unsigned bytes with four
-signed ones (AVX512-VNNI), `vpmaddwd` two words with two (AVX2); neither saturates. Sums stay in registers until all
-steps are made, and where codes are wanted they are requantised there.
+A step multiplies four bytes of every row, broadcast, with a vector of weights, and steps are made in groups; what a
+step holds and with which instructions it is made follows from the type of the image (`sim.kernels.isa`). Sums stay in
+registers until all steps are made, and where codes are wanted they are requantised there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from bittrue.sim.kernels.isa import I8, I32, I64, Isa, Step, isa_of
 
-@dataclass(frozen=True)
-class Isa:
-    """What a tile is made for.
-
-    lanes    outputs of a vector
-    rows     of a tile
-    widest   vectors of outputs of the widest tile
-    step     codes of a row in a step, of `image` type
-    weight   type of a weight
-    flips    whether signed codes are made unsigned
-    needs    features of the CPU
-    """
-
-    lanes: int
-    rows: int
-    widest: int
-    step: int
-    image: type
-    weight: type
-    flips: bool
-    needs: tuple[str, ...]
-
-    def available(self) -> bool:
-        """Whether this CPU, as LLVM sees it, has what it needs."""
-        try:
-            features = llvmlite.binding.get_host_cpu_features()
-        except RuntimeError:
-            return False
-        return all(features.get(name) for name in self.needs)
-
-    def together(self, vectors: int) -> int:
-        """Steps that are made together, each with sums of its own: enough to hide the latency of `vpdpbusd`."""
-        return 2 if self.flips and vectors == 1 else 1
-
-    def dot(self, builder: ir.IRBuilder, vector: ir.VectorType) -> Callable[[Any, Any, Any], Any]:
-        """`sum + codes . weights`, lane by lane."""
-        if self.flips:
-            kind = ir.FunctionType(vector, [vector] * 3)
-            call = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpdpbusd.512")
-            return lambda total, codes, weights: builder.call(call, [total, codes, weights])
-        words = ir.VectorType(ir.IntType(16), 2 * self.lanes)
-        kind = ir.FunctionType(vector, [words] * 2)
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pmadd.wd")
-        turn = lambda v: builder.bitcast(v, words)  # noqa: E731
-        return lambda total, codes, weights: builder.add(total, builder.call(call, [turn(codes), turn(weights)]))
-
-
-VNNI = Isa(16, 8, 3, 4, np.uint8, np.int8, True, ("avx512vnni", "avx512f", "avx512bw"))
-AVX2 = Isa(8, 4, 2, 2, np.int16, np.int16, False, ("avx2",))
-
-
-def isa_of(image: types.Array) -> Isa:
-    """What tiles on an image of this type are made for."""
-    return VNNI if image.dtype == types.uint8 else AVX2
+#: Numbers of the epilogue that each output has, and that all have together: see `tile`.
+EACH, ALL = 3, 3
 
 
 def tile(vectors: int, stored: bool) -> Any:
-    """The intrinsic `tile(image, where, row, reach, weight, start, steps, out, to, column, epilogue, limits)` for
-    as many vectors of outputs. What it is made for follows from the type of the image (`isa_of`).
+    """The intrinsic `tile(image, where, row, reach, weight, table, entry, out, to, place, column, numbers)` for as many
+    vectors of outputs.
 
-    image    uint8 or int16, flat
+    image    uint8, int16 or int8, flat
     where    int64: the tile's rows begin at byte `where[row]` and those after it
-    reach    int64 [steps]: bytes from there to those of a step
-    weight   flat: the panel begins at byte `start`
-    out      the tile's rows from `to` on and as many columns from `column` are written: sums int32 [rows, N], or
-             where it is `stored` codes uint8, requantised in registers
-    numbers  of the epilogue, int32: what is added, multiplier, half, shift, bias [N each]; floor, low, high
+    reach    int64, flat: bytes from there to those of a step
+    weight   flat: panels of weights
+    table    int64, flat: from `entry` on the panel's first step in `reach`, its first byte in `weight`, and how many
+             groups of each size there are
+    out      sums int32 [rows, N]: the tile's rows from `to` on; or where it is `stored` codes uint8, requantised in
+             registers: row `to + place[row]` and those of the places after it; in both as many columns from `column` on
+    numbers  of the epilogue, int32: what is added, multiplier, shift [N each]; low, high, whether anything is multiplied
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
         isa = isa_of(kinds[0])
-        rows, lanes_, together = isa.rows, isa.lanes, isa.together(vectors)
-        image, where, reach, weight, out = (
-            context.make_array(kinds[k])(context, builder, arguments[k]) for k in (0, 1, 3, 4, 7)
-        )
-        row, start, steps, to, column = (arguments[k] for k in (2, 5, 6, 8, 9))
-        numbers = context.make_array(kinds[10])(context, builder, arguments[10])
-        i32, i64, byte = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
-        vector = ir.VectorType(i32, lanes_)
-        width = cgutils.unpack_tuple(builder, out.strides)[0]
-        dot = isa.dot(builder, vector)
-        base = builder.bitcast(image.data, byte)
-        begins = [builder.load(builder.gep(where.data, [builder.add(row, i64(r))])) for r in range(rows)]
-        a_rows = [builder.gep(base, [begin]) for begin in begins]
-        w_base = builder.gep(builder.bitcast(weight.data, byte), [start])
-
-        before = builder.block
-        loop, done = builder.append_basic_block("direct.loop"), builder.append_basic_block("direct.done")
-        zero = ir.Constant(vector, [0] * lanes_)
-        builder.branch(loop)  # steps is at least 1
-        builder.position_at_end(loop)
-        step = builder.phi(i64)
-        step.add_incoming(i64(0), before)
-        sums = [builder.phi(vector) for _ in range(together * rows * vectors)]
-        for total in sums:
-            total.add_incoming(zero, before)
-        undefined, lanes = ir.Constant(vector, ir.Undefined), ir.Constant(vector, [0] * lanes_)
-        following = []
-        for part in range(together):
-            now = builder.add(step, i64(part))
-            w_step = builder.gep(w_base, [builder.mul(now, i64(4 * lanes_ * vectors))])
-            weights = [
-                builder.load(builder.bitcast(builder.gep(w_step, [i64(4 * lanes_ * v)]), vector.as_pointer()), align=1)
-                for v in range(vectors)
-            ]
-            far = builder.load(builder.gep(reach.data, [now]))
-            for r in range(rows):
-                pointer = builder.bitcast(builder.gep(a_rows[r], [far]), i32.as_pointer())
-                four = builder.insert_element(undefined, builder.load(pointer, align=1), i32(0))
-                codes = builder.shuffle_vector(four, undefined, lanes)
-                own = sums[(part * rows + r) * vectors : (part * rows + r + 1) * vectors]
-                following += [dot(s, codes, w) for s, w in zip(own, weights, strict=True)]
-        advanced = builder.add(step, i64(together))
-        for total, value in zip(sums, following, strict=True):
-            total.add_incoming(value, loop)
-        step.add_incoming(advanced, loop)
-        builder.cbranch(builder.icmp_signed("<", advanced, steps), loop, done)
-
-        builder.position_at_end(done)
-        if together > 1:
-            following = [builder.add(a, b) for a, b in zip(following[:rows], following[rows:], strict=True)]
-        size = 1 if stored else 4
-        first = builder.gep(builder.bitcast(out.data, byte), [builder.mul(to, width)])
-        first = builder.gep(first, [builder.mul(column, i64(size))])
-        outputs = builder.udiv(builder.sub(numbers.nitems, i64(3)), i64(5))
-
-        def number(k: int, v: int) -> Any:
-            at = builder.add(builder.mul(i64(k), outputs), builder.add(column, i64(lanes_ * v)))
-            return builder.load(builder.bitcast(builder.gep(numbers.data, [at]), vector.as_pointer()), align=1)
-
-        def limit(k: int) -> Any:
-            at = builder.add(builder.mul(i64(5), outputs), i64(k))
-            one = builder.insert_element(undefined, builder.load(builder.gep(numbers.data, [at])), i32(0))
-            return builder.shuffle_vector(one, undefined, lanes)
-
-        for v in range(vectors):
-            if stored:
-                added, multiplier, half, shift, bias = (number(k, v) for k in range(5))
-                least, low, high = (limit(k) for k in range(3))
-            for r in range(rows):
-                value = following[r * vectors + v]
-                kind = vector
-                if stored:
-                    value = builder.add(builder.mul(builder.add(value, added), multiplier), half)
-                    value = builder.add(builder.ashr(value, shift), bias)
-                    for bound, order in ((least, ">"), (high, "<"), (low, ">")):
-                        value = builder.select(builder.icmp_signed(order, value, bound), value, bound)
-                    kind = ir.VectorType(ir.IntType(8), lanes_)
-                    value = builder.trunc(value, kind)
-                place = builder.gep(first, [builder.add(builder.mul(width, i64(r)), i64(size * lanes_ * v))])
-                builder.store(value, builder.bitcast(place, kind.as_pointer()), align=1)
+        arrays = {k: context.make_array(kinds[k])(context, builder, arguments[k]) for k in (0, 1, 3, 4, 5, 7, 9, 11)}
+        image, where, reach, weight, table, out, place, numbers = arrays.values()
+        row, entry, to, column = (arguments[k] for k in (2, 6, 8, 10))
+        written = _Tile(builder, isa, vectors)
+        first = written.load(table.data, entry)
+        start = written.load(table.data, builder.add(entry, I64(1)))
+        counts = [written.load(table.data, builder.add(entry, I64(2 + k))) for k in range(len(isa.groups))]
+        begins = [written.load(where.data, builder.add(row, I64(r))) for r in range(isa.rows)]
+        written.rows = [written.at(image.data, begin) for begin in begins]
+        sums = written.sums(reach.data, first, written.at(weight.data, start), counts)
+        if stored:
+            rows = [written.load(place.data, builder.add(row, I64(r))) for r in range(isa.rows)]
+            sums = written.requantised(sums, numbers, column)
+        else:
+            rows = [I64(r) for r in range(isa.rows)]
+        width, size = cgutils.unpack_tuple(builder, out.strides)[0], 1 if stored else 4
+        places = [
+            written.at(
+                out.data, builder.mul(width, builder.add(to, r)), builder.mul(builder.add(column, I64(c)), I64(size))
+            )
+            for r in rows
+            for c in range(0, isa.lanes * vectors, isa.lanes)
+        ]
+        if stored:
+            isa.store(builder, sums, [written.spread(numbers, k) for k in (ALL, ALL - 1)], places)
+        else:
+            for total, pointer in zip(sums, places, strict=True):
+                builder.store(total, builder.bitcast(pointer, isa.vector.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    def typed(typingctx, image, where, row, reach, weight, start, steps, out, to, column, numbers):  # noqa: ARG001
+    def typed(typingctx, image, where, row, reach, weight, table, entry, out, to, place, column, numbers):  # noqa: ARG001
         index = types.int64
-        return types.void(image, where, index, reach, weight, index, index, out, index, index, numbers), generate
+        return types.void(image, where, index, reach, weight, table, index, out, index, place, index, numbers), generate
 
     return intrinsic(typed)
 
 
+class _Tile:
+    """The instructions of one tile, as they are written."""
+
+    def __init__(self, builder: ir.IRBuilder, isa: Isa, vectors: int) -> None:
+        self.builder, self.isa, self.vectors = builder, isa, vectors
+        self.rows: list[Any] = []
+        self.chains = isa.chains(vectors)
+
+    def at(self, base: Any, *offsets: Any) -> Any:
+        """The byte at these offsets, added up."""
+        pointer = self.builder.bitcast(base, I8.as_pointer())
+        for offset in offsets:
+            pointer = self.builder.gep(pointer, [offset])
+        return pointer
+
+    def load(self, base: Any, index: Any) -> Any:
+        """A number of an array."""
+        return self.builder.load(self.builder.gep(base, [index]))
+
+    def vector(self, pointer: Any) -> Any:
+        """A vector from wherever it lies."""
+        return self.builder.load(self.builder.bitcast(pointer, self.isa.vector.as_pointer()), align=1)
+
+    def splat(self, number: Any) -> Any:
+        """A number in all lanes."""
+        undefined = ir.Constant(self.isa.vector, ir.Undefined)
+        lanes = ir.Constant(self.isa.vector, [0] * self.isa.lanes)
+        return self.builder.shuffle_vector(self.builder.insert_element(undefined, number, I32(0)), undefined, lanes)
+
+    def spread(self, numbers: Any, last: int) -> Any:
+        """One of the epilogue's last numbers in all lanes."""
+        return self.splat(self.load(numbers.data, self.builder.sub(numbers.nitems, I64(last))))
+
+    # -- sums ------------------------------------------------------------------------------------------
+    def sums(self, reach: Any, first: Any, weights: Any, counts: Sequence[Any]) -> list[Any]:
+        """Sums of every row and vector, from as many groups of each size; steps and their weights follow each other."""
+        step, sums = I64(0), [ir.Constant(self.isa.vector, [0] * self.isa.lanes)] * (
+            len(self.rows) * self.vectors * self.chains
+        )
+        reach = self.builder.gep(reach, [first])
+        for size, count in zip(self.isa.groups, counts, strict=True):
+            step, sums = self.loop(size, count, reach, weights, step, sums)
+        chains = [sums[k : k + self.chains] for k in range(0, len(sums), self.chains)]
+        return [parts[0] if len(parts) == 1 else self.builder.add(*parts) for parts in chains]
+
+    def loop(
+        self, size: int, count: Any, reach: Any, weights: Any, step: Any, sums: list[Any]
+    ) -> tuple[Any, list[Any]]:
+        """`count` groups of a size, from this step and these sums on; what they are then."""
+        builder, before = self.builder, self.builder.block
+        body, after = (builder.append_basic_block(f"tile.{name}{size}") for name in ("group", "after"))
+        end = builder.add(step, builder.mul(count, I64(size)))
+        builder.cbranch(builder.icmp_signed(">", count, I64(0)), body, after)
+        builder.position_at_end(body)
+        now, carried = builder.phi(I64), [builder.phi(self.isa.vector) for _ in sums]
+        made, advanced = self.group(size, reach, weights, now, carried), builder.add(now, I64(size))
+        builder.cbranch(builder.icmp_signed("<", advanced, end), body, after)
+        builder.position_at_end(after)
+        left = [builder.phi(self.isa.vector) for _ in sums]
+        for phi, value, other in zip((now, *carried), (step, *sums), (advanced, *made), strict=True):
+            phi.add_incoming(value, before)
+            phi.add_incoming(other, body)
+        for phi, value, other in zip(left, sums, made, strict=True):
+            phi.add_incoming(value, before)
+            phi.add_incoming(other, body)
+        return end, left
+
+    def group(self, size: int, reach: Any, weights: Any, step: Any, sums: list[Any]) -> list[Any]:
+        """A group of steps added to the sums."""
+        builder, bytes_ = self.builder, 4 * self.isa.lanes
+        steps = [builder.add(step, I64(k)) for k in range(size)]
+        panels = [self.at(weights, builder.mul(now, I64(bytes_ * self.vectors))) for now in steps]
+        far = [self.load(reach, now) for now in steps]
+
+        def weight(panel: Any) -> list[Any]:
+            return [self.vector(self.at(panel, I64(bytes_ * v))) for v in range(self.vectors)]
+
+        def code(row: int, behind: Any) -> Any:
+            pointer = builder.bitcast(self.at(self.rows[row], behind), I32.as_pointer())
+            return self.splat(builder.load(pointer, align=1))
+
+        operands = [
+            Step(lambda p=panel: weight(p), lambda r, f=behind: code(r, f))
+            for panel, behind in zip(panels, far, strict=True)
+        ]
+        chains = [sums[k : k + self.chains] for k in range(0, len(sums), self.chains)]
+        return [total for parts in self.isa.add(builder, chains, operands) for total in parts]
+
+    # -- codes -----------------------------------------------------------------------------------------
+    def requantised(self, sums: list[Any], numbers: Any, column: Any) -> list[Any]:
+        """`(sum * multiplier + added) >> shift`, the multiplication only where the numbers say so."""
+        builder = self.builder
+        outputs = builder.udiv(builder.sub(numbers.nitems, I64(ALL)), I64(EACH))
+
+        def each(k: int) -> list[Any]:
+            at = builder.add(builder.mul(I64(k), outputs), column)
+            pointers = [builder.gep(numbers.data, [builder.add(at, I64(self.isa.lanes * v))]) for v in range(self.vectors)]
+            return [self.vector(pointer) for pointer in pointers] * len(self.rows)
+
+        before = builder.block
+        scale, after = (builder.append_basic_block(f"tile.{name}") for name in ("scale", "scaled"))
+        scaled = self.load(numbers.data, builder.sub(numbers.nitems, I64(1)))
+        builder.cbranch(builder.icmp_signed("!=", scaled, I32(0)), scale, after)
+        builder.position_at_end(scale)
+        products = [builder.mul(total, factor) for total, factor in zip(sums, each(1), strict=True)]
+        builder.branch(after)
+        builder.position_at_end(after)
+        values = [builder.phi(self.isa.vector) for _ in sums]
+        for phi, total, product in zip(values, sums, products, strict=True):
+            phi.add_incoming(total, before)
+            phi.add_incoming(product, scale)
+        values = [builder.add(value, added) for value, added in zip(values, each(0), strict=True)]
+        return [builder.ashr(value, shift) for value, shift in zip(values, each(2), strict=True)]
+
+
+def numbers(
+    added: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, ends: tuple[int, int], scaled: bool
+) -> np.ndarray:
+    """The numbers of the epilogue, as tiles take them."""
+    return np.concatenate([added, multiplier, shift, [*ends, int(scaled)]]).astype(np.int32)
+
+
 def pack(isa: Isa, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights int `[N, K]` as flat panels `[K / step][outputs][step]`, and the width of each panel in vectors."""
+    padded, widths = panels(isa, weight)
+    return np.concatenate([panel(isa, part) for part in padded]), widths
+
+
+def panels(isa: Isa, weight: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Weights `[N, K]` as those of each panel `[outputs, K / step, step]`, and the width of each panel in vectors."""
     n, k = weight.shape
     vectors = -(-n // isa.lanes)
     padded = np.zeros((vectors * isa.lanes, -(-k // isa.step) * isa.step), isa.weight)
     padded[:n, :k] = weight
     widths = np.array([len(part) for part in np.array_split(np.arange(vectors), -(-vectors // isa.widest))], np.int64)
-    panels, row = [], 0
-    for width in widths:
-        part = padded[row : row + isa.lanes * width].reshape(isa.lanes * width, -1, isa.step)
-        panels.append(part.transpose(1, 0, 2).reshape(-1))
-        row += isa.lanes * width
-    return np.concatenate(panels), widths
+    cuts = isa.lanes * np.cumsum(widths)[:-1]
+    return [part.reshape(len(part), -1, isa.step) for part in np.split(padded, cuts)], widths
+
+
+def panel(isa: Isa, weight: np.ndarray) -> np.ndarray:
+    """Weights of a panel `[outputs, steps, step]`, flat, step by step."""
+    return np.ascontiguousarray(weight.transpose(1, 0, 2)).reshape(-1)

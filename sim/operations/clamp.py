@@ -48,6 +48,10 @@ class Clamp(Operation):
     def constants(self) -> dict[str, Constant]:
         return {"lowest": self.lowest, "highest": self.highest}
 
+    def reached(self, *x: Range) -> Range:
+        low, high = (min(max(end, self.lowest), self.highest) for end in (x[0].low, x[0].high))
+        return Range(low, high)
+
     def wide(self, *x: np.ndarray) -> np.ndarray:
         return np.minimum(np.maximum(x[0], self.lowest), self.highest)
 

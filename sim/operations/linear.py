@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from bittrue.sim.bases import Requantised, stored
-from bittrue.sim.contract import INT8, Format, product_sum_range
+from bittrue.sim.contract import INT8, Format, Range, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.direct import Direct
@@ -78,9 +78,10 @@ class Linear(Requantised):
     def by_row(self) -> MatrixKernel:
         return MatrixKernel(self.weight, self.input.format, self.sums, self.requantize)
 
-    def by_window(self, reading: Reading) -> Direct | None:
-        """A faster execution than by rows, where they are those of a window and this computer has one."""
-        return self.by_row.direct(reading)
+    def by_window(self, reading: Reading | None, codes: Range) -> Direct | None:
+        """A faster execution than by rows, where this computer has one: rows are those of a window, or as they are,
+        and the codes that they hold lie within `codes`."""
+        return self.by_row.direct(reading, codes)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         rows = x[0].reshape(-1, self.input.channels)

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from bittrue.sim.bases import Moving
-from bittrue.sim.contract import Format, axes
+from bittrue.sim.contract import Format, Range, axes
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels.window import Reading
 from bittrue.sim.operation import Constant, TensorType
@@ -113,6 +113,9 @@ class Window(Moving):
         steps = {"lines": lines, "step_down": self.stride[0], "step_across": self.stride[1]}
         spread = {"spread_down": self.dilation[0], "spread_across": self.dilation[1]}
         return {**geometry, **steps, **spread, "top": self.padding[0], "left": self.padding[2], "fill": self.fill}
+
+    def reached(self, *x: Range) -> Range:
+        return x[0] | Range(self.fill, self.fill)
 
     # -- execution -------------------------------------------------------------------------------------
     def wide(self, *x: np.ndarray) -> np.ndarray:
