@@ -48,7 +48,7 @@ NETWORKS = {"ResNet-8": 1, "ResNet-20": 3}
 
 
 def bell(rng: np.random.Generator, outputs: int, inputs: int) -> np.ndarray:
-    """Weights int `[outputs, inputs]` that are spread as trained ones are: a bell curve, its largest of an output 127."""
+    """Weights int `[outputs, inputs]`, spread as trained ones are: a bell curve, the largest of an output 127."""
     weight = rng.normal(size=(outputs, inputs))
     return np.round(127 * weight / np.abs(weight).max(1, keepdims=True)).astype(np.int64)
 

@@ -199,7 +199,7 @@ class Direct:
                         left %= size
                 table.append([*lengths, *counts])
                 places.append(reach[chosen])
-                made.append(panel(isa, part[:, chosen]))
+                made.append(panel(part[:, chosen]))
                 lengths = [lengths[0] + len(chosen), lengths[1] + made[-1].nbytes]
         self.reach, self.packed = np.concatenate(places), np.concatenate(made)
         self.table = np.array(table, np.int64).reshape(-1)

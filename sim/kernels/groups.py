@@ -20,7 +20,8 @@ LOW, HIGH = -(1 << 15), (1 << 15) - 1
 def loads(weight: np.ndarray, largest: int) -> np.ndarray:
     """What each step adds at most and at least to its words, by weights `[outputs, steps, 4]`: int64 `[2, steps,
     words]`, the second negative."""
-    pairs = weight.astype(np.int64).reshape(*weight.shape[:2], 2, 2).transpose(1, 0, 2, 3).reshape(weight.shape[1], -1, 2)
+    outputs, steps, _ = weight.shape
+    pairs = weight.astype(np.int64).reshape(outputs, steps, 2, 2).transpose(1, 0, 2, 3).reshape(steps, -1, 2)
     return largest * np.stack([np.maximum(pairs, 0).sum(-1), np.minimum(pairs, 0).sum(-1)])
 
 

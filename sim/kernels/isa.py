@@ -7,7 +7,7 @@ and steps whose products `vpmaddubsw` adds in 16 bits are chosen so that no sum 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Isa:
         """Sums of the outputs of a vector."""
         return ir.VectorType(I32, self.lanes)
 
-    def chains(self, vectors: int) -> int:
+    def chains(self, vectors: int) -> int:  # noqa: ARG002
         """Sums that are kept of every output, added up at the end."""
         return 1
 
@@ -80,8 +80,9 @@ class Isa:
         """A sum and the products of a step added to it."""
         raise NotImplementedError
 
-    def store(self, builder: ir.IRBuilder, values: list[Any], ends: Sequence[Any], places: list[Any]) -> None:
-        """Sums, one vector a place, limited to `ends` (splat int32), as bytes at their places."""
+    def store(self, builder: ir.IRBuilder, values: list[Any], ends: list[Any], places: list[Any], vectors: int) -> None:
+        """Sums, one vector a place, limited to `ends` (splat int32), as bytes at their places, of which so many follow
+        each other."""
         raise NotImplementedError
 
 
@@ -123,7 +124,14 @@ class Vnni(Isa):
         kind = self.vector
         return call(builder, "llvm.x86.avx512.vpdpbusd.512", kind, (kind, total), (kind, code), (kind, weight))
 
-    def store(self, builder: ir.IRBuilder, values: list[Any], ends: Sequence[Any], places: list[Any]) -> None:
+    def store(
+        self,
+        builder: ir.IRBuilder,
+        values: list[Any],
+        ends: list[Any],
+        places: list[Any],
+        vectors: int,  # noqa: ARG002
+    ) -> None:
         kind = ir.VectorType(I8, self.lanes)
         for value, place in zip(values, places, strict=True):
             codes = builder.trunc(limit(builder, value, *ends), kind)
@@ -139,7 +147,7 @@ class Avx2(Isa):
         """`vpmaddwd`: pairs of words, their products added to 32 bits."""
         return call(builder, "llvm.x86.avx2.pmadd.wd", self.vector, (self.words, a), (self.words, b))
 
-    def store(self, builder: ir.IRBuilder, values: list[Any], ends: Sequence[Any], places: list[Any]) -> None:
+    def store(self, builder: ir.IRBuilder, values: list[Any], ends: list[Any], places: list[Any], vectors: int) -> None:
         """Four vectors are packed into 32 bytes, of which each has its eight; limits are those of words by then."""
         kind, bytes_ = self.vector, ir.VectorType(I8, 32)
         indices = lambda *at: ir.Constant(ir.VectorType(I32, len(at)), list(at))  # noqa: E731
@@ -155,9 +163,10 @@ class Avx2(Isa):
             packed = call(builder, "llvm.x86.avx2.packuswb", bytes_, (self.words, a), (self.words, b))
             packed = builder.bitcast(packed, kind)  # the low halves of the four, then the high ones
             packed = builder.bitcast(builder.shuffle_vector(packed, packed, indices(0, 4, 1, 5, 2, 6, 3, 7)), bytes_)
-            for k, place in enumerate(places[first : first + 4]):
-                part = builder.shuffle_vector(packed, packed, indices(*range(8 * k, 8 * k + 8)))
-                builder.store(part, builder.bitcast(place, part.type.as_pointer()), align=1)
+            here = places[first : first + 4]
+            for k in range(0, len(here), vectors):
+                part = builder.shuffle_vector(packed, packed, indices(*range(8 * k, 8 * (k + vectors))))
+                builder.store(part, builder.bitcast(here[k], part.type.as_pointer()), align=1)
 
 
 class Words(Avx2):
@@ -180,15 +189,17 @@ class Bytes(Avx2):
                 code = step.code(r)
                 for v, weight in enumerate(weights):
                     at = r * len(weights) + v
-                    pair = call(builder, "llvm.x86.avx2.pmadd.ub.sw", self.words, (bytes_, code), (bytes_, weight))
+                    values = ((bytes_, code), (bytes_, weight))
+                    pair = call(builder, "llvm.x86.avx2.pmadd.ub.sw", self.words, *values)
                     groups[at] = pair if groups[at] is None else pin(builder, builder.add(groups[at], pair))
         return [
-            [builder.add(total, self.multiply(builder, group, one))] for (total,), group in zip(sums, groups, strict=True)
+            [builder.add(total, self.multiply(builder, group, one))]
+            for (total,), group in zip(sums, groups, strict=True)
         ]
 
 
 VNNI = Vnni(16, 8, 3, 4, np.uint8, np.int8, True, (2, 1), ("avx512vnni", "avx512f", "avx512bw"))
-WORDS = Words(8, 4, 2, 2, np.int16, np.int16, False, (1,), ("avx2",))
+WORDS = Words(8, 6, 2, 2, np.int16, np.int16, False, (1,), ("avx2",))
 BYTES = Bytes(8, 3, 2, 4, np.int8, np.int8, False, (4, 3, 2, 1), ("avx2",))
 ISAS = (VNNI, WORDS, BYTES)
 

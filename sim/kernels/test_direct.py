@@ -4,10 +4,13 @@ product of gathered rows."""
 import numpy as np
 import pytest
 
-from bittrue.sim.contract import INT8, Format
-from bittrue.sim.kernels.direct import Direct, alone
+from bittrue.sim.contract import INT8, Format, Range
+from bittrue.sim.execution import codes_of
+from bittrue.sim.kernels.direct import KINDS, Direct, alone
 from bittrue.sim.kernels.epilogue import Epilogue
+from bittrue.sim.kernels.groups import HIGH, LOW, choose
 from bittrue.sim.kernels.isa import BYTES, VNNI, WORDS, Isa
+from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.reshape import Reshape
@@ -15,7 +18,9 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
-ISAS = {"vnni": VNNI, "words": WORDS}
+ISAS = {"vnni": VNNI, "words": WORDS, "bytes": BYTES}
+#: Codes of a test where it asks for none: those that a set of instructions is for.
+FORMATS = {"vnni": INT8, "words": INT8, "bytes": Format(7, signed=False)}
 #: Outputs of one, two and three vectors of either set, whole tiles or not; channels of runs of all remainders.
 OUTPUTS, CHANNELS = (1, 8, 10, 16, 24, 32, 48, 64, 80), (1, 2, 3, 5, 8, 16)
 
@@ -27,36 +32,52 @@ def convolution(rng, channels: int, outputs: int, fmt: Format = INT8, weights: F
     dilation = pick(3, 2) if rng.random() < 0.3 else (1, 1)
     padding = tuple(int(v) for v in rng.integers(0, 2, 4))
     kernel = tuple(max(n, 2) for n in pick(4, 2))  # so that every window sees something of the image
-    window = Window(kind, kernel, pick(3, 2), dilation, padding, fmt.high)
-    build = Builder({"x": kind})
+    return behind(Window(kind, kernel, pick(3, 2), dilation, padding, fmt.high), rng, outputs, weights, **requantize)
+
+
+def behind(window: Window, rng, outputs: int, weights: Format = INT8, **requantize):
+    """A product behind a window."""
+    build = Builder({"x": window.input})
     w = build.add("w", window, "x")
     shape = window.output.shape
     rows = build.add("rows", Reshape(window.output, (*shape[:2], shape[2] * shape[3])), w)
     weight = rng.integers(weights.low, weights.high + 1, (outputs, shape[2] * shape[3]))
-    options = {"shift": np.full(outputs, 8), "bias": rng.integers(-20, 20, outputs)} | requantize
-    linear = Linear(build.types[rows], weight, Requantize(outputs, **options, format=INT8), weights)
+    options = {"shift": np.full(outputs, 8), "bias": rng.integers(-20, 20, outputs), "format": INT8} | requantize
+    linear = Linear(build.types[rows], weight, Requantize(outputs, **options), weights)
     return build.program(build.add("y", linear, rows))
 
 
-def runs(program, isa: Isa, images: int, rng) -> None:
+def made(program, isa: Isa, codes: Range | None = None) -> Direct:
+    """The tiles of a product and of the window in front of it."""
+    window, linear = program["w"], program["y"]
+    fmt = window.input.format
+    assert Direct.suits(isa, linear.weight, fmt, codes)
+    ranges = linear.accumulator | linear.ranges[2]
+    epilogue = Epilogue(linear.requantize, ranges, Direct.offset(isa, linear.weight, fmt))
+    return Direct(isa, window.reading, linear.weight, fmt, epilogue, codes)
+
+
+def runs(program, isa: Isa, images: int, rng, codes: Range | None = None) -> Direct:
     """Codes and saturations of the tiles are the reference's."""
     window, linear = program["w"], program["y"]
     fmt = window.input.format
-    assert Direct.suits(isa, linear.weight, fmt)
-    ranges = linear.accumulator | linear.ranges[2]
-    epilogue = Epilogue(linear.requantize, ranges, Direct.offset(isa, linear.weight, fmt))
-    direct = Direct(isa, window.reading, linear.weight, fmt, epilogue)
-    x = rng.integers(fmt.low, fmt.high + 1, (images, *window.input.shape)).astype(fmt.dtype)
+    direct = made(program, isa, codes)
+    low, high = (fmt.low, fmt.high) if codes is None else (codes.low, codes.high)
+    x = rng.integers(low, high + 1, (images, *window.input.shape)).astype(fmt.dtype)
     if images:
-        x[0], x[-1] = fmt.low, fmt.high
+        x[0], x[-1] = low, high
     expected = program.reference(x).reshape(-1, len(linear.weight))
     for count in (True, False):
-        out = np.empty(expected.shape, np.int8)
+        beyond = np.full((len(expected) + 16, expected.shape[1]), 77, expected.dtype)
+        out = beyond[8:-8]
         saturated = direct.run(x, out, count)
         np.testing.assert_array_equal(out, expected)
+        assert (beyond[:8] == 77).all()  # nothing is written beside it
+        assert (beyond[-8:] == 77).all()
         if count:
             rows = window.reference(x).reshape(-1, linear.weight.shape[1])
             assert saturated == linear.saturated(rows)
+    return direct
 
 
 @pytest.mark.parametrize("name", ISAS)
@@ -69,31 +90,62 @@ class TestTiles:
     @pytest.mark.parametrize("outputs", OUTPUTS)
     def test_every_width(self, name, outputs):
         rng = np.random.default_rng(outputs)
-        runs(convolution(rng, 4, outputs), ISAS[name], 3, rng)
+        runs(convolution(rng, 4, outputs, FORMATS[name]), ISAS[name], 3, rng)
 
     @pytest.mark.parametrize("channels", CHANNELS)
     def test_every_run(self, name, channels):
         rng = np.random.default_rng(100 + channels)
         for _ in range(4):
-            runs(convolution(rng, channels, 16), ISAS[name], 2, rng)
+            runs(convolution(rng, channels, 16, FORMATS[name]), ISAS[name], 2, rng)
 
     @pytest.mark.parametrize("images", [0, 1, 65, 200])
     def test_blocks_of_images(self, name, images):
         """A block of sums or images ends anywhere; the last tile of the last block reads beyond the last image."""
         rng = np.random.default_rng(images)
-        runs(convolution(rng, 2, 32), ISAS[name], images, rng)
+        runs(convolution(rng, 2, 32, FORMATS[name]), ISAS[name], images, rng)
 
     @pytest.mark.parametrize("fmt", [Format(8, signed=False), Format(5), Format(1, signed=False)])
     def test_other_codes(self, name, fmt):
+        """Some are not for bytes: signed ones, and those of 8 bits whose products leave a word."""
         rng = np.random.default_rng(fmt.bits)
-        runs(convolution(rng, 3, 16, fmt), ISAS[name], 3, rng)
+        program = convolution(rng, 3, 16, fmt)
+        if name == "bytes" and (fmt.signed or fmt.bits == 8):
+            assert not Direct.suits(BYTES, program["y"].weight, fmt)
+            program = convolution(rng, 3, 16, Format(fmt.bits - fmt.signed, signed=False), Format(6))
+        runs(program, ISAS[name], 3, rng)
+
+    @pytest.mark.parametrize("kernel", [(3, 3), (5, 3), (2, 1), (7, 2)])
+    @pytest.mark.parametrize("fill", [0, 9])
+    def test_rows_that_see_only_padding(self, name, kernel, fill):
+        """Windows at the top and at the bottom are made without them, whatever the padding is."""
+        rng = np.random.default_rng(kernel[0] + fill)
+        kind = TensorType((7, 6, 4), FORMATS[name])
+        above, left = (size // 2 for size in kernel)
+        window = Window(kind, kernel, (1, 1), (1, 1), (above, kernel[0] - 1 - above, left, kernel[1] - 1 - left), fill)
+        direct = runs(behind(window, rng, 16), ISAS[name], 5, rng)
+        seen = {tuple(row) for row in window.seen(0).tolist()}
+        assert len(direct.kinds) == (len(seen) if len(seen) <= KINDS else 1)
 
     @pytest.mark.parametrize("floor", [None, -128, 0, 60])
     def test_requantisers(self, name, floor):
         rng = np.random.default_rng(7)
         numbers = {"multiplier": rng.integers(1, 9, 16), "bias_acc": rng.integers(-99, 99, 16), "floor": floor}
-        runs(convolution(rng, 4, 16, **numbers), ISAS[name], 3, rng)
-        runs(convolution(rng, 4, 16, floor=floor), ISAS[name], 3, rng)
+        runs(convolution(rng, 4, 16, FORMATS[name], **numbers), ISAS[name], 3, rng)
+        runs(convolution(rng, 4, 16, FORMATS[name], floor=floor), ISAS[name], 3, rng)
+
+    @pytest.mark.parametrize("fmt", [Format(8, signed=False), Format(5), Format(3, signed=False)])
+    def test_formats_of_results(self, name, fmt):
+        rng = np.random.default_rng(fmt.bits)
+        direct = runs(convolution(rng, 4, 16, FORMATS[name], format=fmt), ISAS[name], 3, rng)
+        assert direct.least
+
+    def test_biases_that_do_not_fit_before_the_shift(self, name):
+        """What is added after a shift joins what is added before it, where 32 bits hold that."""
+        rng = np.random.default_rng(5)
+        for shift, registers in ((22, True), (25, False)):
+            bias = np.full(16, 100)
+            program = convolution(rng, 4, 16, FORMATS[name], shift=np.full(16, shift), bias=bias)
+            assert bool(runs(program, ISAS[name], 3, rng).least) == registers
 
 
 @pytest.mark.skipif(not WORDS.available(), reason="this CPU has no avx2")
@@ -107,6 +159,13 @@ def test_words(fmt):
 @pytest.mark.parametrize(
     ("isa", "weight", "fmt", "suits"),
     [
+        (BYTES, 127, Format(7, signed=False), True),
+        (BYTES, -128, Format(7, signed=False), True),
+        (BYTES, 128, Format(7, signed=False), False),
+        (BYTES, 1, INT8, False),
+        (BYTES, 64, Format(8, signed=False), True),
+        (BYTES, 65, Format(8, signed=False), False),
+        (BYTES, -65, Format(8, signed=False), False),
         (VNNI, 127, INT8, True),
         (VNNI, -128, INT8, True),
         (VNNI, 128, INT8, False),
@@ -129,7 +188,7 @@ def test_what_suits(isa, weight, fmt, suits):
 def test_all_that_is_read_lies_in_the_buffer(name, images, seed):
     """By every row of every tile of every block, those that fill the last tile included; of one pixel and of many."""
     rng, isa = np.random.default_rng(seed), ISAS[name]
-    program = convolution(rng, int(rng.integers(1, 6)), 16)
+    program = convolution(rng, int(rng.integers(1, 6)), int(rng.choice([8, 16, 48, 80])), FORMATS[name])
     linear, fmt = program["y"], program["w"].input.format
     ranges = linear.accumulator | linear.ranges[2]
     epilogue = Epilogue(linear.requantize, ranges, Direct.offset(isa, linear.weight, fmt))
@@ -142,6 +201,19 @@ def test_all_that_is_read_lies_in_the_buffer(name, images, seed):
             last = int(direct.where[:rows].max()) + int(direct.reach.max()) + 4
             assert last <= direct.room(block) * np.dtype(isa.image).itemsize
             assert len(direct.where) >= rows
+            for entry, first, each in direct.kinds if 0 < direct.least <= here else ():
+                tiles = range(0, each * here, isa.rows)
+                begins = [first + min(r, each * here - isa.rows) for r in tiles]
+                assert min(begins) >= first
+                made = {row for at in begins for row in range(at, at + isa.rows)}
+                assert made == set(range(first, first + each * here))
+                assert direct.place[list(made)].max() < here * direct.rows
+                assert entry < direct.table.size
+        panels = direct.table.reshape(-1, 2 + len(isa.groups))
+        steps = panels[:, 2:] @ isa.groups
+        assert (panels[:, 0] + steps <= direct.reach.size).all()
+        wide = np.tile(direct.widths, len(panels) // len(direct.widths))
+        assert (panels[:, 1] + 4 * isa.lanes * wide * steps <= direct.packed.nbytes).all()
 
 
 @pytest.mark.parametrize(("isa", "largest"), [(VNNI, 255), (WORDS, 128)])
@@ -149,3 +221,81 @@ def test_sums_have_32_bits(isa, largest):
     terms = (1 << 31) // (100 * largest)
     assert Direct.suits(isa, np.full((1, terms), 100), INT8)
     assert not Direct.suits(isa, np.full((1, terms + 1), 100), INT8)
+
+
+# -- sums of 16 bits ----------------------------------------------------------------------------------------
+def worst(program, codes: Range) -> np.ndarray:
+    """Two images on which every word of every group holds the most, or the least, that it ever can: for outputs in
+    turn, the largest code where its weight is positive (or negative), the smallest elsewhere."""
+    weight = program["y"].weight
+    kind = program["w"].input
+    images = [np.where(sign * row > 0, codes.high, codes.low) for row in weight for sign in (1, -1)]
+    return np.array(images).reshape(-1, *kind.shape).astype(kind.format.dtype)
+
+
+@pytest.mark.skipif(not BYTES.available(), reason="this CPU has no avx2")
+class TestGroups:
+    @pytest.mark.parametrize("codes", [Range(0, 127), Range(0, 1), Range(0, 100)])
+    @pytest.mark.parametrize("spread", ["uniform", "bell", "largest", "lowest", "small"])
+    def test_no_word_ever_leaves_16_bits(self, codes, spread):
+        """Kernels as large as the image, so that every image drives one output to its ends."""
+        rng = np.random.default_rng(len(spread))
+        window = Window(TensorType((4, 4, 8), INT8), (4, 4))
+        program = behind(window, rng, 24)
+        weight = {
+            "uniform": rng.integers(-128, 128, (24, 128)),
+            "bell": np.clip(np.round(rng.normal(0, 42, (24, 128))), -128, 127),
+            "largest": np.full((24, 128), 127),
+            "lowest": np.full((24, 128), -128),
+            "small": rng.integers(-3, 4, (24, 128)),
+        }[spread].astype(np.int64)
+        linear = Linear(program["y"].input, weight, program["y"].requantize)
+        program = Builder({"x": window.input})
+        w = program.add("w", window, "x")
+        program.add("rows", Reshape(window.output, linear.input.shape), w)
+        program = program.program(program.add("y", linear, "rows"))
+        direct, x = made(program, BYTES, codes), worst(program, codes)
+        out = np.empty((len(x), 24), np.int8)
+        direct.run(x, out, count=False)
+        np.testing.assert_array_equal(out, program.reference(x).reshape(-1, 24))
+        counts = direct.table.reshape(-1, 6)[:, 2:]
+        if spread == "small" or (spread == "bell" and codes.high == 1):
+            assert counts[:, 1:].sum() == 0  # groups of four
+        if spread in ("largest", "lowest") and codes.high == 127:
+            assert counts[:, :3].sum() == 0  # single steps
+
+    def test_every_step_once_and_no_group_too_heavy(self):
+        rng = np.random.default_rng(0)
+        for steps, largest in ((1, 127), (7, 127), (36, 127), (36, 60), (5, 255)):
+            most = HIGH // (2 * largest)
+            weight = np.clip(np.round(rng.normal(0, most / 3, (16, steps, 4))), -most, most).astype(np.int8)
+            order, counts = choose(weight, largest, (4, 3, 2, 1))
+            assert sorted(order) == list(range(steps))
+            assert counts @ np.array([4, 3, 2, 1]) == steps
+            at = 0
+            for size, count in zip((4, 3, 2, 1), counts, strict=True):
+                for _ in range(count):
+                    pairs = weight[:, order[at : at + size]].astype(np.int64).transpose(0, 2, 1).reshape(16, 2, -1)
+                    assert largest * np.maximum(pairs, 0).sum(-1).max() <= HIGH
+                    assert largest * np.minimum(pairs, 0).sum(-1).min() >= LOW
+                    at += size
+
+    def test_codes_are_known_by_what_makes_them(self):
+        """A convolution behind a ReLU has bytes, one behind no ReLU has words; both are exact."""
+        rng = np.random.default_rng(3)
+        for floor, isa in ((0, BYTES), (None, WORDS), (-1, WORDS)):
+            program = convolution(rng, 4, 16, floor=floor)
+            build = Builder(program.inputs)
+            for node in program.nodes:
+                build.add(node.name, node.operation, *node.operands)
+            window = Window(build.types["y"], (2, 2))
+            build.add("w2", window, "y")
+            rows = Reshape(window.output, (*window.windows, 64))
+            build.add("rows2", rows, "w2")
+            linear = Linear(rows.output, rng.integers(-128, 128, (16, 64)), Requantize(16, np.full(16, 9)))
+            program = build.program(build.add("z", linear, "rows2"))
+            assert codes_of(program)["w2"] == Range(min(floor, 0) if floor is not None else -128, 127)
+            kernel = MatrixKernel(linear.weight, INT8, linear.sums, linear.requantize, backend="avx2")
+            assert kernel.direct(window.reading, codes_of(program)["w2"]).isa is isa
+            x = rng.integers(-128, 128, (9, *program.inputs["x"].shape)).astype(np.int8)
+            np.testing.assert_array_equal(program(x), program.reference(x))

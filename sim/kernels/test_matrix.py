@@ -17,8 +17,8 @@ from bittrue.sim.kernels import jit as kernels_jit
 from bittrue.sim.kernels import light_vnni
 from bittrue.sim.kernels import matrix as kernels
 from bittrue.sim.kernels.blas import Sgemm
-from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.isa import BYTES, WORDS, Isa
+from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.vnni import Vnni
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add

@@ -34,12 +34,14 @@ def tile(vectors: int, stored: bool) -> Any:
              groups of each size there are
     out      sums int32 [rows, N]: the tile's rows from `to` on; or where it is `stored` codes uint8, requantised in
              registers: row `to + place[row]` and those of the places after it; in both as many columns from `column` on
-    numbers  of the epilogue, int32: what is added, multiplier, shift [N each]; low, high, whether anything is multiplied
+    numbers  of the epilogue, int32: what is added, multiplier, shift [N each]; low, high, whether there is a multiplier
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
         isa = isa_of(kinds[0])
+        if vectors > isa.widest:  # a branch that is never taken
+            return context.get_dummy_value()
         arrays = {k: context.make_array(kinds[k])(context, builder, arguments[k]) for k in (0, 1, 3, 4, 5, 7, 9, 11)}
         image, where, reach, weight, table, out, place, numbers = arrays.values()
         row, entry, to, column = (arguments[k] for k in (2, 6, 8, 10))
@@ -49,10 +51,12 @@ def tile(vectors: int, stored: bool) -> Any:
         counts = [written.load(table.data, builder.add(entry, I64(2 + k))) for k in range(len(isa.groups))]
         begins = [written.load(where.data, builder.add(row, I64(r))) for r in range(isa.rows)]
         written.rows = [written.at(image.data, begin) for begin in begins]
-        sums = written.sums(reach.data, first, written.at(weight.data, start), counts)
+        written.numbers, written.column = numbers, column
+        from_ = written.initial() if stored else [ir.Constant(isa.vector, [0] * isa.lanes)] * vectors
+        sums = written.sums(reach.data, first, written.at(weight.data, start), counts, from_)
         if stored:
             rows = [written.load(place.data, builder.add(row, I64(r))) for r in range(isa.rows)]
-            sums = written.requantised(sums, numbers, column)
+            sums = written.requantised(sums)
         else:
             rows = [I64(r) for r in range(isa.rows)]
         width, size = cgutils.unpack_tuple(builder, out.strides)[0], 1 if stored else 4
@@ -64,7 +68,7 @@ def tile(vectors: int, stored: bool) -> Any:
             for c in range(0, isa.lanes * vectors, isa.lanes)
         ]
         if stored:
-            isa.store(builder, sums, [written.spread(numbers, k) for k in (ALL, ALL - 1)], places)
+            isa.store(builder, sums, [written.spread(k) for k in (ALL, ALL - 1)], places, vectors)
         else:
             for total, pointer in zip(sums, places, strict=True):
                 builder.store(total, builder.bitcast(pointer, isa.vector.as_pointer()), align=1)
@@ -83,6 +87,8 @@ class _Tile:
     def __init__(self, builder: ir.IRBuilder, isa: Isa, vectors: int) -> None:
         self.builder, self.isa, self.vectors = builder, isa, vectors
         self.rows: list[Any] = []
+        self.numbers: Any = None
+        self.column: Any = None
         self.chains = isa.chains(vectors)
 
     def at(self, base: Any, *offsets: Any) -> Any:
@@ -106,16 +112,15 @@ class _Tile:
         lanes = ir.Constant(self.isa.vector, [0] * self.isa.lanes)
         return self.builder.shuffle_vector(self.builder.insert_element(undefined, number, I32(0)), undefined, lanes)
 
-    def spread(self, numbers: Any, last: int) -> Any:
+    def spread(self, last: int) -> Any:
         """One of the epilogue's last numbers in all lanes."""
-        return self.splat(self.load(numbers.data, self.builder.sub(numbers.nitems, I64(last))))
+        return self.splat(self.load(self.numbers.data, self.builder.sub(self.numbers.nitems, I64(last))))
 
     # -- sums ------------------------------------------------------------------------------------------
-    def sums(self, reach: Any, first: Any, weights: Any, counts: Sequence[Any]) -> list[Any]:
+    def sums(self, reach: Any, first: Any, weights: Any, counts: Sequence[Any], initial: list[Any]) -> list[Any]:
         """Sums of every row and vector, from as many groups of each size; steps and their weights follow each other."""
-        step, sums = I64(0), [ir.Constant(self.isa.vector, [0] * self.isa.lanes)] * (
-            len(self.rows) * self.vectors * self.chains
-        )
+        more = [ir.Constant(self.isa.vector, [0] * self.isa.lanes)] * (self.chains - 1)
+        step, sums = I64(0), [value for total in initial for value in (total, *more)] * len(self.rows)
         reach = self.builder.gep(reach, [first])
         for size, count in zip(self.isa.groups, counts, strict=True):
             step, sums = self.loop(size, count, reach, weights, step, sums)
@@ -166,30 +171,42 @@ class _Tile:
         return [total for parts in self.isa.add(builder, chains, operands) for total in parts]
 
     # -- codes -----------------------------------------------------------------------------------------
-    def requantised(self, sums: list[Any], numbers: Any, column: Any) -> list[Any]:
-        """`(sum * multiplier + added) >> shift`, the multiplication only where the numbers say so."""
+    def each(self, k: int) -> list[Any]:
+        """The k-th of the epilogue's numbers of every output, by vector."""
         builder = self.builder
-        outputs = builder.udiv(builder.sub(numbers.nitems, I64(ALL)), I64(EACH))
+        outputs = builder.udiv(builder.sub(self.numbers.nitems, I64(ALL)), I64(EACH))
+        at = builder.add(builder.mul(I64(k), outputs), self.column)
+        offsets = [builder.add(at, I64(self.isa.lanes * v)) for v in range(self.vectors)]
+        return [self.vector(builder.gep(self.numbers.data, [offset])) for offset in offsets]
 
-        def each(k: int) -> list[Any]:
-            at = builder.add(builder.mul(I64(k), outputs), column)
-            pointers = [builder.gep(numbers.data, [builder.add(at, I64(self.isa.lanes * v))]) for v in range(self.vectors)]
-            return [self.vector(pointer) for pointer in pointers] * len(self.rows)
+    def scaled(self) -> Any:
+        """Whether anything is multiplied."""
+        flag = self.load(self.numbers.data, self.builder.sub(self.numbers.nitems, I64(1)))
+        return self.builder.icmp_signed("!=", flag, I32(0))
 
-        before = builder.block
+    def initial(self) -> list[Any]:
+        """What sums begin with, by vector: what is added to them, where they are not multiplied first."""
+        zero, scaled = ir.Constant(self.isa.vector, [0] * self.isa.lanes), self.scaled()
+        return [self.builder.select(scaled, zero, added) for added in self.each(0)]
+
+    def requantised(self, sums: list[Any]) -> list[Any]:
+        """`(sum * multiplier + added) >> shift`, the first two only where the numbers say so: see `initial`."""
+        builder, before = self.builder, self.builder.block
         scale, after = (builder.append_basic_block(f"tile.{name}") for name in ("scale", "scaled"))
-        scaled = self.load(numbers.data, builder.sub(numbers.nitems, I64(1)))
-        builder.cbranch(builder.icmp_signed("!=", scaled, I32(0)), scale, after)
+        builder.cbranch(self.scaled(), scale, after)
         builder.position_at_end(scale)
-        products = [builder.mul(total, factor) for total, factor in zip(sums, each(1), strict=True)]
+        factors, added = (self.each(k) * len(self.rows) for k in (1, 0))
+        products = [
+            builder.add(builder.mul(total, factor), more)
+            for total, factor, more in zip(sums, factors, added, strict=True)
+        ]
         builder.branch(after)
         builder.position_at_end(after)
         values = [builder.phi(self.isa.vector) for _ in sums]
         for phi, total, product in zip(values, sums, products, strict=True):
             phi.add_incoming(total, before)
             phi.add_incoming(product, scale)
-        values = [builder.add(value, added) for value, added in zip(values, each(0), strict=True)]
-        return [builder.ashr(value, shift) for value, shift in zip(values, each(2), strict=True)]
+        return [builder.ashr(value, by) for value, by in zip(values, self.each(2) * len(self.rows), strict=True)]
 
 
 def numbers(
@@ -202,7 +219,7 @@ def numbers(
 def pack(isa: Isa, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights int `[N, K]` as flat panels `[K / step][outputs][step]`, and the width of each panel in vectors."""
     padded, widths = panels(isa, weight)
-    return np.concatenate([panel(isa, part) for part in padded]), widths
+    return np.concatenate([panel(part) for part in padded]), widths
 
 
 def panels(isa: Isa, weight: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -216,6 +233,6 @@ def panels(isa: Isa, weight: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     return [part.reshape(len(part), -1, isa.step) for part in np.split(padded, cuts)], widths
 
 
-def panel(isa: Isa, weight: np.ndarray) -> np.ndarray:
+def panel(weight: np.ndarray) -> np.ndarray:
     """Weights of a panel `[outputs, steps, step]`, flat, step by step."""
     return np.ascontiguousarray(weight.transpose(1, 0, 2)).reshape(-1)

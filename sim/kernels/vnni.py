@@ -25,8 +25,8 @@ from numba.extending import intrinsic
 
 from bittrue.sim.contract import Format
 from bittrue.sim.kernels.epilogue import Epilogue, bytes_of, finish
-from bittrue.sim.kernels.jit import jit
 from bittrue.sim.kernels.isa import VNNI
+from bittrue.sim.kernels.jit import jit
 from bittrue.sim.kernels.tiles import pack
 
 TILE_ROWS = 8
