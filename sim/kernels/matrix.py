@@ -4,7 +4,7 @@ A matrix product goes through one of several back ends behind one epilogue, a bl
 the sums never leave the cache; all are exact:
 
     vnni    vpdpbusd register tiles, for 8-bit weights and codes of up to 16 bits, on CPUs that have AVX512-VNNI
-    avx2    register tiles on CPUs that have AVX2: vpmaddubsw where codes are known to be positive and their products fit
+    avx2    register tiles on CPUs that have AVX2: vpmaddubsw where codes are known to be positive and products fit
             in words (behind a ReLU), else vpmaddwd, for weights and codes of up to 16 bits
     sgemm   BLAS in float32 while sums stay below 2^24 (K is split where they do not), else in float64 below 2^53
     numba   plain integer dot products, any width
