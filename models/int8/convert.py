@@ -29,7 +29,7 @@ from bittrue.models.graph.observe import free_steps, observe, refuse_foreign
 from bittrue.models.graph.passes import simplify
 from bittrue.models.int8.converted import Converted, check_bits, samples, to_values
 from bittrue.models.int8.realise import realise
-from bittrue.models.int8.realiser import Choices, Realised
+from bittrue.models.int8.realiser import Choices, Realised, named
 from bittrue.models.layers.tensors import TensorInput, TensorProduct
 from bittrue.models.training.precision import full_precision
 from bittrue.sim.errors import BittrueError
@@ -90,17 +90,17 @@ def convert(
     x = _calibration(calibration, preprocess)
     with full_precision(), torch.no_grad():
         graph = _graph(what, model, x, leaves)
-        known = {node.place.path for node in graph.nodes if isinstance(node, Product)}
         refuse_foreign(what, graph, x)
         simplify(graph)
-        if unknown := sorted(set(widths) - known - {""}):
-            raise BittrueError(
-                f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
-            )
         if equalise_channels:
             equalise(graph, x)
         if requantize == "shift":
             free_steps(graph)
+        known = {named(node) for node in graph.nodes if isinstance(node, Product)}
+        if unknown := sorted(set(widths) - known - {""}):
+            raise BittrueError(
+                f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
+            )
         reach = float(x.abs().max()) if input_range is None else _positive(input_range)
         choices = Choices(widths, activation_bits, requantize, ranges)
         realised = realise(what, graph, observe(graph, x), choices, reach)

@@ -165,7 +165,7 @@ class Converted(nn.Module):
         paths: dict[str, list[TensorProduct]] = {}
         for layer in self.layers:
             if isinstance(layer, TensorProduct):
-                paths.setdefault(layer.path or layer.label, []).append(layer)
+                paths.setdefault(layer.path, []).append(layer)
         rows = []
         for path, layers in paths.items():
             for width in (w for w in bits if w < layers[0].weight_bits):

@@ -20,11 +20,16 @@ from bittrue.sim.errors import BittrueError
 SMALLEST = 1e-9
 
 
+def named(node: Node) -> str:
+    """What a layer with weights is called where widths are given and told: the path of its module, else its name."""
+    return node.place.path or node.name
+
+
 @dataclass(frozen=True)
 class Choices:
     """What a conversion was asked for.
 
-    bits        width of the weights by path of the module; "" stands for all others
+    bits        width of the weights by path of the module, or by `named`; "" stands for all others
     activation  width of every tensor
     mode        how sums are brought to codes: `shift` or `multiplier`
     ranges      `mse`, or a percentile
@@ -35,8 +40,8 @@ class Choices:
     mode: tensors.Mode
     ranges: str | float
 
-    def weight_bits(self, path: str) -> int:
-        return self.bits.get(path, self.bits[""])
+    def weight_bits(self, node: Node) -> int:
+        return self.bits.get(named(node), self.bits[""])
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +99,7 @@ class Realiser:
     def _guard(self, node: floats.Product) -> None:
         """Enlarge the step of a result where a weight, for which no shift is left, would not fit its codes."""
         source, target = (self.steps.get(self.groups.of(n)) for n in (node.operands[0], node))
-        high = (1 << (self.choices.weight_bits(node.place.path) - 1)) - 1
+        high = (1 << (self.choices.weight_bits(node) - 1)) - 1
         if source is None or target is None or target.fixed:
             return
         least = float(node.weight.abs().max() * source.value) / high
@@ -139,7 +144,7 @@ class Realiser:
 
     # -- what all kinds share --------------------------------------------------------------------------
     def put(self, node: Node, layer: IntegerLayer, operands: tuple[str, ...], layout: Layout) -> Made:
-        layer.path = node.place.path
+        layer.path = named(node)
         self.layers.append((layer, operands, node))
         return Made(layer.label, layout)
 
@@ -230,7 +235,7 @@ class Realiser:
         return int(np.clip(np.ceil(np.log2(max(largest, SMALLEST) / (step * self.high))), 0, 2 * tensors.MAX_SHIFT))
 
     def options(self, node: floats.Product) -> dict:
-        bits = self.choices.weight_bits(node.place.path)
+        bits = self.choices.weight_bits(node)
         mode, width = self.choices.mode, self.choices.activation
         return {"weight_bits": bits, "input_bits": width, "relu": node.relu, "mode": mode}
 

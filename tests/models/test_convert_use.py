@@ -83,6 +83,27 @@ def test_the_sensitivity_of_every_layer_is_a_table(digits):
     assert len(lines) == 5
 
 
+def test_every_row_of_the_table_can_be_given_as_bits():
+    class Gates(nn.Module):
+        """Products of tensors that are added: what brings them to one step has a weight, and no module of its own."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x):
+            a, b = self.a(x), self.b(x)
+            return a * b + a + a * x
+
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
+    model, labels = Gates().eval(), np.arange(64) % 6
+    rows = bittrue.convert(model, x).sensitivity(x, labels, bits=(4,)).rows
+    assert [path for path, _, _ in rows] == ["a", "b", "mul_scale"]
+    few = bittrue.convert(model, x, bits={path: 4 for path, _, _ in rows})
+    assert {layer.weight_bits for layer in few.layers if isinstance(layer, TensorProduct)} == {4}
+    equal_everywhere(few, x)
+
+
 def test_pixels_are_0_to_1_unless_told():
     images = np.random.default_rng(1).integers(0, 256, (40, 5, 5, 3), dtype=np.uint8)
     network = bittrue.convert(nn.Conv2d(3, 2, 3).eval(), images)
