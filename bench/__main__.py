@@ -3,6 +3,7 @@
     python -m bench [layer] [convolution] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written]
                     [adders] [placed]
     python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
+    python -m bench placed --designs all        # every recipe's design (see `bench.placed`)
     python -m bench results write               # README's tables of results from what is stored
 
 Set OMP_NUM_THREADS=1 before: the baselines' BLAS must not use more threads than the kernels, which use one.
@@ -17,6 +18,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -52,6 +54,16 @@ def cpu() -> str:
     return names[0] if names else platform.processor()
 
 
+def others(name: str, rows: list[Row]) -> list[dict[str, Any]]:
+    """The runs that are stored, without the rows that are measured again."""
+    again = {row["what"] for row in rows}
+    runs = [
+        run | {"rows": [row for row in run["rows"] if row["what"] not in again]}
+        for run in stored.load(name, "bench")["runs"]
+    ]
+    return [run for run in runs if run["rows"]]
+
+
 def main() -> None:
     if sys.argv[1:2] == ["results"]:
         sys.exit(command.main(sys.argv[2:]))
@@ -59,6 +71,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHES)}; all by default")
     parser.add_argument("--store", action="store_true", help="keep the rows in bench/results, for README's tables")
     parser.add_argument("--times", type=int, default=1, help="how often each is measured")
+    parser.add_argument("--designs", nargs="+", default=(), help="of placed: which, or all; by default, a few layers")
     asked = parser.parse_args()
     names = asked.names or BENCHES
     if asked.times < 1:
@@ -71,10 +84,12 @@ def main() -> None:
     rows: list[Row] = []
     for name in names:
         print(f"measuring {name} ...", flush=True)
-        runs = [importlib.import_module(f"bench.{name}").measure() for _ in range(asked.times)]
+        told = {"designs": asked.designs} if asked.designs and name == "placed" else {}
+        runs = [importlib.import_module(f"bench.{name}").measure(**told) for _ in range(asked.times)]
         rows += [row for found in runs for row in found]
         if asked.store:
-            kept = [{"made": made(), "rows": found} for found in runs]
+            kept = others(name, runs[0]) if told else []
+            kept += [{"made": made(), "rows": found} for found in runs]
             print(f"stored: {stored.save(name, {'kind': 'bench', 'bench': name, 'runs': kept, 'note': ''})}")
     table = Table("benchmark", "what", "value", "unit", "speed-up", "note")
     for row in rows:

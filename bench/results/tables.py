@@ -203,14 +203,17 @@ def convolution(folder: Path) -> str:
 
 def placed(folder: Path) -> str:
     b = Bench("placed", folder)
-    body = []
-    for title in ("96x96 at an interval of 288", "784-64-10 at an interval of 784"):
-        area, clock = f"{title}: area", f"{title}: clock"
-        body.append([title, f"{b(area)} LUT, {b.note(area)}", f"{b(clock, '{:.1f}')} MHz ({b.note(clock)})"])
-    for how in ("weights in block RAM", "weights in LUTs"):
-        what = f"jet taggers at an interval of 32, {how}"
-        body.append([what, f"{b(what)} LUT, {b.note(what)}", "not placed"])
-    return grid(["ECP5-85k, speed grade 6", "area", "clock, mean of three seeds"], body, {"": b.source()})
+    body, trades = [], []
+    for run in b.content["runs"]:
+        for what in [row["what"] for row in run["rows"]]:
+            title, _, kind = what.rpartition(": ")
+            if kind == "area":
+                clock = f"{title}: clock"
+                body.append([title, f"{b(what)} LUT, {b.note(what)}", f"{b(clock, '{:.1f}')} MHz ({b.note(clock)})"])
+            elif kind != "clock":
+                trades.append([what, f"{b(what)} LUT, {b.note(what)}", "not placed"])
+    head = ["ECP5-85k, speed grade 6", "area", "clock, mean of three seeds"]
+    return grid(head, body + trades, {"": origin([run["made"] for run in b.content["runs"]])})
 
 
 PAIR = ("bittrue", "da4ml")

@@ -29,7 +29,7 @@ class FrameInlet(wiring.Component):
     layout   of a beat's codes;  beats   of a frame
     i, o     the port's beats with `last`, and the codes
     failed   strobe: TLAST was not on the last beat of a frame, or on an earlier one
-    errors   how often that was, since reset; stays at the most that it can count
+    errors   how often that was, since reset, a cycle later; stays at the most that it can count
 
     `last` on the last beat of a frame is right. Without it the frame counts as complete, and as an error. An earlier
     one is an error, too: zeros make up the rest of the frame, during which nothing is taken from the port, and the next
@@ -64,7 +64,9 @@ class FrameInlet(wiring.Component):
         if self.beats > 1:
             with m.If(moved):
                 m.d.sync += filling.eq((filling | early) & ~last)
-        with m.If(self.failed & ~self.errors.all()):
+        counted = Signal(name="counted")  # the handshake is long enough without a counter behind it
+        m.d.sync += counted.eq(self.failed)
+        with m.If(counted & ~self.errors.all()):
             m.d.sync += self.errors.eq(self.errors + 1)
         return m
 
@@ -99,6 +101,7 @@ def structure(inputs: Sequence[StreamPort], outputs: Sequence[StreamPort]) -> St
     built = Structure()
     for port in inputs:
         built.count(port.beats - 1, (1 << ERROR_BITS) - 1)
+        built.registers += 1
         if port.beats > 1:
             built.select_bits += port.lanes * port.tensor.format.bits
             built.registers += 1

@@ -275,7 +275,7 @@ def test_the_count_stays_at_its_most(monkeypatch):
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
-    assert counts == [1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7, 7]
+    assert counts == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7]
 
 
 # -- the other simulators ------------------------------------------------------------------------------------
