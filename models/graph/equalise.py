@@ -13,16 +13,16 @@ Source: cross-layer equalisation (Nagel et al., Data-Free Quantization, 2019), h
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from bittrue.models.data.batches import Batch
 from bittrue.models.graph.floats import Conv, Graph, Linear, Node, Pool
 
 LIMIT = 64.0
 SAMPLES = 128
 
 
-def equalise(graph: Graph, x: Tensor) -> int:
-    """Equalise every pair of products in place, by what samples `[n, ...]` show; gives the number of pairs."""
+def equalise(graph: Graph, x: Batch) -> int:
+    """Equalise every pair of products in place, by what samples show; gives the number of pairs."""
     pairs = [(node, reader) for node in graph.nodes if (reader := _reader(graph, node)) is not None]
     for first, second in pairs:
         value = graph.run(x[:SAMPLES], {first})[first]

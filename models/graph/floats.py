@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bittrue.models.data.batches import Batch
 from bittrue.models.graph.follow import Place
 
 Pair = tuple[int, int]
@@ -274,34 +275,32 @@ def _planes(x: Tensor) -> Tensor:
 
 @dataclass
 class Graph:
-    """Nodes in an order in which each operand exists; `tail` is what the model does with the result, left out."""
+    """Nodes in an order in which each operand exists; `tails` is what the model does with each result, left out."""
 
-    input: Input
+    inputs: list[Input]
     nodes: list[Node]
-    result: Node
-    tail: Callable[[Tensor], Tensor] | None = None
-    _readers: dict[int, list[Node]] = field(default_factory=dict)
+    results: list[Node]
+    tails: list[Callable[[Tensor], Tensor] | None] = field(default_factory=list)
 
     def readers(self, node: Node) -> list[Node]:
         """Who reads a node, once for every time it is read."""
         return [reader for reader in self.nodes for operand in reader.operands if operand is node]
 
     def alone(self, node: Node) -> bool:
-        """Whether a node has exactly one reader and is not the result."""
-        return node is not self.result and len(self.readers(node)) == 1
+        """Whether a node has exactly one reader and is no result."""
+        return node not in self.results and len(self.readers(node)) == 1
 
     def replace(self, old: Node, new: Node) -> None:
         """Let everybody who reads `old` read `new`; `old` is gone if nobody else keeps it."""
         for node in self.nodes:
             if node is not new:
                 node.operands = [new if operand is old else operand for operand in node.operands]
-        if self.result is old:
-            self.result = new
+        self.results = [new if result is old else result for result in self.results]
         self.nodes.remove(old)
 
     def prune(self) -> None:
-        """Leave out what the result does not depend on."""
-        needed, pending = set(), [self.result]
+        """Leave out what no result depends on."""
+        needed, pending = set(), [*self.results]
         while pending:
             node = pending.pop()
             if id(node) not in needed:
@@ -310,13 +309,14 @@ class Graph:
         self.nodes = [node for node in self.nodes if id(node) in needed]
 
     @torch.no_grad()
-    def run(self, x: Tensor, keep: Iterable[Node] | None = None) -> dict[Node, Tensor]:
-        """The tensors of some nodes, of all without `keep`, for samples `[n, ...]`."""
+    def run(self, x: Batch | Tensor, keep: Iterable[Node] | None = None) -> dict[Node, Tensor]:
+        """The tensors of some nodes, of all without `keep`, for samples of the inputs."""
+        given = dict(zip(self.inputs, Batch.of(x).parts if isinstance(x, Tensor) else x.parts, strict=True))
         kept = set(self.nodes if keep is None else keep)
         last = {operand: index for index, node in enumerate(self.nodes) for operand in node.operands}
         live: dict[Node, Tensor] = {}
         for index, node in enumerate(self.nodes):
-            live[node] = x if node is self.input else node.evaluate(*(live[operand] for operand in node.operands))
+            live[node] = given[node] if node in given else node.evaluate(*(live[operand] for operand in node.operands))
             for operand in node.operands:
                 if last[operand] == index and operand not in kept:
                     live.pop(operand, None)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
+from bittrue.models.data.batches import Batch
 from bittrue.sim.errors import BittrueError
 
 #: Samples that a network is followed with.
@@ -48,16 +49,18 @@ class Followed:
     root     the module that the nodes' targets are paths in
     nodes    what it computes, in order, without the output
     values   what each node gave
-    input    the node of the samples
-    result   the node of what the forward gives
+    inputs   the nodes of the samples, in order
+    results  the nodes of what the forward gives, in order
+    keys     their keys, where it gives a dictionary
     """
 
     root: nn.Module
     nodes: list[fx.Node]
     values: dict[fx.Node, Any]
     places: dict[fx.Node, Place]
-    input: fx.Node
-    result: fx.Node
+    inputs: list[fx.Node]
+    results: list[fx.Node]
+    keys: tuple[str, ...] | None
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that a node calls."""
@@ -77,12 +80,14 @@ class Followed:
 class _Root(nn.Module):
     """Calls a network with its samples alone, so that every other argument has its default."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, inputs: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.inputs = network, inputs
 
-    def forward(self, x: Tensor) -> Any:
-        return self.network(x)
+    def forward(self, x: Any) -> Any:
+        y = self.network(x) if self.inputs == 1 else self.network(*(x[k] for k in range(self.inputs)))
+        whole = isinstance(y, _Seen) and isinstance(y.value, tuple | list)
+        return tuple(y[k] for k in range(len(y))) if whole else y
 
 
 class _Seen(fx.Proxy):
@@ -124,7 +129,7 @@ class _Seen(fx.Proxy):
 class _Tracer(fx.Tracer):
     """Follows a forward, and computes every node on the samples as it goes."""
 
-    def __init__(self, samples: Tensor, leaves: tuple[type[nn.Module], ...]) -> None:
+    def __init__(self, samples: Batch, leaves: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
         self.samples, self.leaves = samples, leaves
         self.values: dict[fx.Node, Any] = {}
@@ -148,7 +153,7 @@ class _Tracer(fx.Tracer):
         made = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         self.lines[made.node] = _calling_line()
         if kind == "placeholder":
-            self.values[made.node] = self.samples
+            self.values[made.node] = self.samples.alone
         elif kind != "output":
             first = next((a for a in (*args, *kwargs.values()) if isinstance(a, fx.Proxy)), None)
             changes = first is not None and changes_its_operand(self.root, kind, target, kwargs)
@@ -204,13 +209,14 @@ def line_of(frames: list[tuple[str, int, str]]) -> str:
     return ""
 
 
-def follow(model: nn.Module, samples: Tensor, leaves: tuple[type[nn.Module], ...] = ()) -> Followed:
-    """A forward as a list of nodes, followed with some samples `[n, ...]`; the model is left as it is.
+def follow(model: nn.Module, samples: Batch, leaves: tuple[type[nn.Module], ...] = ()) -> Followed:
+    """A forward as a list of nodes, followed with some samples of every input; the model is left as it is.
 
     leaves   classes of modules that are taken as a whole, as those of torch are
     """
     what = f"cannot convert {type(model).__name__}"
-    root = _Root(copy.deepcopy(model).cpu().eval())
+    count = len(samples.parts)
+    root = _Root(copy.deepcopy(model).cpu().eval(), count)
     tracer = _Tracer(samples, leaves)
     try:
         graph = tracer.trace(root)
@@ -221,7 +227,7 @@ def follow(model: nn.Module, samples: Tensor, leaves: tuple[type[nn.Module], ...
         ) from error
     except Exception as error:  # whatever the network's own code raises
         raise BittrueError(
-            f"{what}: {_line(error)}: it cannot be followed with samples of {list(samples.shape[1:])} "
+            f"{what}: {_line(error)}: it cannot be followed with samples of {samples} "
             f"({type(error).__name__}: {_first(error)}); if the samples have the shape that it takes, write this "
             "with torch functions, or put it into a module of its own, one function of each value, and name its class "
             "in leaves="
@@ -231,18 +237,33 @@ def follow(model: nn.Module, samples: Tensor, leaves: tuple[type[nn.Module], ...
             tracer.values[node] = attribute(root, node.target)
     places = {node: _place(node, tracer.lines.get(node, "")) for node in graph.nodes}
     nodes = [node for node in graph.nodes if node.op != "output"]
-    _refuse_changes(what, tracer, nodes, places)
-    result = graph.output_node().args[0]
-    if not isinstance(result, fx.Node) or not isinstance(tracer.values[result], Tensor):
-        given = type(tracer.values[result] if isinstance(result, fx.Node) else result).__name__
-        raise BittrueError(
-            f"{what}: its forward gives a {given.removeprefix('immutable_')}; it has to give one tensor: wrap it in a "
-            "module that gives the one you want"
-        )
-    return Followed(root, nodes, tracer.values, places, nodes[0], result)
+    inputs = nodes[:1] if count == 1 else nodes[1 : 1 + count]
+    _refuse_changes(what, tracer, nodes, inputs, places)
+    results, keys = _results(what, graph.output_node().args[0], tracer.values)
+    return Followed(root, nodes, tracer.values, places, inputs, results, keys)
 
 
-def _refuse_changes(what: str, tracer: _Tracer, nodes: list[fx.Node], places: dict[fx.Node, Place]) -> None:
+def _results(what: str, given: Any, values: dict[fx.Node, Any]) -> tuple[list[fx.Node], tuple[str, ...] | None]:
+    """The nodes of what a forward gives, and their keys where it is a dictionary."""
+    keys = tuple(map(str, given)) if isinstance(given, dict) else None
+    parts = (
+        list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, tuple | list) else [given]
+    )
+    for part in parts or [None]:
+        value = values[part] if isinstance(part, fx.Node) else part
+        if not isinstance(value, Tensor) or not isinstance(part, fx.Node):
+            kind = type(value).__name__.removeprefix("immutable_")
+            among = " among its results" if part is not given else ""
+            raise BittrueError(
+                f"{what}: its forward gives a {kind}{among}; it has to give a tensor, or several in a tuple, a list or "
+                "a dictionary: wrap it in a module that gives those you want"
+            )
+    return parts, keys
+
+
+def _refuse_changes(
+    what: str, tracer: _Tracer, nodes: list[fx.Node], inputs: list[fx.Node], places: dict[fx.Node, Place]
+) -> None:
     """Raise where a tensor that is changed in place is read afterwards, or is the network's input."""
     at = {node: index for index, node in enumerate(nodes)}
     for changing, storage in tracer.changed:
@@ -251,7 +272,7 @@ def _refuse_changes(what: str, tracer: _Tracer, nodes: list[fx.Node], places: di
             value = tracer.values.get(node)
             if not isinstance(value, Tensor) or value.untyped_storage().data_ptr() != storage or node.op == "get_attr":
                 continue
-            if node.op == "placeholder":
+            if node in inputs:
                 raise BittrueError(
                     f"{where}: it changes the network's input in place; write it without (inplace=False)"
                 )

@@ -90,13 +90,13 @@ def _cat(to: Normaliser, node: fx.Node) -> bool:
 )
 def _softmax(to: Normaliser, node: fx.Node) -> bool:
     (operand,) = to.reads(node)
-    if node is not to.followed.result or len(to.shape(node)) != 1:
+    if node not in to.followed.results or len(to.shape(node)) != 1:
         to.refuse(node, "it is only known at the end, over the classes, where the decision needs none of it")
     value = to.values[operand]
     if value.call is not None:
         to.settle(operand)
         value = to.values[operand]
-    to.tail = lambda x: to.followed.call(node, {operand: x})
+    to.tails[node] = lambda x: to.followed.call(node, {operand: x})
     to.values[node] = value
     return True
 

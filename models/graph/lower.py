@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bittrue.models.graph.trace import INPUT, Call, trace
+from bittrue.models.graph.trace import Call, trace
 from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLayer, IntegerTokenLinear
 from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.sim.errors import BittrueError
@@ -29,7 +29,7 @@ CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
 def lower(model: nn.Module, /, **meta: Any) -> Program:
-    """The program of a network of integer layers whose first is an `IntegerInput`.
+    """The program of a network of integer layers whose first is an `IntegerInput`, one for each of its inputs.
 
     `meta` of the program holds what is given, and
 
@@ -44,13 +44,14 @@ def lower(model: nn.Module, /, **meta: Any) -> Program:
             raise BittrueError(f"lower: {name!r} of the program's meta is what lowering finds; give yours another name")
     refuse_unknown(model)
     traced = trace(copy.deepcopy(model).cpu().eval())
-    lowering = Lowering(Builder({INPUT: traced.input.tensor_type}), {INPUT: traced.input.scale})
-    made = {INPUT: INPUT}
+    entries = {name: entry.tensor_type for name, entry in traced.inputs.items()}
+    lowering = Lowering(Builder(entries), {name: entry.scale for name, entry in traced.inputs.items()})
+    made = {name: name for name in entries}
     with torch.no_grad():
         for call in traced.calls:
             made[call.name] = _emit(call, lowering, [made[name] for name in call.operands])
     known = {"scales": lowering.scales, "functions": lowering.functions}
-    return lowering.build.program(made[traced.result], **known, **meta)
+    return lowering.build.program(*(made[name] for name in traced.results), **known, **meta)
 
 
 def _emit(call: Call, lowering: Lowering, operands: list[str]) -> str:
@@ -90,17 +91,17 @@ def refuse_unknown(model: nn.Module) -> None:
         pending += [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
 
 
-def record(model: nn.Module, codes: np.ndarray) -> dict[str, np.ndarray]:
+def record(model: nn.Module, *codes: np.ndarray) -> dict[str, np.ndarray]:
     """Every tensor of the forward, under the names and in the layout of the program: int64 `[n, ...]`."""
     traced = trace(model)
-    tokens_first = traced.input.tokens is not None
+    tokens_first = any(entry.tokens is not None for entry in traced.inputs.values())
     with torch.inference_mode():
-        values = traced.run(torch.from_numpy(codes))
+        values = traced.run(*map(torch.from_numpy, codes))
 
     def laid_out(y: torch.Tensor) -> np.ndarray:
         return whole(y.transpose(0, 1) if tokens_first and y.ndim > 2 else y)
 
-    tensors = {INPUT: laid_out(values[INPUT])}
+    tensors = {name: laid_out(values[name]) for name in traced.inputs}
     for call in traced.calls:
         y = values[call.name]
         if isinstance(call.layer, IntegerTokenLinear):

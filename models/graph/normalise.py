@@ -7,7 +7,7 @@ many operations it is written with; or refused, with its place and what would wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,19 +36,21 @@ class Value:
 class Normaliser:
     """Makes the graph, node by node; handlers read arguments and add nodes through it."""
 
-    def __init__(self, what: str, followed: Followed) -> None:
+    def __init__(self, what: str, followed: Followed, names: Sequence[str]) -> None:
         self.what, self.followed = what, followed
-        shape = tuple(followed.values[followed.input].shape[1:])
-        self.graph_input = floats.Input("x", followed.places[followed.input], [], shape)
-        self.nodes: list[Node] = [self.graph_input]
-        self.values: dict[fx.Node, Value] = {followed.input: Value(self.graph_input)}
-        self.tail: Callable[[Tensor], Tensor] | None = None
+        self.inputs = [
+            floats.Input(name, followed.places[node], [], tuple(followed.values[node].shape[1:]))
+            for name, node in zip(names, followed.inputs, strict=True)
+        ]
+        self.nodes: list[Node] = [*self.inputs]
+        self.values = {node: Value(made) for node, made in zip(followed.inputs, self.inputs, strict=True)}
+        self.tails: dict[fx.Node, Callable[[Tensor], Tensor]] = {}
         self.tuples: dict[fx.Node, fx.Node] = {}  # nodes that give several tensors, and what they are taken of
 
     def graph(self) -> Graph:
         """The whole graph."""
         for node in self.followed.nodes:
-            if node is self.followed.input or not self.reads(node):
+            if node in self.followed.inputs or not self.reads(node):
                 continue
             handle = handler(self.followed.module(node), node)
             if handle is not None and handle(self, node):
@@ -63,9 +65,20 @@ class Normaliser:
                 continue  # a size, a type: its value is known
             if not (self.same_values(node) or self.same_place(node)):
                 self.refuse(node)
-        result = self.settle(self.followed.result)
-        graph = Graph(self.graph_input, self.nodes, result, self.tail)
+        for number, node in enumerate(self.followed.results):
+            if node not in self.values:
+                raise BittrueError(
+                    f"{self.what}: its result number {number} does not depend on the samples; leave it out"
+                )
+        results = [self.settle(node) for node in self.followed.results]
+        tails = [self.tails.get(node) for node in self.followed.results]
+        graph = Graph(self.inputs, self.nodes, results, tails)
         graph.prune()
+        for entry in self.inputs:
+            if entry not in graph.nodes:
+                raise BittrueError(
+                    f"{self.what}: what it gives does not depend on its input {entry.name!r}; leave it out"
+                )
         return graph
 
     # -- what handlers ask -----------------------------------------------------------------------------
@@ -109,7 +122,7 @@ class Normaliser:
 
     def add(self, node: fx.Node, kind: type[Node], operands: list[fx.Node], **parameters: Any) -> bool:
         """Let an fx node stand for a new node of the graph, which reads what others stand for."""
-        if self.followed.values[node].shape[:1] != self.followed.values[self.followed.input].shape[:1]:
+        if self.followed.values[node].shape[:1] != self.followed.values[self.followed.inputs[0]].shape[:1]:
             self.refuse(node, "it mixes samples; every sample goes through a circuit alone")
         return self.put(node, kind, [self.settle(operand) for operand in operands], self.shape(node), **parameters)
 
@@ -227,9 +240,9 @@ class Normaliser:
         return self.same_place(node)
 
 
-def normalise(what: str, followed: Followed) -> Graph:
-    """The graph of a followed forward; `what` begins the sentences about what is refused."""
-    return Normaliser(what, followed).graph()
+def normalise(what: str, followed: Followed, names: Sequence[str]) -> Graph:
+    """The graph of a followed forward, whose inputs have these names; `what` begins the sentences about refusals."""
+    return Normaliser(what, followed, names).graph()
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from bittrue.models.data.batches import Batch
 from bittrue.models.graph.floats import (
     Add,
     Affine,
@@ -92,13 +92,13 @@ def free_steps(graph: Graph) -> None:
             graph.nodes.insert(graph.nodes.index(node) + 1, factor)
 
 
-def batches(x: Tensor) -> Iterator[Tensor]:
-    yield from x.split(BATCH)
+def batches(x: Batch) -> Iterator[Batch]:
+    yield from (x[first : first + BATCH] for first in range(0, len(x), BATCH))
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Magnitudes of every node's tensor, sorted, as far as its readers see them; the result's are all there."""
+    """Magnitudes of every node's tensor, sorted, as far as its readers see them; those of the results are all there."""
 
     magnitudes: dict[Node, np.ndarray]
 
@@ -106,8 +106,8 @@ class Observed:
         return float(self.magnitudes[node][-1])
 
 
-def observe(graph: Graph, x: Tensor) -> Observed:
-    """Run the graph on samples `[n, ...]` and look at every tensor."""
+def observe(graph: Graph, x: Batch) -> Observed:
+    """Run the graph on samples and look at every tensor."""
     seen: dict[Node, list[np.ndarray]] = {node: [] for node in graph.nodes}
     limits = {node: _limits(graph, node) for node in graph.nodes}
     for part in batches(x):
@@ -119,7 +119,7 @@ def observe(graph: Graph, x: Tensor) -> Observed:
                     f"calibration: {node.place}: a value is {float(largest)}; look for infinite weights or data, or "
                     "limit what goes in"
                 )
-            if node is not graph.result and len(magnitudes) > KEPT:
+            if node not in graph.results and len(magnitudes) > KEPT:
                 chosen = torch.linspace(0, len(magnitudes) - 1, KEPT).long()
                 magnitudes = torch.cat([magnitudes[chosen], largest[None]])
             seen[node].append(magnitudes.numpy())
@@ -129,7 +129,7 @@ def observe(graph: Graph, x: Tensor) -> Observed:
 def _limits(graph: Graph, node: Node) -> tuple[float, float]:
     """Within which values the readers of a node tell one from another."""
     readers = graph.readers(node)
-    if node is graph.result or not readers or not all(is_clamp(reader) for reader in readers):
+    if node in graph.results or not readers or not all(is_clamp(reader) for reader in readers):
         return -torch.inf, torch.inf
     return min(reader.limits[0] for reader in readers), max(reader.limits[1] for reader in readers)
 
@@ -148,7 +148,7 @@ def reach(magnitudes: np.ndarray, high: int, ranges: str | float) -> float:
     return float(steps[int(np.argmin(errors))] * high)
 
 
-def refuse_foreign(what: str, graph: Graph, x: Tensor) -> None:
+def refuse_foreign(what: str, graph: Graph, x: Batch) -> None:
     """Raise where normalisations see data that are far from what they were trained on, or a channel that never changed.
 
     A channel that was constant in training and is so here is left with a factor of 0: what it gives is constant.

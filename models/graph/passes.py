@@ -112,7 +112,7 @@ def _views(_: Graph, node: Node) -> bool:
 
 def _pads(graph: Graph, node: Node) -> bool:
     """Zeros around an image that nothing but windows read which count them as such."""
-    if not isinstance(node, Pad) or node is graph.result:
+    if not isinstance(node, Pad) or node in graph.results:
         return False
     readers = graph.readers(node)
     if not all(isinstance(reader, Conv) or (isinstance(reader, Pool) and reader.divisor) for reader in readers):

@@ -13,7 +13,7 @@ INTRODUCTION = """\
 # What `bittrue.convert` takes
 
 Written by `python -m bittrue.models.graph.supported`; a test compares. Any module that torch.fx can follow, with one
-tensor in and one out, made of
+tensor in and out or several, made of
 
 1. the modules, functions and methods of tensors in the table;
 2. whatever gives the values of one tensor in another order (view, reshape, flatten, permute, transpose, squeeze,
@@ -25,15 +25,18 @@ tensor in and one out, made of
    offsets go into the products beside them, and anything else is a table of its exact results.
 
 A forward may look at shapes, sizes and types, call a module several times (its weights are shared), and take
-arguments that have defaults. What is told by 2. and 3. is told by what a node gives, and the whole is compared with the
-model's own results, so what is taken is taken rightly.
+arguments that have defaults. Of several inputs the calibration data, samples and codes are tuples in the order of its
+arguments, or dictionaries by their names; results come as it gives them, in a tuple or a dictionary. What is told by 2.
+and 3. is told by what a node gives, and the whole is compared with the model's own results, so what is taken is taken
+rightly.
 
 | module | function | method | how |
 |---|---|---|---|
 """
 REFUSALS = """
-Refused, with the module's path, the line of your code and what would work: decisions that depend on the data, several
-inputs or results, tensors that are changed in place and read elsewhere, constants that differ from place to place, and
+Refused, with the module's path, the line of your code and what would work: decisions that depend on the data, inputs
+and results that nothing depends on or that depend on nothing, tensors that are changed in place and read elsewhere,
+constants that differ from place to place, and
 
 | module | function | method | instead |
 |---|---|---|---|

@@ -36,21 +36,22 @@ class Call:
 class Traced:
     """A forward that was traced.
 
-    input    the layer that the network's codes go through first; its result is the tensor `INPUT`
+    inputs   by name of its result the layer that codes go through first, in the order of the forward's arguments; of
+             one that has no label it is the tensor `INPUT`
     calls    the other layers in the order in which they are called
-    result   name of the tensor that the forward gives
+    results  names of the tensors that the forward gives
     """
 
-    input: IntegerInput
+    inputs: dict[str, IntegerInput]
     calls: list[Call]
-    result: str
+    results: tuple[str, ...]
     module: fx.GraphModule
     names: dict[fx.Node, str]
 
-    def run(self, codes: Tensor) -> dict[str, Tensor]:
-        """Every tensor of the forward on these codes, by name."""
+    def run(self, *codes: Tensor) -> dict[str, Tensor]:
+        """Every tensor of the forward on these codes of its inputs, by name."""
         recorder = _Recorder(self.module, self.names)
-        recorder.run(codes)
+        recorder.run(codes[0] if len(codes) == 1 else codes)
         return recorder.tensors
 
 
@@ -73,10 +74,19 @@ class _Root(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.inputs = network, _inputs(network)
 
-    def forward(self, codes: Tensor) -> Any:
-        return self.network(codes)
+    def forward(self, codes: Any) -> Any:
+        return self.network(codes) if self.inputs == 1 else self.network(*(codes[k] for k in range(self.inputs)))
+
+
+def _inputs(network: nn.Module) -> int:
+    """How many tensors of codes a network takes: arguments without default; of any number as many as its `inputs`."""
+    parameters = inspect.signature(network.forward).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return len(network.inputs) if isinstance(getattr(network, "inputs", None), nn.ModuleList) else 1
+    own = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    return max(1, len(own))
 
 
 class _Tracer(fx.Tracer):
@@ -99,10 +109,14 @@ def trace(model: nn.Module) -> Traced:
         ) from error
     graph.eliminate_dead_code(lambda node: node.op != "call_module")  # what is no layer may write into a tensor
     names: dict[fx.Node, str] = {}
-    entry: IntegerInput | None = None
+    inputs: dict[str, IntegerInput] = {}
+    read: dict[fx.Node, IntegerInput] = {}
     calls: list[Call] = []
+    taken = {INPUT, *(one.label or INPUT for one in root.modules() if isinstance(one, IntegerInput))}
+    (given,) = (node for node in graph.nodes if node.op == "placeholder")
+    sources = [given] if root.inputs == 1 else [node for node in graph.nodes if given in node.all_input_nodes]
     for node in graph.nodes:
-        if node.op == "placeholder":
+        if node is given or node in sources:
             continue
         if node.op == "output":
             break
@@ -111,26 +125,46 @@ def trace(model: nn.Module) -> Traced:
         path, layer = _path(node.target), root.get_submodule(node.target)
         nodes = _operands(node, layer, path)
         if isinstance(layer, IntegerInput):
-            if nodes[0].op != "placeholder" or entry not in (None, layer):
+            again = read.get(nodes[0])
+            if nodes[0] not in sources or again not in (None, layer) or (again is None and layer in read.values()):
                 raise BittrueError(
-                    f"{what}: a network has one IntegerInput, which reads its codes; {path or 'it'} is another, or "
-                    "reads the result of a layer"
+                    f"{what}: a network has one IntegerInput for each tensor of codes, which reads it; "
+                    f"{path or 'it'} is another, or reads the result of a layer"
                 )
-            entry, names[node] = layer, INPUT
+            if again is None:
+                name = _unique(layer.label or INPUT, set(inputs))
+                read[nodes[0]], inputs[name] = layer, layer
+            names[node] = next(name for name, one in inputs.items() if one is layer)
             continue
-        if any(n.op == "placeholder" for n in nodes):
+        if any(n in sources for n in nodes):
             raise BittrueError(
                 f"{what}: the layer {path or '(the network itself)'} ({type(layer).__name__}) reads the network's "
                 "codes; its first layer is no IntegerInput, so let them go through one"
             )
-        names[node] = _unique(layer.label or path.replace(".", "_"), set(names.values()) | {INPUT})
+        names[node] = _unique(layer.label or path.replace(".", "_"), taken | set(names.values()))
         calls.append(Call(names[node], layer, path, tuple(names[n] for n in nodes)))
+    if len(read) < root.inputs > 1:
+        raise BittrueError(
+            f"{what}: it takes {root.inputs} tensors and reads {len(read)} of them; leave the others out"
+        )
+    order = {source: k for k, source in enumerate(sources)}
+    inputs = dict(sorted(inputs.items(), key=lambda pair: next(order[n] for n, one in read.items() if one is pair[1])))
+    return Traced(inputs, calls, _results(what, graph, names, inputs), fx.GraphModule(root, graph), names)
+
+
+def _results(what: str, graph: fx.Graph, names: dict[fx.Node, str], inputs: dict[str, IntegerInput]) -> tuple[str, ...]:
+    """The names of what a forward gives: a tensor that a layer made, or several in a tuple."""
     result = graph.output_node().args[0]
-    if not isinstance(result, fx.Node) or names.get(result, INPUT) == INPUT:
-        kind = type(result).__name__.removeprefix("immutable_")
-        given = "the tensor that enters it" if isinstance(result, fx.Node) else f"a {kind}"
-        raise BittrueError(f"{what}: its forward gives {given}; it has to give one tensor that a layer made")
-    return Traced(entry, calls, names[result], fx.GraphModule(root, graph), names)
+    parts = result if isinstance(result, tuple) and result else (result,)
+    for part in parts:
+        if not isinstance(part, fx.Node) or names.get(part) in (None, *inputs):
+            kind = type(part).__name__.removeprefix("immutable_")
+            given = "the tensor that enters it" if isinstance(part, fx.Node) else f"a {kind}"
+            raise BittrueError(
+                f"{what}: its forward gives {given}{' in a tuple' if len(parts) > 1 else ''}; it has to give a tensor "
+                "that a layer made, or a tuple of those"
+            )
+    return tuple(names[part] for part in parts)
 
 
 def _operands(node: fx.Node, layer: IntegerLayer, path: str) -> list[fx.Node]:

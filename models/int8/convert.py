@@ -12,14 +12,16 @@ correct      the mean of what rounding the weights changes is taken off the bias
 from __future__ import annotations
 
 import copy
+import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bittrue.models.data.batches import Batch
 from bittrue.models.data.sets import Data
 from bittrue.models.graph.equalise import equalise
 from bittrue.models.graph.floats import Graph, Product
@@ -27,7 +29,7 @@ from bittrue.models.graph.follow import SAMPLES, follow, line_of
 from bittrue.models.graph.normalise import normalise
 from bittrue.models.graph.observe import free_steps, observe, refuse_foreign
 from bittrue.models.graph.passes import simplify
-from bittrue.models.int8.converted import Converted, check_bits, samples, to_values
+from bittrue.models.int8.converted import Converted, Ends, batch, check_bits, to_values
 from bittrue.models.int8.realise import realise
 from bittrue.models.int8.realiser import Choices, Realised, named
 from bittrue.models.layers.tensors import TensorInput, TensorProduct
@@ -46,7 +48,7 @@ def convert(
     activation_bits: int = 8,
     requantize: str = "shift",
     ranges: str | float = "mse",
-    input_range: float | None = None,
+    input_range: float | Sequence[float] | None = None,
     preprocess: Callable[[np.ndarray], Any] = to_values,
     leaves: tuple[type[nn.Module], ...] = (),
     equalise_channels: bool = True,
@@ -54,16 +56,18 @@ def convert(
 ) -> Converted:
     """The network of integers that computes what a trained module computes; the module is left as it is.
 
-    model            any module that torch.fx can follow, with one tensor in and one out; in evaluation mode
+    model            any module that torch.fx can follow, with one tensor in and out or several; in evaluation mode
     calibration      samples of the training data: floats `[n, ...]` as the model takes them, images uint8
-                     `[n, h, w, channels]` for `preprocess`, or a data set; a hundred or more are a good number
+                     `[n, h, w, channels]` for `preprocess`, or a data set; a hundred or more are a good number; of
+                     several inputs a tuple in the order of the model's arguments, or a dictionary by their names
     bits             width of the weights, 2 to 8, or widths by path of the module (`{"": 8, "features.0": 4}`; "" is
                      for all that are not named)
     activation_bits  width of every tensor, 2 to 8
     requantize       `shift`: sums are brought to codes by a shift of each channel, the cheapest in hardware;
                      `multiplier`: by a product of 15 bits and a shift
     ranges           `mse`: the least mean square error; or a percentile of the magnitudes, such as 99.99
-    input_range      largest magnitude of a sample's values; else that of the calibration data
+    input_range      largest magnitude of a sample's values, of several inputs one for each; else that of the
+                     calibration data
     preprocess       from images uint8 `[n, h, w, channels]` to samples as the model takes them; as torchvision's
                      ToTensor does unless told
     leaves           classes of modules that are not looked into: each is one function of each value
@@ -87,9 +91,9 @@ def convert(
         raise BittrueError(f"requantize is 'shift' or 'multiplier', not {requantize!r}")
     if ranges != "mse" and (isinstance(ranges, str | bool) or not 50 < ranges <= 100):
         raise BittrueError(f"ranges is 'mse' or a percentile above 50 and up to 100, not {ranges!r}")
-    x = _calibration(calibration, preprocess)
+    x, names = _calibration(what, model, calibration, preprocess)
     with full_precision(), torch.no_grad():
-        graph = _graph(what, model, x, leaves)
+        graph, keys = _graph(what, model, x, names, leaves)
         refuse_foreign(what, graph, x)
         simplify(graph)
         if equalise_channels:
@@ -101,18 +105,10 @@ def convert(
             raise BittrueError(
                 f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
             )
-        reach = float(x.abs().max()) if input_range is None else _positive(input_range)
         choices = Choices(widths, activation_bits, requantize, ranges)
-        realised = realise(what, graph, observe(graph, x), choices, reach)
-        entry = TensorInput(realised.input.shape, realised.entry, activation_bits)
-        network = Converted(
-            [(layer, operands) for layer, operands, _ in realised.layers],
-            entry,
-            (realised.input, realised.result.layout),
-            (graph.input.shape, graph.result.shape),
-            (realised.result.name, realised.step),
-            preprocess,
-        ).eval()
+        realised = realise(what, graph, observe(graph, x), choices, _reaches(x, input_range))
+        layers = [(layer, operands) for layer, operands, _ in realised.layers]
+        network = Converted(layers, _ends(graph, realised, activation_bits, keys), preprocess).eval()
         if correct_biases:
             _correct(network, graph, realised, x[:CORRECTED])
         try:
@@ -122,42 +118,99 @@ def convert(
     return network
 
 
-def _calibration(given: Any, preprocess: Callable[[np.ndarray], Any]) -> Tensor:
-    """The calibration samples as floats; what cannot be calibrated on is refused."""
+def _calibration(
+    what: str, model: nn.Module, given: Any, preprocess: Callable[[np.ndarray], Any]
+) -> tuple[Batch, list[str]]:
+    """The calibration samples of every input as floats, and the inputs' names; what cannot be calibrated on is
+    refused."""
+    given = given.train.images[:IMAGES] if isinstance(given, Data) else given
+    several = isinstance(given, tuple | Mapping)
+    names = _names(what, model, len(given)) if several and len(given) > 1 else ["x"]
+    given = tuple(given.values()) if isinstance(given, Mapping) and len(given) == 1 else given
     try:
-        x = samples(given.train.images[:IMAGES] if isinstance(given, Data) else given, preprocess)
+        x = batch(given, preprocess, names)
     except BittrueError as error:
         raise BittrueError(f"calibration: {error}") from error
     if len(x) < SAMPLES:
         raise BittrueError(f"calibration: {len(x)} sample is too few; give a hundred or more of the training data")
-    if not x.isfinite().all():
-        raise BittrueError("calibration: a value is not finite; leave such samples out")
-    if float(x.max()) == float(x.min()):
-        raise BittrueError(f"calibration: every value is {float(x.max()) + 0.0:.4g}; give samples of the training data")
-    return x
+    for name, part in zip(names, x.parts, strict=True):
+        where = f"calibration: input {name!r}" if len(names) > 1 else "calibration"
+        if not part.isfinite().all():
+            raise BittrueError(f"{where}: a value is not finite; leave such samples out")
+        if float(part.max()) == float(part.min()):
+            value = float(part.max()) + 0.0
+            raise BittrueError(f"{where}: every value is {value:.4g}; give samples of the training data")
+    return x, names
 
 
-def _graph(what: str, model: nn.Module, x: Tensor, leaves: tuple[type[nn.Module], ...]) -> Graph:
-    """The normalised graph of a model, held to the model's own results on some of the samples."""
+def _names(what: str, model: nn.Module, count: int) -> list[str]:
+    """The names of a model's first so many arguments."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return [f"x{k}" for k in range(count)]
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(names) < count:
+        raise BittrueError(
+            f"{what}: its forward takes {len(names)} tensors ({', '.join(names)}), and the calibration data are "
+            f"{count}; give as many, in a tuple"
+        )
+    return names[:count]
+
+
+def _reaches(x: Batch, given: float | Sequence[float] | None) -> list[float]:
+    """The largest magnitude of the values of each input."""
+    if given is None:
+        return [float(part.abs().max()) for part in x.parts]
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return [_positive(given)] * len(x.parts)
+    if len(given) != len(x.parts):
+        raise BittrueError(f"input_range has {len(given)} values for {len(x.parts)} inputs; give one for each")
+    return [_positive(value) for value in given]
+
+
+def _ends(graph: Graph, realised: Realised, bits: int, keys: tuple[str, ...] | None) -> Ends:
+    entries = []
+    for made, step in zip(realised.inputs, realised.entries, strict=True):
+        entries.append(TensorInput(made.layout.shape, step, bits))
+        entries[-1].label = made.name
+    return Ends(
+        entries, [made.layout for made in realised.inputs], tuple(node.shape for node in graph.inputs),
+        tuple(made.name for made in realised.results), realised.steps, [made.layout for made in realised.results],
+        tuple(node.shape for node in graph.results), keys,
+    )  # fmt: skip
+
+
+def _graph(
+    what: str, model: nn.Module, x: Batch, names: list[str], leaves: tuple[type[nn.Module], ...]
+) -> tuple[Graph, tuple[str, ...] | None]:
+    """The normalised graph of a model, held to the model's own results on some of the samples, and their keys."""
     own = copy.deepcopy(model).cpu().float().eval()
-    few = x[:COMPARED].clone()
+    few = [part.clone() for part in x[:COMPARED].parts]
     try:
-        expected = own(few)
+        given = own(*few)
     except Exception as error:  # whatever the network's own code raises
         frames = [(f.filename, f.lineno or 0, f.line or "") for f in traceback.extract_tb(error.__traceback__)]
         said = (str(error).strip().splitlines() or [""])[0][:300]
         raise BittrueError(
-            f"{what}: {line_of(frames) or 'in its forward'}: it does not take samples of {list(x.shape[1:])} "
-            f"({type(error).__name__}: {said}); give the calibration data as the model takes them, in one tensor"
+            f"{what}: {line_of(frames) or 'in its forward'}: it does not take samples of {x} "
+            f"({type(error).__name__}: {said}); give the calibration data as the model takes them, in one tensor, or "
+            "those of several inputs in a tuple"
         ) from error
-    followed = follow(own, x[:SAMPLES].clone(), leaves)
-    if not torch.equal(few, x[:COMPARED]):
+    followed = follow(own, Batch(tuple(part.clone() for part in x[:SAMPLES].parts)), leaves)
+    if not all(map(torch.equal, few, x[:COMPARED].parts)):
         raise BittrueError(f"{what}: it changes its input in place; write that without (inplace=False, x = x + 1)")
-    graph = normalise(what, followed)
+    graph = normalise(what, followed, names)
+    given = list(given.values()) if isinstance(given, dict) else given if isinstance(given, tuple | list) else [given]
+    values = graph.run(x[:COMPARED], graph.results)
+    for expected, node, tail in zip(given, graph.results, graph.tails, strict=True):
+        _compare(what, expected, values[node] if tail is None else tail(values[node]))
+    return graph, followed.keys
+
+
+def _compare(what: str, expected: Any, found: Tensor) -> None:
+    """Refuse a model of which a result is another than that of what was followed of it."""
     if isinstance(expected, Tensor) and not expected.isfinite().all():
         raise BittrueError(f"{what}: its result on the calibration data is not finite; limit what goes into log or exp")
-    found = graph.run(x[:COMPARED])[graph.result]
-    found = found if graph.tail is None else graph.tail(found)
     if not isinstance(expected, Tensor) or expected.shape != found.reshape(len(found), *expected.shape[1:]).shape:
         raise BittrueError(
             f"{what}: its shapes change with the number of samples; let each sample have a result of its own"
@@ -170,7 +223,6 @@ def _graph(what: str, model: nn.Module, x: Tensor, leaves: tuple[type[nn.Module]
             f"{most:.3g}); it depends on its data or on the number of "
             "samples, changes a tensor in place that is read elsewhere, or draws random numbers: write it without"
         )
-    return graph
 
 
 def _positive(value: float) -> float:
@@ -179,12 +231,13 @@ def _positive(value: float) -> float:
     return float(value)
 
 
-def _correct(network: Converted, graph: Graph, realised: Realised, x: Tensor) -> None:
+def _correct(network: Converted, graph: Graph, realised: Realised, x: Batch) -> None:
     """Take off every bias the mean of what a layer gives more than its float twin, on these samples.
 
     A layer reads what the integer network gives it, so that it makes up for those in front of it as well.
     """
-    values = {"x": network.input(torch.from_numpy(network.encode(x)))}
+    codes = Batch.of(network.encode(x.parts)).parts
+    values = {entry.label: entry(given) for entry, given in zip(network.inputs, codes, strict=True)}
     wanted = graph.run(x)
     users = [id(layer.bias) for layer in network.layers if isinstance(layer, TensorProduct)]
     for layer, operands, node in realised.layers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bittrue.models.data.batches import Batch
 from bittrue.models.data.sets import Data
 from bittrue.models.graph.layout import Layout
 from bittrue.models.graph.lower import lower
 from bittrue.models.layers.integer import IntegerLayer
 from bittrue.models.layers.tensors import TensorInput, TensorProduct
 from bittrue.models.training import qat
-from bittrue.models.training.loop import History, predict
+from bittrue.models.training.loop import History, predict, share
 from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
@@ -50,10 +51,10 @@ class _Samples:
     """Samples with labels, as a training reads them."""
 
     images: Any
-    labels: np.ndarray
+    labels: Any
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(Batch.of(self.labels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,90 +64,126 @@ class _Sets:
     name: str = "samples"
 
 
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Where a converted network begins and ends: the layers and layouts of its inputs, and of its results the names of
+    their tensors, their code steps and layouts; shapes are those of the model's, `keys` of a dictionary of results."""
+
+    entries: list[TensorInput]
+    starts: list[Layout]
+    shapes: tuple[tuple[int, ...], ...]
+    results: tuple[str, ...]
+    steps: list[nn.Module]
+    layouts: list[Layout]
+    result_shapes: tuple[tuple[int, ...], ...]
+    keys: tuple[str, ...] | None
+
+
 class Converted(nn.Module):
     """A network of integers: codes `[n, ...]` in, codes of the result out, as whole numbers in float32.
+
+    Of several inputs it takes as many tensors, in the order of the model's arguments, and of several results it gives a
+    tuple of them; samples, codes and labels of them are tuples, too.
 
     Made by `bittrue.convert`. Its forward is the arithmetic of the program that `lower` makes of it; tensors are in the
     program's layout, channels last. What `fit` made of it is kept as its `state_dict`, which the network that the same
     conversion makes takes again.
 
-    scale        real value of one step of the result
-    shape        of a sample, as the model takes it
+    scales       real value of one step of each result; `scale` of the only one
+    shapes       of a sample of each input, as the model takes it
     """
 
     def __init__(
         self,
         layers: Sequence[tuple[IntegerLayer, tuple[str, ...]]],
-        entry: TensorInput,
-        layouts: tuple[Layout, Layout],
-        shapes: tuple[tuple[int, ...], tuple[int, ...]],
-        result: tuple[str, nn.Module],
+        ends: Ends,
         preprocess: Callable[[np.ndarray], Any],
     ) -> None:
         super().__init__()
-        self.input = entry
+        self.inputs = nn.ModuleList(ends.entries)
         self.layers = nn.ModuleList(layer for layer, _ in layers)
         self.wiring = tuple(operands for _, operands in layers)
-        self.shape, self.result_shape = shapes
-        self.preprocess = preprocess
-        self._layouts = layouts
-        self._result, self._step = result
+        self.preprocess, self._ends = preprocess, ends
 
-    def forward(self, codes: Tensor) -> Tensor:
-        values = {"x": self.input(codes)}
+    def forward(self, *codes: Tensor) -> Any:
+        values = {entry.label: entry(x) for entry, x in zip(self.inputs, codes, strict=True)}
         for layer, operands in zip(self.layers, self.wiring, strict=True):
             values[layer.label] = layer(*(values[name] for name in operands))
-        return values[self._result]
+        results = tuple(values[name] for name in self._ends.results)
+        return results[0] if len(results) == 1 else results
+
+    @property
+    def input(self) -> TensorInput:
+        """The only input."""
+        (entry,) = self.inputs
+        return entry
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self._ends.shapes
+
+    @property
+    def scales(self) -> tuple[Tensor, ...]:
+        return tuple(step.value for step in self._ends.steps)
 
     @property
     def scale(self) -> Tensor:
-        return self._step.value
+        (scale,) = self.scales
+        return scale
 
     # -- codes and values ------------------------------------------------------------------------------
-    def encode(self, x: Any) -> np.ndarray:
+    def encode(self, x: Any) -> Any:
         """Codes int8 `[n, ...]` for the program, of samples as the model takes them (floats `[n, *shape]`, tensors or
-        arrays), or of images uint8 `[n, h, w, channels]`, which `preprocess` makes such samples of.
+        arrays), or of images uint8 `[n, h, w, channels]`, which `preprocess` makes such samples of. Of several inputs a
+        tuple of theirs, of a tuple or a dictionary by the names of the inputs.
 
         `code = clip(floor(x / step + 0.5))`. Raises BittrueError for other shapes, and for samples of which more than
         half of the values lie beyond the range of those that it was calibrated on.
         """
-        real = samples(x, self.preprocess)
-        if tuple(real.shape[1:]) != self.shape:
-            raise BittrueError(f"encode: samples are {['n', *self.shape]}, got {list(real.shape)}".replace("'", ""))
-        codes = torch.floor(real / self.input.scale + 0.5)
-        low, high = self.input.low, self.input.high
-        most, top = float(real.abs().max()), high * self.input.scale
-        if codes.numel() and float(((codes < low) | (codes > high)).float().mean()) > BEYOND:
-            raise BittrueError(
-                f"encode: values reach {most:.4g}, and codes {top:.4g}; scale them as "
-                "the calibration data were, or convert again with those"
-            )
-        flat = codes.clamp(low, high).to(torch.int8).reshape(len(codes), -1).numpy()
-        start = self._layouts[0]
-        return np.ascontiguousarray(flat[:, start.order].reshape(len(flat), *start.shape))
+        given = batch(x, self.preprocess, [entry.label for entry in self.inputs])
+        shapes = [["n", *shape] for shape in self.shapes]
+        if [list(part.shape[1:]) for part in given.parts] != [shape[1:] for shape in shapes]:
+            found = " and ".join(str(list(part.shape)) for part in given.parts)
+            expected = " and ".join(str(shape).replace("'", "") for shape in shapes)
+            raise BittrueError(f"encode: samples are {expected}, got {found}")
+        codes = tuple(
+            _codes(real, entry, start)
+            for real, entry, start in zip(given.parts, self.inputs, self._ends.starts, strict=True)
+        )
+        return codes[0] if len(codes) == 1 else codes
 
-    def decode(self, codes: np.ndarray | Tensor) -> np.ndarray:
-        """Real values float64 `[n, ...]` in the shape of the model's result, of the program's result codes."""
-        end, codes = self._layouts[1], np.asarray(codes)
-        real = np.empty((len(codes), len(end.order)))
-        real[:, end.order] = codes.reshape(len(codes), -1) * float(self.scale)
-        return real.reshape(len(codes), *self.result_shape)
+    def decode(self, codes: Any) -> Any:
+        """Real values float64 `[n, ...]` in the shape of the model's result, of the program's result codes; of several
+        results as the model gives them, in a tuple or a dictionary."""
+        ends, keys = self._ends.layouts, self._ends.keys
+        parts = codes if isinstance(codes, tuple) else (codes,)
+        if len(parts) != len(ends):
+            raise BittrueError(f"decode: the network has {len(ends)} results, got codes of {len(parts)}")
+        found = []
+        for part, end, shape, scale in zip(parts, ends, self._ends.result_shapes, self.scales, strict=True):
+            part = np.asarray(part)
+            real = np.empty((len(part), len(end.order)))
+            real[:, end.order] = part.reshape(len(part), -1) * float(scale)
+            found.append(real.reshape(len(part), *shape))
+        if keys is not None:
+            return dict(zip(keys, found, strict=True))
+        return found[0] if len(found) == 1 else tuple(found)
 
     # -- what is done with it --------------------------------------------------------------------------
     def lower(self, **meta: Any) -> Program:
         """Its program (`bittrue.lower`)."""
         return lower(self, **meta)
 
-    def accuracy(self, x: Any, labels: np.ndarray | Tensor) -> float:
-        """Share of the samples whose largest result is at the label, 0..1."""
-        found = predict(self, x)
-        return float((found.reshape(len(found), -1).argmax(1) == np.asarray(labels)).mean())
+    def accuracy(self, x: Any, labels: Any) -> float:
+        """Share of the samples whose largest result is at the label, 0..1; of several results the mean of theirs."""
+        return share(predict(self, x), labels)
 
     def fit(self, data: Any, settings: Qat = Qat(), **options: Any) -> History:  # noqa: B008  (frozen)
         """Train it in its own integers, in place; the best epoch stays, the epoch before the first included.
 
         data   a data set (`bittrue.dataset`), or `((x, labels), (x, labels))` for training and validation, with samples
-               as `encode` takes them; `options` are those of `bittrue.fine_tune`
+               as `encode` takes them, and labels of several results as a tuple, whose losses are added; `options` are
+               those of `bittrue.fine_tune`
         """
         if not isinstance(data, Data):
             try:
@@ -155,10 +192,18 @@ class Converted(nn.Module):
                 raise BittrueError(
                     "fit: give a data set, or ((samples, labels), (samples, labels)) for training and validation"
                 ) from error
-            data = _Sets(_Samples(x, np.asarray(labels)), _Samples(val, np.asarray(val_labels)))
+            data = _Sets(_Samples(x, self._labels(labels)), _Samples(val, self._labels(val_labels)))
         return qat.fit(self, data, settings, **options)
 
-    def sensitivity(self, x: Any, labels: np.ndarray | Tensor, bits: Sequence[int] = (6, 4, 3, 2)) -> Sensitivity:
+    def _labels(self, labels: Any) -> Any:
+        """Labels as arrays, one for each result."""
+        parts = labels if isinstance(labels, tuple) else (labels,)
+        if len(parts) != len(self._ends.results):
+            raise BittrueError(f"fit: the network has {len(self._ends.results)} results, got labels of {len(parts)}")
+        found = tuple(map(np.asarray, parts))
+        return found[0] if len(found) == 1 else found
+
+    def sensitivity(self, x: Any, labels: Any, bits: Sequence[int] = (6, 4, 3, 2)) -> Sensitivity:
         """Accuracy with the weights of each layer alone at fewer bits; `print` shows it as a table."""
         for width in bits:
             check_bits(width, "sensitivity: bits")
@@ -197,6 +242,38 @@ def check_bits(bits: Any, name: str) -> int:
 def to_values(images: np.ndarray) -> Tensor:
     """Images uint8 `[n, h, w, channels]` as torchvision's ToTensor has them: floats `[n, channels, h, w]`, 0..1."""
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def batch(x: Any, preprocess: Callable[[np.ndarray], Any], names: Sequence[str]) -> Batch:
+    """Samples of the inputs of these names: of the only one an array, else a tuple, or a dictionary by name."""
+    if isinstance(x, Mapping):
+        if sorted(map(str, x)) != sorted(names):
+            raise BittrueError(f"the inputs are {', '.join(names)}, got samples of {', '.join(map(str, x)) or 'none'}")
+        x = tuple(x[name] for name in names)
+    parts = x if isinstance(x, tuple) else (x,)
+    if len(parts) != len(names):
+        raise BittrueError(
+            f"the network has {len(names)} inputs ({', '.join(names)}), got samples of {len(parts)}; give theirs in a "
+            "tuple"
+        )
+    found = tuple(samples(part, preprocess) for part in parts)
+    if len({len(part) for part in found}) > 1:
+        counts = ", ".join(f"{len(part)} of {name}" for name, part in zip(names, found, strict=True))
+        raise BittrueError(f"there are {counts}; give as many samples of each input")
+    return Batch(found)
+
+
+def _codes(real: Tensor, entry: TensorInput, start: Layout) -> np.ndarray:
+    """Samples of an input as codes, in its layout."""
+    codes = torch.floor(real / entry.scale + 0.5)
+    most, top = float(real.abs().max()), entry.high * entry.scale
+    if codes.numel() and float(((codes < entry.low) | (codes > entry.high)).float().mean()) > BEYOND:
+        raise BittrueError(
+            f"encode: values reach {most:.4g}, and codes {top:.4g}; scale them as "
+            "the calibration data were, or convert again with those"
+        )
+    flat = codes.clamp(entry.low, entry.high).to(torch.int8).reshape(len(codes), -1).numpy()
+    return np.ascontiguousarray(flat[:, start.order].reshape(len(flat), *start.shape))
 
 
 def samples(x: Any, preprocess: Callable[[np.ndarray], Any]) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from bittrue.models.int8.realiser import Choices, Kinds, Made, Realised, Realise
 from bittrue.models.layers import tensors, windows
 from bittrue.models.layers.integer import IntegerAdd
 from bittrue.sim.errors import BittrueError
+
+#: Inputs whose layouts are chosen each for itself.
+MANY = 2
 
 
 def _linear(to: Realiser, node: floats.Linear) -> Made:
@@ -225,21 +229,29 @@ _KINDS: Kinds = {
 }
 
 
-def realise(what: str, graph: Graph, seen: Observed, choices: Choices, input_reach: float) -> Realised:
-    """The integer layers of a graph, for the layout of its input that needs the fewest of them."""
-    shape = graph.input.shape
-    starts = [Layout.permuted(shape, (*range(1, len(shape)), 0)), Layout.permuted(shape, tuple(range(len(shape))))]
-    starts.append(starts[1].shaped(int(np.prod(shape))))
+def realise(what: str, graph: Graph, seen: Observed, choices: Choices, reaches: Sequence[float]) -> Realised:
+    """The integer layers of a graph, for those layouts of its inputs that need the fewest of them."""
     best: Realised | None = None
     refused: BittrueError | None = None
-    for start in starts if len(shape) > 1 else starts[:1]:
+    for starts in _starts([entry.shape for entry in graph.inputs]):
         try:
-            found = Realiser(what, graph, seen, choices, input_reach, start).realise(_KINDS)
+            found = Realiser(what, graph, seen, choices, reaches, starts).realise(_KINDS)
         except BittrueError as error:
             refused = refused or error
             continue
         if best is None or len(found.layers) < len(best.layers):
             best = found
     if best is None:
-        raise refused or BittrueError(f"{what}: no layout of its input is known")
+        raise refused or BittrueError(f"{what}: no layout of its inputs is known")
     return best
+
+
+def _starts(shapes: Sequence[tuple[int, ...]]) -> Iterable[tuple[Layout, ...]]:
+    """Layouts of the inputs: channels last, as torch has them, and flat; of many inputs all in one way."""
+    ways = []
+    for shape in shapes:
+        last, plain = (Layout.permuted(shape, (*range(first, len(shape)), *range(first))) for first in (1, 0))
+        ways.append([last, plain, plain.shaped(int(np.prod(shape)))] if len(shape) > 1 else [last])
+    if len(shapes) <= MANY:
+        return itertools.product(*ways)
+    return [tuple(way[min(k, len(way) - 1)] for way in ways) for k in range(max(map(len, ways)))]

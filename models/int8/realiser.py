@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,30 +54,37 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Realised:
-    """The layers in order, each with the names of what it reads, and which float node it is."""
+    """The layers in order, each with the names of what it reads, and which float node it is.
+
+    inputs    the inputs by name, and `entries` their code steps
+    results   the results, and `steps` their code steps
+    """
 
     layers: list[tuple[IntegerLayer, tuple[str, ...], Node]]
     layouts: dict[Node, Layout]
-    result: Made
-    input: Layout
-    entry: CodeStep
-    step: nn.Module
+    inputs: list[Made]
+    entries: list[nn.Module]
+    results: list[Made]
+    steps: list[nn.Module]
 
 
 class Realiser:
-    """Makes the layers of a graph for one layout of its input."""
+    """Makes the layers of a graph for one layout of each input."""
 
     def __init__(
-        self, what: str, graph: Graph, seen: Observed, choices: Choices, input_reach: float, start: Layout
-    ) -> None:
+        self, what: str, graph: Graph, seen: Observed, choices: Choices, reaches: Sequence[float],
+        starts: Sequence[Layout],
+    ) -> None:  # fmt: skip
         self.what, self.graph, self.seen, self.choices = what, graph, seen, choices
         self.layers: list[tuple[IntegerLayer, tuple[str, ...], Node]] = []
-        self.made: dict[Node, Made] = {graph.input: Made("x", start)}
+        self.made: dict[Node, Made] = {
+            node: Made(node.name, start) for node, start in zip(graph.inputs, starts, strict=True)
+        }
         self.rasters: dict[Node, Made] = {}
         self.shared: dict[str, list[tuple[nn.Parameter, nn.Parameter]]] = {}
         self.groups = groups(graph)
         self.high = (1 << (choices.activation - 1)) - 1
-        self.input_reach = input_reach
+        self.reaches: dict[Node, float] = dict(zip(graph.inputs, reaches, strict=True))
         self.steps: dict[Node, nn.Module] = {}
         self._settle_steps()
 
@@ -90,7 +97,9 @@ class Realiser:
             if self.choices.mode == "shift" and any(follows(node) for node in nodes):
                 continue
             largest = max(self._reach(node) for node in nodes)
-            step = CodeStep(max(largest / self.high, SMALLEST), fixed=self.graph.input in nodes)
+            step = CodeStep(
+                max(largest / self.high, SMALLEST), fixed=any(entry in nodes for entry in self.graph.inputs)
+            )
             self.steps[first] = step
         for node in self.graph.nodes:
             if isinstance(node, floats.Product) and self.choices.mode == "shift":
@@ -107,9 +116,9 @@ class Realiser:
             target.set(least)
 
     def _reach(self, node: Node) -> float:
-        if node is self.graph.input:
-            return self.input_reach
-        if node is self.graph.result:
+        if node in self.reaches:
+            return self.reaches[node]
+        if node in self.graph.results:
             return self.seen.largest(node)  # what is decided by keeps its whole range
         return reach(self.seen.magnitudes[node], self.high, self.choices.ranges)
 
@@ -119,7 +128,7 @@ class Realiser:
     def realise(self, kinds: Kinds) -> Realised:
         """All layers; `kinds` says what each kind of node becomes."""
         for node in self.graph.nodes:
-            if node is self.graph.input:
+            if node in self.reaches:
                 continue
             try:
                 self.made[node] = kinds[type(node)](self, node)
@@ -127,20 +136,26 @@ class Realiser:
                 raise BittrueError(f"{self.what}: {node.place}: {error}") from error
         if not self.layers:
             raise BittrueError(f"{self.what}: it computes nothing; its result is what goes in")
-        width = self.choices.activation
-        if len(self.graph.result.shape) == 1 and not self.made[self.graph.result].layout.plain:
-            raise BittrueError(
-                f"{self.what}: {self.graph.result.place}: its results are values of an image in torch's order, channel "
-                "by channel, and a circuit has them pixel by pixel; end with a linear layer, or without flattening"
-            )
-        start = self.made[self.graph.input].layout
-        result = self.raster(self.graph.result)
-        if len(self.graph.result.shape) == 1 and len(result.layout.shape) > 1:
-            label = self.label("result")
-            layer = windows.TensorReshape(self.graph.result.shape, self.step(self.graph.result), width, label)
-            result = self.put(self.graph.result, layer, (result.name,), result.layout.shaped(*self.graph.result.shape))
         layouts = {node: made.layout for node, made in self.made.items()}
-        return Realised(self.layers, layouts, result, start, self.step(self.graph.input), self.step(self.graph.result))
+        inputs, results = self.graph.inputs, []
+        for node in self.graph.results:
+            results.append(self._result(node, {made.name for made in (*results, *(self.made[k] for k in inputs))}))
+        entries, steps = (list(map(self.step, nodes)) for nodes in (inputs, self.graph.results))
+        return Realised(self.layers, layouts, [self.made[node] for node in inputs], entries, results, steps)
+
+    def _result(self, node: Node, others: set[str]) -> Made:
+        """A result as the program gives it: in order, and by a name that neither an input nor another result has."""
+        made, shape = self.raster(node), node.shape
+        if len(shape) == 1 and not made.layout.plain:
+            raise BittrueError(
+                f"{self.what}: {node.place}: its results are values of an image in torch's order, channel by channel, "
+                "and a circuit has them pixel by pixel; end with a linear layer, or without flattening"
+            )
+        layout = made.layout.shaped(*shape) if len(shape) == 1 else made.layout
+        if made.name in others or layout.shape != made.layout.shape:
+            layer = windows.TensorReshape(layout.shape, self.step(node), self.choices.activation, self.label("result"))
+            made = self.put(node, layer, (made.name,), layout)
+        return made
 
     # -- what all kinds share --------------------------------------------------------------------------
     def put(self, node: Node, layer: IntegerLayer, operands: tuple[str, ...], layout: Layout) -> Made:
@@ -151,6 +166,7 @@ class Realiser:
     def label(self, name: str) -> str:
         """A name that no tensor of the program has yet."""
         taken, found, number = {"x", *(layer.label for layer, _, _ in self.layers)}, name, 1
+        taken.update(entry.name for entry in self.graph.inputs)
         while found in taken:
             number += 1
             found = f"{name}_{number}"

@@ -5,6 +5,7 @@ A network is any module with
     encode(images)      images uint8 `[n, h, w, channels]` -> integer codes `[n, ...]`
     forward(codes)      codes `[B, ...]` -> logits `[B, classes]`
 
+(of several inputs or results `encode` gives a tuple, `forward` takes as many and gives a tuple, and labels are one)
 and where the logits depend on which images these are, as they do with noise, with `counts_frames = True` and
 
     forward(codes, first)   `first` is the index of the batch's first image: in evaluation its place in the set, in
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bittrue.models.data.augment import augmented
+from bittrue.models.data.batches import Batch
 from bittrue.models.data.sets import Data, Split
 from bittrue.models.settings import Settings
 from bittrue.models.training import storage
@@ -92,8 +95,8 @@ class Progress:
     last: Epoch | None
 
 
-#: From logits and labels.
-Loss = Callable[[Tensor, Tensor], Tensor]
+#: From logits and labels, of several results tuples.
+Loss = Callable[[Any, Any], Tensor]
 #: From the share of a training that is done, 0..1, to a factor on the learning rates.
 Schedule = Callable[[float], float]
 
@@ -107,27 +110,40 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def logits(model: nn.Module, codes: Tensor, first: int) -> Tensor:
-    """Logits of a batch whose first image has this index."""
-    return model(codes, first) if getattr(model, "counts_frames", False) else model(codes)
+def logits(model: nn.Module, codes: Batch, first: int) -> Any:
+    """Logits of a batch whose first image has this index; of several results a tuple."""
+    return model(*codes.parts, first) if getattr(model, "counts_frames", False) else model(*codes.parts)
 
 
-def predict(model: nn.Module, images: np.ndarray, device: torch.device | None = None) -> np.ndarray:
-    """Logits `[n, classes]` of images, in evaluation mode, on the model's device unless told."""
+def predict(model: nn.Module, images: Any, device: torch.device | None = None) -> Any:
+    """Logits `[n, classes]` of images, in evaluation mode, on the model's device unless told; of several results a
+    tuple."""
     device = device or next(model.parameters()).device
     training = model.training
     model.eval()
-    codes = torch.from_numpy(model.encode(images))
+    codes = Batch.of(model.encode(images))
     with torch.inference_mode():
         starts = range(0, max(len(codes), 1), EVALUATION_BATCH)
-        parts = [logits(model, codes[k : k + EVALUATION_BATCH].to(device), k).cpu() for k in starts]
+        parts = [logits(model, codes[k : k + EVALUATION_BATCH].to(device), k) for k in starts]
     model.train(training)
-    return torch.cat(parts).numpy()
+    results = zip(*(part if isinstance(part, tuple) else (part,) for part in parts), strict=True)
+    found = tuple(torch.cat([part.cpu() for part in result]).numpy() for result in results)
+    return found if isinstance(parts[0], tuple) else found[0]
 
 
 def accuracy(model: nn.Module, split: Split) -> float:
     """Share of the images whose largest logit is at the label; of equal logits the first counts."""
-    return float((predict(model, split.images).argmax(1) == split.labels).mean())
+    return share(predict(model, split.images), split.labels)
+
+
+def share(found: Any, labels: Any) -> float:
+    """Share of the logits `[n, classes]` whose largest is at the label; of several results the mean of theirs."""
+    pairs = zip(found, labels, strict=True) if isinstance(found, tuple) else [(found, labels)]
+    right = [
+        (logits.reshape(len(logits), int(np.prod(logits.shape[1:]))).argmax(1) == np.asarray(at)).mean()
+        for logits, at in pairs
+    ]
+    return float(np.mean(right))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +162,8 @@ def _judge(model: nn.Module, split: Split, loss: Loss) -> tuple[float, float]:
     """Accuracy and loss on a split, on the model's device."""
     found, device = predict(model, split.images), next(model.parameters()).device
     with torch.no_grad():
-        value = loss(torch.from_numpy(found).to(device), torch.from_numpy(np.array(split.labels)).to(device))
-    return float((found.argmax(1) == split.labels).mean()), float(value)
+        value = loss(Batch.of(found).to(device).alone, Batch.of(split.labels).to(device).alone)
+    return share(found, split.labels), float(value)
 
 
 def fit(
@@ -209,7 +225,7 @@ def optimize(
         )
     device = torch.device(device) if device is not None else default_device()
     identity = identity_of(model, data, settings, stage)
-    codes, labels = torch.from_numpy(model.encode(data.train.images)), torch.from_numpy(np.array(data.train.labels))
+    codes, labels = Batch.of(model.encode(data.train.images)), Batch.of(data.train.labels)
     batch = min(settings.batch, len(codes))
     steps = len(codes) // batch if drop_last else math.ceil(len(codes) / batch)
     model.to(device)
@@ -239,8 +255,8 @@ def optimize(
                     if augment != "none":
                         which = chosen if order is None else chosen.cpu().numpy()
                         images = augmented(data.train.images[which], augment, rng)
-                        x = torch.from_numpy(model.encode(images)).to(device)
-                    value = loss(logits(model, x, epoch * len(codes) + step * batch), labels[chosen])
+                        x = Batch.of(model.encode(images)).to(device)
+                    value = loss(logits(model, x, epoch * len(codes) + step * batch), labels[chosen].alone)
                     optimizer.zero_grad()
                     value.backward()
                     optimizer.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
 ) -> History:
-    """Train a network of integer layers in place: cross entropy of its logits times their `scale`.
+    """Train a network of integer layers in place: cross entropy of its logits times their `scale`, of several results
+    the sum of those with their `scales`.
 
     It is left as the best epoch on the validation split had it, or as it was quantised where none did better.
 
@@ -40,8 +42,10 @@ def fit(
     if settings.learn_scales:
         groups.append({"params": steps, "lr": settings.scale_lr})
 
-    def loss(codes: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(codes * model.scale, labels)
+    def loss(codes: Any, labels: Any) -> Tensor:
+        if not isinstance(codes, tuple):
+            return cross_entropy(codes * model.scale, labels)
+        return sum(cross_entropy(y * scale, at) for y, scale, at in zip(codes, model.scales, labels, strict=True))
 
     return optimize(
         model,

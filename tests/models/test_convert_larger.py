@@ -57,10 +57,10 @@ def test_a_transposed_convolution_is_a_convolution_with_an_output_for_every_phas
             "y", Place(""), [entry], given, weight, module.bias.detach(), False, None, pair(module.stride, 1),
             pair(module.padding, 0), pair(module.dilation, 1), module.groups,
         )  # fmt: skip
-        graph, expected = Graph(entry, [entry, node], node), module(x).detach()
+        graph, expected = Graph([entry], [entry, node], [node]), module(x).detach()
         torch.testing.assert_close(graph.run(x)[node], expected)
         expand(graph)
-        torch.testing.assert_close(graph.run(x)[graph.result], expected)
+        torch.testing.assert_close(graph.run(x)[graph.results[0]], expected)
         conv = graph.nodes[1]
         assert isinstance(conv, floats.Conv)
         assert min(conv.padding) >= 0

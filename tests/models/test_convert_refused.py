@@ -42,10 +42,6 @@ def alias(net, x):
     return kept * 2
 
 
-def two(net, x):
-    return net.a(x), net.b(x)
-
-
 FORWARDS = {
     "depends on data": (
         lambda net, x: net.a(x) if x.sum() > 0 else x,
@@ -76,7 +72,13 @@ FORWARDS = {
         lambda net, x: functional.dropout(net.a(x)),
         "drops values in evaluation mode .*training=self.training",
     ),
-    "results": (two, "its forward gives a tuple; it has to give one tensor"),
+    "a number among results": (
+        lambda net, x: (net.a(x), 3),
+        "its forward gives a int among its results; .*module",
+    ),
+    "results in results": (lambda net, x: (net.a(x), [x, x]), "its forward gives a list among its results"),
+    "no result": (lambda *_: (), "its forward gives a NoneType among its results"),
+    "a constant result": (lambda net, x: (net.a(x), net.b.bias), "its result number 1 does not depend on the samples"),
     "sums in order": (lambda net, x: net.a(x).cumsum(1), "cumsum: it compares or sums places in order"),
     "places": (lambda net, x: net.a(x) + torch.arange(36.0).view(6, 6), "add: no layer is known for it: .*supported"),
     "shapes": (
@@ -122,7 +124,7 @@ SEQUENTIAL = {
         [nn.AvgPool2d(4, 4, ceil_mode=True)],
         "its last windows reach beyond the padding .ceil_mode.*leave it out",
     ),
-    "indices": ([nn.MaxPool2d(2, return_indices=True)], "its forward gives a tuple"),
+    "indices": ([nn.MaxPool2d(2, return_indices=True)], "0: .*the places of the maxima .return_indices. are not"),
     "adaptive": ([nn.AdaptiveAvgPool2d(4)], r"\[4, 4\] does not divide \[6, 6\]"),
     "softmax": ([nn.Flatten(), nn.Softmax(1), nn.Linear(72, 2)], "1: torch.nn.Softmax: it is only known at the end"),
     "statistics": ([nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)], "1: .*; let it track its own"),

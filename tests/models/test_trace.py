@@ -386,12 +386,14 @@ def test_what_a_forward_may_be(forward, operations):
     ("forward", "says"),
     [
         (
-            lambda self, codes, more: self.add(self.start(codes), self.again(more)),
-            "missing 1 required.*it takes one tensor",
+            lambda self, codes, more: self.add(self.start(codes), self.start(more)),
+            "one IntegerInput for each tensor of codes.*start is another",
         ),
+        (lambda self, codes, _: self.layer(self.start(codes)), "it takes 2 tensors and reads 1 of them; leave"),
         (lambda self: self.layer(self.start(torch.zeros(1, 3))), "cannot lower Own"),
         (lambda self, codes: [self.layer(self.start(codes))], "its forward gives a list"),
-        (lambda self, codes: (self.layer(self.start(codes)), 1), "its forward gives a tuple"),
+        (lambda self, codes: (self.layer(self.start(codes)), 1), "its forward gives a int in a tuple"),
+        (lambda self, codes: (self.layer(self.start(codes)), codes), "the tensor that enters it in a tuple"),
         (lambda self, codes: {"logits": self.layer(self.start(codes))}, "its forward gives a dict"),
         (lambda *_: None, "its forward gives a NoneType"),
         (lambda _, codes: codes, "its forward gives the tensor that enters it"),
@@ -408,6 +410,27 @@ def test_what_a_forward_may_be(forward, operations):
 def test_other_forwards_are_refused_with_a_sentence(forward, says):
     with pytest.raises(BittrueError, match=says):
         lower(own(forward))
+
+
+def test_a_forward_may_take_and_give_several_tensors():
+    """In the order of its arguments, whatever the order in which it reads them."""
+
+    def forward(self, codes, more):
+        second = self.again(more)
+        total = self.add(self.layer(self.start(codes)), second)
+        return self.other(second), total
+
+    network = own(forward)
+    program = lower(network)
+    assert list(program.inputs) == ["x_2", "x"]
+    assert program.results == ("other", "add")
+    rng = np.random.default_rng(1)
+    codes = [rng.integers(-128, 128, (20, CHANNELS)).astype(np.int8) for _ in range(2)]
+    recorded, traced = record(network, *codes), program.trace(*codes).tensors
+    assert recorded.keys() == traced.keys()
+    for name, values in traced.items():
+        assert np.array_equal(recorded[name], values), name
+    assert np.array_equal(traced["x_2"], codes[0])
 
 
 def test_names_do_not_collide():
