@@ -72,6 +72,9 @@ def test_html_is_well_formed_and_says_the_same():
     assert len(rows) == 31
     bits = program["layer0"].accumulator.bits
     assert rows[1] == ["layer0", "linear", "x", "s8[2x4]", f"{bits} bits", "32", "20"]
+    for row in page.iter("tr"):  # numbers to the right, all else to the left
+        sides = [cell.attrib["style"].removeprefix("text-align:") for cell in row]
+        assert sides == ["left"] * 5 + ["right"] * 2
     assert page.find("b").text == repr(program).splitlines()[0]
     assert re.search("30 operations, 960 MACs", "".join(page.itertext()))
 

@@ -1,5 +1,7 @@
 """Every refusal has a neighbour that is just allowed: both are tried, so that a bound cannot move by one."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -129,6 +131,10 @@ LIMITS = {
     "kernel rows": (lambda n: window(kernel=(n, 1)), 4, 3),
     "kernel columns": (lambda n: window(kernel=(1, n)), 5, 4),
     "kernel rows of a padded image": (lambda n: window(kernel=(n, 1), padding=(1, 1, 0, 0)), 6, 5),
+    "kernel columns beside rows above": (lambda n: window(kernel=(4, n), padding=(3, 0, 0, 0)), 5, 4),
+    "kernel columns beside rows below": (lambda n: window(kernel=(4, n), padding=(0, 3, 0, 0)), 5, 4),
+    "kernel rows beside columns": (lambda n: window(kernel=(n, 3), padding=(0, 0, 2, 2)), 4, 3),
+    "kernel columns of a padded image": (lambda n: window(kernel=(1, n), padding=(0, 0, 1, 1)), 7, 6),
     "rows between taps": (lambda n: window(dilation=(n, 1)), 3, 2),
     "windows above the image": (lambda n: window(padding=(n, 0, 0, 0)), 2, 1),
     "windows behind the image": (lambda n: window(padding=(0, 0, 0, n)), 2, 1),
@@ -230,12 +236,33 @@ LIMITS = {
 }
 
 
+#: Sentences that speak of something else than the number that was given.
+WITHOUT_NUMBERS = {
+    "windows above the image",
+    "windows behind the image",
+    "windows whose taps miss the image",
+    "no branch",
+    "widest product",
+    "offsets of the tiles",
+    "worths of the steps",
+}
+
+
+def numbers(value) -> set[str]:
+    """The whole numbers in what was given, as a sentence has them."""
+    if isinstance(value, tuple | list):
+        return set().union(*map(numbers, value))
+    return {str(value)} if isinstance(value, int) and abs(value) < 1 << 24 else set()
+
+
 @pytest.mark.parametrize("what", LIMITS)
 def test_what_is_just_too_much_is_refused_and_what_is_just_not_is_made(what):
     make, refused, allowed = LIMITS[what]
     make(allowed)
-    with pytest.raises(BittrueError):
+    with pytest.raises(BittrueError) as told:
         make(refused)
+    said = set(re.findall(r"-?\d+", str(told.value)))
+    assert numbers(refused) <= said or what in WITHOUT_NUMBERS, str(told.value)
 
 
 def test_the_width_that_is_needed_is_told():

@@ -254,6 +254,14 @@ def test_the_energy_is_counted_from_the_geometry():
     assert math.isclose(made["photonic_pj"]["converters"], 160 * (2 * ADC_PJ + AMPLIFIER_PJ))
     assert math.isclose(made["photonic_pj"]["weight_dacs"], 7700 * DAC_PJ / 4)
     assert "light" not in made["photonic_pj"]
+    assert math.isclose(made["int8_pj"]["products"], 7700 * (0.2 + 0.1))  # 8 bits by 8, and a sum of 32 bits
+    assert made["int8_pj"]["weights"] == made["photonic_pj"]["weights"] > 0
+    assert math.isclose(made["photonic_pj"]["digital"], 160 * 0.1 + made["int8_pj"]["digital"])
+    for side in ("photonic", "int8"):
+        assert math.isclose(made[f"{side}_total_pj"], sum(made[f"{side}_pj"].values()))
+    once = estimate((100, 70, 10), Array(rows=64, columns=64, adc_bits=9), 1)["photonic_pj"]
+    assert math.isclose(once["weight_dacs"], 4 * made["photonic_pj"]["weight_dacs"])
+    assert math.isclose(once["weights"], 4 * made["photonic_pj"]["weights"])
     lit = estimate((100, 70, 10), Array(noise=ArrayNoise(photons=1000)))["photonic_pj"]["light"]
     assert math.isclose(lit, (200 + 70) * 64 * 1000 * 1.2815779e-19 / 0.8 / 0.2 * 1e12, rel_tol=1e-4)
 
