@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from bittrue.sim import threads
 from bittrue.sim.contract import INT8, Format, Range, check_bits
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
@@ -54,6 +55,14 @@ def mac(rows=1, bits=4, shift=0, cell=1, offset=((0,), (0,)), noise=None, tokens
     kind = TensorType((tokens, 2), FOUR)
     cells = np.full((1, 2), cell)
     return PhotonicMac(kind, cells, cells, rows, bits, shift, np.array(offset), FOUR, noise)
+
+
+def cells(plus, minus, fmt=FOUR):
+    return PhotonicMac(TensorType((2,), fmt), np.array(plus), np.array(minus), 1, 4, 0, np.zeros(1, int), FOUR, None)
+
+
+def weighted(weight):
+    return SpikingLinear(TensorType((2, 2), SPIKE), np.array(weight), np.array([2, 1]), Requantize(1, 0), Format(4))
 
 
 def ranges(low=0, high=0, **options):
@@ -150,6 +159,43 @@ LIMITS = {
     "channels of a mean": (lambda n: Mean(TensorType((2, 3), INT8), Requantize(n, 0)), 1, 3),
     "outputs of tiles": (lambda n: TileSum(TensorType((1, 3), INT8), 0, Requantize(n, 0)), 1, 3),
     "sites of noise": (lambda n: mac(tokens=n, noise=Noise(0, 0, 1)), 1 << 30, (1 << 30) - 1),
+    "rows of factors": (lambda w: Affine(TWO, np.array(w), Requantize(2, 0)), [[1, 1]], [1, 1]),
+    "factors of the channels": (lambda w: Affine(TWO, np.array(w), Requantize(2, 0)), [1], [1, 1]),
+    "channels of a scaling": (lambda n: Affine(TWO, np.ones(2, int), Requantize(n, 0)), 3, 2),
+    "a row of weights": (lambda w: Linear(TWO, np.array(w), Requantize(1, 0)), [1, 1], [[1, 1]]),
+    "weights of the inputs": (lambda w: Linear(TWO, np.array(w), Requantize(1, 0)), [[1]], [[1, 1]]),
+    "a row of knots": (lambda k: Lerp(TWO, np.array(k)), [1, 1], [[1, 1]]),
+    "knots of the channels": (lambda k: Lerp(TWO, np.array(k)), [[1, 1]] * 3, [[1, 1]] * 2),
+    "rows of values of a neuron": (lambda k: Lif(TIMES, None, None, np.array(k)), [[1]], [1]),
+    "a delayed reset by a value": (
+        lambda subtract: Lif(TIMES, np.array([1]), np.array([1]), np.array([1]), subtract=subtract, delayed=True),
+        False,
+        True,
+    ),
+    "a delayed reset without threshold": (
+        lambda t: Lif(TIMES, t, t, np.array([1]), subtract=True, delayed=True),
+        None,
+        np.array([1]),
+    ),
+    "steps of a neuron": (lambda shape: Lif(TensorType(shape, INT8), None, None, np.array([1])), (1,), (1, 1)),
+    "a row of cells": (lambda c: cells(c, c), [1, 1], [[1, 1]]),
+    "cells of both rails": (lambda c: cells(c, [[1, 1]]), [[1, 1], [1, 1]], [[1, 1]]),
+    "cells of the inputs": (lambda c: cells(c, c), [[1]], [[1, 1]]),
+    "light below nothing": (lambda fmt: cells([[1, 1]], [[1, 1]], fmt), Format(4), FOUR),
+    "tiles of the offsets": (lambda values: mac(offset=values), ((0,),) * 3, ((0,),) * 2),
+    "a row of weights of spikes": (lambda w: weighted(w), [1, 1], [[1, 1]]),
+    "weights of spikes": (lambda w: weighted(w), [[1]], [[1, 1]]),
+    "values of a requantiser": (lambda n: Requantize(3, np.ones(n, int)), 2, 3),
+    "rows of a requantiser": (lambda v: Requantize(2, np.array(v)), [[1, 1]], [1, 1]),
+    "held values of a requantiser": (lambda n: Requantize(2, 0, bias=Held("b", (n,), 0, 1)), 3, 2),
+    "axes of a batch": (lambda shape: TWO.check(np.zeros(shape, np.int8), "x"), (2,), (1, 2)),
+    "channels of a batch": (lambda shape: TWO.check(np.zeros(shape, np.int8), "x"), (1, 3), (1, 2)),
+    "a fill that is no number": (lambda fill: window(fill=fill), True, 1),
+    "a fill between codes": (lambda fill: window(fill=fill), 1.0, np.int64(1)),
+    "bits that are no number": (Format, 4.0, 4),
+    "threads": (threads.check, 0, 1),
+    "most threads": (threads.check, 1025, 1024),
+    "threads that are no number": (threads.check, True, 1),
     "lowest weight of a tap": (depthwise, -129, -128),
     "highest weight of a tap": (depthwise, 128, 127),
     "taps of a channel": (lambda n: depthwise(taps=n), 3, 2),
@@ -243,16 +289,14 @@ WITHOUT_NUMBERS = {
     "windows whose taps miss the image",
     "no branch",
     "widest product",
-    "offsets of the tiles",
     "worths of the steps",
 }
 
 
 def numbers(value) -> set[str]:
-    """The whole numbers in what was given, as a sentence has them."""
-    if isinstance(value, tuple | list):
-        return set().union(*map(numbers, value))
-    return {str(value)} if isinstance(value, int) and abs(value) < 1 << 24 else set()
+    """The whole numbers in what was given, as a sentence has them; of arrays it has the shape."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return {str(n) for n in parts if isinstance(n, int) and not isinstance(n, bool) and abs(n) < 1 << 24}
 
 
 @pytest.mark.parametrize("what", LIMITS)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.dataflow.folding import check_folding
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.schedule import simulate
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage
@@ -11,6 +13,7 @@ from bittrue.rtl.dataflow.stages.fs_neuron import FsNeuronStage
 from bittrue.rtl.dataflow.stages.upsample import UpsampleStage
 from bittrue.rtl.dataflow.stages.window import WindowStage
 from bittrue.rtl.dataflow.timing import Blocks
+from bittrue.rtl.light.jobs import Geometry
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -98,3 +101,45 @@ def test_a_set_for_a_plan_without_written_weights():
         BittrueError, match="plan: no weights of this program are written; plan it with weights='written'"
     ):
         plan(resmlp(tokens=2, channels=2, features=2, hidden=2)).pack_set({})
+
+
+def port(lanes):
+    return StreamPort("s_axis", TensorType((2, 6), Format(10)), lanes)
+
+
+def read(words):
+    return port(3).integers(np.asarray(words))
+
+
+LINE = np.zeros((1, 4, 6), np.uint8)
+
+#: How something is made, what is refused, and the nearest that is taken.
+LIMITS = {
+    "rows of an array": (lambda n: Geometry(n, 4, 1), 0, 1),
+    "columns of an array": (lambda n: Geometry(4, n, 1), 0, 1),
+    "lanes of an array": (lambda n: Geometry(4, 4, n), 0, 1),
+    "lanes that are no power of two": (lambda n: Geometry(12, 12, n), 3, 4),
+    "lanes that divide the columns alone": (lambda n: Geometry(n, 4, 4), 6, 8),
+    "lanes that divide the rows alone": (lambda n: Geometry(4, n, 4), 6, 8),
+    "most rows": (lambda n: Geometry(n, 1, 1), 1 << 16, (1 << 16) - 1),
+    "most columns": (lambda n: Geometry(1, n, 1), 1 << 16, (1 << 16) - 1),
+    "lanes of a port": (port, 0, 1),
+    "lanes that divide nothing": (port, 4, 3),
+    "lanes that are no number": (port, True, 1),
+    "lanes between numbers": (port, 2.0, 2),
+    "bytes of words": (read, LINE.astype(np.int8), LINE),
+    "frames of words": (read, LINE[0], LINE),
+    "beats of words": (read, LINE[:, :3], LINE),
+    "bytes of a beat": (read, LINE[:, :, :5], LINE),
+    "a folding of nothing": (lambda n: check_folding("x", simd=(n, 4)), 0, 1),
+    "a folding that does not divide": (lambda n: check_folding("x", simd=(n, 4)), 3, 4),
+    "a folding beyond all": (lambda n: check_folding("x", pe=(n, 4)), 8, 4),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_what_is_just_too_much_is_refused(what):
+    make, refused, taken = LIMITS[what]
+    make(taken)
+    with pytest.raises(BittrueError):
+        make(refused)

@@ -15,7 +15,7 @@ from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
-from tests.helpers.sets import network
+from tests.helpers.sets import drawn, network
 
 BUSY, VALUE, WEIGHTS = 1 << 3, 1 << 2, 1 << 4
 
@@ -159,6 +159,12 @@ def test_plans_of_both_buses():
     assert emit(Plan.from_json(lite.program, lite.to_json())) == text
     stream = plan(program, 20, weights="written")
     assert lite.estimate.ff > stream.estimate.ff
+    values = drawn(lite.program, np.random.default_rng(0))
+    assert PipelineDesign(lite).write_set(values, 0, 1)
+    with pytest.raises(BittrueError, match="none of its weights are written over AXI4-Lite"):
+        PipelineDesign(stream).write_set(values, 0, 1)
+    with pytest.raises(BittrueError, match="none of its weights are written over AXI4-Lite"):
+        PipelineDesign(plan(program, 20)).write_set({}, 0, 1)
     with pytest.raises(BittrueError, match="no bus for weights 'apb'; use one of stream, lite"):
         plan(program, 20, weights="written", weight_bus="apb")
 
