@@ -230,12 +230,12 @@ class Mean(Node):
     axes: tuple[int, ...]
 
     def evaluate(self, *x: Tensor) -> Tensor:
-        return x[0].mean([axis + 1 for axis in self.axes]) if self.axes else x[0]
+        return x[0].mean([axis + 1 for axis in self.axes]).reshape(len(x[0]), *self.shape) if self.axes else x[0]
 
 
 @dataclass(eq=False)
 class Add(Node):
-    """Sum of two tensors of one shape."""
+    """Sum of two tensors of one shape, or of which one has axes of length 1 that are repeated."""
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] + x[1]
@@ -243,10 +243,28 @@ class Add(Node):
 
 @dataclass(eq=False)
 class Multiply(Node):
-    """Product of two tensors of one shape."""
+    """Product of two tensors of one shape, or of which one has axes of length 1 that are repeated."""
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] * x[1]
+
+
+@dataclass(eq=False)
+class Expand(Node):
+    """Axes of length 1 repeated."""
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0].expand(-1, *self.shape)
+
+
+@dataclass(eq=False)
+class ArgMax(Node):
+    """The number of the largest along an axis of a sample, which is then gone or has length 1."""
+
+    along: int
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0].argmax(self.along + 1).float().reshape(len(x[0]), *self.shape)
 
 
 @dataclass(eq=False)

@@ -50,6 +50,7 @@ class Followed:
     nodes    what it computes, in order, without the output
     values   what each node gave
     inputs   the nodes of the samples, in order
+    output   the node that is the forward's end
     results  the nodes of what the forward gives, in order
     keys     their keys, where it gives a dictionary
     """
@@ -59,6 +60,7 @@ class Followed:
     values: dict[fx.Node, Any]
     places: dict[fx.Node, Place]
     inputs: list[fx.Node]
+    output: fx.Node
     results: list[fx.Node]
     keys: tuple[str, ...] | None
 
@@ -240,7 +242,7 @@ def follow(model: nn.Module, samples: Batch, leaves: tuple[type[nn.Module], ...]
     inputs = nodes[:1] if count == 1 else nodes[1 : 1 + count]
     _refuse_changes(what, tracer, nodes, inputs, places)
     results, keys = _results(what, graph.output_node().args[0], tracer.values)
-    return Followed(root, nodes, tracer.values, places, inputs, results, keys)
+    return Followed(root, nodes, tracer.values, places, inputs, graph.output_node(), results, keys)
 
 
 def _results(what: str, given: Any, values: dict[fx.Node, Any]) -> tuple[list[fx.Node], tuple[str, ...] | None]:

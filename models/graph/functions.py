@@ -22,7 +22,8 @@ _CLOSE = 1e-5
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a function is: `affine` (gain and offset), `clamp` (limits), or neither; it differs along `along`."""
+    """What a function is: `affine` (gain and offset), a clamp (`limits`), a clamp at 0 of an affine (both), or none of
+    these; it differs along `along`."""
 
     along: int | None
     affine: tuple[Tensor, Tensor] | None = None
@@ -31,7 +32,7 @@ class Recognised:
     @property
     def identity(self) -> bool:
         """Whether it gives what it reads."""
-        if self.affine is None:
+        if self.affine is None or self.limits is not None:
             return False
         gain, offset = self.affine
         return bool((gain == 1).all() and (offset == 0).all())
@@ -80,7 +81,22 @@ def recognise(call: Callable[[Tensor], Tensor], shape: tuple[int, ...], along: i
     low, high = float(y.min()), float(y.max())
     if along is None and torch.equal(y[:, 0], points.clamp(low, high)):
         return Recognised(along, limits=(-torch.inf if low <= -reach else low, torch.inf if high >= reach else high))
+    if low == 0 and (line := _above_zero(points, y)) is not None:
+        return Recognised(along, affine=line, limits=(0.0, torch.inf))
     return Recognised(along)
+
+
+def _above_zero(points: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Gain and offset of lines that are functions `[points, C]` where those are not 0; None: they are no such lines."""
+    positive, every = y > 0, torch.arange(y.shape[1])
+    first, last = positive.int().argmax(0), len(y) - 1 - positive.flip(0).int().argmax(0)
+    some = positive.any(0) & (last > first)
+    rise, run = y[last, every] - y[first, every], points[last] - points[first]
+    gain = torch.where(some, rise / torch.where(some, run, 1), 0)
+    offset = torch.where(some, y[last, every] - gain * points[last], 0)
+    line = (points[:, None] * gain + offset).clamp(min=0)
+    close = (y - line).abs() <= _CLOSE * (points.abs().max() * gain.abs() + offset.abs() + 1e-30)
+    return (_plain(gain), _plain(offset)) if close.all() else None
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -58,6 +58,29 @@ class Layout:
                 return width, int(columns[0]), int(columns[-1]) + 1, Layout((*lead, len(columns)), kept[kept >= 0])
         return None
 
+    def repeated(self, shape: tuple[int, ...], whole: Layout, of: tuple[int, ...]) -> tuple | None:
+        """How a sample of torch `shape`, some of whose axes have length 1, is brought to `whole`, the layout of a
+        sample `of`: the image (h, w, c) that the program's codes are read as, and the factors by which its pixels are
+        then repeated. None: another order would be needed."""
+        index = np.array(np.unravel_index(whole.order, of))
+        index[[k for k, (a, b) in enumerate(zip(shape, of, strict=True)) if a != b]] = 0
+        place = np.empty(len(self.order), np.int64)
+        place[self.order] = np.arange(len(self.order))
+        wanted = place[np.ravel_multi_index(tuple(index), shape)]
+        run = _until(wanted != wanted[0])  # times that the first code comes at once
+        block = _until(wanted[run::run] == wanted[0]) + 1  # codes until it comes again
+        if run == 1:
+            image = 1, len(place) // block, block
+        else:
+            image = len(place) // block, block, 1
+        if not len(place) or np.prod(image) != len(place):
+            return None
+        times = _until((wanted[:: block * run] != wanted[0])[1:]) + 1  # times that such a block comes at once
+        factors = (1, times) if run == 1 else (times, run)
+        codes = np.arange(len(place)).reshape(image)
+        found = codes.repeat(factors[0], 0).repeat(factors[1], 1).reshape(-1)
+        return (image, factors) if np.array_equal(found, wanted) else None
+
     def phases(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """Of a sample `[C, H, W]` of torch: the factors (fy, fx) with which the program has its pixels as
         `[H / fy, W / fx, fy, fx]`, each with all channels. None: it has them in raster order, or in another."""
@@ -117,6 +140,11 @@ class Layout:
             if (parts == parts[:, :1]).all():
                 return parts.shape[0], count, inside, parts[:, 0].reshape(-1)
         return None
+
+
+def _until(found: np.ndarray) -> int:
+    """How many come before the first that is found."""
+    return int(found.argmax()) if found.any() else len(found)
 
 
 def _size(shape: tuple[int, ...] | list[int]) -> int:

@@ -151,6 +151,9 @@ class Normaliser:
         if found.affine is not None:
             gain, offset = found.affine
             self.put(node, floats.Affine, [root], shape, weight=gain, bias=offset, along=along)
+            if found.limits is not None:
+                line = self.values[node].root
+                self.put(node, floats.Function, [line], shape, call=torch.relu, along=None, limits=found.limits)
         else:
             self.put(node, floats.Function, [root], shape, call=value.call, along=along, limits=found.limits)
         return self.values[node].root

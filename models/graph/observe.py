@@ -13,6 +13,7 @@ from bittrue.models.graph.floats import (
     Add,
     Affine,
     Cat,
+    Expand,
     Function,
     Graph,
     Mean,
@@ -53,7 +54,7 @@ class Groups:
 
 def passes_codes(node: Node) -> bool:
     """Whether a node's codes are some of those that it reads: views, copies, maxima, clamps."""
-    return isinstance(node, View | Upsample) or (isinstance(node, Pool) and not node.divisor) or is_clamp(node)
+    return isinstance(node, View | Upsample | Expand) or (isinstance(node, Pool) and not node.divisor) or is_clamp(node)
 
 
 def is_clamp(node: Node) -> bool:

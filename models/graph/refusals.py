@@ -26,6 +26,6 @@ refuses(
     says="it multiplies tensors that depend on the sample; mix places by a linear layer (transpose, nn.Linear)",
 )
 refuses(
-    *(torch.cumsum, torch.sort, torch.topk, torch.argmax, "cumsum", "sort", "topk", "argmax"),
+    *(torch.cumsum, torch.sort, torch.topk, "cumsum", "sort", "topk"),
     says="it compares or sums places in order; leave it to whoever reads the result",
 )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bittrue.models.data.batches import Batch
 from bittrue.models.data.sets import Data
 from bittrue.models.graph.equalise import equalise
-from bittrue.models.graph.floats import Graph, Product
+from bittrue.models.graph.floats import ArgMax, Graph, Product
 from bittrue.models.graph.follow import SAMPLES, follow, line_of
 from bittrue.models.graph.normalise import normalise
 from bittrue.models.graph.observe import free_steps, observe, refuse_foreign
@@ -93,7 +93,7 @@ def convert(
         raise BittrueError(f"ranges is 'mse' or a percentile above 50 and up to 100, not {ranges!r}")
     x, names = _calibration(what, model, calibration, preprocess)
     with full_precision(), torch.no_grad():
-        graph, keys = _graph(what, model, x, names, leaves)
+        graph, shapes, keys = _graph(what, model, x, names, leaves)
         refuse_foreign(what, graph, x)
         simplify(graph)
         if equalise_channels:
@@ -108,7 +108,7 @@ def convert(
         choices = Choices(widths, activation_bits, requantize, ranges)
         realised = realise(what, graph, observe(graph, x), choices, _reaches(x, input_range))
         layers = [(layer, operands) for layer, operands, _ in realised.layers]
-        network = Converted(layers, _ends(graph, realised, activation_bits, keys), preprocess).eval()
+        network = Converted(layers, _ends(graph, realised, activation_bits, shapes, keys), preprocess).eval()
         if correct_biases:
             _correct(network, graph, realised, x[:CORRECTED])
         try:
@@ -168,7 +168,9 @@ def _reaches(x: Batch, given: float | Sequence[float] | None) -> list[float]:
     return [_positive(value) for value in given]
 
 
-def _ends(graph: Graph, realised: Realised, bits: int, keys: tuple[str, ...] | None) -> Ends:
+def _ends(
+    graph: Graph, realised: Realised, bits: int, shapes: tuple[tuple[int, ...], ...], keys: tuple[str, ...] | None
+) -> Ends:
     entries = []
     for made, step in zip(realised.inputs, realised.entries, strict=True):
         entries.append(TensorInput(made.layout.shape, step, bits))
@@ -176,14 +178,16 @@ def _ends(graph: Graph, realised: Realised, bits: int, keys: tuple[str, ...] | N
     return Ends(
         entries, [made.layout for made in realised.inputs], tuple(node.shape for node in graph.inputs),
         tuple(made.name for made in realised.results), realised.steps, [made.layout for made in realised.results],
-        tuple(node.shape for node in graph.results), keys,
+        shapes, keys,
+        tuple(isinstance(node, ArgMax) for node in graph.results),
     )  # fmt: skip
 
 
 def _graph(
     what: str, model: nn.Module, x: Batch, names: list[str], leaves: tuple[type[nn.Module], ...]
-) -> tuple[Graph, tuple[str, ...] | None]:
-    """The normalised graph of a model, held to the model's own results on some of the samples, and their keys."""
+) -> tuple[Graph, tuple[tuple[int, ...], ...], tuple[str, ...] | None]:
+    """The normalised graph of a model, held to the model's own results on some of the samples, and their shapes and
+    keys."""
     own = copy.deepcopy(model).cpu().float().eval()
     few = [part.clone() for part in x[:COMPARED].parts]
     try:
@@ -204,11 +208,12 @@ def _graph(
     values = graph.run(x[:COMPARED], graph.results)
     for expected, node, tail in zip(given, graph.results, graph.tails, strict=True):
         _compare(what, expected, values[node] if tail is None else tail(values[node]))
-    return graph, followed.keys
+    return graph, tuple(tuple(expected.shape[1:]) for expected in given), followed.keys
 
 
 def _compare(what: str, expected: Any, found: Tensor) -> None:
     """Refuse a model of which a result is another than that of what was followed of it."""
+    expected = expected.float() if isinstance(expected, Tensor) else expected
     if isinstance(expected, Tensor) and not expected.isfinite().all():
         raise BittrueError(f"{what}: its result on the calibration data is not finite; limit what goes into log or exp")
     if not isinstance(expected, Tensor) or expected.shape != found.reshape(len(found), *expected.shape[1:]).shape:

@@ -67,7 +67,8 @@ class _Sets:
 @dataclass(frozen=True, eq=False)
 class Ends:
     """Where a converted network begins and ends: the layers and layouts of its inputs, and of its results the names of
-    their tensors, their code steps and layouts; shapes are those of the model's, `keys` of a dictionary of results."""
+    their tensors, their code steps and layouts, and whether they are decisions (argmax); shapes are those of the
+    model's, `keys` of a dictionary of results."""
 
     entries: list[TensorInput]
     starts: list[Layout]
@@ -77,6 +78,7 @@ class Ends:
     layouts: list[Layout]
     result_shapes: tuple[tuple[int, ...], ...]
     keys: tuple[str, ...] | None
+    decided: tuple[bool, ...]
 
 
 class Converted(nn.Module):
@@ -176,7 +178,13 @@ class Converted(nn.Module):
 
     def accuracy(self, x: Any, labels: Any) -> float:
         """Share of the samples whose largest result is at the label, 0..1; of several results the mean of theirs."""
-        return share(predict(self, x), labels)
+        found = predict(self, x)
+        parts, labels = (v if isinstance(v, tuple) else (v,) for v in (found, labels))
+        shares = [
+            float((part.reshape(len(part), -1)[:, 0] == np.asarray(at)).mean()) if decided else share(part, at)
+            for part, at, decided in zip(parts, labels, self._ends.decided, strict=True)
+        ]
+        return float(np.mean(shares))
 
     def fit(self, data: Any, settings: Qat = Qat(), **options: Any) -> History:  # noqa: B008  (frozen)
         """Train it in its own integers, in place; the best epoch stays, the epoch before the first included.
@@ -185,6 +193,8 @@ class Converted(nn.Module):
                as `encode` takes them, and labels of several results as a tuple, whose losses are added; `options` are
                those of `bittrue.fine_tune`
         """
+        if any(self._ends.decided):
+            raise BittrueError("fit: its result is a decision (argmax), which has no gradient; train it without")
         if not isinstance(data, Data):
             try:
                 (x, labels), (val, val_labels) = data

@@ -158,6 +158,20 @@ def _pad(_: Realiser, node: floats.Pad) -> Made:
     )
 
 
+def _expand(to: Realiser, node: floats.Expand) -> Made:
+    if len(node.shape) != 3:
+        raise BittrueError("it is repeated as an image alone [channels, rows, columns]; add or multiply it at once")
+    return to.repeated(node, 0, Layout.permuted(node.shape, (1, 2, 0)), "repeats")
+
+
+def _argmax(to: Realiser, node: floats.ArgMax) -> Made:
+    made, channel, rows = to.innermost(node, node.along)
+    if not np.array_equal(channel, np.arange(len(channel))):
+        raise BittrueError("what it compares lies in another order in a circuit; permute less before it")
+    layer = windows.TensorArgMax(to.step(node), to.choices.activation, to.label(node.name))
+    return to.put(node, layer, (made.name,), Layout((*made.layout.shape[:-1], 1), rows))
+
+
 def _mean(to: Realiser, node: floats.Mean) -> Made:
     read = node.operands[0]
     if not node.axes:
@@ -223,6 +237,8 @@ _KINDS: Kinds = {
     floats.Conv: _conv,
     floats.Pool: _pool,
     floats.Upsample: _upsample,
+    floats.Expand: _expand,
+    floats.ArgMax: _argmax,
     floats.Mean: _mean,
     floats.Pad: _pad,
     floats.Cat: _cat,

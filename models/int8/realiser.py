@@ -97,10 +97,9 @@ class Realiser:
             if self.choices.mode == "shift" and any(follows(node) for node in nodes):
                 continue
             largest = max(self._reach(node) for node in nodes)
-            step = CodeStep(
-                max(largest / self.high, SMALLEST), fixed=any(entry in nodes for entry in self.graph.inputs)
-            )
-            self.steps[first] = step
+            fixed, decided = any(entry in nodes for entry in self.graph.inputs), isinstance(first, floats.ArgMax)
+            value = 1.0 if decided else max(largest / self.high, SMALLEST)
+            self.steps[first] = CodeStep(value, fixed=fixed or decided)
         for node in self.graph.nodes:
             if isinstance(node, floats.Product) and self.choices.mode == "shift":
                 self._guard(node)
@@ -234,7 +233,12 @@ class Realiser:
         return self.shaped(node, made, (*size, shape[0])), channel
 
     def alike(self, node: Node, does: str) -> tuple[Made, Made]:
-        """The two tensors that `node` reads, with the same axes in the program."""
+        """The two tensors that `node` reads, with the same axes in the program; what has fewer values is repeated."""
+        for k, operand in enumerate(node.operands):
+            if operand.shape != node.shape:
+                other = self.raster(node.operands[1 - k])
+                found = self.repeated(node, k, other.layout, does)
+                return (found, other) if k == 0 else (other, found)
         left, right = (self.made[operand] for operand in node.operands)
         if not left.layout.same(right.layout):
             left, right = map(self.raster, node.operands)
@@ -243,6 +247,23 @@ class Realiser:
                 f"the tensors that it {does} lie in different order in a circuit; permute both alike first"
             )
         return left, self.shaped(node, right, left.layout.shape, 1)
+
+    def repeated(self, node: Node, operand: int, layout: Layout, does: str) -> Made:
+        """What `node` reads, which has axes of length 1 where the node has more, repeated to a layout of its result."""
+        read = node.operands[operand]
+        made = self.made[read]
+        found = made.layout.repeated(read.shape, layout, node.shape)
+        if found is None:
+            raise BittrueError(
+                f"the tensors that it {does} lie in different order in a circuit; permute both alike first"
+            )
+        image, factors = found
+        made = self.shaped(node, made, image, operand)
+        target, width = self.step(read), self.choices.activation
+        layer = windows.TensorUpsample(factors, False, target, width, self.label(f"{node.name}_repeated"))
+        shape = image[0] * factors[0], image[1] * factors[1], image[2]
+        made = self.put(node, layer, (made.name,), Layout(shape, layout.order))
+        return self.shaped(node, made, layout.shape, operand)
 
     def shift(self, node: Node, step: float) -> int:
         """The shift of sums of this step that lets the codes of a group hold what is largest in it."""

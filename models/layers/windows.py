@@ -17,6 +17,7 @@ from bittrue.models.layers.exact import requantize
 from bittrue.models.layers.integer import CodeStep
 from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.models.layers.tensors import Mode, MultipleStep, ProductStep, TensorLayer, TensorProduct, scaled
+from bittrue.sim.operations.arg_max import ArgMax
 from bittrue.sim.operations.concat import Concat
 from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.linear import Linear
@@ -236,6 +237,16 @@ class TensorSlice(TensorLayer):
 
     def emit(self, lowering: Lowering, name: str, source: str) -> str:
         return lowering.add(name, Slice(lowering.type(source), self.start, self.stop), source, scale=self.scale)
+
+
+class TensorArgMax(TensorLayer):
+    """The number of the largest code, the first of equal ones, `[..., C]` to `[..., 1]`; it has no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.argmax(-1, keepdim=True).to(torch.float32)
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        return lowering.add(name, ArgMax(lowering.type(source)), source, scale=self.scale)
 
 
 class TensorConcat(TensorLayer):

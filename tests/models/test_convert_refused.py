@@ -51,8 +51,8 @@ FORWARDS = {
     "numpy": (lambda _, x: torch.from_numpy(np.tanh(x.numpy())), r"line \d+ of .*np.tanh.*name its class in leaves="),
     "number": (lambda net, x: net.a(x) * float(x.max()), r"line \d+ of .*float\(x.max\(\)\).*torch functions"),
     "gate of another shape": (
-        lambda net, x: net.a(x) * net.b(x)[:, :1],
-        r"mul: the tensors that it .*\(1, 6",
+        lambda net, x: net.a(x).mean(2, keepdim=True) * net.b(x).mean(3, keepdim=True),
+        r"mul: the tensors that it multiplies have the shapes \(2, 1, 6\) and \(2, 6, 1\); bring them to one, or",
     ),
     "crop": (lambda net, x: net.a(x)[:, :, 1:3, 1:3], "what it takes does not lie together .*along one axis at a time"),
     "some rows": (lambda net, x: net.a(x)[:, :, [0, 1, 3]], "what it takes does not lie together"),
@@ -82,8 +82,8 @@ FORWARDS = {
     "sums in order": (lambda net, x: net.a(x).cumsum(1), "cumsum: it compares or sums places in order"),
     "places": (lambda net, x: net.a(x) + torch.arange(36.0).view(6, 6), "add: no layer is known for it: .*supported"),
     "shapes": (
-        lambda net, x: net.a(x) + net.b(x)[:, :, :1, :1],
-        r"add: the tensors that it .*\(2, 1, 1",
+        lambda net, x: net.a(x).mean(2, keepdim=True) + net.b(x)[:, :, :, :1],
+        r"add: the tensors that it adds have the shapes \(2, 1, 6\) and \(2, 6, 1\); bring them to one, or one",
     ),
     "not finite": (lambda net, x: torch.log(net.a(x)), "its result on the calibration data is not finite"),
 }

@@ -41,6 +41,7 @@ from bittrue.models.layers.tensors import (
 )
 from bittrue.models.layers.windows import (
     Reading,
+    TensorArgMax,
     TensorConcat,
     TensorConv,
     TensorDepthwise,
@@ -125,6 +126,7 @@ LAYERS = {
     TensorUpsample: lambda: [image(), TensorUpsample((2, 1), False, step(), 8, "")],
     TensorMultiply: lambda: [flat(), TensorMultiply(step(), step(), None, 8, "", shift=6)],
     TensorConcat: lambda: [flat(), TensorConcat(step(), 8, "")],
+    TensorArgMax: lambda: [flat(), TensorArgMax(CodeStep(1.0), 8, "")],
     TensorConv: lambda: [image(), TensorConv(READING, *parameters(4, 6 * CHANNELS), *PRODUCT, **WIDTHS)],
     TensorDepthwise: lambda: [image(), TensorDepthwise(READING, *parameters(CHANNELS, 6), *PRODUCT, **WIDTHS)],
     TensorMaximum: lambda: [image(), TensorMaximum(READING, step(), 8, "")],
