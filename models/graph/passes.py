@@ -54,26 +54,36 @@ def _into_producer(graph: Graph, node: Node) -> bool:
 
 
 def _into_reader(graph: Graph, node: Node) -> bool:
-    """An affine whose only reader is a product: `W (g x + o) + b = (W g) x + (b + W o)`.
+    """An affine that nothing but products reads: `W (g x + o) + b = (W g) x + (b + W o)`.
 
     A convolution that pads must not get an offset: padding is 0 behind the affine, so it would be none before it. Of a
     transposed one not every result sees as many pixels.
     """
-    if not isinstance(node, Affine) or node.relu or not graph.alone(node):
+    if not isinstance(node, Affine) or node.relu or node in graph.results:
         return False
-    (reader,) = graph.readers(node)
-    if not isinstance(reader, Linear | Conv | Transposed):
+    readers = graph.readers(node)
+    if not all(_takes(reader, node) for reader in readers):
         return False
-    axis = len(node.shape) - 1 if isinstance(reader, Linear) else 0
-    padded = isinstance(reader, Transposed) or (isinstance(reader, Conv) and any(reader.padding))
-    if node.along not in (None, axis) or (padded and bool(node.bias.any())):
-        return False
-    gain, offset = (v.expand(node.shape[axis]) for v in (node.weight, node.bias))
-    gain, offset = (_spread(reader, v) for v in (gain, offset))
-    reader.bias = reader.bias + (reader.weight * offset).flatten(1).sum(1)
-    reader.weight, reader.owner = reader.weight * gain, None
+    for reader in readers:
+        axis = _inputs(reader, node)
+        gain, offset = (_spread(reader, v.expand(node.shape[axis])) for v in (node.weight, node.bias))
+        reader.bias = reader.bias + (reader.weight * offset).flatten(1).sum(1)
+        reader.weight, reader.owner = reader.weight * gain, None
     graph.replace(node, node.operands[0])
     return True
+
+
+def _takes(reader: Node, node: Affine) -> bool:
+    """Whether a product that reads an affine can have its factors and offsets in its own."""
+    if not isinstance(reader, Linear | Conv | Transposed):
+        return False
+    padded = isinstance(reader, Transposed) or (isinstance(reader, Conv) and any(reader.padding))
+    return node.along in (None, _inputs(reader, node)) and not (padded and bool(node.bias.any()))
+
+
+def _inputs(reader: Node, node: Node) -> int:
+    """The axis of a sample of `node` along which the inputs of a product that reads it are channels."""
+    return len(node.shape) - 1 if isinstance(reader, Linear) else 0
 
 
 def _spread(reader: Linear | Conv | Transposed, values: Tensor) -> Tensor:

@@ -330,3 +330,25 @@ def test_corrected_biases_leave_no_mean_error():
 
 
 # -- the newcomers' four, end to end -------------------------------------------------------------------------
+
+
+def test_a_factor_that_several_products_read_goes_into_all_of_them():
+    class Scaled(nn.Module):
+        """What comes in is scaled and moved, and read by layers of two kinds; one of them pads, the other does not."""
+
+        def __init__(self, offset):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, padding=1)
+            self.offset = offset
+
+        def forward(self, x):
+            x = x * 0.25 + self.offset
+            return self.a(x).mean((2, 3)) + self.b(x).mean((2, 3))
+
+    x = noise(64, 3, 5, 5)
+    for offset, affines in ((0.0, 0), (0.5, 1)):  # an offset would be missing around the image
+        model = Scaled(offset).eval()
+        network = bittrue.convert(model, x, requantize="multiplier")
+        program = equal_everywhere(network, x)
+        assert sum(isinstance(node.operation, Affine) for node in program.nodes) == affines
+        assert error(model, network, x) < 0.03
