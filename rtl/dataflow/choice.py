@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
@@ -45,6 +46,17 @@ def _instead(operation: Operation, name: str) -> type[Stage]:
     return realisation(operation) if other is None or other.refusal(operation) else other
 
 
+def _offered(
+    program: Program, name: str, stages: Mapping[str, type[Stage]], folded: Mapping[str, Folding]
+) -> int | None:
+    """The codes of a beat of what a node reads, as far as the stage that gives them tells; new names change none."""
+    made = {node.name: node for node in program.nodes}
+    source = made[name].operands[0]
+    while source in made and realisation(made[source].operation).wires:
+        source = made[source].operands[0]
+    return stages[source].gives(folded[source]) if source in folded else None
+
+
 def preferred(program: Program, interval: int) -> dict[str, str]:
     """By node, the architectures that are taken before the first one, as their stages tell (`Stage.preferred`)."""
     return {node: name for node, name, reason in _wanted(program, interval) if reason is None}
@@ -80,10 +92,12 @@ def fold_all(
         raise BittrueError(f"folding: {unknown[0]!r} is no stage that can be folded; those are {', '.join(stages)}")
     result = {}
     for name, make in stages.items():
-        told = {"activity": activity[name]} if name in activity and make.dynamic else {}
+        told: dict[str, Any] = {"activity": activity[name]} if name in activity and make.dynamic else {}
+        if make.told_lanes and (lanes := _offered(program, name, stages, result)):
+            told["lanes"] = lanes
         result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
         if name not in fixed and isinstance(architecture, str) and make.architecture != architecture != PARALLEL:
-            first = realisation(program[name]).fold(program[name], interval, name)
+            first = realisation(program[name]).fold(program[name], interval, name, **told)
             if first.simd * first.pe <= result[name].simd * result[name].pe:  # it takes no fewer multipliers
                 result[name] = first
         if block_luts is not None and make.block_luts is not None and name not in fixed:

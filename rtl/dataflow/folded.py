@@ -156,6 +156,7 @@ class FoldedStage(BufferedStage):
         return cls.ranges(bounds(weight) if isinstance(weight, Held) else weight, operation.input.format, simd, pe)
 
     folds = True
+    told_lanes = True
 
     @classmethod
     def foldings(cls, operation) -> list[Folding]:
@@ -170,11 +171,11 @@ class FoldedStage(BufferedStage):
         return {operation.input.tokens * (outputs // f.pe) * (inputs // f.simd) for f in cls.foldings(operation)}
 
     @classmethod
-    def fold(cls, operation, interval: int, name: str) -> Folding:
+    def fold(cls, operation, interval: int, name: str, lanes: int | None = None) -> Folding:
         """The folding with the fewest products that works a frame off within `interval` cycles."""
         outputs, inputs = operation.weight.shape
         vectors = operation.input.tokens
-        folding = fold_matrix(inputs, outputs, interval // vectors, cls.foldings(operation))
+        folding = fold_matrix(inputs, outputs, interval // vectors, cls.foldings(operation), lanes)
         if folding is None:
             raise BittrueError(
                 f"{name}: {vectors} tokens need at least {vectors} cycles a frame, "

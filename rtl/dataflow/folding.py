@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import gcd
 
 from bittrue.rtl.dataflow.stage import PARALLEL
 from bittrue.rtl.dataflow.structure import BLOCK_LUTS
@@ -40,15 +41,18 @@ def matrix_foldings(inputs: int, outputs: int, architecture: str = PARALLEL) -> 
     return [Folding(simd, pe, architecture) for pe in divisors(outputs) for simd in divisors(inputs)]
 
 
-def fold_matrix(inputs: int, outputs: int, budget: int, foldings: Iterable[Folding]) -> Folding | None:
+def fold_matrix(
+    inputs: int, outputs: int, budget: int, foldings: Iterable[Folding], lanes: int | None = None
+) -> Folding | None:
     """That of these foldings with the fewest products that is through with a vector within `budget` cycles, if any is.
 
-    A `simd` that the lanes of a fast enough input stream divide is preferred, so that no converter narrows it.
+    A `simd` is preferred that takes the vector in as fast, with the `lanes` of the input stream, which a converter
+    narrows where they do not divide it; or, where they are not known, one that the fewest that are fast enough divide.
     """
-    lanes = next((n for n in divisors(inputs) if inputs // n <= budget), inputs)
-    fitting = [
-        ((f.simd % lanes != 0, f.simd * f.pe, f.pe, f.simd), f)
-        for f in foldings
-        if (outputs // f.pe) * (inputs // f.simd) <= budget
-    ]
-    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
+    fewest = next((n for n in divisors(inputs) if inputs // n <= budget), inputs)
+
+    def key(f: Folding) -> tuple[int, ...]:
+        slow = f.simd % fewest != 0 if lanes is None else inputs // gcd(f.simd, lanes) > budget
+        return slow, f.simd * f.pe, f.simd % (lanes or 1) != 0, f.pe, f.simd
+
+    return min((f for f in foldings if (outputs // f.pe) * (inputs // f.simd) <= budget), key=key, default=None)

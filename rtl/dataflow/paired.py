@@ -148,12 +148,12 @@ class Paired(Packed):
         return None if operation.weight.shape[1] > 1 else "a sum of one product takes no two steps"
 
     @classmethod
-    def fold(cls, operation, interval: int, name: str) -> Folding:
+    def fold(cls, operation, interval: int, name: str, lanes: int | None = None) -> Folding:
         """As of a product of twice as many inputs, for pairs of vectors."""
         outputs, inputs = operation.weight.shape
         pairs = operation.input.tokens // 2
         steps = interval // pairs
-        lanes = next((n for n in divisors(inputs) if 2 * inputs // n <= steps), inputs)
+        lanes = lanes or next((n for n in divisors(inputs) if 2 * inputs // n <= steps), inputs)
         fitting = [f for f in cls.foldings(operation) if outputs // f.pe * -(-inputs // f.simd) <= steps]
         if not fitting:
             raise BittrueError(f"{name}: {pairs} pairs of vectors need more than {interval} cycles a frame")

@@ -102,7 +102,7 @@ class Network:
                 made = self._enter(f"{node.name}_order", stage.behind, [made], operation.output)
             self.made[node.name] = made
         #: The elements that make the results, in the program's order, and which of their readers each output is.
-        self.outputs = [self.made[name] for name in program.results]
+        self.outputs = [self._result(name, kind) for name, kind in program.outputs.items()]
         self.output_branches: list[int] = []
         for k in self.outputs:
             self.output_branches.append(self.elements[k].readers)
@@ -135,8 +135,9 @@ class Network:
         lanes = [self.elements[s].stage.lanes_out for s in sources]
         make = component(operation, folding)
         if folding is not None:
-            if make.whole_beats and folding.simd > 0 and not operation.inputs[0].channels % folding.simd:
-                return folding.simd
+            taken = min(folding.simd, operation.inputs[0].channels)
+            if make.whole_beats and taken > 0 and not operation.inputs[0].channels % taken:
+                return taken
             return math.gcd(lanes[0], folding.simd)  # a folding that does not divide is refused by the stage
         # a beat before a renaming of axes may hold more codes than the operand has channels
         return make.legal_lanes(operation, math.gcd(max(lanes), operation.inputs[0].channels))
@@ -156,6 +157,11 @@ class Network:
         if common != lanes:
             source = self._enter(f"{name}_widen", Widen(kind.format, common, lanes, kind.size // lanes), [source], kind)
         return source
+
+    def _result(self, name: str, kind: TensorType) -> int:
+        """What gives a result, in beats of codes of one token."""
+        made = self.made[name]
+        return self._convert(f"{name}_result", made, math.gcd(self.elements[made].stage.lanes_out, kind.channels))
 
     # -- sets ------------------------------------------------------------------------------------------
     def _check_connected(self) -> None:

@@ -178,8 +178,10 @@ class Stage(wiring.Component):
     folds: ClassVar[bool] = False
     #: LUTs that a block RAM is worth in its memories; None where a plan has no say in that.
     block_luts: int | None = None
-    #: Whether a folded stage takes `simd` codes in every beat, so that a narrower stream is widened before it.
+    #: Whether a folded stage takes `simd` codes, or all channels, in every beat, so that a narrower stream is widened.
     whole_beats: ClassVar[bool] = False
+    #: Whether `fold` may be told the `lanes` of its operand's stream.
+    told_lanes: ClassVar[bool] = False
     #: Whether it is nothing but the stream of its operand: then no stage is made.
     wires: ClassVar[bool] = False
     #: Whether the cycles of a frame depend on its data: then `fold` may be told an `activity`, and `work` answers.
@@ -215,6 +217,11 @@ class Stage(wiring.Component):
         A dynamic stage takes the share of ones in what it reads, too, as `activity`.
         """
         raise NotImplementedError(f"{cls.__name__} cannot be folded")
+
+    @classmethod
+    def gives(cls, folding: Folding) -> int | None:  # noqa: ARG003
+        """The codes of a beat that a stage so folded gives, where its readers should go by them."""
+        return None
 
     @classmethod
     def legal_lanes(cls, operation: Operation, offered: int) -> int:  # noqa: ARG003

@@ -7,13 +7,24 @@ from functools import cached_property
 
 import numpy as np
 
+from bittrue.rtl.dataflow.folding import divisors
 from bittrue.rtl.dataflow.timing import Phase, Phases
 from bittrue.sim.operations.window import Window
 
 
+def lane_choices(operation: Window) -> list[int]:
+    """Codes that a beat may have: some channels of a tap, a tap, a part of a row of taps, whole rows of them."""
+    rows, columns = operation.kernel
+    taps = sorted({*divisors(columns), *(columns * n for n in divisors(rows))})
+    channels = operation.input.channels
+    return [*divisors(channels)[:-1], *(channels * n for n in taps)]
+
+
 @dataclass(frozen=True, eq=False)
 class Order:
-    """The windows of a frame in order, with `lanes` codes a beat; a pixel is C / lanes beats.
+    """The windows of a frame in order, with `lanes` codes a beat of what comes out.
+
+    A pixel is C / lanes beats, or lanes / C taps are a beat (`lane_choices`), and then what comes in is a pixel a beat.
 
     The input is kept in a ring of `room` words, a power of two. It holds what a window sees, from the first pixel that
     this or a later one needs to the last, and what comes while windows are given out.
@@ -23,19 +34,43 @@ class Order:
     lanes: int
 
     @property
+    def lanes_in(self) -> int:
+        """Codes of a beat that comes in."""
+        return min(self.lanes, self.operation.input.channels)
+
+    @property
     def pixel(self) -> int:
         """Beats of a pixel."""
-        return self.operation.input.channels // self.lanes
+        return self.operation.input.channels // self.lanes_in
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """Rows and columns of taps that are a beat."""
+        together, columns = self.lanes // self.lanes_in, self.operation.kernel[1]
+        return max(1, together // columns), min(together, columns)
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Groups of taps of a window down and across."""
+        (rows, columns), (down, across) = self.operation.kernel, self.taps
+        return rows // down, columns // across
+
+    @property
+    def offsets(self) -> list[int]:
+        """How far behind the first tap of a beat each of them lies, in words."""
+        (dy, dx), (down, across) = self.operation.dilation, self.taps
+        width = self.operation.input.shape[1]
+        return [(i * dy * width + j * dx) * self.pixel for i in range(down) for j in range(across)]
 
     @property
     def beats(self) -> int:
         """Beats of a window."""
-        return self.operation.taps * self.pixel
+        return self.operation.taps * self.operation.input.channels // self.lanes
 
     @property
     def supply(self) -> int:
-        """Beats of a frame."""
-        return self.operation.input.size // self.lanes
+        """Beats of a frame that comes in."""
+        return self.operation.input.size // self.lanes_in
 
     @property
     def interval(self) -> int:
@@ -102,11 +137,12 @@ class Order:
 
     @cached_property
     def jumps(self) -> tuple[int, ...]:
-        """What is added to the place in the ring for the next word of a pixel, tap of a row, row of taps, window of a
-        row, row of windows, frame."""
+        """What is added to the place in the ring for the next word of a pixel, group of taps of a row, row of them,
+        window of a row, row of windows, frame."""
         op, pixel = self.operation, self.pixel
         (height, width, _), (down, across) = op.input.shape, op.windows
-        (rows, columns), (sy, sx), (dy, dx) = op.kernel, op.stride, op.dilation
+        (rows, columns), (sy, sx) = self.steps, op.stride
+        dy, dx = (spread * taps for spread, taps in zip(op.dilation, self.taps, strict=True))
         tap = dx * pixel - (pixel - 1)
         row = (dy * width - (columns - 1) * dx) * pixel - (pixel - 1)
         end = ((rows - 1) * dy * width + (columns - 1) * dx) * pixel + pixel - 1

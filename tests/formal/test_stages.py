@@ -39,7 +39,7 @@ def of_operation(kind: type[Operation], architecture: str, seed: int) -> Stage:
         return make(operation, lanes=make.legal_lanes(operation, operation.inputs[0].channels))
     foldings = make.foldings(operation)
     folding = foldings[int(rng.integers(len(foldings)))]
-    lanes = folding.simd if make.whole_beats else 1
+    lanes = min(folding.simd, operation.inputs[0].channels) if make.whole_beats else 1
     return make(operation, lanes=lanes, simd=folding.simd, pe=folding.pe)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bittrue.rtl.dataflow.folding import Folding
-from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.dataflow.plan import Plan, plan, size_fifos
 from bittrue.rtl.dataflow.stage import realisation
 from bittrue.rtl.dataflow.stages.upsample import UpsampleStage
 from bittrue.rtl.dataflow.stages.window import WindowStage
@@ -16,11 +16,13 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder
+from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.convolutions import in_hls, in_rtl, network
 from tests.helpers.programs import stimulus
 from tests.helpers.stage_bench import StageBench
+from tests.helpers.stages import batches, exact_to_the_cycle
+from tests.rtl.test_structure import flip_flops
 
 #: Networks of `tests.helpers.convolutions`, which runs any number of them: small ones, of every kind together.
 NETWORKS = (0, 2, 5, 7, 13, 19)
@@ -85,8 +87,11 @@ def test_lanes_follow_from_the_interval():
     make = realisation(window)
     for interval, lanes in ((30 * 9 * 12, 1), (30 * 9 * 12 - 1, 2), (30 * 9 * 4, 3), (30 * 9, 12)):
         assert make.fold(window, interval, "conv") == Folding(lanes, 1)
-    with pytest.raises(BittrueError, match="conv: with all 12 channels in a beat its windows take 270 cycles"):
-        make.fold(window, 269, "conv")
+    for interval, lanes in ((269, 36), (90, 36), (89, 108), (30, 108)):  # a row of taps, a window
+        assert make.fold(window, interval, "conv") == Folding(lanes, 1)
+    message = "conv: with a pixel in and a window out in every cycle it takes 30 cycles a frame, more than 29"
+    with pytest.raises(BittrueError, match=message):
+        make.fold(window, 29, "conv")
     larger = Upsample(TensorType((3, 2, 6), INT8), (2, 3))
     make = realisation(larger)
     for interval, lanes in ((36 * 6, 1), (36 * 6 - 1, 2), (36, 6)):
@@ -95,9 +100,52 @@ def test_lanes_follow_from_the_interval():
         make.fold(larger, 35, "up")
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
+WIDE = Window(TensorType((3, 9, 2), INT8), (2, 4), (1, 2), (1, 2), (1, 0, 2, 1), -7)
+HIGH = Window(TensorType((9, 4, 1), INT8), (4, 2), (2, 1), (2, 1), (2, 3, 1, 0), 5)
+
+
+@pytest.mark.parametrize("window", [WIDE, HIGH, *range(4)], ids=str)
+def test_beats_of_several_taps(window):
+    """Any geometry, a part of a row of taps, whole rows or a whole window in a beat: exact to the cycle."""
+    rng = np.random.default_rng(seed := window if isinstance(window, int) else 9)
+    while isinstance(window, int) or window.taps < 3 or window.output.size > 1200:
+        window = Window.example(rng)
+    channels = window.input.channels
+    build = Builder({"x": window.input})
+    flat = (*window.windows, window.taps * channels)
+    program = build.program(build.add("rows", Reshape(window.output, flat), build.add("y", window, "x")))
+    spanning = [f for f in WindowStage.foldings(window) if f.simd > channels]
+    assert spanning[-1].simd == window.taps * channels
+    for folding in spanning:
+        made = size_fifos(Plan(program, {"y": folding}, {"x": channels}))
+        assert made.estimated_interval == max(window.input.size // channels, window.output.size // folding.simd), (
+            f"{window} {folding}"
+        )
+        bench, x = StageBench(made), batches(made, rng, 5)
+        exact_to_the_cycle(bench, x)
+        np.testing.assert_array_equal(bench.run(x, 0.3, 0.4, seed).outputs, program.reference(*x))
+        stage = made.network.elements[-1].stage
+        assert stage.structure().registers == flip_flops(stage)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "lanes"),
+    [((3, 3), [1, 2, 4, 12, 36]), ((2, 6), [1, 2, 4, 8, 12, 24, 48]), ((4, 1), [1, 2, 4, 8, 16]), ((1, 1), [1, 2, 4])],
+)
+def test_taps_of_a_beat_are_parts_of_a_row_or_rows(kernel, lanes):
+    window = Window(TensorType((7, 7, 4), INT8), kernel)
+    assert [folding.simd for folding in WindowStage.foldings(window)] == lanes
+    with pytest.raises(BittrueError, match=f"window: simd = 20 is none of {', '.join(map(str, lanes))}"):
+        WindowStage(window, lanes=4, simd=20, pe=1)
+    if lanes[-1] > 4:
+        with pytest.raises(BittrueError, match="window: it takes 4 codes in every beat, not 2"):
+            WindowStage(window, lanes=2, simd=lanes[-1], pe=1)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 18, 36])
 def test_a_convolution_keeps_its_multipliers_busy(lanes):
-    """Window and matrix stage take turns without a bubble: the interval is that of the products alone."""
+    """Window and matrix stage take turns without a bubble: the interval is that of the products alone, also where a
+    row of taps comes in a beat."""
     rng = np.random.default_rng(lanes)
     window = same((5, 6, 4))
     build = Builder({"x": window.input})
@@ -114,6 +162,30 @@ def test_a_convolution_keeps_its_multipliers_busy(lanes):
     found = bench.run(x)
     np.testing.assert_array_equal(found.outputs, program.reference(*x))
     assert (found.latency, found.interval) == (made.estimated_latency, made.estimated_interval)
+
+
+def test_a_matrix_takes_in_what_its_window_gives():
+    """Four codes a beat are the fewest that a window of four channels gives within 12 cycles; three would do for the
+    product, but a converter to them would take all of 36."""
+    window = same((5, 6, 4))
+    build = Builder({"x": window.input})
+    rows = build.add("rows", Reshape(window.output, (5, 6, 36)), build.add("window", window, "x"))
+    linear = Linear(build.types[rows], np.ones((1, 36), int), Requantize(1, [9], format=INT8))
+    made = plan(build.program(build.add("y", linear, rows)), interval=30 * 12)
+    assert made.folding == {"window": Folding(4, 1), "y": Folding(4, 1)}
+    assert made.estimated_interval <= 30 * 12
+
+
+def test_a_result_has_beats_of_one_token():
+    """A window that is a result itself: a row of taps in a beat inside, and at the port a tap."""
+    window = Window(TensorType((4, 4, 2), INT8), (3, 3))
+    program = Program({"x": window.input}, (Node("y", window, ("x",)),), "y")
+    made = size_fifos(Plan(program, {"y": Folding(6, 1)}, {"x": 2}))
+    assert made.outputs[0].lanes == 2
+    assert made.estimated_interval == 4 * 9
+    exact_to_the_cycle(StageBench(made), batches(made, np.random.default_rng(1), 5))
+    with pytest.raises(BittrueError, match="an interval of 16 cycles cannot be reached: y_result_narrow needs 36"):
+        plan(program, interval=16)
 
 
 def test_renamed_axes_are_no_stage():

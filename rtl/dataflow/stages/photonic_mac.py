@@ -61,6 +61,8 @@ class PhotonicMacStage(FoldedStage):
     Throughput  one vector every max(K / lanes, tiles * (N / pe) * (rows / simd)) cycles, no bubble
     """
 
+    told_lanes = False
+
     def __init__(self, operation: PhotonicMac, *, lanes: int, simd: int, pe: int, block_luts: int = BLOCK_LUTS):
         self.block_luts = block_luts
         outputs, rows = len(operation.plus), self.rows_of(operation)

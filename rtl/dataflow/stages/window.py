@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import C, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import C, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
+from bittrue.rtl.dataflow.folding import Folding, check_folding
 from bittrue.rtl.dataflow.stage import (
     Stage,
     Storage,
@@ -22,7 +22,7 @@ from bittrue.rtl.dataflow.stage import (
     valid_chain,
 )
 from bittrue.rtl.dataflow.timing import Phases, enough_credits
-from bittrue.rtl.dataflow.windows import Order
+from bittrue.rtl.dataflow.windows import Order, lane_choices
 from bittrue.sim.contract import Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.window import Window
@@ -32,12 +32,15 @@ ARRIVAL = 3
 
 
 class Axis:
-    """Where the tap that is read lies along rows or columns: counted where padding is seen, else of no interest."""
+    """Where the first tap that is read lies along rows or columns: counted where padding is seen, else of no interest.
 
-    def __init__(self, operation: Window, axis: int):
-        self.size, self.taps = operation.input.shape[axis], operation.kernel[axis]
+    taps  of a beat, along this axis
+    """
+
+    def __init__(self, operation: Window, axis: int, taps: int):
+        self.size, self.taps, self.steps = operation.input.shape[axis], taps, operation.kernel[axis] // taps
         self.step, self.spread = operation.stride[axis], operation.dilation[axis]
-        self.places = operation.places(axis)
+        self.places = operation.places(axis)[:, ::taps]
         self.padded = not operation.seen(axis).all()
         self.range = Range.of(self.places.min(), self.places.max())
 
@@ -45,26 +48,28 @@ class Axis:
     def bits(self) -> int:
         return self.range.bits if self.padded else 0
 
-    def build(self, m: Module, name: str, go: Value, tap_ends: Value, windows_end: Value, moves: Value) -> Value:
-        """Whether the tap lies in the image.
+    def build(self, m: Module, name: str, go: Value, tap_ends: Value, windows_end: Value, moves: Value) -> list[Value]:
+        """Which of the taps of a beat lie in the image.
 
-        go           in a cycle in which the tap changes
-        tap_ends     it was the last of its window: back to the first
+        go           in a cycle in which the taps change
+        tap_ends     they were the last of their window: back to the first
         moves        and the window the last that begins there: on by a step
         windows_end  and that window the last of the axis: back to the first
         """
         if not self.padded:
-            return C(1, 1)
-        first, back = int(self.places.min()), (self.taps - 1) * self.spread
+            return [C(1, 1)] * self.taps
+        onto = self.taps * self.spread
+        first, back = int(self.places.min()), (self.steps - 1) * onto
         place = Signal(shape_of(self.range), init=first, name=name)
         onward = Mux(moves, C(self.step - back, signed(32)), C(-back, signed(32)))
         with m.If(go):
-            m.d.sync += place.eq(place + Mux(tap_ends, onward, C(self.spread, signed(32))))
+            m.d.sync += place.eq(place + Mux(tap_ends, onward, C(onto, signed(32))))
             with m.If(tap_ends & moves & windows_end):
                 m.d.sync += place.eq(first)
-        inside = Signal(name=f"{name}_inside")
-        m.d.comb += inside.eq((place >= 0) & (place < self.size))
-        return inside
+        inside = Signal(self.taps, name=f"{name}_inside")
+        for k, is_inside in enumerate(inside):
+            m.d.comb += is_inside.eq((place >= -k * self.spread) & (place < self.size - k * self.spread))
+        return list(inside)
 
 
 @dataclass(frozen=True)
@@ -79,34 +84,39 @@ class Ahead:
 
 @realises(Window)
 class WindowStage(Stage):
-    """`y[r, s, i, j, c] = x[r sy + i dy - top, s sx + j dx - left, c]`, `lanes` channels a beat.
+    """`y[r, s, i, j, c] = x[r sy + i dy - top, s sx + j dx - left, c]`, `simd` codes a beat: some channels of a tap, or
+    all of some taps, down to a whole window.
 
     Latency     until the first window's last pixel has come, and depth = place 1, memory 1, code 1, output FIFO 1
-    Throughput  one beat a cycle; a frame every max(H W, OH OW taps) * C / lanes cycles
-    Memory      a ring of pixels: about kernel rows - 1 + stride rows, to the next power of two
+    Throughput  one beat a cycle; a frame every max(H W C / lanes, OH OW taps C / simd) cycles, lanes = min(simd, C)
+    Memory      a ring of pixels: about kernel rows - 1 + stride rows, to the next power of two; one for each tap of a
+                beat, written so much earlier that all are read at one address
     """
 
     folds = True
     whole_beats = True
 
     def __init__(self, operation: Window, *, lanes: int, simd: int, pe: int):
-        check_folding("window", simd=(simd, operation.input.channels), pe=(pe, 1))
-        if lanes != simd:
-            raise BittrueError(f"window: it takes simd = {simd} codes in every beat, not {lanes}")
+        check_folding("window", pe=(pe, 1))
+        if simd not in (legal := lane_choices(operation)):
+            raise BittrueError(
+                f"window: simd = {simd} is none of {', '.join(map(str, legal))}: channels, or whole taps"
+            )
         self.operation = operation
-        self.order = Order(operation, lanes)
+        self.order = Order(operation, simd)
+        if lanes != self.order.lanes_in:
+            raise BittrueError(f"window: it takes {self.order.lanes_in} codes in every beat, not {lanes}")
         self.storage = Storage(lanes * operation.input.format.bits, self.order.room)
-        self.axes = Axis(operation, 0), Axis(operation, 1)
+        self.axes = tuple(Axis(operation, axis, taps) for axis, taps in enumerate(self.order.taps))
         depth = ARRIVAL + 1
         self.timing = Phases(self.order.phases, (self.order.room,), depth=depth, credits=enough_credits(depth))
-        kind = operation.input.format, lanes
-        super().__init__([kind], kind)
+        super().__init__([(operation.input.format, lanes)], (operation.input.format, simd))
 
     # -- planning --------------------------------------------------------------------------------------
     @classmethod
     def foldings(cls, operation: Window) -> list[Folding]:
-        """Any number of lanes that divides the channels."""
-        return [Folding(lanes, 1) for lanes in divisors(operation.input.channels)]
+        """By codes a beat: what divides the channels, or whole taps."""
+        return [Folding(lanes, 1) for lanes in lane_choices(operation)]
 
     @classmethod
     def intervals(cls, operation: Window) -> set[int]:
@@ -120,9 +130,13 @@ class WindowStage(Stage):
                 return folding
         least = min(cls.intervals(operation))
         raise BittrueError(
-            f"{name}: with all {operation.input.channels} channels in a beat its windows take {least} cycles a frame, "
-            f"more than {interval}; ask for an interval of {least} or more"
+            f"{name}: with a pixel in and a window out in every cycle it takes {least} cycles a frame, more than "
+            f"{interval}; ask for an interval of {least} or more"
         )
+
+    @classmethod
+    def gives(cls, folding: Folding) -> int:
+        return folding.simd
 
     # -- what it is built of ---------------------------------------------------------------------------
     def _steps(self) -> list[np.ndarray]:
@@ -133,12 +147,15 @@ class WindowStage(Stage):
     def structure(self) -> Structure:
         built, op, order = super().structure(), self.operation, self.order
         place = (order.room - 1).bit_length()
-        (down, across), (rows, columns) = op.windows, op.kernel
+        (down, across), (rows, columns), copies = op.windows, order.steps, len(order.offsets)
         built.count(order.pixel - 1, columns - 1, rows - 1, across - 1, down - 1, order.room - 1)  # the last: written
         built.add(place)  # the place that is read
-        built.registers += 2 * place + 1 + self.storage.width  # it again; what is written, and where
-        built.store(self.storage)
-        built.registers += self.storage.width  # the code
+        built.registers += place + 1 + self.storage.width  # it again; what is written
+        built.registers += copies * place  # and where
+        for _ in range(copies - 1):
+            built.add(place, registered=False)
+        built.store(self.storage, copies)
+        built.registers += copies * self.storage.width  # the code
         for table, count in zip(self._steps(), (self._lacking.bits, place + 1), strict=True):
             built.add(count)
             if (table != table.flat[0]).any():
@@ -148,16 +165,22 @@ class WindowStage(Stage):
         for axis in self.axes:
             if axis.padded:
                 built.add(axis.bits)
-        if any(axis.padded for axis in self.axes):
-            built.registers += ARRIVAL
-            built.select_bits += self.storage.width
+        if self._masked:
+            built.registers += ARRIVAL * copies
+            built.select_bits += copies * self.storage.width
         return built
 
+    @property
+    def _masked(self) -> bool:
+        """Whether some taps lie outside the image."""
+        return any(axis.padded for axis in self.axes)
+
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
-        """Every code is written once, and read as often as a window sees it."""
+        """Every code is written once to each ring, and read as often as a window sees it."""
         effort, op = Effort(), self.operation
         bits = op.input.format.bits
-        effort.access("values", self.storage.bits, op.output.size * bits, op.input.size * bits)
+        copies = len(self.order.offsets)
+        effort.access("values", self.storage.bits, op.output.size * bits, copies * op.input.size * bits)
         return effort
 
     @property
@@ -194,9 +217,11 @@ class WindowStage(Stage):
             self.axes[0].build(m, "y", go & tap, window, frame_ends, line_ends),
             self.axes[1].build(m, "x", go & word, tap, line_ends, window),
         ]
-        if any(axis.padded for axis in self.axes):
-            inside = register(m, insides[0] & insides[1], 1, name="inside", cycles=ARRIVAL)
-            code = [Mux(inside, c, Const(op.fill, shape_of(op.input.format))) for c in code]
+        if self._masked:
+            taps = Cat(y & x for y in insides[0] for x in insides[1])
+            inside = register(m, taps, len(taps), name="inside", cycles=ARRIVAL)
+            fill = Const(op.fill, shape_of(op.input.format))
+            code = [Mux(inside[k // self.lanes_in], c, fill) for k, c in enumerate(code)]
         m.d.comb += outlet.push.eq(valid_chain(m, go, ARRIVAL)[-1])
         m.d.comb += [outlet.payload[lane].eq(c) for lane, c in enumerate(code)]
         return m
@@ -204,7 +229,7 @@ class WindowStage(Stage):
     def _flags(self, m: Module, go: Value) -> Ahead:
         """Counters of the step after the one that is issued, and what they said of the latter."""
         op, order = self.operation, self.order
-        (down, across), (rows, columns) = op.windows, op.kernel
+        (down, across), (rows, columns) = op.windows, order.steps
         sizes = {"word": order.pixel, "tap": columns, "tap_row": rows, "column": across, "line": down}
         ahead, enable, ends, flags, first = [], go, C(1, 1), [], True
         moved = False  # the first of them that counts at all has counted once
@@ -260,28 +285,35 @@ class WindowStage(Stage):
             m.d.sync += told.eq(after >= 0 if told is active else after != self.order.room)
 
     def _ring(self, m: Module, write: Value, go: Value, last: tuple[Value, ...]) -> list[Value]:
-        """The memory: beats go in one after the other; the codes that come out, `ARRIVAL` cycles after `go`.
+        """The memories: beats go in one after the other; the codes that come out, `ARRIVAL` cycles after `go`.
 
+        In that of a tap of a beat every word lies so far before its place as the tap lies behind the first of them.
         A word is written two cycles after it came and read two cycles after its beat's issue, which is a cycle later
         at the earliest; it is written again two cycles after it was forgotten, which is in the cycle of a last issue.
         """
         order, shape = self.order, shape_of(self.operation.input.format)
         layout = data.ArrayLayout(shape, self.lanes_in)
-        m.submodules.ring = memory = self.storage.memory(layout, apart=True)
-        port, read = memory.write_port(), memory.read_port(domain="sync")
         written = Signal(range(order.room), name="written")
         advance(m, written, order.room - 1, write)
-        m.d.comb += [
-            port.addr.eq(register(m, written, name="write_at")),
-            port.data.eq(register(m, self.i.payload, layout, name="write_word")),
-            port.en.eq(valid_chain(m, write, 1)[-1]),
-        ]
+        given, enable = register(m, self.i.payload, layout, name="write_word"), valid_chain(m, write, 1)[-1]
         place = Signal(range(order.room), init=order.origin, name="place")
         jump = Const(order.jumps[0], range(order.room))
         for ends, step in zip(last, order.jumps[1:], strict=True):
             jump = Mux(ends, Const(step, range(order.room)), jump)
         with m.If(go):
             m.d.sync += place.eq((place + jump)[: len(place)])
-        m.d.comb += [read.addr.eq(register(m, place, name="read_at")), read.en.eq(1)]
-        word_read = register(m, read.data, layout, name="code")
-        return [word_read[lane] for lane in range(self.lanes_in)]
+        read_at, codes = register(m, place, name="read_at"), []
+        for tap, offset in enumerate(order.offsets):
+            m.submodules[f"ring{tap}" if tap else "ring"] = memory = self.storage.memory(layout, apart=True)
+            port, read = memory.write_port(), memory.read_port(domain="sync")
+            at = register(m, (written - offset)[: len(written)], name=f"write_at{tap}")
+            m.d.comb += [
+                port.addr.eq(at),
+                port.data.eq(given),
+                port.en.eq(enable),
+                read.addr.eq(read_at),
+                read.en.eq(1),
+            ]
+            word_read = register(m, read.data, layout, name=f"code{tap}")
+            codes += [word_read[lane] for lane in range(self.lanes_in)]
+        return codes
