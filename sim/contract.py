@@ -60,7 +60,10 @@ class Format:
 
     def holds(self, values: np.ndarray | int) -> bool:
         values = np.asarray(values)
-        return values.size == 0 or bool(values.min() >= self.low and values.max() <= self.high)
+        if values.size == 0:
+            return True
+        positive = values.dtype.kind == "u" and self.low == 0  # then there is no need to look for the lowest
+        return bool((positive or values.min() >= self.low) and values.max() <= self.high)
 
     def codes(self) -> np.ndarray:
         """Every code of the format, ascending, int64 `[levels]` (formats up to 16 bits)."""

@@ -24,32 +24,17 @@ from bittrue.sim.kernels import groups
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
 from bittrue.sim.kernels.isa import BYTES, WORDS, Isa
 from bittrue.sim.kernels.jit import jit
+from bittrue.sim.kernels.padded import Padded, pad
 from bittrue.sim.kernels.tiles import numbers, panel, panels, tile
 from bittrue.sim.kernels.window import Reading
 
-#: Bytes of the padded images of a block, and of its sums.
-IMAGES, SUMS = 1 << 17, 1 << 15
+#: Bytes of the sums of a block.
+SUMS = 1 << 15
 #: Most kinds of windows that are kept apart.
 KINDS = 4
 
 _sums1, _sums2, _sums3 = (tile(vectors, stored=False) for vectors in (1, 2, 3))
 _codes1, _codes2, _codes3 = (tile(vectors, stored=True) for vectors in (1, 2, 3))
-
-
-@jit
-def pad(x, flip, corner, image):
-    """Codes `x [n, H, W, C]`, xor `flip`, into the middle of `image [n, PH, PW, C]`; what is around stays."""
-    top, left = corner
-    source, target = x.reshape(-1), image.reshape(-1)
-    height, row = min(x.shape[1], image.shape[1] - top), x.shape[2] * x.shape[3]
-    width = min(row, (image.shape[2] - left) * x.shape[3])
-    for n in range(x.shape[0]):
-        for y in range(height):
-            from_ = source[(n * x.shape[1] + y) * row :][:width]
-            to = ((n * image.shape[1] + y + top) * image.shape[2] + left) * x.shape[3]
-            into = target[to : to + width]
-            for k in range(width):
-                into[k] = from_[k] ^ flip
 
 
 @jit
@@ -148,21 +133,19 @@ class Direct:
         codes: Range | None = None,
     ) -> None:
         self.isa, self.largest = isa, fmt.high if codes is None else codes.high
-        (height, width, channels), (rows, columns) = reading.image, reading.kernel
-        (sy, sx), (dy, dx), (top, left) = reading.stride, reading.dilation, reading.corner
-        self.corner = (-top, -left)
+        (height, _, channels), (rows, columns) = reading.image, reading.kernel
+        (sy, _), (dy, dx), (top, _) = reading.stride, reading.dilation, reading.corner
+        self.padded, self.epilogue = Padded(reading), epilogue
+        self.rows = self.padded.rows
         down, across = reading.windows
-        self.height = max(height - top, (down - 1) * sy + (rows - 1) * dy + 1)
-        self.width = max(width - left, (across - 1) * sx + (columns - 1) * dx + 1)
-        self.channels, self.epilogue, self.rows = channels, epilogue, down * across
         self.flip = np.uint8(128 if isa.flips and fmt.signed else 0)
         self.border = np.array(reading.fill).astype(isa.image) if isa is WORDS else np.uint8(reading.fill & 0xFF)
         self.border = self.border if isa is WORDS else (self.border ^ self.flip).view(isa.image)
         seen = [self._seen(top + sy * r, dy, rows, height) for r in range(down)]
         kinds = sorted(set(seen)) if len(set(seen)) <= KINDS else [(0, rows)]
         run = columns * channels if dx == 1 else channels
-        self._order(weight.reshape(len(weight), -1, run), rows, (dy, dx), run, kinds)
-        self._places(seen if len(kinds) > 1 else kinds * down, kinds, (down, across), (sy, sx))
+        self._order(weight.reshape(len(weight), -1, run), rows, run, kinds)
+        self._places(seen if len(kinds) > 1 else kinds * down, kinds, across)
         self._requantise(weight.reshape(len(weight), rows, -1), kinds)
 
     @staticmethod
@@ -171,18 +154,16 @@ class Direct:
         inside = [i for i in range(rows) if 0 <= first + i * step < height]
         return inside[0], inside[-1] + 1
 
-    def _order(
-        self, weight: np.ndarray, rows: int, dilation: tuple[int, int], run: int, kinds: Sequence[tuple[int, int]]
-    ) -> None:
+    def _order(self, weight: np.ndarray, rows: int, run: int, kinds: Sequence[tuple[int, int]]) -> None:
         """Where the four bytes of every step lie, the weights in that order, and the table of panels (see `tile`):
         those of all kernel rows, then those of each kind of windows."""
-        isa, (dy, dx) = self.isa, dilation
+        isa = self.isa
         steps = -(-run // isa.step)
         padded = np.zeros((*weight.shape[:2], isa.step * steps), np.int64)
         padded[:, :, :run] = weight
         runs = weight.shape[1] // rows
-        begins = [(i * dy * self.width + j * dx) * self.channels for i in range(rows) for j in range(runs)]
-        reach = (np.array(begins)[:, None] + isa.step * np.arange(steps)).reshape(-1) * np.dtype(isa.image).itemsize
+        begins = self.padded.taps.reshape(rows, -1)[:, :runs].reshape(-1)
+        reach = (begins[:, None] + isa.step * np.arange(steps)).reshape(-1) * np.dtype(isa.image).itemsize
         parts, self.widths = panels(isa, padded.reshape(len(weight), -1))
         steps *= runs  # of a kernel row
         made, places, table, lengths = [], [], [], [0, 0]
@@ -208,22 +189,18 @@ class Direct:
         self,
         seen: Sequence[tuple[int, int]],
         kinds: Sequence[tuple[int, int]],
-        windows: tuple[int, int],
-        stride: tuple[int, int],
+        across: int,
     ) -> None:
         """Where the windows of a block of images begin: in their order, those that fill its last tile where the first
         does; and sorted by their kind, with the places of their codes."""
-        size, item, tall = self.height * self.width * self.channels, np.dtype(self.isa.image).itemsize, self.isa.rows
-        self.images = max(1, min(max(64, 1024 // self.rows), IMAGES // (item * size)))
-        y, x = (np.arange(n) * s for n, s in zip(windows, stride, strict=True))
-        one = ((y[:, None] * self.width + x) * self.channels).reshape(-1)
-        image = np.arange(self.images)[:, None]
-        every = (image * size + one).reshape(-1) * item
+        item, tall = np.dtype(self.isa.image).itemsize, self.isa.rows
+        self.images = self.padded.together(item)
+        image, every = np.arange(self.images)[:, None], self.padded.every(self.images) * item
         self.where = np.concatenate([every, np.zeros(tall, np.int64)])
         sorted_, place, table, entries = [], [], [], self.table.size // (len(kinds) + 1)
         for k, kind in enumerate(kinds):
             rows = np.flatnonzero([s == kind for s in seen])
-            here = (rows[:, None] * windows[1] + np.arange(windows[1])).reshape(-1)
+            here = (rows[:, None] * across + np.arange(across)).reshape(-1)
             table.append([(k + 1) * entries, sum(len(v) for v in place), len(here)])
             place.append((image * self.rows + here).reshape(-1))
             sorted_.append(every[place[-1]])
@@ -256,14 +233,14 @@ class Direct:
         """Codes of a buffer for a block of so many images, and of what is read beyond them: by the rows that fill the
         last tile, which lie in images to come, and by the last run, up to the end of its last step."""
         more = -(-self.isa.rows // self.rows)
-        return (images + more) * self.height * self.width * self.channels + 2 * self.isa.step
+        return (images + more) * self.padded.size + 2 * self.isa.step
 
     def run(self, x: np.ndarray, out: np.ndarray, count: bool = True, table: np.ndarray | None = None) -> int:
         """Fill `out [n * OH * OW, N]` from images `x [n, H, W, C]` and count the saturated codes."""
         images = max(1, min(self.images, len(x)))
-        one = self.height * self.width * self.channels
+        shape = (self.padded.height, self.padded.width, self.padded.channels)
         flat = np.full(self.room(images), self.border)
-        image = flat[: images * one].reshape(images, self.height, self.width, self.channels)
+        image = flat[: images * self.padded.size].reshape(images, *shape)
         acc = np.empty((self.block, self.columns), np.int32)
         lookup = NO_TABLE if table is None else bytes_of(table)
         codes = np.ascontiguousarray(x)
@@ -274,7 +251,9 @@ class Direct:
         least = 0 if count or table is not None else self.least
         last = (least, *self.epilogue.arguments(count, lookup), bytes_of(out))
         return int(
-            _run(codes, self.flip, self.corner, image, flat, *order, self.widths, shape, acc, self.numbers, *last)
+            _run(
+                codes, self.flip, self.padded.corner, image, flat, *order, self.widths, shape, acc, self.numbers, *last
+            )
         )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from bittrue.sim.contract import Format, Range
+from bittrue.sim.kernels.channels import Largest, Weighted
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
+from bittrue.sim.kernels.isa import VNNI, WORDS
 from bittrue.sim.kernels.jit import jit
-from bittrue.sim.kernels.matrix import table_rows
+from bittrue.sim.kernels.matrix import preferred, table_rows
+from bittrue.sim.kernels.window import Reading
 from bittrue.sim.requantize import Requantize
 
 
@@ -50,6 +53,32 @@ def maximum(x: np.ndarray, fmt: Format, table: np.ndarray | None = None, out: np
         return looked
     out[...] = looked
     return out
+
+
+class LargestKernel:
+    """The largest code of each channel in a window, which is never made, and the table of a function after it."""
+
+    def __init__(self, reading: Reading, fmt: Format) -> None:
+        self.taps, self.format = Largest(reading), fmt
+
+    def run(self, x: np.ndarray, out: np.ndarray, count: bool = False, table: np.ndarray | None = None) -> int:  # noqa: ARG002
+        """Fill `out [n * OH * OW, C]` from images `x [n, H, W, C]`; nothing can saturate."""
+        if table is None:
+            self.taps.run(x, out)
+        else:
+            largest = np.empty(out.shape, x.dtype)
+            self.taps.run(x, largest)
+            out[...] = table_rows(largest, table, self.format)
+        return 0
+
+
+def weighted(reading: Reading | None, weight: np.ndarray, epilogue: Epilogue, codes: Range) -> Weighted | None:
+    """A weighted sum over the taps of a window without the window; None where there is none, or other channels."""
+    if reading is None or reading.image[2] != weight.shape[1]:
+        return None
+    names = preferred()
+    tiles = tuple(isa for name, isa in (("vnni", VNNI), ("avx2", WORDS)) if name in names)
+    return Weighted(reading, weight, epilogue, codes, tiles)
 
 
 class WeightedKernel:

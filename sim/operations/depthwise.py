@@ -8,10 +8,12 @@ from functools import cached_property
 import numpy as np
 
 from bittrue.sim.bases import Reducing, Requantised, stored
-from bittrue.sim.contract import INT8, Format, product_sum_range
+from bittrue.sim.contract import INT8, Format, Range, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Parameter, bounds
-from bittrue.sim.kernels.pool import WeightedKernel
+from bittrue.sim.kernels.channels import Weighted
+from bittrue.sim.kernels.pool import WeightedKernel, weighted
+from bittrue.sim.kernels.window import Reading
 from bittrue.sim.operation import Constant, TensorType
 from bittrue.sim.requantize import Requantize
 
@@ -73,6 +75,10 @@ class Depthwise(Reducing, Requantised):
     @cached_property
     def by_row(self) -> WeightedKernel:
         return WeightedKernel(self.weight, self.requantize, self.accumulator | self.ranges[2])
+
+    def by_window(self, reading: Reading | None, codes: Range) -> Weighted | None:
+        """A faster execution than by rows, where they are windows whose channels are these."""
+        return weighted(reading, self.weight, self.by_row.epilogue, codes)  # type: ignore[arg-type]
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Depthwise:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bittrue.sim.bases import Moving, Reducing
-from bittrue.sim.contract import Format
-from bittrue.sim.kernels.pool import maximum
+from bittrue.sim.contract import Format, Range
+from bittrue.sim.kernels.pool import LargestKernel, maximum
+from bittrue.sim.kernels.window import Reading
 from bittrue.sim.operation import Constant, TensorType
 
 
@@ -37,6 +38,12 @@ class Maximum(Reducing, Moving):
     ) -> tuple[np.ndarray, int]:
         """Rows `[rows, T * C]` to `[rows, C]`, as a matrix product's kernel has it."""
         return maximum(rows.reshape(len(rows), *self.input.shape[-2:]), self.input.format, table, out), 0
+
+    def by_window(self, reading: Reading | None, codes: Range) -> LargestKernel | None:  # noqa: ARG002
+        """A faster execution than by rows, where they are windows whose channels are these."""
+        if reading is None or reading.image[2] != self.input.channels:
+            return None
+        return LargestKernel(reading, self.input.format)
 
     @classmethod
     def example(cls, rng: np.random.Generator) -> Maximum:

@@ -1,0 +1,63 @@
+"""Images with a border of padding codes, and where windows and their taps lie in them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bittrue.sim.kernels.jit import jit
+from bittrue.sim.kernels.window import Reading
+
+#: Bytes of the padded images of a block: they stay in the second-level cache.
+IMAGES = 1 << 17
+
+
+@jit
+def pad(x, flip, corner, image):
+    """Codes `x [n, H, W, C]`, xor `flip`, into the middle of `image [n, PH, PW, C]`; what is around stays."""
+    top, left = corner
+    source, target = x.reshape(-1), image.reshape(-1)
+    height, row = min(x.shape[1], image.shape[1] - top), x.shape[2] * x.shape[3]
+    width = min(row, (image.shape[2] - left) * x.shape[3])
+    for n in range(x.shape[0]):
+        for y in range(height):
+            from_ = source[(n * x.shape[1] + y) * row :][:width]
+            to = ((n * image.shape[1] + y + top) * image.shape[2] + left) * x.shape[3]
+            into = target[to : to + width]
+            for k in range(width):
+                into[k] = from_[k] ^ flip
+
+
+class Padded:
+    """The padded images of a window.
+
+    height, width, channels   of a padded image, and `size`, its codes
+    corner                    row and column of the image's first code in it
+    windows, rows             OH, OW, and OH * OW
+    A channel more or less of a padded image is asked for by `channels`.
+    """
+
+    def __init__(self, reading: Reading, channels: int = 0) -> None:
+        (height, width, given), (rows, columns) = reading.image, reading.kernel
+        self.channels = channels or given
+        (sy, sx), (dy, dx), (top, left) = reading.stride, reading.dilation, reading.corner
+        self.corner, self.windows = (-top, -left), reading.windows
+        down, across = reading.windows
+        self.rows = down * across
+        self.height = max(height - top, (down - 1) * sy + (rows - 1) * dy + 1)
+        self.width = max(width - left, (across - 1) * sx + (columns - 1) * dx + 1)
+        self.size = self.height * self.width * self.channels
+        y, x = np.arange(down) * sy, np.arange(across) * sx
+        #: Codes from the beginning of an image to the first of each window, and from there to the first of each tap.
+        self.starts = self._codes(y, x)
+        self.taps = self._codes(np.arange(rows) * dy, np.arange(columns) * dx)
+
+    def _codes(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        return ((y[:, None] * self.width + x) * self.channels).reshape(-1)
+
+    def together(self, item: int) -> int:
+        """Images of a block whose codes have so many bytes."""
+        return max(1, min(max(64, 1024 // self.rows), IMAGES // (item * self.size)))
+
+    def every(self, images: int) -> np.ndarray:
+        """Codes from the beginning of a block to the first of each window of so many images."""
+        return (np.arange(images)[:, None] * self.size + self.starts).reshape(-1)

@@ -1,0 +1,159 @@
+"""Windows whose channels stay apart: tiles of every CPU and the plain loops, against the reference."""
+
+import numpy as np
+import pytest
+
+from bittrue.sim.contract import INT8, Format, Range
+from bittrue.sim.kernels.channels import ROWS, Weighted
+from bittrue.sim.kernels.isa import VNNI, WORDS
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.depthwise import Depthwise
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.maximum import Maximum
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.window import Window
+from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
+
+TILES = {"vnni": (VNNI, WORDS), "avx2": (WORDS,), "loops": ()}
+CHANNELS = (1, 3, 8, 16, 24, 32, 48, 64)
+
+
+def window(rng, channels: int, fmt: Format) -> Window:
+    pick = lambda low, high, n=2: tuple(int(v) for v in rng.integers(low, high, n))  # noqa: E731
+    kind = TensorType((*pick(5, 9), channels), fmt)
+    fill = int(rng.integers(fmt.low, fmt.high + 1))
+    return Window(kind, pick(2, 4), pick(1, 3), pick(1, 3) if rng.random() < 0.3 else (1, 1), pick(0, 2, 4), fill)
+
+
+def depthwise(rng, of: Window, weights: Format = INT8, **requantize) -> Depthwise:
+    channels = of.input.channels
+    weight = rng.integers(weights.low, weights.high + 1, of.output.shape[-2:])
+    options = {"shift": np.full(channels, 7), "bias": rng.integers(-20, 20, channels), "format": INT8} | requantize
+    return Depthwise(of.output, weight, Requantize(channels, **options), weights)
+
+
+def images(of: Window, n: int, rng, codes: Range | None = None) -> np.ndarray:
+    fmt = of.input.format
+    low, high = (fmt.low, fmt.high) if codes is None else (codes.low, codes.high)
+    x = rng.integers(low, high + 1, (n, *of.input.shape)).astype(fmt.dtype)
+    if n:
+        x[0], x[-1] = low, high
+    return x
+
+
+def runs(of: Window, op: Depthwise, tiles: tuple, n: int, rng) -> Weighted:
+    fmt = of.input.format
+    kernel = Weighted(of.reading, op.weight, op.by_row.epilogue, Range(fmt.low, fmt.high), tiles)
+    x = images(of, n, rng)
+    rows = of.reference(x)
+    expected = op.reference(rows).reshape(-1, of.input.channels)
+    for count in (True, False):
+        beyond = np.full((len(expected) + 16, expected.shape[1]), 77, expected.dtype)
+        saturated = kernel.run(x, beyond[8:-8], count)
+        np.testing.assert_array_equal(beyond[8:-8], expected)
+        assert saturated == (op.saturated(rows) if count else 0)
+        assert (beyond[:8] == 77).all()  # nothing is written beside it
+        assert (beyond[-8:] == 77).all()
+    return kernel
+
+
+@pytest.mark.parametrize("name", TILES)
+class TestWeighted:
+    @pytest.fixture(autouse=True)
+    def here(self, name):
+        if not all(isa.available() for isa in TILES[name]):
+            pytest.skip(f"this CPU has no {name}")
+
+    @pytest.mark.parametrize("channels", CHANNELS)
+    def test_every_width(self, name, channels):
+        rng = np.random.default_rng(channels)
+        for n in (0, 1, 3):
+            of = window(rng, channels, INT8)
+            kernel = runs(of, depthwise(rng, of), TILES[name], n, rng)
+            assert (kernel.tiles is not None) == bool(TILES[name])
+
+    @pytest.mark.parametrize("fmt", [Format(8, signed=False), Format(12), Format(1, signed=False), Format(16)])
+    def test_other_codes(self, name, fmt):
+        rng = np.random.default_rng(fmt.bits)
+        of = window(rng, 32, fmt)
+        runs(of, depthwise(rng, of, Format(9) if fmt.bits == 12 else INT8), TILES[name], 4, rng)
+
+    @pytest.mark.parametrize("fmt", [Format(8, signed=False), Format(5), Format(12)])
+    @pytest.mark.parametrize("floor", [None, 0, 3])
+    def test_requantisers(self, name, fmt, floor):
+        rng = np.random.default_rng(fmt.bits)
+        numbers = {"multiplier": rng.integers(1, 9, 32), "bias_acc": rng.integers(-99, 99, 32)}
+        for more in ({}, numbers):
+            of = window(rng, 32, INT8)
+            runs(of, depthwise(rng, of, floor=floor, format=fmt, **more), TILES[name], 3, rng)
+
+    def test_blocks_of_images(self, name):
+        """More images than a block has, the last of which has few."""
+        rng = np.random.default_rng(9)
+        of = Window(TensorType((4, 4, 32), INT8), (3, 3), padding=(1, 1, 1, 1))
+        kernel = runs(of, depthwise(rng, of), TILES[name], 150, rng)
+        assert kernel.plain.images < 150
+
+    def test_fewer_windows_than_a_tile(self, name):
+        rng = np.random.default_rng(10)
+        of = Window(TensorType((3, 3, 32), INT8), (3, 3))
+        assert of.output.tokens // of.taps < ROWS
+        for n in (1, 2, ROWS, ROWS + 1):
+            runs(of, depthwise(rng, of), TILES[name], n, rng)
+
+    def test_all_that_is_read_lies_in_the_buffer(self, name):
+        rng = np.random.default_rng(11)
+        for channels in CHANNELS:
+            of = window(rng, channels, INT8)
+            op = depthwise(rng, of)
+            kernel = Weighted(of.reading, op.weight, op.by_row.epilogue, Range(-128, 127), TILES[name])
+            for taps in (kernel.plain, kernel.tiles):
+                if taps is not None:
+                    for n in (1, taps.images):
+                        last = int(taps.where[: n * taps.padded.rows].max() + taps.reach.max()) + taps.padded.channels
+                        assert last <= taps.room(n)
+
+
+def pooled(rng, kind: str, channels: int, function: bool, fmt: Format = INT8):
+    """A window, a pool, and where asked a function of each code."""
+    of = window(rng, channels, fmt)
+    build = Builder({"x": of.input})
+    build.add("w", of, "x")
+    op = {
+        "maximum": lambda: Maximum(of.output),
+        "mean": lambda: Mean(of.output, Requantize(channels, np.full(channels, 2))),
+        "depthwise": lambda: depthwise(rng, of),
+    }[kind]()
+    last = build.add("pool", op, "w")
+    if function:
+        last = build.add("f", Lerp(op.output, np.sort(rng.integers(-128, 128, (channels, 5)), axis=1)), last)
+    return build.program(last)
+
+
+@pytest.mark.parametrize("backend", ["vnni", "avx2", "sgemm"])
+@pytest.mark.parametrize("function", [False, True])
+@pytest.mark.parametrize("kind", ["maximum", "mean", "depthwise"])
+def test_programs(kind, function, backend, monkeypatch):
+    if not all(isa.available() for isa in TILES.get(backend, ())):
+        pytest.skip(f"this CPU has no {backend}")
+    monkeypatch.setenv("BITTRUE_BACKEND", backend)
+    rng = np.random.default_rng(len(kind))
+    for channels in (1, 5, 16, 32):
+        program = pooled(rng, kind, channels, function)
+        x = rng.integers(-128, 128, (5, *program.inputs["x"].shape)).astype(np.int8)
+        np.testing.assert_array_equal(program(x), program.reference(x))
+        assert set(program.trace(x).tensors) == set(program.types)
+
+
+def test_rows_that_are_split_otherwise():
+    """A window's row whose axes are renamed has other channels: it is not read as a window of these."""
+    rng = np.random.default_rng(4)
+    of = Window(TensorType((6, 6, 8), INT8), (2, 2))
+    build = Builder({"x": of.input})
+    build.add("w", of, "x")
+    build.add("rows", Reshape(of.output, (5, 5, 8, 4)), "w")
+    program = build.program(build.add("y", Maximum(build.types["rows"]), "rows"))
+    x = rng.integers(-128, 128, (3, 6, 6, 8)).astype(np.int8)
+    np.testing.assert_array_equal(program(x), program.reference(x))
