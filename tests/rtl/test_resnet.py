@@ -1,0 +1,30 @@
+"""ResNet-8, planned for multipliers that take two products: a plan in full size, and a small one in every cycle."""
+
+from bittrue.rtl.dataflow.plan import plan
+from tests.helpers.exact import exact
+from tests.helpers.resnet import resnet
+
+
+def test_resnet8_at_thirty_thousand_images_a_second():
+    """250 MHz and 8,333 cycles: beats of three taps where a pixel has too few channels, and no multiplier idle."""
+    program = resnet(32, (16, 32, 64))
+    made = plan(program, interval=8333, architecture="packed")
+    assert made.estimated_interval == 8192
+    assert 250e6 / made.estimated_interval >= 30_000
+    lanes = {name: f.simd for name, f in made.folding.items() if name.endswith(".window")}
+    assert lanes["in.window"] == 9
+    assert lanes["block0.a.window"] == lanes["block0.b.window"] == 3 * 16
+    assert max(lanes["block1.a.window"], lanes["block2.a.window"]) <= 8
+    assert {f.architecture for name, f in made.folding.items() if name not in lanes} == {"packed"}
+    assert made.estimate.dsp == 764
+    assert program.macs / made.estimated_interval >= 0.99 * 2 * 764
+
+
+def test_a_small_one_to_the_cycle():
+    """Windows that give a row of taps, whole windows, strides of two, a shortcut: equal, and when the plan says."""
+    made = plan(resnet(4, (2, 4), 2), interval=32, architecture="packed")
+    lanes = {name: f.simd for name, f in made.folding.items() if name.endswith(".window")}
+    assert made.estimated_interval == 32
+    assert lanes["in.window"] == 27
+    assert lanes["block0.a.window"] == lanes["block0.b.window"] == 18
+    exact(made, 1)
