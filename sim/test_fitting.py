@@ -12,7 +12,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.system import Link, System
-from bittrue.sim.written import set_of
+from bittrue.sim.written import set_of, written
 
 KIND = TensorType((2, 3), INT8)
 LAYER = Linear(KIND, Held("w", (4, 3), -128, 127, np.zeros((4, 3), int)), Requantize(4, np.array(5)))
@@ -48,3 +48,13 @@ def test_constants_of_a_program_with_other_operations_are_no_set():
         set_of(chain(LAYER), chain(CONSTANT, Clamp(LAYER.output, -5, 5, INT8)))
     with pytest.raises(BittrueError, match="'w' is no constant of the other program"):
         set_of(chain(LAYER), chain(LAYER))
+
+
+def test_what_is_held_already_stays_as_it_is():
+    once = written(chain(CONSTANT))
+    assert once.written
+    assert written(once).sha256 == once.sha256
+    mixed = written(chain(LAYER, Linear(LAYER.output, np.ones((4, 4), int), LAYER.requantize)))
+    assert mixed["y0"].weight is LAYER.weight
+    assert {"w", "y1.weight"} <= set(mixed.written)
+    assert {"y0.shift", "y1.shift"} <= set(mixed.written)

@@ -3,6 +3,7 @@
 import io
 import json
 import tracemalloc
+import warnings
 import zipfile
 
 import numpy as np
@@ -102,3 +103,13 @@ class TestArrays:
         monkeypatch.setattr(reading, "MAX_BYTES", size - 1)
         with pytest.raises(BittrueError, match=f"it says that it holds {size} bytes, and at most {size - 1} are read"):
             reading.arrays(buffer.getvalue())
+
+
+def test_two_members_of_one_name_are_told_as_that_and_no_damage():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile warns of it, too
+        for _ in range(2):
+            archive.writestr("a.npy", npy(np.arange(3)))
+    with pytest.raises(BittrueError, match=r"^its member 'a' is there twice$"):
+        reading.arrays(buffer.getvalue())

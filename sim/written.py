@@ -10,7 +10,7 @@ import numpy as np
 
 from bittrue.sim.contract import MAX_BITS, Format
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, check_set
+from bittrue.sim.held import Held, bounds, check_set
 from bittrue.sim.operation import Operation, same
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
@@ -51,8 +51,8 @@ def written(
     shifts      by how much a shift may be smaller or larger than those that are there
 
     A weight or cell may be any code of its format. Another array, or a rail of cells, that is all 0 (a multiplier: all
-    1) in every program is left as it is, for it costs nothing in hardware. The held inputs are named
-    `<operation>.<field>` and hold at first what the program had (`Program.initial`).
+    1) in every program is left as it is, for it costs nothing in hardware; so is what is a held input already. The new
+    ones are named `<operation>.<field>` and hold at first what the program had (`Program.initial`).
     """
     known = [node.name for node in program.nodes if type(node.operation) in WRITABLE]
     if not known:
@@ -79,9 +79,12 @@ def written(
 
 def _written(name: str, operation: Any, twins: Sequence[Any], margin: int, shifts: int) -> Operation:
     def hold(part: Any, others: Sequence[Any], field: str, idle: int | None, fmt: Format | None) -> dict[str, Held]:
-        """The held input in place of an array of the operation or its requantiser; none where it is idle."""
+        """The held input in place of an array of the operation or its requantiser; none where it is idle, or held."""
         arrays = [getattr(one, field) for one in (part, *others)]
-        least, most = min(int(a.min()) for a in arrays), max(int(a.max()) for a in arrays)
+        if isinstance(arrays[0], Held):
+            return {}
+        ends = [bounds(array) for array in arrays]
+        least, most = min(int(low.min()) for low, _ in ends), max(int(high.max()) for _, high in ends)
         if least == most == idle:
             return {}
         if field == "shift":

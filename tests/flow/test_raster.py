@@ -84,6 +84,36 @@ class TestRtl:
         assert f'fill="{BAD}" fill-opacity' not in (tmp_path / "r.svg").read_text()
 
 
+@pytest.mark.parametrize("asked", [[], ["--rtl"], ["--waves", "w.vcd"], ["--verilog", "p.v"]])
+def test_what_asks_for_the_rtl(asked, tmp_path, capsys, monkeypatch):
+    """Each of three options alone; what the RTL is asked for is the image and the waveform that were given."""
+    made = []
+
+    def of_rtl(planned, text, x, image, waves):
+        made.append((planned.program.sha256, text, len(x), image, waves and waves.name))
+        return [
+            Raster(r.name, r.kind, r.golden, r.golden, ~r.golden & False) for r in raster.of_program(PROGRAM, x, image)
+        ]
+
+    monkeypatch.setattr(raster, "of_rtl", of_rtl)
+    monkeypatch.chdir(tmp_path)
+    PROGRAM.save(tmp_path / "p.npz")
+    np.save(tmp_path / "x.npy", X[0])
+    (tmp_path / "p.v").write_text("// mine\n")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["raster", "p.npz", "x.npy", "--out", "r.svg", "--image", "2", *asked])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "picture in r.svg" in said
+    assert ("waveform in w.vcd" in said) == ("--waves" in asked)
+    assert len(made) == bool(asked)
+    if asked:
+        ((program, text, inputs, image, waves),) = made
+        assert (program, inputs, image, waves) == (PROGRAM.sha256, 1, 2, "w.vcd" if "--waves" in asked else None)
+        assert (text == "// mine\n") == ("--verilog" in asked)
+        assert text == "// mine\n" or "bittrue_top" in text
+
+
 class TestPicture:
     rng = np.random.default_rng(0)
     golden = rng.random((30, 4, 7)) < 0.3

@@ -1,0 +1,82 @@
+"""Small things that are told: rows of a report, rates, why a step runs, sets of a run, a compiler that does not run."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bittrue.flow.engine import steps
+from bittrue.flow.report import report
+from bittrue.flow.run import verilate
+from bittrue.flow.run.result import RtlRun
+from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.rtl.dataflow.design import PipelineDesign
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim.errors import BittrueError
+from bittrue.sim.written import written
+from tests.helpers.programs import resmlp
+
+PROGRAM = resmlp(tokens=2, channels=2, features=2, hidden=2)
+
+
+def test_rows_of_operations():
+    names = [node.name for node in PROGRAM.nodes]
+    ranges = {name: (-k - 1, 2 * k + 5) for k, name in enumerate(names)}
+    saturation = {name: 3 * k for k, name in enumerate(names)}
+    rows = report.operations(PROGRAM, {"ranges": ranges, "saturation": saturation, "images": 7})
+    assert [row["name"] for row in rows] == names
+    for k, (row, node) in enumerate(zip(rows, PROGRAM.nodes, strict=True)):
+        kind = node.operation.output
+        assert (row["low"], row["high"], row["saturated"]) == (-k - 1, 2 * k + 5, 3 * k)
+        assert (row["format_low"], row["format_high"]) == (kind.format.low, kind.format.high)
+        assert (row["format"], row["values"]) == (str(kind.format), 7 * int(np.prod(kind.shape)))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ends", "rate"), [(2.0, [4, 9, 12], 1.5), (0.5, [4, -1, -1], 2.0), (0.0, [4], 0.0)]
+)
+def test_images_in_a_second_are_those_that_came_out(seconds, ends, rate):
+    beats = np.array(ends, np.int64).reshape(-1, 1)
+    run = RtlRun("compiled", ("m",), (np.zeros((len(ends), 1), np.int8),), (beats,), 0, 20, seconds)
+    assert run.images_per_second == rate
+
+
+def test_everything_that_changed_is_named_in_order(tmp_path, monkeypatch):
+    before = {"z": 1, "recipe": 1, "k": 1, "gone": 1}
+    monkeypatch.setattr(steps, "stamp", lambda _: {"inputs": before, "files": {}})
+    monkeypatch.setattr(steps, "_files", lambda _: {})
+    assert steps._stale(tmp_path, {"z": 2, "recipe": 3, "k": 1, "new": 1}) == "gone and new and recipe and z changed"
+    assert steps._stale(tmp_path, dict(before)) is None
+    monkeypatch.setattr(steps, "_files", lambda _: {"x": 1})
+    assert steps._stale(tmp_path, dict(before)) == "its files were altered"
+
+
+def test_sets_of_a_run_hold_from_its_thirds_on():
+    program = written(PROGRAM)
+    sets = Exchanges(program, 3)
+    held = sets.held(9)
+    assert type(held) is list
+    assert [first for first, _ in held] == [3, 6]
+    assert held[0][1] is sets.contents[1]
+    assert held[1][1] is sets.contents[2]
+    for name, initial in program.initial.items():
+        assert sorted(sets.contents[1][name].flat) == sorted(initial.flat)
+    lite = PipelineDesign(plan(program, weight_bus="lite"))
+    assert sets.accesses(lite, 9) == lite.write_set(sets.contents[2], 4, 1)
+    assert sets.writes(lite, 9) == []
+    stream = PipelineDesign(plan(program))
+    assert sets.accesses(stream, 9) == ()
+    assert [(w.after, w.by) for w in sets.writes(stream, 9)] == [(0, 3), (3, 6)]
+
+
+@pytest.mark.needs("verilator")
+def test_a_compiler_that_does_not_run_is_told(tmp_path, monkeypatch):
+    (tmp_path / "g++").write_text("#!/bin/sh\necho 13.2\nexit 3\n")
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + os.environ["PATH"])
+    with pytest.raises(BittrueError, match=r"the RTL cannot be compiled: g\+\+ does not run"):
+        verilate.toolchain.__wrapped__()
+    (tmp_path / "g++").write_text("#!/bin/sh\necho 13.2\n")
+    assert verilate.toolchain.__wrapped__().gxx_version == "13.2"
+    assert verilate.toolchain.__wrapped__().gxx == Path(tmp_path / "g++")
