@@ -211,6 +211,7 @@ def test_classes_of_pixels():
         (lambda a, _: a.argmax(), "argmax: it compares samples with each other; give the axis"),
         (lambda a, _: a.argmax(0), "argmax: it compares samples with each other"),
         (lambda a, b: a * b.mean((2, 3))[:1], "samples"),
+        (lambda a, b: a * b.mean((2, 3), keepdim=True).flip(1), "it multiplies lie in different order in a circuit"),
         (
             lambda a, b: a.mean(2, keepdim=True) + b.mean(3, keepdim=True),
             r"have the shapes \(3, 1, 5\) and \(3, 4, 1\)",

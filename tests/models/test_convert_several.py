@@ -99,6 +99,8 @@ def test_both_heads_are_trained():
 
 RESULTS = {
     "the same twice": (lambda net, x, y: (net.a(x) + y, (net.a(x) + y).relu(), net.a(x)), 3),
+    "a result with a factor behind it": (lambda net, x, y: (h := net.a(x + y), net.b(h * 2 - 1)), 2),
+    "a result with a clamp behind it": (lambda net, x, y: (h := net.a(x + y), h.relu()), 2),
     "a result that is read again": (lambda net, x, y: (h := net.a(x), net.b(h + y)), 2),
     "one tensor, twice": (lambda net, x, y: (h := net.a(x) + y, h), 2),
     "what went in": (lambda net, x, y: [net.a(x) + y, y], 2),

@@ -1,5 +1,7 @@
 """Convolutional networks: reference, golden, RTL and C++ agree, and every frame ends when the plan says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,11 @@ from bittrue.rtl.dataflow.windows import Order
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.reshape import Reshape
+from bittrue.sim.operations.slice import Slice
 from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder, Node, Program
@@ -164,6 +169,7 @@ def test_a_convolution_keeps_its_multipliers_busy(lanes):
     assert (found.latency, found.interval) == (made.estimated_latency, made.estimated_interval)
 
 
+<<<<<<< HEAD
 def test_a_matrix_takes_in_what_its_window_gives():
     """Four codes a beat are the fewest that a window of four channels gives within 12 cycles; three would do for the
     product, but a converter to them would take all of 36."""
@@ -186,6 +192,24 @@ def test_a_result_has_beats_of_one_token():
     exact_to_the_cycle(StageBench(made), batches(made, np.random.default_rng(1), 5))
     with pytest.raises(BittrueError, match="an interval of 16 cycles cannot be reached: y_result_narrow needs 36"):
         plan(program, interval=16)
+=======
+@pytest.mark.parametrize("depth", [1, 2])
+def test_parts_that_wait_for_each_other_end_when_the_plan_says(depth):
+    """What is dropped waits for a credit like what is kept, so that the cycles are those of the schedule."""
+    kind = TensorType((5, 6), INT8)
+    build = Builder({"x": kind})
+    parts = [build.add(name, Slice(kind, at, at + 3), "x") for name, at in (("a", 0), ("b", 3))]
+    product = Multiply(*(build.types[part] for part in parts), Requantize(3, np.full(3, 7), format=INT8))
+    y = build.add("y", product, *parts)
+    total = Add(build.types[y], build.types["a"], INT8, (build.types["b"],))
+    program = build.program(build.add("z", total, y, *parts))
+    made = plan(program, interval=30)
+    made = replace(made, fifos=dict.fromkeys(made.fifos, depth))
+    x, flow = stimulus(program, 5, 0), made.network.schedule(5)
+    found = StageBench(made).run(x)
+    np.testing.assert_array_equal(found.outputs, program.reference(*x))
+    assert [end - found.began for end in found.ends] == flow.ends.tolist()
+>>>>>>> 931327d (rtl: what a slice drops waits for a credit, as its timing says; a network of 200 ended a cycle early)
 
 
 def test_renamed_axes_are_no_stage():

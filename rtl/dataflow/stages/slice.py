@@ -48,16 +48,13 @@ class SliceStage(Stage):
         m = Module()
         outlet = self.outlet(m)
         before, inside, _ = self.parts
-        go, taken = Signal(name="go"), Signal(name="taken")
+        taken, kept = self.accept(m, outlet), Signal(name="kept")
         at = Signal(counting(sum(self.parts)))
         advance(m, at, sum(self.parts) - 1, taken)
         with m.Switch(at):
             with m.Case(*range(before, before + inside)):
-                m.d.comb += [self.i.ready.eq(outlet.available), go.eq(self.i.valid & outlet.available)]
-                m.d.comb += taken.eq(go)
-            with m.Default():
-                m.d.comb += [self.i.ready.eq(1), taken.eq(self.i.valid)]
-        m.d.comb += outlet.issue.eq(go)
+                m.d.comb += kept.eq(taken)
+        m.d.comb += outlet.issue.eq(kept)
         m.d.comb += outlet.payload.eq(register(m, self.i.payload, self.o.payload.shape(), name="y"))
-        m.d.comb += outlet.push.eq(valid_chain(m, go, 1)[-1])
+        m.d.comb += outlet.push.eq(valid_chain(m, kept, 1)[-1])
         return m
