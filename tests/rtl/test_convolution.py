@@ -169,7 +169,6 @@ def test_a_convolution_keeps_its_multipliers_busy(lanes):
     assert (found.latency, found.interval) == (made.estimated_latency, made.estimated_interval)
 
 
-<<<<<<< HEAD
 def test_a_matrix_takes_in_what_its_window_gives():
     """Four codes a beat are the fewest that a window of four channels gives within 12 cycles; three would do for the
     product, but a converter to them would take all of 36."""
@@ -192,7 +191,8 @@ def test_a_result_has_beats_of_one_token():
     exact_to_the_cycle(StageBench(made), batches(made, np.random.default_rng(1), 5))
     with pytest.raises(BittrueError, match="an interval of 16 cycles cannot be reached: y_result_narrow needs 36"):
         plan(program, interval=16)
-=======
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_parts_that_wait_for_each_other_end_when_the_plan_says(depth):
     """What is dropped waits for a credit like what is kept, so that the cycles are those of the schedule."""
@@ -209,7 +209,6 @@ def test_parts_that_wait_for_each_other_end_when_the_plan_says(depth):
     found = StageBench(made).run(x)
     np.testing.assert_array_equal(found.outputs, program.reference(*x))
     assert [end - found.began for end in found.ends] == flow.ends.tolist()
->>>>>>> 931327d (rtl: what a slice drops waits for a credit, as its timing says; a network of 200 ended a cycle early)
 
 
 def test_renamed_axes_are_no_stage():
