@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from bittrue.sim.contract import INT8
+from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.clamp import Clamp
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.system import Link, System
@@ -58,3 +60,16 @@ def test_what_is_held_already_stays_as_it_is():
     assert mixed["y0"].weight is LAYER.weight
     assert {"w", "y1.weight"} <= set(mixed.written)
     assert {"y0.shift", "y1.shift"} <= set(mixed.written)
+
+
+def test_what_is_given_as_a_list_is_kept_as_a_tuple():
+    assert Add(KIND, KIND, INT8, [KIND]).more == (KIND,)
+    assert Program({"x": KIND}, [Node("y", CONSTANT, ("x",))], ["y"]).results == ("y",)
+    assert chain(CONSTANT).results == ("y0",)
+
+
+def test_one_held_rail_is_enough_to_keep_both_apart():
+    kind, cells = TensorType((2,), Format(4, signed=False)), np.ones((1, 2), int)
+    held = Held("plus", (1, 2), 0, 3)
+    rails = [PhotonicMac(kind, *both, 1, 4, 0, 0).rails for both in ((cells, cells), (held, cells), (cells, held))]
+    assert rails == [False, True, True]

@@ -159,6 +159,8 @@ LIMITS = {
     "channels of a mean": (lambda n: Mean(TensorType((2, 3), INT8), Requantize(n, 0)), 1, 3),
     "outputs of tiles": (lambda n: TileSum(TensorType((1, 3), INT8), 0, Requantize(n, 0)), 1, 3),
     "sites of noise": (lambda n: mac(tokens=n, noise=Noise(0, 0, 1)), 1 << 30, (1 << 30) - 1),
+    "lowest of a held weight": (lambda n: Linear(TWO, Held("w", (1, 2), n, 3), Requantize(1, 0)), -129, -128),
+    "highest of a held weight": (lambda n: Linear(TWO, Held("w", (1, 2), -3, n), Requantize(1, 0)), 128, 127),
     "rows of factors": (lambda w: Affine(TWO, np.array(w), Requantize(2, 0)), [[1, 1]], [1, 1]),
     "factors of the channels": (lambda w: Affine(TWO, np.array(w), Requantize(2, 0)), [1], [1, 1]),
     "channels of a scaling": (lambda n: Affine(TWO, np.ones(2, int), Requantize(n, 0)), 3, 2),

@@ -15,10 +15,12 @@ from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.plan import Plan, _smallest, natural_interval, plan
 from bittrue.rtl.dataflow.stages.linear import LinearStage
-from bittrue.sim.contract import INT8
+from bittrue.rtl.dataflow.stages.photonic_mac import PhotonicMacStage
+from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.program import Builder, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.exact import exact
@@ -295,3 +297,21 @@ def test_a_plan_says_what_a_block_ram_is_worth():
     assert again.estimate == luts.estimate
     for planned in (blocks, luts):
         exact(planned, 1)
+
+
+@pytest.mark.parametrize("channels", [6, 8])
+@pytest.mark.parametrize("interval", [1, 2, 3, 4, 8, 12, 24])
+def test_a_photonic_array_is_folded_for_the_input_that_feeds_it(channels, interval):
+    """The fewest products within the interval; among all, those that the slowest fast enough stream feeds as it is."""
+    cells = np.ones((4, channels), int)
+    op = PhotonicMac(TensorType((channels,), Format(4, signed=False)), cells, cells, channels, 8, 0, 0)
+    fitting = [f for f in PhotonicMacStage.foldings(op) if PhotonicMacStage.cycles(op, f) <= interval]
+    if not fitting:
+        with pytest.raises(BittrueError):
+            PhotonicMacStage.fold(op, interval, "x")
+        return
+    stream = min(n for n in divisors(channels) if n * interval >= channels)
+    fed = [f for f in fitting if f.simd % stream == 0] or fitting
+    found = PhotonicMacStage.fold(op, interval, "x")
+    assert found in fed
+    assert found.simd * found.pe == min(f.simd * f.pe for f in fed)

@@ -15,6 +15,7 @@ from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.dataflow import stage as stages
 from bittrue.rtl.dataflow.estimate import area, estimate
+from bittrue.rtl.dataflow.loader import Loader, Words
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import Stage, Storage, beat
@@ -25,7 +26,7 @@ from bittrue.rtl.dataflow.stages.photonic_mac import Rails
 from bittrue.rtl.dataflow.structure import Structure
 from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry
-from bittrue.rtl.parts.held import Exchange
+from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.noise import NoisePipe
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
@@ -163,6 +164,18 @@ def test_framing_is_counted_one_by_one(beats, lanes):
     assert inlet.select_bits == (3 * lanes if beats > 1 else 0)  # zeros of a frame that ended early
     assert inlet.counter_bits == outlet.counter_bits + 16
     assert framing.structure([port, port], [port]) == inlet + inlet + outlet
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_the_loader_of_written_weights_is_counted(inputs):
+    """Its counters one by one; of its registers it says the data paths, to a few bits."""
+    tables = [Table(Held(f"w{k}", (4,), -5, 5), np.arange(4).reshape(2, 2)) for k in range(3)]
+    loader = Loader(Words(tables), [Exchange(3)] * 3, inputs)
+    built = loader.structure()
+    assert built.counter_bits == 2 + 1 + 1 + 8 + 8 + 3 * inputs  # table, slot, row, sets, errors, frames begun
+    assert (built.adders, built.adder_bits) == (2, 2 * 4)
+    assert built.registers == built.counter_bits + 3 + 4 + max(t.row_bits for t in tables) + 6 + 8
+    assert built.select_bits == 2 * 2 * 4 // 4
 
 
 @pytest.mark.parametrize("tokens", [1, 3])
