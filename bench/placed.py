@@ -35,9 +35,8 @@ RECIPES = {
     "lerp-psa-digits": ("lerp-psa-digits", (), TOP),
     "relu-digits": ("relu-digits", (), TOP),
     "fs-mlp-digits": ("fs-mlp-digits", (), TOP),
-    "fs-mlp-digits, events": ("fs-mlp-digits", ("rtl.architecture=events",), TOP),
+    "fs-mlp-digits, events": ("fs-mlp-digits", ("rtl.architecture=events", "rtl.interval=2560"), TOP),
     "fs-swish-mlp-digits": ("fs-swish-mlp-digits", (), TOP),
-    "fs-swish-mlp-digits, events": ("fs-swish-mlp-digits", ("rtl.architecture=events",), TOP),
     "photonic-mlp-digits, controller": ("photonic-mlp-digits", (), "controller"),
     "cnn-digits": ("cnn-digits", (), TOP),
 }

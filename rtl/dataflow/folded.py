@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -64,19 +65,46 @@ class Cells:
             rows = self.rows = fold_rows(weight, simd, pe)
             self.storage = Storage(fmt.bits * simd * pe, len(rows), table=True, worth=block_luts)
         self.wired = wire and len(rows) == 1 and self.table is None
+        self.beside_bits, self.beside_codes = 0, np.zeros((len(rows), 0), np.int64)
+        self.beside: Value | None = None
+
+    def take(self, bits: int, words: Sequence[int]) -> bool:
+        """Keep a word of so many bits beside each row, where the blocks have room for it; whether they have.
+
+        What is read of it is `beside`, with the weights, behind as many registers.
+        """
+        codes, each = -(-bits // self.format.bits), self.format.bits
+        wider = replace(self.storage, width=self.storage.width + codes * each)
+        alone = [storage.pieces(self.code_bits) == [storage] for storage in (self.storage, wider)]
+        if self.table is not None or self.storage.style != "block" or not all(alone):
+            return False
+        if wider.style != "block" or wider.block_rams > self.storage.block_rams or wider.slice < wider.width:
+            return False
+        pieces = [[(word >> k * each) & ((1 << each) - 1) for k in range(codes)] for word in words]
+        self.beside_codes = np.array(pieces, np.int64).reshape(len(words), codes)
+        if self.format.signed:
+            self.beside_codes -= (self.beside_codes >> (each - 1)) << each
+        self.storage, self.beside_bits = wider, bits
+        return True
 
     def structure(self, addresses: int, registers: int) -> Structure:
         """The memory, its address registers, and registers for the weights of a row."""
         built = Structure()
         if self.wired:
             return built
-        built.registers += registers * self.simd * self.pe * self.format.bits
+        built.registers += registers * (self.simd * self.pe * self.format.bits + self.beside_bits)
+        built.inside -= self.beside_codes.shape[1] * self.format.bits - self.beside_bits
         built.registers += addresses * max(1, (self.storage.depth - 1).bit_length())
         if self.table is not None:
             return built + self.table.structure(early=True)
         for piece in self.storage.pieces(self.code_bits):
             built.store(piece)
         return built
+
+    @property
+    def stored(self) -> np.ndarray:
+        """What the rows hold, `[rows, codes]`."""
+        return np.concatenate([self.rows.reshape(len(self.rows), -1), self.beside_codes], axis=1)
 
     @property
     def code_bits(self) -> int:
@@ -98,9 +126,11 @@ class Cells:
                 where = register(m, self.table.address(word, bank), name=f"{name}_address", cycles=addresses)
                 row = self.table.build(m, name, where, early=True)
             else:
-                m.submodules[name] = memory = Rom(self.storage, shape, self.rows.reshape(len(self.rows), -1))
+                m.submodules[name] = memory = Rom(self.storage, shape, self.stored)
                 m.d.comb += memory.addr.eq(register(m, word, name=f"{name}_address", cycles=addresses))
                 row = memory.data
+                beside = Cat(memory.data[k] for k in range(len(places), self.stored.shape[1]))[: self.beside_bits]
+                self.beside = register(m, beside, name=f"{name}_beside", cycles=registers) if self.beside_bits else None
             flat = [
                 register(m, row[i], shape, name=f"{name[0]}{p}_{k}", cycles=registers)
                 for i, (p, k) in enumerate(places)

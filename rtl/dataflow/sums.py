@@ -13,6 +13,7 @@ from bittrue.rtl.dataflow.stage import Stage, Storage, Structure, advance, count
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Exchange
 from bittrue.rtl.parts.requantize import RequantizePipe
+from bittrue.rtl.parts.state import PIPELINED
 from bittrue.sim.contract import Format, Range
 
 
@@ -61,6 +62,11 @@ class RunningStage(Stage):
         """Bits of the number of a group of channels."""
         return (self.timing.beats_out - 1).bit_length()
 
+    @property
+    def early(self) -> bool:
+        """Whether a running value is read a cycle before it is needed: not where it is still being written then."""
+        return self.timing.beats_out >= PIPELINED
+
     def structure(self) -> Structure:
         built = super().structure()
         groups, bits = self.timing.beats_out, sum(total.bits for total in self.totals)
@@ -69,6 +75,7 @@ class RunningStage(Stage):
         built.registers += (self.arrival - 1) * (max(1, self.group_bits) + 1)
         built.registers += (groups > 1) * self.group_bits + self.arrival - 1 + (groups > 1)
         built.lutrams += -(-bits // 4) * -(-groups // 16)
+        built.registers += self.early * bits
         for total in self.totals:
             built.add(total.bits)
             built.select_bits += total.bits
@@ -107,23 +114,26 @@ class RunningStage(Stage):
         layout = data.StructLayout({f"lane{lane}": shape for lane, shape in enumerate(shapes)})
         m.submodules.sums = memory = Storage(layout.size, groups, clocked=False).memory(layout)
         read, write = memory.read_port(domain="comb"), memory.write_port()
-        where = register(m, group, name="where", cycles=arrival - 1)
+        soon = register(m, group, name="soon", cycles=arrival - 2)
+        where = register(m, soon, name="where")
         first = register(m, token == 0, name="first", cycles=arrival - 1)
-        # A sum is written from its register, a cycle later, unless it is read again by then.
+        # A sum is written from its register, a cycle later, unless it is read again by then; and read into one, a cycle
+        # before, where it comes round so late.
         late = int(groups > 1)
         written = register(m, where, name="written", cycles=late) if late else where
-        m.d.comb += [read.addr.eq(where), write.addr.eq(written), write.en.eq(moving[arrival - 1 + late])]
+        m.d.comb += read.addr.eq(soon if self.early else where)
+        m.d.comb += [write.addr.eq(written), write.en.eq(moving[arrival - 1 + late])]
+        before = register(m, read.data, layout, name="before") if self.early else read.data
         brought = self.terms_of(m, go, None if banks is None else banks[0])
         values = []
         for lane, term in enumerate(brought):
             total = Signal(shapes[lane], name=f"total{lane}")
-            m.d.comb += total.eq(self.following(first, read.data[f"lane{lane}"], term))
+            m.d.comb += total.eq(self.following(first, before[f"lane{lane}"], term))
             values.append(register(m, total, name=f"sum{lane}"))
             m.d.comb += write.data[f"lane{lane}"].eq(values[lane] if late else total)
         if self.requantize is not None:
             if banks is not None:
-                before = group if arrival == 2 else register(m, group, name="row_group", cycles=arrival - 2)
-                row = Cat(before[: self.group_bits], banks[arrival - 2])
+                row = Cat(soon[: self.group_bits], banks[arrival - 2])
             values = self.requantize.build(m, [v << self.step for v in values], valid[arrival - 1], held=row)
         m.d.comb += outlet.push.eq(valid[-1])
         m.d.comb += [outlet.payload[lane].eq(v) for lane, v in enumerate(values)]

@@ -66,9 +66,9 @@ class Sums(wiring.Component):
         self.tabled = any(layer.table for layer in jobs.layers)
         results = [jobs.output.format, *([jobs.codes] if len(jobs.layers) > 1 else [])]
         self.result = Format.covering(*((fmt.low, fmt.high) for fmt in results))
-        # sum 3 (memory, register, adder), step 1, requantiser, clip 1, table 2, result 1
+        # sum 3 (memory, register, adder), step 1, requantiser, clip 2 (comparison, choice), table 2, result 1
         self.requantized = 4 + self.pipe.cycles
-        self.cycles = self.requantized + 1 + (2 if self.tabled else 0) + 1
+        self.cycles = self.requantized + 2 + (2 if self.tabled else 0) + 1
         beats = counting(sum(layer.groups for layer in jobs.layers))
         self.layout = data.StructLayout(
             {
@@ -117,7 +117,7 @@ class Sums(wiring.Component):
         m = Module()
         # In registers of their own, for they come a long way; a layer begins with some cycles without codes.
         numbers = register(m, self.numbers, self.layout, name="numbers_here")
-        read = self.requantized + 1
+        read = self.requantized + 2
         counted = Signal()
         m.d.comb += counted.eq(self.adc_valid & (self.column_group < self.groups))
         valid = valid_chain(m, counted & self.final, self.cycles)
@@ -132,7 +132,10 @@ class Sums(wiring.Component):
         codes = self.pipe.build(m, scaled, valid[3], beat[2])
         clipped = []
         for lane, code in enumerate(codes):
-            y = Mux(code > numbers.high, numbers.high, Mux(code < numbers.low, numbers.low, code))
+            over = register(m, code > numbers.high, name=f"over{lane}")
+            under = register(m, code < numbers.low, name=f"under{lane}")
+            code = register(m, code, name=f"unclipped{lane}")
+            y = Mux(over, numbers.high, Mux(under, numbers.low, code))
             clipped.append(register(m, y, shape_of(self.clipped), name=f"clipped{lane}"))
         result = self.activate(m, clipped, numbers, valid[read - 1], beat[read - 2]) if self.tabled else clipped
         for lane, code in enumerate(result):

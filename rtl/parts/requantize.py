@@ -28,27 +28,27 @@ def channel_constants(
     lanes: int,
     next_group: Value,
     which: Value | None = None,
+    row: Value | None = None,
 ) -> dict[str, list[Value]]:
     """The constants of the channels of each beat, per field and lane, one cycle after `next_group`.
 
     `fields` are integer arrays `[channels]`; channel `g * lanes + j` is lane j of beat g. `next_group` is high in
     the cycle before each beat, in order. Beats in another order come with their number `which`, two cycles before each.
-    What comes from block RAM, late in its cycle, waits in a register for its beat.
+    What comes from block RAM, late in its cycle, waits in a register for its beat. With `row`, the word that `words`
+    tells of each beat comes with it, and there is no memory.
     """
     result: dict[str, list[Value]] = {}
-    stored: dict[str, tuple[Format, np.ndarray]] = {}
+    stored = _stored(fields, lanes)
     for key, values in fields.items():
         for lane in range(lanes):
             mine = values[lane::lanes]
-            fmt = Format.covering(mine)
-            if (mine == mine[0]).all():
-                result.setdefault(key, []).append(Const(int(mine[0]), shape_of(fmt)))
-            else:
-                stored[f"{key}_{lane}"] = (fmt, mine)
-                result.setdefault(key, []).append(Const(0))
-    if stored:
+            wired = f"{key}_{lane}" not in stored
+            result.setdefault(key, []).append(Const(int(mine[0]), shape_of(Format.covering(mine)) if wired else 1))
+    if stored and row is not None:
+        read = data.View(_layout(stored), row)
+    elif stored:
         groups = len(next(iter(fields.values()))) // lanes
-        layout = data.StructLayout({key: shape_of(fmt) for key, (fmt, _) in stored.items()})
+        layout = _layout(stored)
         rows = [{key: int(values[g]) for key, (_, values) in stored.items()} for g in range(groups)]
         storage = Storage(layout.size, groups, table=True)
         m.submodules[f"{name}_rom"] = memory = storage.memory(layout, rows)
@@ -57,10 +57,31 @@ def channel_constants(
             read = _in_order(m, name, memory, groups, next_group, held)
         else:
             read = _by_number(m, name, memory, which, held)
-        for key in stored:
-            field_name, _, lane = key.rpartition("_")
-            result[field_name][int(lane)] = read[key]
+    for key in stored:
+        field_name, _, lane = key.rpartition("_")
+        result[field_name][int(lane)] = read[key]
     return result
+
+
+def words(fields: Mapping[str, np.ndarray], lanes: int) -> tuple[int, list[int]]:
+    """The bits of a word that holds the constants of a beat, and that of every beat in order."""
+    stored, at = _stored(fields, lanes), 0
+    found = [0] * (len(next(iter(fields.values()))) // lanes)
+    for fmt, mine in stored.values():
+        for beat, value in enumerate(mine):
+            found[beat] |= (int(value) & ((1 << fmt.bits) - 1)) << at
+        at += fmt.bits
+    return at, found
+
+
+def _stored(fields: Mapping[str, np.ndarray], lanes: int) -> dict[str, tuple[Format, np.ndarray]]:
+    """The constants of a lane that are not the same for all its channels, by field and lane."""
+    found = {f"{key}_{lane}": values[lane::lanes] for key, values in fields.items() for lane in range(lanes)}
+    return {key: (Format.covering(mine), mine) for key, mine in found.items() if (mine != mine[0]).any()}
+
+
+def _layout(stored: Mapping[str, tuple[Format, np.ndarray]]) -> data.StructLayout:
+    return data.StructLayout({key: shape_of(fmt) for key, (fmt, _) in stored.items()})
 
 
 def store_constants(built: Structure, bits: int, groups: int, numbered: bool = False) -> None:
@@ -177,11 +198,25 @@ class RequantizePipe:
     def cycles(self) -> int:
         return len(self.steps)
 
+    @property
+    def fixed(self) -> dict[str, np.ndarray]:
+        """The constants of the steps, arrays `[channels]`."""
+        numbers = {k: self.numbers.get(k) for k in ("before", "multiply", "after", "shift", "bias")}
+        return {k: v for k, v in numbers.items() if v is not None and not isinstance(v, Held)}
+
+    @property
+    def words(self) -> tuple[int, list[int]]:
+        """The bits of a word that holds the constants of a beat, and that of every beat in order."""
+        return words(self.fixed, self.lanes) if self.fixed else (0, [])
+
     def lane_range(self, step: PipeStep, lane: int) -> Range:
         return Range.of(step.low[lane :: self.lanes], step.high[lane :: self.lanes])
 
-    def structure(self, numbered: bool = False) -> Structure:
-        """Adders, shifters, clamps and the ROM of the constants; as of `store_constants` for beats with numbers."""
+    def structure(self, numbered: bool = False, beside: bool = False) -> Structure:
+        """Adders, shifters, clamps and the ROM of the constants; as of `store_constants` for beats with numbers.
+
+        The ROM is left out where the constants come with the beats (`beside`).
+        """
         built = Structure()
         r = self.requantize
         stored, delays = 0, 0
@@ -204,7 +239,7 @@ class RequantizePipe:
                     width = Format.covering(mine).bits
                     delays += width * position
                     stored += width if not (step.kind == "shift" and step.amount) else 0
-        if stored:
+        if stored and not beside:
             store_constants(built, stored, r.channels // self.lanes, numbered)
         built.registers += delays
         for table in self.tables.values():
@@ -214,17 +249,22 @@ class RequantizePipe:
         return built
 
     def build(
-        self, m: Module, acc: list[Value], early: Value, which: Value | None = None, held: Value | None = None
+        self,
+        m: Module,
+        acc: list[Value],
+        early: Value,
+        which: Value | None = None,
+        held: Value | None = None,
+        row: Value | None = None,
     ) -> list[Value]:
         """The output codes per lane, `cycles` later; `early` is high one cycle before each accumulator beat.
 
         Beats that do not come in the order of their channels come with their number `which`, two cycles before; where
-        there are `tables`, two cycles before each beat comes its row in them, `held`.
+        there are `tables`, two cycles before each beat comes its row in them, `held`. With `row`, the word of `words`
+        comes with each beat.
         """
-        used = {step.kind for step in self.steps}
-        fixed = {k: v for k, v in self.numbers.items() if not isinstance(v, Held)}
-        fixed = {k: fixed[k] for k in ("before", "multiply", "after", "shift", "bias") if k in fixed}
-        constants = channel_constants(m, "requantize", fixed, self.lanes, early, which) if fixed else {}
+        used, fixed = {step.kind for step in self.steps}, self.fixed
+        constants = channel_constants(m, "requantize", fixed, self.lanes, early, which, row) if fixed else {}
         for kind, table in self.tables.items():
             row = table.build(m, kind, held)
             constants[kind] = [row[lane] for lane in range(self.lanes)]

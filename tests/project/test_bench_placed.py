@@ -51,7 +51,8 @@ def test_a_design_of_a_recipe_is_that_of_its_flow(monkeypatch):
     monkeypatch.setattr(placed.Program, "load", lambda path: path.parts[-2:])
     monkeypatch.setattr(placed, "read_design", lambda *told: (SimpleNamespace(estimate=estimate, told=told), "text"))
     rows = placed.measure(["fs-mlp-digits, events"])
-    assert asked == [("fs-mlp-digits", ("rtl.architecture=events",), "fs-mlp-digits-events", "rtl")]
+    changes = ("rtl.architecture=events", "rtl.interval=2560")
+    assert asked == [("fs-mlp-digits", changes, "fs-mlp-digits-events", "rtl")]
     assert [row["what"] for row in rows] == ["fs-mlp-digits, events: area", "fs-mlp-digits, events: clock"]
     assert rows[0]["note"] == "8 FF, 4 DSP, 0 block RAM; planned 1 LUT, 2 FF, 3 DSP, 4 block RAM"
 

@@ -10,10 +10,10 @@ from amaranth.hdl import Module, Value
 from bittrue.rtl.dataflow.adders.stage import ADDERS, AdderStage
 from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.effort import Effort, width
-from bittrue.rtl.dataflow.folded import FoldedStage
+from bittrue.rtl.dataflow.folded import Cells, FoldedStage
 from bittrue.rtl.dataflow.packed import Packed
 from bittrue.rtl.dataflow.paired import Paired
-from bittrue.rtl.dataflow.stage import Structure, realises, valid_chain
+from bittrue.rtl.dataflow.stage import Storage, Structure, realises, register, valid_chain
 from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
@@ -36,6 +36,7 @@ class LinearStage(FoldedStage):
         outputs, inputs = operation.weight.shape
         self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, self.given_at_once)
+        self.beside = self._constants_beside()
         depth = self.front_depth + self.requantize.cycles + 1
         self.timing = Blocks(
             beats_in=self.together * inputs // lanes,
@@ -55,7 +56,31 @@ class LinearStage(FoldedStage):
         )
 
     def structure(self) -> Structure:
-        return super().structure() + self.requantize.structure()
+        built = super().structure() + self.requantize.structure(beside=self.beside)
+        built.registers += self.beside_wait * self.cells[0].beside_bits
+        return built
+
+    #: LUTs of a bit of a table of constants, for every 16 of its rows, that a register on its way is worth.
+    LUTS = 2
+
+    def _constants_beside(self) -> bool:
+        """Whether the constants of the requantiser lie in what the blocks of the weights have left.
+
+        A table of its own would take a LUT for 16 rows of a bit. From the blocks they come with the weights, and wait
+        for the sum in registers; so they lie there if those are fewer than `LUTS` times the LUTs.
+        """
+        bits, words = self.requantize.words
+        cells, rows = self.cells[0], -(-len(words) // 16)
+        if type(cells) is not Cells or self.turns > 1 or self.together > 1 or not bits:
+            return False
+        if Storage(bits, len(words), table=True).style == "block" or self.beside_wait > self.LUTS * rows:
+            return False
+        return cells.take(bits, [word for word in words for _ in range(self.products.steps)])
+
+    @property
+    def beside_wait(self) -> int:
+        """Cycles that what is read beside the weights of a step waits for their sum."""
+        return self.front_depth - self.address_registers[1] - self.operand_registers[1] - 1
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
         """A product and an addition each; single bits choose weights, so that nothing is multiplied."""
@@ -78,7 +103,11 @@ class LinearStage(FoldedStage):
         bank, row = self.follow(m, control, issued)
         sums = self.in_turn(m, self.sums(m, control, bank), issued[self.front_depth])
         which = self.which(m, issued)
-        result = self.requantize.build(m, sums, issued[self.front_depth - 1], which=which, held=row)
+        told = {"which": which, "held": row}
+        if self.beside:
+            beside = self.cells[0].beside
+            told["row"] = register(m, Value.cast(beside), name="constants", cycles=self.beside_wait)
+        result = self.requantize.build(m, sums, issued[self.front_depth - 1], **told)
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
         m.d.comb += [outlet.payload[p].eq(code) for p, code in enumerate(result)]
         return m
