@@ -1,7 +1,7 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
     python -m bench [layer] [convolution] [network] [first_inference] [rtl_speed] [spikes] [photonic] [peers] [written]
-                    [adders] [placed]
+                    [adders] [placed] [area]
     python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
     python -m bench placed --designs all        # every recipe's design (see `bench.placed`)
     python -m bench results write               # README's tables of results from what is stored
@@ -42,6 +42,7 @@ BENCHES = (
     "written",
     "adders",
     "placed",
+    "area",
 )
 RESULT = Path(__file__).parents[1] / "out" / "bench.json"
 

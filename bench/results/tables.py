@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.results import stored
-from bench.results.cells import Bench, Flow, origin, wrapped
+from bench.results.cells import Bench, Flow, origin, span, wrapped
 from bittrue.flow.engine.durations import measured, told
 
 Cells = Sequence[str]
@@ -216,6 +216,19 @@ def placed(folder: Path) -> str:
     return grid(head, body + trades, {"": origin([run["made"] for run in b.content["runs"]])})
 
 
+def area(folder: Path) -> str:
+    """Of each kind of sample, how far planned LUTs lie from counted ones."""
+    b = Bench("area", folder)
+    kinds: dict[str, list[tuple[float, float]]] = {}
+    for row in (row for run in b.content["runs"] for row in run["rows"] if "planned" in row):
+        kinds.setdefault(row["what"].rpartition(" (")[0], []).append((row["value"], row["planned"]))
+    body = []
+    for kind, pairs in kinds.items():
+        off = sorted((100 * (told / found - 1) for found, told in pairs), key=abs)
+        body.append([kind, str(len(pairs)), span([int(found) for found, _ in pairs]), span(off, "{:+.0f} %")])
+    return grid(["ECP5, packed", "samples", "LUT counted", "planned, against that"], body, {"": b.source()})
+
+
 PAIR = ("bittrue", "da4ml")
 A, TWO = "accuracy of the {} set", "{:.2f}"
 
@@ -281,4 +294,5 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "adders": adders,
     "convolution": convolution,
     "placed": placed,
+    "area": area,
 }

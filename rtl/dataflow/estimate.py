@@ -35,7 +35,7 @@ DEVICES = {
     "ecp5-85k": Area(83640, 83640, 156, 208),
 }
 
-#: LUTs per unit of each part of a `Structure`, and per stage; fitted to synthesised stages (see `bench/area.py`).
+#: LUTs per unit of each part of a `Structure`, and per stage; fitted to synthesised stages (`python -m bench area`).
 PRICES = {
     "stage": 0.0,
     "adder_bits": 1.21,
