@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data
 
@@ -18,6 +20,11 @@ class Vectors:
     written again from two cycles after its last step; so no word is read in the cycle in which it is written, unless
     its address waits for the weights (not of block RAM).
 
+    One register of address and codes would go to all parts of a word, a long way where they are many. So distributed
+    RAM is written from registers that some parts share (`spread`): each takes in what comes when it is the turn of a
+    part of its own, so that synthesis does not make one of them all. Where reading waits, they are registers more, and
+    what is written is stored another cycle later.
+
     Of one word there is no memory: codes gather in one register, and move as a whole to another from which they are
     multiplied. That takes two flip-flops a bit and no LUT, where distributed RAM takes one and a half.
     """
@@ -25,6 +32,14 @@ class Vectors:
     def __init__(self, fmt: Format, simd: int, words: int, block_luts: int = BLOCK_LUTS):
         self.format, self.simd, self.words = fmt, simd, words
         self.storage = Storage(fmt.bits * simd, 2 << (words - 1).bit_length(), worth=block_luts)
+
+    #: 16x4 distributed RAMs that share registers of what is written.
+    SHARE = 16
+
+    def spread(self, lanes: int) -> int:
+        """Parts of a word that share registers of what is written; 0 where all do."""
+        parts, share = self.simd // lanes, max(1, self.SHARE // -(-lanes * self.format.bits // 4))
+        return share if self.style == "distributed" and share < parts else 0
 
     @property
     def style(self) -> str:
@@ -45,6 +60,10 @@ class Vectors:
         built.count(self.words - 1)
         address = (self.words - 1).bit_length() + 1
         built.registers += lanes * self.format.bits + (1 + wait) * address + 2 * parts
+        if share := self.spread(lanes):
+            groups = -(-parts // share)
+            built.registers += (groups - (wait == 1)) * (lanes * self.format.bits + address) + (wait > 1) * parts
+            built.select_bits += groups
         if self.style == "block":
             built.store(self.storage)
         else:
@@ -67,7 +86,9 @@ class Vectors:
         if full is not None:  # the last word is not full
             with m.If(full):
                 m.d.sync += part.eq(1)
-        taken = register(m, codes, codes.shape(), name="write_codes", cycles=late)
+        share = self.spread(lanes)
+        direct = wait == 1 and share > 0  # the registers that parts share are the only ones
+        taken = codes if direct else register(m, codes, codes.shape(), name="write_codes", cycles=late)
         enable = Signal(parts, name="write_enable")
         m.d.sync += enable.eq(part & written.replicate(parts))
         if self.words == 1:
@@ -78,14 +99,32 @@ class Vectors:
             m.d.sync += at.eq(at + 1)
         with m.If(control.write_full):
             m.d.sync += at.eq(0)
-        m.submodules.vectors = vectors = self.storage.memory(data.ArrayLayout(shape, self.simd), apart=wait == 1)
-        write, read = vectors.write_port(granularity=lanes), vectors.read_port(domain="sync")
-        m.d.comb += write.addr.eq(register(m, Cat(at[:size], control.write_block), name="write_address"))
-        m.d.comb += [write.data[k].eq(taken[k % lanes]) for k in range(self.simd)]
-        m.d.comb += write.en.eq(enable)
-        address = Cat(word[:size], control.read_block)
-        m.d.comb += [read.addr.eq(register(m, address, name="read_address", cycles=wait)), read.en.eq(1)]
-        return [read.data[k] for k in range(self.simd)]
+        write_address: Value = Cat(at[:size], control.write_block)
+        if not direct:
+            write_address = register(m, write_address, name="write_address")
+        address = register(m, Cat(word[:size], control.read_block), name="read_address", cycles=wait)
+        result: list[Value] = []
+        for first in range(0, parts, share or parts):
+            mine: Value = enable[first : first + (share or parts)]
+            codes_here, address_here = taken, write_address
+            if share:
+                codes_here = Signal(codes.shape(), name=f"codes_here{first}", reset_less=True)
+                address_here = Signal(size + 1, name=f"address_here{first}", reset_less=True)
+                turn = part[first : first + share] if direct else mine
+                with m.If(turn.any()):
+                    m.d.sync += [codes_here.eq(taken), address_here.eq(write_address)]
+            if share and not direct:
+                later = Signal(len(mine), name=f"enable_here{first}")
+                m.d.sync += later.eq(mine)
+                mine = later
+            storage = replace(self.storage, width=len(mine) * lanes * self.format.bits)
+            memory = storage.memory(data.ArrayLayout(shape, len(mine) * lanes), apart=wait == 1 or bool(share))
+            m.submodules[f"vectors{first}" if share else "vectors"] = memory
+            write, read = memory.write_port(granularity=lanes), memory.read_port(domain="sync")
+            m.d.comb += [write.addr.eq(address_here), write.en.eq(mine), read.addr.eq(address), read.en.eq(1)]
+            m.d.comb += [write.data[k].eq(codes_here[k % lanes]) for k in range(len(mine) * lanes)]
+            result += [read.data[k] for k in range(len(mine) * lanes)]
+        return result
 
     def _registers(self, m: Module, control: Control, taken: data.View, enable: Value, wait: int) -> list[Value]:
         """A vector moves on in the last cycle in which it is whole and the one before it is still read."""
