@@ -99,6 +99,9 @@ def _of_class(kind: type) -> Iterator[tuple[str, Any]]:
             "fields",
             {f: {k: v for k, v in told.items() if k not in ("description", "title")} for f, told in fields.items()},
         )
+    if "__dataclass_params__" in vars(kind):
+        made = kind.__dataclass_params__  # type: ignore[attr-defined]
+        yield "dataclass", " ".join(word for word in ("frozen", "eq", "order") if getattr(made, word))
     decorated: dict[str, list[str]] = defaultdict(list)
     for member, value in vars(kind).items():
         if member in GENERATED and dataclasses.is_dataclass(kind):
