@@ -16,7 +16,10 @@ from bittrue.models.graph.observe import Observed, is_clamp
 from bittrue.models.int8.realiser import Choices, Kinds, Made, Realised, Realiser
 from bittrue.models.layers import tensors, windows
 from bittrue.models.layers.integer import IntegerAdd
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.window import Window
 
 #: Inputs whose layouts are chosen each for itself.
 MANY = 2
@@ -101,9 +104,17 @@ def _view(to: Realiser, node: floats.View) -> Made:
     return to.put(node, layer, (made.name,), layout)
 
 
+def _reading(to: Realiser, node: floats.Conv | floats.Pool, made: Made, fill: int = 0) -> windows.Reading:
+    """The windows of an image; those that a circuit does not do, as beside the image, are refused here, with the
+    place."""
+    geometry = node.kernel, node.stride, node.dilation, node.padding
+    Window(TensorType(made.layout.shape, Format(to.choices.activation)), *geometry, fill)
+    return windows.Reading(*geometry, fill)
+
+
 def _conv(to: Realiser, node: floats.Conv) -> Made:
     made, channel = to.image(node)
-    reading = windows.Reading(node.kernel, node.stride, node.dilation, node.padding)
+    reading = _reading(to, node, made)
     inputs, outputs = node.operands[0].shape[0], len(node.weight)
     steps = to.step(node.operands[0]), to.step(node)
     arguments = to.choices.activation, to.label(node.name)
@@ -136,10 +147,10 @@ def _pool(to: Realiser, node: floats.Pool) -> Made:
     size = node.shape[1:] if len(node.shape) == 3 else (1, node.shape[1])
     layout = Layout.joined(node.shape, 0, channel, np.arange(size[0] * size[1]), (*size, node.shape[0]))
     if node.divisor:
-        reading = windows.Reading(node.kernel, node.stride, node.dilation, node.padding)
+        reading = _reading(to, node, made)
         return _averaged(to, node, made, reading, reading.taps, node.divisor, layout)
     low = -(1 << (width - 1))
-    reading = windows.Reading(node.kernel, node.stride, node.dilation, node.padding, low if any(node.padding) else 0)
+    reading = _reading(to, node, made, low if any(node.padding) else 0)
     return to.put(node, windows.TensorMaximum(reading, to.step(node), width, label), (made.name,), layout)
 
 

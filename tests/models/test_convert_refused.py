@@ -65,6 +65,14 @@ FORWARDS = {
     ),
     "alias": (alias, "what can be followed of it gives other results than it does itself .*in place"),
     "batch": (lambda net, x: x if len(x) < 10 else net.a(x), "it depends on its data or on the number of samples"),
+    "windows beside the image": (
+        lambda net, x: functional.conv2d(x, net.a.weight, padding=2),
+        r"itself, line \d+ of .*functional.conv2d\(x, .*: window: number 0 .* sees nothing of the image; pad less",
+    ),
+    "shapes that change": (
+        lambda net, x: net.a(x)[:, :, : len(x)],
+        "its shapes change with the number of samples; let each sample have a result of its own",
+    ),
     "mean of samples": (lambda net, x: net.a(x).mean(0), "mean: it mixes samples"),
     "mixed": (lambda net, x: net.a(x).reshape(-1, 8), "reshape: it mixes samples; .*keep the first axis"),
     "joined samples": (lambda net, x: torch.cat([net.a(x), x]), "cat: it puts samples one after the other"),
@@ -114,7 +122,10 @@ SEQUENTIAL = {
         [nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 7)],
         "it does not take samples .*Kernel size: .7 x 7.*; give the calib",
     ),
-    "beside": ([nn.Conv2d(2, 2, 1, padding=2)], "layer 0 .*: window: number 0 .* sees nothing of the image; pad less"),
+    "beside": (
+        [nn.Conv2d(2, 2, 1, padding=2)],
+        "Sequential: 0: window: number 0 .* sees nothing of the image; pad less",
+    ),
     "pool beside": ([nn.Conv2d(2, 2, 1), nn.MaxPool2d(2, 9, ceil_mode=True)], None),
     "average": (
         [nn.AvgPool2d(3, 2, 1, count_include_pad=False)],

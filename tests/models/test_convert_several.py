@@ -10,6 +10,7 @@ from torch import nn
 import bittrue
 from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
+from tests.helpers import torch_graphs
 from tests.helpers.converted import noise, seeded  # noqa: F401
 from tests.helpers.torch_networks import learn
 
@@ -187,3 +188,12 @@ def test_what_does_not_fit_several_inputs_and_results_is_refused():
         bittrue.convert(Two(lambda net, x, _: net.a(x)), (noise(8, 2, 3, 3), noise(8, 2, 3, 3)))
     with pytest.raises(BittrueError, match="cannot convert Two: .*it changes the network's input in place"):
         bittrue.convert(Two(lambda net, x, y: net.a(x) + y.mul_(2)), (noise(8, 2, 3, 3), noise(8, 2, 3, 3)))
+
+
+#: Of `tests.helpers.torch_graphs`, which converts any number of them: one or two inputs, one to three results.
+GRAPHS = (1, 3, 6, 10)
+
+
+@pytest.mark.parametrize("seed", GRAPHS)
+def test_random_modules_are_their_programs_and_follow_the_floats(seed):
+    assert torch_graphs.check(seed) < torch_graphs.FAR
