@@ -1,28 +1,34 @@
-"""Convolutions, one thread: single layers and whole residual networks, beside torch in float and in oneDNN's INT8.
+"""Convolutions and pools, one thread: single layers and whole residual networks, beside torch in float and in INT8.
 
     python -m bench convolution
 
-bittrue's codes are those of the reference; how many of oneDNN's are off by more than one from the exact ones is counted
-beside (on CPUs without VNNI its products saturate).
+torch's INT8 convolutions are oneDNN's. All is measured twice: with what this CPU has, and in a process held to AVX2
+(`bench.held`). bittrue's codes are those of the reference. Without VNNI oneDNN's products saturate: how many of its
+results are off by more than one from the exact ones is counted beside, for codes of 7 bits as they are behind bittrue's
+ReLU, and for the 8 bits that its own activations have. Weights are spread as trained ones are. Each takes 15 turns, the
+best is shown.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench import held
 from bench.layer import with_backend
-from bench.timing import Row, interleaved
+from bench.timing import Row, best
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.clamp import Clamp
+from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
@@ -31,6 +37,8 @@ from bittrue.sim.requantize import Requantize
 
 #: Codes between layers: those of a ReLU.
 ACTIVATION = Format(7, signed=False)
+#: torch's INT8, whose convolutions are oneDNN's.
+PEER = "oneDNN INT8"
 #: Images of a batch.
 BATCH = 64
 #: Inputs, outputs, kernel, stride, side of the image.
@@ -43,6 +51,10 @@ LAYERS = (
     (256, 256, 3, 1, 8),
     (32, 64, 1, 1, 24),
 )
+#: Channels, stride, side of the image.
+DEPTHWISE = ((32, 1, 24), (64, 1, 16), (64, 2, 24))
+#: What is taken over 2 x 2 or over the whole image, channels, side.
+POOLS = (("maximum", 64, 16), ("mean", 64, 16), ("global", 64, 8))
 #: Blocks of a stage of residual networks on images of 32 x 32 x 3.
 NETWORKS = {"ResNet-8": 1, "ResNet-20": 3}
 
@@ -105,14 +117,14 @@ def residual(blocks: int) -> Program:
 
 
 # -- the same in torch ------------------------------------------------------------------------------------------
-def quantised(relu: bool, inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
+def quantised(relu: bool, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> nn.Module:
     """A convolution in oneDNN's INT8, with random weights."""
     import torch.ao.nn.intrinsic.quantized as fused
     import torch.ao.nn.quantized as plain
 
-    made = (fused.ConvReLU2d if relu else plain.Conv2d)(inputs, outputs, kernel, stride, kernel // 2)
-    weight = bell(np.random.default_rng(0), outputs, inputs * kernel * kernel)
-    weight = torch.from_numpy(weight).reshape(outputs, inputs, kernel, kernel).float()
+    made = (fused.ConvReLU2d if relu else plain.Conv2d)(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+    weight = bell(np.random.default_rng(0), outputs, inputs // groups * kernel * kernel)
+    weight = torch.from_numpy(weight).reshape(outputs, inputs // groups, kernel, kernel).float()
     zeros = torch.zeros(outputs, dtype=torch.int64)
     made.set_weight_bias(
         torch.quantize_per_channel(weight, torch.ones(outputs), zeros, 0, torch.qint8), torch.zeros(outputs)
@@ -144,8 +156,9 @@ class Peer(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
-def floating(relu: bool, inputs: int, outputs: int, kernel: int, stride: int) -> nn.Module:
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2).to(memory_format=torch.channels_last)
+def floating(relu: bool, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> nn.Module:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+    convolution = convolution.to(memory_format=torch.channels_last)
     return nn.Sequential(convolution, nn.ReLU()) if relu else convolution
 
 
@@ -158,55 +171,117 @@ def off(module: nn.Module, x: Tensor) -> float:
     return float(((module(x).int_repr().double() - exact).abs() > 1).double().mean())
 
 
-def measure() -> list[Row]:
+def depthwise(channels: int, stride: int, side: int) -> Program:
+    kind = TensorType((side, side, channels), ACTIVATION)
+    build, window = Builder({"x": kind}), Window(kind, (3, 3), (stride, stride), padding=(1,) * 4)
+    build.add("w", window, "x")
+    weight = bell(np.random.default_rng(channels), channels, 9).T
+    requantize = Requantize(channels, np.full(channels, 8), format=INT8, floor=0)
+    return build.program(build.add("y", Depthwise(window.output, weight, requantize), "w"))
+
+
+def pool(what: str, channels: int, side: int) -> Program:
+    kind = TensorType((side, side, channels), ACTIVATION)
+    build, shift = Builder({"x": kind}), 2 if what == "mean" else int(np.log2(side * side))
+    requantize = Requantize(channels, np.full(channels, shift))
+    if what == "global":
+        build.add("w", Reshape(kind, (side * side, channels)), "x")
+    else:
+        build.add("w", Window(kind, (2, 2), (2, 2)), "x")
+    rows = build.types["w"]
+    return build.program(build.add("y", Maximum(rows) if what == "maximum" else Mean(rows, requantize), "w"))
+
+
+def candidates(real: nn.Module, int8: nn.Module, inputs: int, side: int, most: int = 127) -> tuple[dict, Tensor]:
+    """The peers on random codes up to `most`, and those codes."""
+    x = torch.randint(0, most + 1, (BATCH, inputs, side, side)).float().contiguous(memory_format=torch.channels_last)
+    q = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)
+    return {"torch float": lambda: real(x), PEER: lambda: int8(q)}, q
+
+
+def pooling(what: str) -> Callable[[Tensor], Tensor]:
+    functional = torch.nn.functional
+    return {
+        "maximum": lambda x: functional.max_pool2d(x, 2, 2),
+        "mean": lambda x: functional.avg_pool2d(x, 2, 2),
+        "global": lambda x: functional.adaptive_avg_pool2d(x, 1),
+    }[what]
+
+
+def measured(names: Sequence[str], suffix: str) -> list[Row]:
+    """The rows for these back ends; `suffix` says in their names what the CPU is held to."""
     warnings.filterwarnings("ignore", category=UserWarning)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch.backends.quantized.engine = "onednn"
     rng, result = np.random.default_rng(1), []
+
+    def add(what: str, program: Program, peers: dict, worth: float, unit: str, note: str = "") -> None:
+        result.extend(rows(what, program, names, peers, rng, worth, unit, note, suffix))
+
     with torch.inference_mode():
         for geometry in LAYERS:
             inputs, _, _, _, side = geometry
-            program = layer(*geometry)
-            real, int8 = floating(True, *geometry[:4]), quantised(True, *geometry[:4])
-            x = torch.randint(0, 256, (BATCH, inputs, side, side)).float().contiguous(memory_format=torch.channels_last)
-            q = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)
-            candidates = {"torch float": lambda m=real, v=x: m(v), "oneDNN INT8": lambda m=int8, v=q: m(v)}
-            note = f"{100 * off(int8, q):.1f} % of oneDNN's off by more than 1"
+            program, int8 = layer(*geometry), quantised(True, *geometry[:4])
+            peers, q = candidates(floating(True, *geometry[:4]), int8, inputs, side, 255 if inputs == 3 else 127)
+            wide = off(int8, torch.quantize_per_tensor(2 * q.dequantize(), 1.0, 0, torch.quint8))
+            note = f"{100 * off(int8, q):.1f} % off by more than 1; {100 * wide:.1f} % for codes of 8 bits"
             what = f"{geometry[0]} to {geometry[1]}, {geometry[2]}x{geometry[2]} / {geometry[3]}, {side}x{side}"
-            result += rows(what, program, candidates, rng, 2e-9 * program.macs, "GOP/s", note)
+            add(what, program, peers, 2e-9 * program.macs, "GOP/s", note)
+        for channels, stride, side in DEPTHWISE:
+            program, shape = depthwise(channels, stride, side), (channels, channels, 3, stride)
+            peers, _ = candidates(floating(True, *shape, channels), quantised(True, *shape, channels), channels, side)
+            what = f"depthwise {channels}, 3x3 / {stride}, {side}x{side}"
+            add(what, program, peers, 2e-9 * program.macs, "GOP/s")
+        for what, channels, side in POOLS:
+            peers, _ = candidates(pooling(what), pooling(what), channels, side)
+            add(f"{what} of {channels}, {side}x{side}", pool(what, channels, side), peers, 1.0, "images/s")
         for name, blocks in NETWORKS.items():
-            program = residual(blocks)
             int8 = Peer(blocks, quantised, lambda a, b: torch.ops.quantized.add_relu(a, b, 400.0, 0)).eval()
             real = Peer(blocks, floating, lambda a, b: torch.relu(a + b)).eval()
-            x = torch.randint(0, 256, (BATCH, 3, 32, 32)).float().contiguous(memory_format=torch.channels_last)
-            q = torch.quantize_per_tensor(x, 1.0, 0, torch.quint8)
-            candidates = {"torch float": lambda m=real, v=x: m(v), "oneDNN INT8": lambda m=int8, v=q: m(v)}
-            result += rows(name, program, candidates, rng, 1.0, "images/s", "")
+            add(name, residual(blocks), candidates(real, int8, 3, 32, 255)[0], 1.0, "images/s")
     return result
 
 
+def measure() -> list[Row]:
+    names = [name for name in ("vnni", "sgemm") if name in backends()]
+    return measured(names, "") + (held.rows("bench.convolution") if "avx2" in backends() else [])
+
+
+def measure_held() -> list[Row]:
+    """What is measured in a process that is held to AVX2."""
+    return measured(["avx2"], ", AVX2")
+
+
 def rows(
-    what: str, program: Program, candidates: dict, rng: np.random.Generator, worth: float, unit: str, note: str
+    what: str,
+    program: Program,
+    names: Sequence[str],
+    peers: dict,
+    rng: np.random.Generator,
+    worth: float,
+    unit: str,
+    note: str,
+    suffix: str,
 ) -> list[Row]:
     """The peers' and our back ends' rows; `worth` of an image in units."""
-    x = rng.integers(-128, 128, (BATCH, *program.inputs["x"].shape)).astype(np.int8)
-    expected = program.reference(x[:2])
-    for name in reversed(backends()):
+    (kind,) = program.inputs.values()
+    x = rng.integers(kind.format.low, kind.format.high + 1, (BATCH, *kind.shape)).astype(kind.format.dtype)
+    expected, calls = program.reference(x[:2]), dict(peers)
+    for name in names:
         copy = with_backend(program, name, x[:1])
         if not np.array_equal(copy(x)[:2], expected):
             raise AssertionError(f"{what}: {name} gives other codes")
-        candidates[f"bittrue, {name}"] = lambda copy=copy: copy(x)
-    seconds = interleaved(candidates)
-    peer = seconds["oneDNN INT8"]
+        calls[f"bittrue, {name}"] = lambda copy=copy: copy(x)
+    seconds = best(calls)
     return [
         {
             "bench": "convolution",
-            "what": f"{what}: {name}",
+            "what": f"{what}: {name}{suffix}",
             "value": BATCH * worth / value,
             "unit": unit,
-            "speed-up": peer / value,
-            "note": note if name == "oneDNN INT8" else "",
+            "speed-up": seconds[PEER] / value,
+            "note": note if name == PEER else "",
         }
         for name, value in seconds.items()
     ]

@@ -80,23 +80,26 @@ def _codes(flat, sorted_, place, kinds, images, reach, weight, table, widths, sh
 
 @jit
 def _run(x, flip, corner, image, flat, where, sorted_, place, kinds, windows, reach, weight, table, widths, shape, acc,
-         numbers, least, vectors, limits, scaled, count, lookup, out):  # fmt: skip
+         numbers, least, bare, vectors, limits, scaled, count, lookup, out):  # fmt: skip
     """`where` are the rows of a block of images, `windows` of them an image; `least` images or more have a tile of
-    every kind of windows, 0 where codes are not to be made in registers; see the module."""
+    every kind of windows, 0 where codes are not to be made in registers; `bare` are the numbers for images that are
+    read as they are given, none where they have to be copied; see the module."""
     saturated, images = 0, image.shape[0]
     for first in range(0, x.shape[0], images):
-        here = min(images, x.shape[0] - first)
+        here, to = min(images, x.shape[0] - first), first * windows
+        if 0 < least <= here and bare.size:
+            given = x[first : first + here].reshape(-1).view(flat.dtype)
+            _codes(given, sorted_, place, kinds, here, reach, weight, table, widths, shape, out, to, bare)
+            continue
         pad(x[first : first + here], flip, corner, image[:here])
         if 0 < least <= here:
-            to = first * windows
             _codes(flat, sorted_, place, kinds, here, reach, weight, table, widths, shape, out, to, numbers)
             continue
         total = here * windows
         for begin in range(0, total, acc.shape[0]):
             rows = min(acc.shape[0], total - begin)
             _sums(flat, where, begin, rows, reach, weight, table, widths, shape, acc, numbers[0])
-            to = first * windows + begin
-            saturated += finish(acc, vectors, limits, scaled, count, lookup, out[to : to + rows])
+            saturated += finish(acc, vectors, limits, scaled, count, lookup, out[to + begin : to + begin + rows])
     return saturated
 
 
@@ -132,7 +135,8 @@ class Direct:
         epilogue: Epilogue,
         codes: Range | None = None,
     ) -> None:
-        self.isa, self.largest = isa, fmt.high if codes is None else codes.high
+        codes = Range(fmt.low, fmt.high) if codes is None else codes
+        self.isa, self.largest = isa, codes.high
         (height, _, channels), (rows, columns) = reading.image, reading.kernel
         (sy, _), (dy, dx), (top, _) = reading.stride, reading.dilation, reading.corner
         self.padded, self.epilogue = Padded(reading), epilogue
@@ -147,6 +151,11 @@ class Direct:
         self._order(weight.reshape(len(weight), -1, run), rows, run, kinds)
         self._places(seen if len(kinds) > 1 else kinds * down, kinds, across)
         self._requantise(weight.reshape(len(weight), rows, -1), kinds)
+        #: The numbers of the epilogue for images that need no copy: of bytes, none negative, with nothing around them.
+        whole = reading.image == (self.padded.height, self.padded.width, channels) and run % isa.step == 0
+        self.bare = self.numbers[:0]
+        if whole and isa is not WORDS and codes.low >= 0:
+            self.bare = self._numbers(weight.reshape(len(weight), rows, -1), kinds, int(self.flip))
 
     @staticmethod
     def _seen(first: int, step: int, rows: int, height: int) -> tuple[int, int]:
@@ -208,9 +217,8 @@ class Direct:
         self.columns = int(self.widths.sum()) * self.isa.lanes
         self.block = max(tall, min(SUMS // (4 * self.columns), len(every)) // tall * tall)
 
-    def _requantise(self, weight: np.ndarray, kinds: Sequence[tuple[int, int]]) -> None:
-        """The numbers of the epilogue for each kind of windows, and how many images may be made in registers: where
-        arithmetic has 32 bits, codes are bytes, and there is no output beside those of tiles."""
+    def _numbers(self, weight: np.ndarray, kinds: Sequence[tuple[int, int]], more: int = 0) -> np.ndarray:
+        """The numbers of the epilogue for each kind of windows; codes may lack `more` of what they are taken to have."""
         epilogue = self.epilogue
         added, multiplier, half, shift, bias = (v.astype(np.int64) for v in epilogue.vectors)
         floor, low, high = (int(v) for v in epilogue.limits)
@@ -220,11 +228,18 @@ class Direct:
         made = []
         for first, last in kinds:
             beside = border * (weight[:, :first].sum((1, 2)) + weight[:, last:].sum((1, 2)))
+            beside += more * weight.sum((1, 2))
             total = (added + beside) * multiplier + half + (bias << shift)  # modulo 2^32, as the sums are
             total = total.astype(np.int64).view(np.uint64).astype(np.uint32).view(np.int32)
             ends = (min(max(floor, low), high), high)
             made.append(numbers(total, multiplier, shift, ends, epilogue.scaled))
-        self.numbers = np.array(made)
+        return np.array(made)
+
+    def _requantise(self, weight: np.ndarray, kinds: Sequence[tuple[int, int]]) -> None:
+        """The numbers of the epilogue, and how many images may be made in registers: where arithmetic has 32 bits,
+        codes are bytes, and there is no output beside those of tiles."""
+        self.numbers, epilogue = self._numbers(weight, kinds), self.epilogue
+        bias, shift = (epilogue.vectors[k].astype(np.int64) for k in (4, 3))
         narrow = epilogue.vectors[0].dtype == np.int32 and epilogue.format.dtype.itemsize == 1
         fits = narrow and len(weight) == self.columns and bool((np.abs(bias) << shift).max(initial=0) <= 1 << 30)
         self.least = int(max(-(-self.isa.rows // kind[2]) for kind in self.kinds)) if fits else 0
@@ -249,7 +264,7 @@ class Direct:
         shape = (self.isa.rows, self.isa.lanes, len(self.isa.groups) + 2)
         order = (self.where, self.sorted, self.place, self.kinds, self.rows, self.reach, self.packed, self.table)
         least = 0 if count or table is not None else self.least
-        last = (least, *self.epilogue.arguments(count, lookup), bytes_of(out))
+        last = (least, self.bare, *self.epilogue.arguments(count, lookup), bytes_of(out))
         return int(
             _run(
                 codes, self.flip, self.padded.corner, image, flat, *order, self.widths, shape, acc, self.numbers, *last

@@ -173,7 +173,7 @@ class Words(Avx2):
     """Codes and weights of 16 bits."""
 
     def dot(self, builder: ir.IRBuilder, total: Any, code: Any, weight: Any) -> Any:
-        return builder.add(total, self.multiply(builder, code, weight))
+        return pin(builder, builder.add(total, self.multiply(builder, code, weight)))
 
 
 class Bytes(Avx2):
@@ -199,7 +199,7 @@ class Bytes(Avx2):
 
 
 VNNI = Vnni(16, 8, 3, 4, np.uint8, np.int8, True, (2, 1), ("avx512vnni", "avx512f", "avx512bw"))
-WORDS = Words(8, 6, 2, 2, np.int16, np.int16, False, (1,), ("avx2",))
+WORDS = Words(8, 6, 2, 2, np.int16, np.int16, False, (4, 2, 1), ("avx2",))
 BYTES = Bytes(8, 3, 2, 4, np.int8, np.int8, False, (4, 3, 2, 1), ("avx2",))
 ISAS = (VNNI, WORDS, BYTES)
 

@@ -16,6 +16,10 @@ def pad(x, flip, corner, image):
     """Codes `x [n, H, W, C]`, xor `flip`, into the middle of `image [n, PH, PW, C]`; what is around stays."""
     top, left = corner
     source, target = x.reshape(-1), image.reshape(-1)
+    if top == left == 0 and x.shape[1:] == image.shape[1:]:  # nothing is around
+        for k in range(source.size):
+            target[k] = source[k] ^ flip
+        return
     height, row = min(x.shape[1], image.shape[1] - top), x.shape[2] * x.shape[3]
     width = min(row, (image.shape[2] - left) * x.shape[3])
     for n in range(x.shape[0]):

@@ -139,6 +139,17 @@ class TestTiles:
         direct = runs(convolution(rng, 4, 16, FORMATS[name], format=fmt), ISAS[name], 3, rng)
         assert direct.least
 
+    @pytest.mark.parametrize("stride", [1, 2])
+    def test_images_that_are_read_where_they_are(self, name, stride):
+        """Nothing around them, nothing negative in them, runs of whole steps: no copy, and nothing read beside them."""
+        rng = np.random.default_rng(stride)
+        for channels, kernel, codes in ((4, 1, 127), (8, 2, 90), (3, 1, 127)):
+            window = Window(TensorType((5, 5, channels), INT8), (kernel, kernel), (stride, stride))
+            direct = runs(behind(window, rng, 16), ISAS[name], 70, rng, Range(0, codes))
+            assert bool(direct.bare.size) == (name != "words" and channels % 4 == 0)
+            if direct.bare.size:
+                assert direct.sorted.max() + direct.reach.max() + 4 <= direct.images * window.input.size
+
     def test_biases_that_do_not_fit_before_the_shift(self, name):
         """What is added after a shift joins what is added before it, where 32 bits hold that."""
         rng = np.random.default_rng(5)
