@@ -172,7 +172,7 @@ def off(module: nn.Module, x: Tensor) -> float:
 
 
 def depthwise(channels: int, stride: int, side: int) -> Program:
-    kind = TensorType((side, side, channels), ACTIVATION)
+    kind = TensorType((side, side, channels), INT8)
     build, window = Builder({"x": kind}), Window(kind, (3, 3), (stride, stride), padding=(1,) * 4)
     build.add("w", window, "x")
     weight = bell(np.random.default_rng(channels), channels, 9).T
@@ -181,7 +181,7 @@ def depthwise(channels: int, stride: int, side: int) -> Program:
 
 
 def pool(what: str, channels: int, side: int) -> Program:
-    kind = TensorType((side, side, channels), ACTIVATION)
+    kind = TensorType((side, side, channels), INT8)
     build, shift = Builder({"x": kind}), 2 if what == "mean" else int(np.log2(side * side))
     requantize = Requantize(channels, np.full(channels, shift))
     if what == "global":

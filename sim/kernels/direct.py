@@ -218,7 +218,7 @@ class Direct:
         self.block = max(tall, min(SUMS // (4 * self.columns), len(every)) // tall * tall)
 
     def _numbers(self, weight: np.ndarray, kinds: Sequence[tuple[int, int]], more: int = 0) -> np.ndarray:
-        """The numbers of the epilogue for each kind of windows; codes may lack `more` of what they are taken to have."""
+        """The numbers of the epilogue for each kind of windows; codes may lack `more` of what sums take off."""
         epilogue = self.epilogue
         added, multiplier, half, shift, bias = (v.astype(np.int64) for v in epilogue.vectors)
         floor, low, high = (int(v) for v in epilogue.limits)
