@@ -2,9 +2,9 @@
 
     python -m bench emulation        # pip install 'bittrue[hls]' brings hls4ml; it needs g++, and a minute
 
-Both run integers of 8 bits of the same shapes, one thread; their weights are random and not the same, so results are not
-compared: bittrue's are those of its reference, hls4ml has default types of 8 bits, which truncate and wrap. Rates are of
-CPU time, the best of several calls; what comes first is wall-clock time.
+Both run integers of 8 bits of the same shapes, one thread; their weights are random and not the same, so results are
+not compared: bittrue's are those of its reference, hls4ml has default types of 8 bits, which truncate and wrap. Rates
+are of CPU time, the best of several calls; what comes first is wall-clock time.
 """
 
 from __future__ import annotations
