@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.results import stored
-from bench.results.cells import Bench, Flow, origin, wrapped
+from bench.results.cells import Bench, Flow, origin, span, wrapped
 from bittrue.flow.engine.durations import measured, told
 
 Cells = Sequence[str]
