@@ -156,7 +156,7 @@ class Sums(wiring.Component):
         exact = shape_of(Format.covering(self.total.high))
         layout = data.ArrayLayout(exact, g.lanes)
         group_bits = (g.groups - 1).bit_length()
-        # A sum is read again for another tile, long after it was written.
+        # A sum is read again for another tile, four cycles later or more; it is written in the third.
         storage = Storage(layout.size, max(2, self.images << group_bits))
         m.submodules.sums = memory = storage.memory(layout, apart=True)
         read, write = memory.read_port(domain="sync"), memory.write_port()
@@ -165,8 +165,8 @@ class Sums(wiring.Component):
             where.eq(Cat(self.column_group[:group_bits], self.image)),
             read.addr.eq(where),
             read.en.eq(1),
-            write.addr.eq(register(m, where, name="where", cycles=2)),
-            write.en.eq(valid_chain(m, counted, 2)[2]),
+            write.addr.eq(register(m, where, name="where", cycles=3)),
+            write.en.eq(valid_chain(m, counted, 3)[3]),
         ]
         first = register(m, self.first, name="first_at", cycles=2)
         before = register(m, read.data, name="before")
@@ -174,8 +174,9 @@ class Sums(wiring.Component):
         for lane in range(g.lanes):
             code = register(m, self.adc_data[lane], shape_of(self.jobs.adc), name=f"code{lane}", cycles=2)
             total = Signal(exact, name=f"total{lane}")
-            m.d.comb += [total.eq(Mux(first, 0, before[lane]) + code), write.data[lane].eq(total)]
+            m.d.comb += total.eq(Mux(first, 0, before[lane]) + code)
             sums.append(register(m, total, name=f"sum{lane}"))
+            m.d.comb += write.data[lane].eq(sums[lane])
         return sums
 
     def scale(self, total: Signal, chosen: Value) -> Value:
