@@ -26,7 +26,9 @@ def environment() -> dict[str, str]:
     """What holds Numba, torch and oneDNN to AVX2."""
     known = llvmlite.binding.get_host_cpu_features()
     features = [f"{'+' if there and not name.startswith(BEYOND) else '-'}{name}" for name, there in known.items()]
-    numba = {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ",".join(features)}
+    amd = llvmlite.binding.get_host_cpu_name().startswith("znver")
+    last = "znver3" if amd else "haswell"  # a CPU of this maker that has AVX2 and no more
+    numba = {"NUMBA_CPU_NAME": last, "NUMBA_CPU_FEATURES": ",".join(features)}
     return numba | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", VARIABLE: "avx2"}
 
 

@@ -3,6 +3,7 @@ product of gathered rows."""
 
 import numpy as np
 import pytest
+from numba.core import config
 
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.execution import codes_of
@@ -310,3 +311,12 @@ class TestGroups:
             assert kernel.direct(window.reading, codes_of(program)["w2"]).isa is isa
             x = rng.integers(-128, 128, (9, *program.inputs["x"].shape)).astype(np.int8)
             np.testing.assert_array_equal(program(x), program.reference(x))
+
+
+def test_features_that_numba_compiles_for(monkeypatch):
+    """NUMBA_CPU_FEATURES decides: what it leaves out is not there, whatever the CPU has."""
+    for features, expected in (("+avx2,+fma,-avx512f", (False, True, True)), ("-avx2", (False, False, False))):
+        monkeypatch.setattr(config, "CPU_FEATURES", features)
+        assert tuple(isa.available() for isa in (VNNI, WORDS, BYTES)) == expected
+    monkeypatch.setattr(config, "CPU_FEATURES", ",".join(f"+{name}" for name in VNNI.needs))
+    assert VNNI.available()
