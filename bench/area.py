@@ -5,7 +5,8 @@
 
 Each sample is a small program with one kind of stage at a realistic size, mapped by yosys for ECP5, with its registers
 in blocks and its carry chains trimmed as before placing, and packed by nextpnr without placing. Fitted prices are the
-non-negative least squares of the relative error; they take effect when they are written into `PRICES`.
+non-negative least squares of the relative error; they take effect when they are written into `PRICES`. Designs of whole
+recipes, with the parameters that a network begins with, are counted as well, and take no part in the fit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -61,6 +63,8 @@ MATRICES = (
 ELEMENTS = ((49, 64, 1), (16, 32, 4))
 #: Shape, lanes of windows of 3x3, and what reads them.
 WINDOWS = (((16, 16, 16), 1), ((8, 8, 32), 4))
+#: Recipes whose whole designs are counted.
+RECIPES = ("lerp-psa-digits", "relu-digits", "cnn-digits")
 
 
 def random_requantize(rng: np.random.Generator, channels: int, low: int, high: int) -> Requantize:
@@ -126,6 +130,28 @@ def samples() -> list[tuple[str, Plan]]:
     return found
 
 
+def untrained(name: str) -> Plan:
+    """The design of a recipe, its network as it is before training."""
+    from bittrue.flow.engine import recipe as recipes
+    from bittrue.flow.engine import training
+    from bittrue.models.graph.lower import lower
+    from bittrue.models.int8.convert import convert
+    from bittrue.models.int8.quantize import post_training
+    from bittrue.models.networks.convolution import Convolution
+    from bittrue.models.networks.resmlp import ResMLP
+
+    recipe: Any = recipes.load(name)
+    data = training.data_of(recipe)
+    make = Convolution if recipe.system == "cnn" else ResMLP
+    model: Any = make.for_data(recipe.network, data, recipe.train.seed).eval()
+    if recipe.system == "cnn":
+        options = recipe.convert.model_dump() | {"preprocess": model.values, "input_range": 127.0}
+        program = convert(model, data, **options).lower(name=name)
+    else:
+        program = lower(post_training(model, data, recipe.quantize), name=name)
+    return plan(program, device=recipe.rtl.device)
+
+
 def synthesise(verilog: str) -> int:
     """LUTs (TRELLIS_COMB) after packing."""
     with tempfile.TemporaryDirectory() as name:
@@ -160,6 +186,10 @@ def row(what: str, value: float, note: str, **more: float) -> Row:
     return {"bench": "area", "what": what, "value": value, "unit": "LUT", "note": note} | more
 
 
+def counts(what: str, found: int, told: int) -> Row:
+    return row(what, found, f"planned {told:,}, {told / found - 1:+.1%}", planned=told)
+
+
 def measure() -> list[Row]:
     """LUTs of every sample with what was planned, and the prices that would fit them best."""
     rows, paid, counted = [], [], []
@@ -167,7 +197,10 @@ def measure() -> list[Row]:
         found, told = synthesise(emit(planned)), planned.estimate.lut
         paid.append(parts(planned))
         counted.append(found)
-        rows.append(row(f"{kinds} ({k})", found, f"planned {told:,}, {told / found - 1:+.1%}", planned=told))
+        rows.append(counts(f"{kinds} ({k})", found, told))
+    for name in RECIPES:
+        planned = untrained(name)
+        rows.append(counts(f"{name} (not trained)", synthesise(emit(planned)), planned.estimate.lut))
     for part, price in fitted(paid, counted).items():
         rows.append(row(f"price of {part}", price, f"{PRICES[part]:g} in use"))
     return rows

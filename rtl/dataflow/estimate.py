@@ -37,13 +37,13 @@ DEVICES = {
 
 #: LUTs per unit of each part of a `Structure`, and per stage; fitted to synthesised stages (`python -m bench area`).
 PRICES = {
-    "stage": 0.0,
-    "adder_bits": 1.21,
-    "adders": 4.0,
-    "select_bits": 1.21,
-    "counter_bits": 1.74,
-    "table_bits": 0.0851,
-    "lutrams": 5.85,
+    "stage": 14.0,
+    "adder_bits": 0.927,
+    "adders": 3.1,
+    "select_bits": 0.961,
+    "counter_bits": 1.57,
+    "table_bits": 0.0538,
+    "lutrams": 6.54,
 }
 
 

@@ -18,9 +18,12 @@ def test_prices_that_made_the_counts_are_found_again():
 
 
 def test_each_sample_has_what_was_planned_beside_what_was_counted(monkeypatch):
-    """Two samples; what a synthesis counts is what the prices in use make, and a tenth more."""
+    """Two samples; what a synthesis counts is what the prices in use make, and a quarter more."""
     few = [pair for pair in area.samples() if pair[0] in ("Mean", "Transpose")][:2]
+    whole = area.samples()[0][1]
     monkeypatch.setattr(area, "samples", lambda: few)
+    monkeypatch.setattr(area, "RECIPES", ("some",))
+    monkeypatch.setattr(area, "untrained", {"some": whole}.get)
     monkeypatch.setattr(area, "emit", lambda planned: planned)
     monkeypatch.setattr(area, "synthesise", lambda planned: planned.estimate.lut * 1.25)
     rows = area.measure()
@@ -30,8 +33,11 @@ def test_each_sample_has_what_was_planned_beside_what_was_counted(monkeypatch):
         assert row["planned"] == planned.estimate.lut == pytest.approx(told, abs=2)
         assert row["value"] == 1.25 * row["planned"]
         assert row["note"].endswith(", -20.0%")
-    assert [row["what"] for row in rows[2:]] == [f"price of {part}" for part in PRICES]
-    assert rows[2]["note"] == f"{PRICES['stage']:g} in use"
+    assert (rows[2]["what"], rows[2]["planned"]) == ("some (not trained)", whole.estimate.lut)
+    assert [row["what"] for row in rows[3:]] == [f"price of {part}" for part in PRICES]
+    assert rows[3]["note"] == f"{PRICES['stage']:g} in use"
+    fitted = area.fitted([area.parts(planned) for _, planned in few], [row["value"] for row in rows[:2]])
+    assert [row["value"] for row in rows[3:]] == list(fitted.values())
 
 
 def test_the_samples_have_every_kind_of_part():
