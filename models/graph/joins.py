@@ -129,7 +129,7 @@ def _broadcast(to: Normaliser, node: fx.Node, operands: list[fx.Node], does: str
 
 
 @handles(
-    *(torch.Tensor.expand, torch.broadcast_to, "expand", "expand_as", "broadcast_to"),
+    *(torch.broadcast_to, "expand", "expand_as", "broadcast_to"),
     says="along axes of length 1 of an image, or where it is then added or multiplied",
 )
 def _expand(to: Normaliser, node: fx.Node) -> bool:
