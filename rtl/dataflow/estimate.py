@@ -47,17 +47,17 @@ PRICES = {
 }
 
 
-def area(built: Structure) -> Area:
-    """The price of one stage."""
-    lut = PRICES["stage"] + sum(price * getattr(built, part) for part, price in PRICES.items() if part != "stage")
+def area(built: Structure, stages: int = 1) -> Area:
+    """The price of one stage, or of what is none."""
+    lut = stages * PRICES["stage"] + sum(price * getattr(built, part) for part, price in PRICES.items() if part != "stage")
     return Area(round(lut), built.registers - built.inside + built.read_bits, built.multipliers, built.block_rams)
 
 
 def estimate(network: Network, framing: Structure) -> Area:
     """The area of all stages of a pipeline, and of the framing at its ports (`rtl.bus.framing.structure`)."""
-    parts = [area(element.stage.structure()) for element in network.elements] + [area(framing)]
+    parts = [area(element.stage.structure()) for element in network.elements] + [area(framing, stages=0)]
     if network.loader is not None:
-        parts.append(area(network.loader.structure()))
+        parts.append(area(network.loader.structure(), stages=0))
     forks = sum(element.readers > 1 for element in network.elements)
     lut, ff, dsp, bram = (sum(getattr(part, name) for part in parts) for name in ("lut", "ff", "dsp", "bram"))
     return Area(lut + 4 * forks, ff + 2 * forks, dsp, bram)
