@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittrue.flow.engine import steps
+from bittrue.flow import stages
+from bittrue.flow.engine import recipe, steps
 from bittrue.flow.report import report
 from bittrue.flow.run import verilate
 from bittrue.flow.run.result import RtlRun
@@ -50,6 +51,15 @@ def test_everything_that_changed_is_named_in_order(tmp_path, monkeypatch):
     assert steps._stale(tmp_path, dict(before)) is None
     monkeypatch.setattr(steps, "_files", lambda _: {"x": 1})
     assert steps._stale(tmp_path, dict(before)) == "its files were altered"
+
+
+def test_what_is_expected_of_a_flow_is_a_row_a_step(tmp_path):
+    named = recipe.load("lerp-psa-digits")
+    chain = stages.steps(named)
+    rows = steps.expected(chain, named, tmp_path)
+    assert type(rows) is list
+    assert [row.step for row in rows] == [step.name for step in chain]
+    assert all(row.due for row in rows)
 
 
 def test_sets_of_a_run_hold_from_its_thirds_on():
