@@ -45,9 +45,11 @@ def test_images_in_a_second_are_those_that_came_out(seconds, ends, rate):
 
 def test_everything_that_changed_is_named_in_order(tmp_path, monkeypatch):
     before = {"z": 1, "recipe": 1, "k": 1, "gone": 1}
+    many = {f"part {k}": k for k in "hgfedcba"}
     monkeypatch.setattr(steps, "stamp", lambda _: {"inputs": before, "files": {}})
     monkeypatch.setattr(steps, "_files", lambda _: {})
     assert steps._stale(tmp_path, {"z": 2, "recipe": 3, "k": 1, "new": 1}) == "gone and new and recipe and z changed"
+    assert steps._stale(tmp_path, before | many) == " and ".join(sorted(many)) + " changed"
     assert steps._stale(tmp_path, dict(before)) is None
     monkeypatch.setattr(steps, "_files", lambda _: {"x": 1})
     assert steps._stale(tmp_path, dict(before)) == "its files were altered"
