@@ -180,6 +180,17 @@ def test_absent_programs_are_missing(monkeypatch, tmp_path):
         assert each.remedy.startswith("apt install")
 
 
+def test_a_program_that_is_not_in_its_package_is_looked_for_elsewhere(monkeypatch, tmp_path):
+    for folder, words in (("inside", "mine 1.0"), ("elsewhere", "other 2.0")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tool").write_text(f"#!/bin/sh\necho {words}\n")
+        (tmp_path / folder / "tool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'elsewhere'}:/usr/bin:/bin")
+    found = [doctor._program("tool", "", "", True, tmp_path / folder) for folder in ("inside", "none")]
+    assert [(each.ok, each.found) for each in found] == [(True, "mine 1.0"), (True, "other 2.0")]
+    assert doctor._program("tool", "", "", True).found == "other 2.0"
+
+
 def test_a_program_that_does_not_run_is_missing(monkeypatch, tmp_path):
     (tmp_path / "g++").write_text("#!/bin/sh\nexit 3\n")
     (tmp_path / "g++").chmod(0o755)

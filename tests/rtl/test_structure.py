@@ -41,6 +41,7 @@ from bittrue.sim.written import written
 from tests.helpers import sizes
 from tests.helpers.photonic_programs import photonic_network
 from tests.helpers.programs import resmlp, several, spiking, two_inputs
+from tests.helpers.sets import network
 from tests.helpers.stages import OPERATIONS, planned
 
 REMEDY = "if that is meant, write the table with `python -m tests.helpers.sizes`, and say in the commit why"
@@ -164,6 +165,23 @@ def test_framing_is_counted_one_by_one(beats, lanes):
     assert inlet.select_bits == (3 * lanes if beats > 1 else 0)  # zeros of a frame that ended early
     assert inlet.counter_bits == outlet.counter_bits + 16
     assert framing.structure([port, port], [port]) == inlet + inlet + outlet
+
+
+@pytest.mark.parametrize("architecture", ["parallel", "packed"])
+def test_flip_flops_of_stages_whose_numbers_are_written(architecture):
+    """Weights, biases, multipliers and shifts: what a stage says is in its netlist, one by one."""
+    seen = set()
+    for seed in range(3):
+        program = written(network(seed, most=4, kinds=["linear", "affine", "mean"]))
+        made = plan(program, 40, architecture=architecture)
+        for element in made.network.elements:
+            stage = element.stage
+            stage.exchange = Exchange(stage.exchange_bits)  # as the network gives it
+            built = stage.structure()
+            assert built.registers == flip_flops(stage), f"seed {seed}: {type(stage).__name__}"
+            pipe = getattr(stage, "requantize", None)
+            seen |= set(getattr(pipe, "tables", {}))
+    assert {"shift", "bias"} <= seen
 
 
 @pytest.mark.parametrize("inputs", [1, 3])
