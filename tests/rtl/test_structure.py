@@ -18,6 +18,7 @@ from bittrue.rtl.dataflow.estimate import area, estimate
 from bittrue.rtl.dataflow.loader import Loader, Words
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.dataflow.spikes.events import EventLinearStage
 from bittrue.rtl.dataflow.stage import Stage, Storage, beat
 from bittrue.rtl.dataflow.stages.affine import AffineStage
 from bittrue.rtl.dataflow.stages.lif import LifStage
@@ -36,6 +37,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers import sizes
@@ -165,6 +167,22 @@ def test_framing_is_counted_one_by_one(beats, lanes):
     assert inlet.select_bits == (3 * lanes if beats > 1 else 0)  # zeros of a frame that ended early
     assert inlet.counter_bits == outlet.counter_bits + 16
     assert framing.structure([port, port], [port]) == inlet + inlet + outlet
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("pe", [1, 2, 3, 6])
+@pytest.mark.parametrize("simd", [1, 2, 4])
+@pytest.mark.parametrize("written", [False, True])
+def test_flip_flops_of_events(simd, pe, tokens, written):
+    """In every folding, with weights that are constant or written."""
+    weight = np.random.default_rng(pe).integers(-8, 8, (6, 4))
+    weight = Held("w", (6, 4), -8, 7, weight) if written else weight
+    kind = TensorType((tokens, 2, 4), Format(1, signed=False))
+    op = SpikingLinear(kind, weight, np.array([2, 1]), Requantize.example(np.random.default_rng(1), 6, 99), Format(4))
+    stage = EventLinearStage(op, lanes=simd, simd=simd, pe=pe)
+    stage.exchange = Exchange(stage.exchange_bits)  # as the network gives it
+    built = stage.structure()
+    assert built.registers == flip_flops(stage)
 
 
 @pytest.mark.parametrize("architecture", ["parallel", "packed"])
