@@ -191,14 +191,23 @@ def adders(folder: Path) -> str:
 
 
 def convolution(folder: Path) -> str:
-    b = Bench("convolution", folder)
-    who = ("torch float", "oneDNN INT8", "bittrue, vnni", "bittrue, avx2", "bittrue, sgemm")
+    b, peer = Bench("convolution", folder), "oneDNN INT8"
+    who = ("torch float", peer, "bittrue, vnni", "oneDNN INT8, AVX2", "bittrue, avx2, AVX2")
     layers = ("3 to 16, 3x3 / 1, 32x32", "16 to 16, 3x3 / 1, 32x32", "16 to 32, 3x3 / 2, 32x32")
     layers += ("32 to 32, 3x3 / 1, 16x16", "64 to 64, 3x3 / 1, 8x8", "256 to 256, 3x3 / 1, 8x8")
-    layers += ("32 to 64, 1x1 / 1, 24x24",)
-    body = [[f"{what}, GOP/s", *(b(f"{what}: {one}") for one in who)] for what in layers]
-    body += [[f"{what}, images/s", *(b(f"{what}: {one}") for one in who)] for what in ("ResNet-8", "ResNet-20")]
-    return grid(["one thread, 64 images", *who], body, {"": b.source()})
+    layers += ("32 to 64, 1x1 / 1, 24x24", "depthwise 32, 3x3 / 1, 24x24", "depthwise 64, 3x3 / 1, 16x16")
+    layers += ("depthwise 64, 3x3 / 2, 24x24",)
+    pools = ("maximum of 64, 16x16", "mean of 64, 16x16", "global of 64, 8x8")
+
+    def line(what: str, unit: str) -> list[str]:
+        gain = f"{b.gain(f'{what}: bittrue, vnni')}; {b.gain(f'{what}: bittrue, avx2, AVX2')}"
+        return [f"{what}, {unit}", *(b(f"{what}: {one}") for one in who), gain, b.note(f"{what}: {peer}, AVX2")]
+
+    body = [line(what, "GOP/s") for what in layers]
+    body += [line(what, "images/s") for what in (*pools, "ResNet-8", "ResNet-20")]
+    head = ("torch float", peer, "bittrue", "oneDNN INT8 held to AVX2", "bittrue held to AVX2")
+    head += ("times oneDNN's", "oneDNN's results held to AVX2")
+    return grid(["one thread, 64 images", *head], body, {"": b.source()})
 
 
 def placed(folder: Path) -> str:
@@ -242,9 +251,26 @@ def layer(folder: Path) -> str:
         "`numba` (plain loops)": "bittrue, numba",
         "numpy sgemm with a 256-entry table": "numpy sgemm, 256-entry table",
     }
-    body = [[title, f"{b.gain(what)} times"] for title, what in names.items()]
+    body = [[title, f"{b.gain(what)} times numpy int32"] for title, what in names.items()]
+    for title, what, held in (
+        ("without table", "bittrue, vnni, no table", ""),
+        ("without table, held to AVX2", "bittrue, avx2, no table", ", AVX2"),
+    ):
+        peer = f"oneDNN INT8, no table{held}"
+        times = span([row["speed-up"] for row in b.row(f"{what}{held}")], "{:.2f}")
+        body.append([title, f"{times} times oneDNN INT8, of whose results {b.note(peer)}"])
     head = "whole layer, 65536x96x96 with requantise and table, one thread"
-    return grid([head, "against numpy int32"], body, {"": b.source()})
+    return grid([head, "speed"], body, {"": b.source()})
+
+
+def emulation(folder: Path) -> str:
+    b = Bench("emulation", folder)
+    ours, theirs = (f"ResNet-8: {who}" for who in ("bittrue", "hls4ml"))
+    body = [
+        ["bittrue", b(ours), f"{b.gain(ours)} times", b.note(ours)],
+        ["hls4ml (Vitis types, g++)", b(theirs, "{:.1f}"), "", b.note(theirs)],
+    ]
+    return grid(["ResNet-8, one thread", "images/s", "", "first"], body, {"": b.source()})
 
 
 def photonic_speed(folder: Path) -> str:
@@ -293,6 +319,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "written": written,
     "adders": adders,
     "convolution": convolution,
+    "emulation": emulation,
     "placed": placed,
     "area": area,
 }
