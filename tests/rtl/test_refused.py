@@ -34,7 +34,7 @@ FOLDINGS = {
     "window": (
         lambda *of: stage(WindowStage, Window(IMAGE, (2, 2)), *of),
         (1, 2, 1),
-        r"simd = 2 codes .* not 1",
+        "2 codes in every beat, not 1",
         (2, 2, 1),
     ),
     "upsample": (

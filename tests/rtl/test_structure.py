@@ -169,15 +169,14 @@ def test_framing_is_counted_one_by_one(beats, lanes):
     assert framing.structure([port, port], [port]) == inlet + inlet + outlet
 
 
-@pytest.mark.parametrize("tokens", [1, 3])
-@pytest.mark.parametrize("pe", [1, 2, 3, 6])
+@pytest.mark.parametrize("pe", [1, 2, 6])
 @pytest.mark.parametrize("simd", [1, 2, 4])
 @pytest.mark.parametrize("written", [False, True])
-def test_flip_flops_of_events(simd, pe, tokens, written):
+def test_flip_flops_of_events(simd, pe, written):
     """In every folding, with weights that are constant or written."""
     weight = np.random.default_rng(pe).integers(-8, 8, (6, 4))
     weight = Held("w", (6, 4), -8, 7, weight) if written else weight
-    kind = TensorType((tokens, 2, 4), Format(1, signed=False))
+    kind = TensorType((3, 2, 4), Format(1, signed=False))
     op = SpikingLinear(kind, weight, np.array([2, 1]), Requantize.example(np.random.default_rng(1), 6, 99), Format(4))
     stage = EventLinearStage(op, lanes=simd, simd=simd, pe=pe)
     stage.exchange = Exchange(stage.exchange_bits)  # as the network gives it
