@@ -49,7 +49,9 @@ PRICES = {
 
 def area(built: Structure, stages: int = 1) -> Area:
     """The price of one stage, or of what is none."""
-    lut = stages * PRICES["stage"] + sum(price * getattr(built, part) for part, price in PRICES.items() if part != "stage")
+    lut = stages * PRICES["stage"] + sum(
+        price * getattr(built, part) for part, price in PRICES.items() if part != "stage"
+    )
     return Area(round(lut), built.registers - built.inside + built.read_bits, built.multipliers, built.block_rams)
 
 
