@@ -42,14 +42,30 @@ class Residual(nn.Module):
         return self.function(self.body(x) + self.shortcut(x))
 
 
-class Convolution(ImageNetwork):
-    """The network in the module's docstring.
+class Pixels(ImageNetwork):
+    """Base of networks that read pixels as they are: `features` of them, and a linear `classifier` behind.
 
-    `forward` takes codes `[B, channels, height, width]` as `encode` makes them (any number type) and gives float logits
-    `[B, classes]`; one code step is worth 1/128.
+    `forward` takes codes as `encode` makes them (any number type) and gives float logits `[B, classes]`; one code step
+    is worth 1/128.
     """
 
     settings = ConvolutionSettings
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, channels, h, w]` (`models.data.sets.encode`)."""
+        codes = encode(images, 1, self.gain).reshape(len(images), *self.shape)
+        return np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
+
+    def values(self, images: np.ndarray) -> Tensor:
+        """The codes as floats: what the network is calibrated on."""
+        return torch.from_numpy(self.encode(images)).float()
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.classifier(self.features(codes.to(self.classifier.weight.dtype) * INPUT_SCALE))
+
+
+class Convolution(Pixels):
+    """The network in the module's docstring; codes are `[B, channels, height, width]`."""
 
     def __init__(self, network: ConvolutionSettings, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
         super().__init__(network, shape, classes, gain)
@@ -75,15 +91,3 @@ class Convolution(ImageNetwork):
                 side //= 2
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(channels, classes)
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, channels, h, w]` (`models.data.sets.encode`)."""
-        codes = encode(images, 1, self.gain).reshape(len(images), *self.shape)
-        return np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
-
-    def values(self, images: np.ndarray) -> Tensor:
-        """The codes as floats: what the network is calibrated on."""
-        return torch.from_numpy(self.encode(images)).float()
-
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.classifier(self.features(codes.to(self.classifier.weight.dtype) * INPUT_SCALE))

@@ -11,11 +11,9 @@ logits = W mean(x) + b               the mean over time
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from bittrue.models.data.sets import INPUT_SCALE, encode
-from bittrue.models.networks.base import ImageNetwork
+from bittrue.models.networks.convolution import Pixels
 from bittrue.models.networks.settings import ConvolutionSettings
 
 #: Samples that a convolution sees, and the share of values that are left out in training.
@@ -42,14 +40,9 @@ class Residual(nn.Module):
         return self.function(self.body(x) + self.shortcut(x))
 
 
-class Temporal(ImageNetwork):
-    """The network in the module's docstring, for images one pixel wide, whose rows are samples in time.
-
-    `forward` takes codes `[B, channels, time]` as `encode` makes them (any number type) and gives float logits
-    `[B, classes]`; one code step is worth 1/128.
-    """
-
-    settings = ConvolutionSettings
+class Temporal(Pixels):
+    """The network in the module's docstring, for images one pixel wide, whose rows are samples in time; codes are
+    `[B, channels, time]`."""
 
     def __init__(self, network: ConvolutionSettings, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
         super().__init__(network, shape, classes, gain)
@@ -62,14 +55,6 @@ class Temporal(ImageNetwork):
         self.classifier = nn.Linear(channels, classes)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Images uint8 `[n, time, 1, channels]` as codes int8 `[n, channels, time]` (`models.data.sets.encode`)."""
-        height, width, channels = self.shape
-        codes = encode(images, 1, self.gain).reshape(len(images), height * width, channels)
-        return np.ascontiguousarray(codes.transpose(0, 2, 1))
-
-    def values(self, images: np.ndarray) -> Tensor:
-        """The codes as floats: what the network is calibrated on."""
-        return torch.from_numpy(self.encode(images)).float()
-
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.classifier(self.features(codes.to(self.classifier.weight.dtype) * INPUT_SCALE))
+        """Images uint8 `[n, time, 1, channels]` as codes int8 `[n, channels, time]`."""
+        codes = super().encode(images)
+        return codes.reshape(*codes.shape[:2], -1)
