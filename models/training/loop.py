@@ -231,6 +231,12 @@ def optimize(
     model.to(device)
     codes, labels = codes.to(device), labels.to(device)
     augment = getattr(settings, "augment", "none")
+    images = data.train.images
+    if augment != "none" and not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4):
+        raise BittrueError(
+            f"{stage}: augment={augment!r} moves and mirrors images uint8 [n, height, width, channels], and the "
+            "training samples are none; set augment to none and change the samples yourself"
+        )
     rates = [group["lr"] for group in optimizer.param_groups] if schedule else []
     with full_precision(), flushed_denormals(), threads(getattr(settings, "threads", 1)):
         history, start, best = resume(checkpoint, identity, model, optimizer)
@@ -254,8 +260,7 @@ def optimize(
                     x = codes[chosen]
                     if augment != "none":
                         which = chosen if order is None else chosen.cpu().numpy()
-                        images = augmented(data.train.images[which], augment, rng)
-                        x = Batch.of(model.encode(images)).to(device)
+                        x = Batch.of(model.encode(augmented(images[which], augment, rng))).to(device)
                     value = loss(logits(model, x, epoch * len(codes) + step * batch), labels[chosen].alone)
                     optimizer.zero_grad()
                     value.backward()

@@ -304,10 +304,10 @@ class Largest:
 
 
 class Weighted:
-    """`requantize(sum_t weight[t, c] * tap_t[c])`, exact; weight int `[T, C]`, `widest` the range of all between.
+    """`requantize(sum_t weight[t, c] * tap_t[c])`, exact; weight int `[T, C]`.
 
     codes   that are in the image and around it
-    tiles   the kind of vectors that the CPU has, None for plain loops
+    tiles   the kinds of vectors that the CPU has, fastest first; of none there are plain loops
     """
 
     def __init__(self, reading: Reading, weight: np.ndarray, epilogue: Epilogue, codes: Range, tiles: Any) -> None:
@@ -316,14 +316,15 @@ class Weighted:
         self.weight = weight.astype(kind)
         self.plain = Channels(reading, reading.dtype)
         self.tiles: Channels | None = None
-        bias, shift = (epilogue.vectors[k].astype(np.int64) for k in (4, 3))
         channels = weight.shape[1]
         widths = [2 * isa.lanes for isa in tiles]
         self.width = next((width for width in widths if channels % width == 0), min(widths, default=0))
         self.wide = -(-channels // self.width) * self.width if self.width else channels
-        fits = kind == np.int32 and epilogue.format.dtype.itemsize == 1
-        fits = fits and bool((np.abs(bias) << shift).max(initial=0) <= 1 << 30)
-        fits = fits and max(-codes.low, codes.high + 1) <= 1 << 15 and int(np.abs(weight).max(initial=0)) < 1 << 15
+        fits = (
+            epilogue.narrow
+            and max(-codes.low, codes.high + 1) <= 1 << 15
+            and int(np.abs(weight).max(initial=0)) < 1 << 15
+        )
         most = max(-codes.low, codes.high) * int(np.abs(weight).sum(0).max(initial=0))
         if self.width and fits and most < 1 << 31:
             self.tiles = Channels(reading, np.int16 if self.width == 2 * WORDS.lanes else np.uint16, self.wide)
@@ -339,19 +340,13 @@ class Weighted:
         order = [p + 4 * upper + k for upper in (0, 1) for p in range(0, 2 * lanes, 8) for k in range(4)]
         blocks = even.reshape(-1, 2, channels // self.width, self.width)[..., order]  # pair, which, block, channel
         self.packed = np.ascontiguousarray(blocks.transpose(2, 0, 3, 1)).reshape(-1)
-        added, multiplier, half, shift, bias = (v.astype(np.int64) for v in self.epilogue.vectors)
-        if not self.epilogue.scaled:  # where nothing is multiplied, what is added lies in `half`
-            added, multiplier = np.zeros_like(added), np.ones_like(multiplier)
-        total = (added * multiplier + half + (bias << shift)).view(np.uint64).astype(np.uint32).view(np.int32)
-        given = np.stack(
-            [np.broadcast_to(v, self.weight.shape[1]).astype(np.int32) for v in (multiplier, total, shift)]
-        )
+        added, multiplier, shift = self.epilogue.folded()
+        given = np.stack([np.broadcast_to(v, self.weight.shape[1]) for v in (multiplier, added, shift)])
         numbers = np.pad(given, ((0, 0), (0, channels - given.shape[1])))
         self.numbers = np.ascontiguousarray(numbers.reshape(3, -1, self.width)[..., order].transpose(1, 0, 2)).reshape(
             -1
         )
-        floor, low, high = (int(v) for v in self.epilogue.limits)
-        self.ends = np.array([min(max(floor, low), high), high], np.int16)
+        self.ends = np.array(self.epilogue.ends, np.int16)
 
     def run(self, x: np.ndarray, out: np.ndarray, count: bool = True, table: np.ndarray | None = None) -> int:
         """Fill `out [n * OH * OW, C]` from images `x [n, H, W, C]` and count the saturated codes."""

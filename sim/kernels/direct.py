@@ -219,29 +219,19 @@ class Direct:
 
     def _numbers(self, weight: np.ndarray, kinds: Sequence[tuple[int, int]], more: int = 0) -> np.ndarray:
         """The numbers of the epilogue for each kind of windows; codes may lack `more` of what sums take off."""
-        epilogue = self.epilogue
-        added, multiplier, half, shift, bias = (v.astype(np.int64) for v in epilogue.vectors)
-        floor, low, high = (int(v) for v in epilogue.limits)
-        if not epilogue.scaled:  # where nothing is multiplied, what is added lies in `half`
-            added, multiplier = np.zeros_like(added), np.ones_like(multiplier)
         border = int(self.border.view(np.uint8)) if self.isa is not WORDS else int(self.border)
         made = []
         for first, last in kinds:
             beside = border * (weight[:, :first].sum((1, 2)) + weight[:, last:].sum((1, 2)))
             beside += more * weight.sum((1, 2))
-            total = (added + beside) * multiplier + half + (bias << shift)  # modulo 2^32, as the sums are
-            total = total.astype(np.int64).view(np.uint64).astype(np.uint32).view(np.int32)
-            ends = (min(max(floor, low), high), high)
-            made.append(numbers(total, multiplier, shift, ends, epilogue.scaled))
+            made.append(numbers(*self.epilogue.folded(beside), self.epilogue.ends, self.epilogue.scaled))
         return np.array(made)
 
     def _requantise(self, weight: np.ndarray, kinds: Sequence[tuple[int, int]]) -> None:
-        """The numbers of the epilogue, and how many images may be made in registers: where arithmetic has 32 bits,
-        codes are bytes, and there is no output beside those of tiles."""
-        self.numbers, epilogue = self._numbers(weight, kinds), self.epilogue
-        bias, shift = (epilogue.vectors[k].astype(np.int64) for k in (4, 3))
-        narrow = epilogue.vectors[0].dtype == np.int32 and epilogue.format.dtype.itemsize == 1
-        fits = narrow and len(weight) == self.columns and bool((np.abs(bias) << shift).max(initial=0) <= 1 << 30)
+        """The numbers of the epilogue, and how many images may be made in registers: where there is no output beside
+        those of tiles."""
+        self.numbers = self._numbers(weight, kinds)
+        fits = self.epilogue.narrow and len(weight) == self.columns
         self.least = int(max(-(-self.isa.rows // kind[2]) for kind in self.kinds)) if fits else 0
 
     def room(self, images: int) -> int:

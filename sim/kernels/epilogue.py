@@ -103,6 +103,30 @@ class Epilogue:
         self.vectors = tuple(np.ascontiguousarray(v.astype(kind)) for v in named)
         self.limits = (kind(floor), kind(self.format.low), kind(self.format.high))
 
+    @property
+    def narrow(self) -> bool:
+        """Whether tiles can make the codes in registers: all arithmetic has 32 bits, codes are bytes."""
+        bias, shift = (self.vectors[k].astype(np.int64) for k in (4, 3))
+        words = self.vectors[0].dtype == np.int32 and self.format.dtype.itemsize == 1
+        return words and bool((np.abs(bias) << shift).max(initial=0) <= 1 << 30)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The least code and the largest."""
+        floor, low, high = (int(v) for v in self.limits)
+        return min(max(floor, low), high), high
+
+    def folded(self, more: np.ndarray | int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`added`, multiplier and shift, int32 `[C]`: `(sum * multiplier + added) >> shift`, modulo 2^32, is a code
+        before it is limited to `ends`; `more` is what sums lack."""
+        bias_acc, multiplier, half, shift, bias = (v.astype(np.int64) for v in self.vectors)
+        if not self.scaled:  # what is added to sums lies in `half`
+            bias_acc, multiplier = np.zeros_like(half), np.ones_like(half)
+        added = (bias_acc + more) * multiplier + half + (bias << shift)
+        return added.view(np.uint64).astype(np.uint32).view(np.int32), *(
+            v.astype(np.int32) for v in (multiplier, shift)
+        )
+
     def arguments(self, count: bool, table: np.ndarray) -> tuple:
         """What `finish` takes between the sums and the codes."""
         return self.vectors, self.limits, self.scaled, count, table

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from bittrue.models.data.augment import augmented
 from bittrue.models.data.sets import load
+from bittrue.models.int8.convert import convert
 from bittrue.models.networks.convolution import Convolution
 from bittrue.models.networks.settings import ConvolutionSettings
 from bittrue.models.training import loop
 from bittrue.models.training.settings import Qat, Train
+from bittrue.sim.errors import BittrueError
 
 
 def images(height, width, n=300):
@@ -113,3 +116,11 @@ def test_every_batch_sees_images_changed_anew(monkeypatch):
 def test_other_changes_are_refused_by_name(settings):
     with pytest.raises(ValidationError, match="augment"):
         settings(augment="rotate")
+
+
+def test_samples_that_are_no_images_are_refused():
+    """Of floats as a model takes them nobody says which axes are rows and columns."""
+    x = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    network, labels = convert(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), x), np.arange(64) % 3
+    with pytest.raises(BittrueError, match=r"augment='flip' moves and mirrors images uint8 .*; set augment to none"):
+        network.fit(((x, labels), (x, labels)), Qat(epochs=1, batch=16, augment="flip"))
