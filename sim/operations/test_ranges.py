@@ -6,9 +6,19 @@ What the intermediates are is written here once more, in plain integers, from th
 import numpy as np
 import pytest
 
-from bittrue.sim.contract import Format, Range
+from bittrue.sim.conformance import run_equals_reference
+from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.depthwise import Depthwise
+from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.multiply import Multiply
+from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.tile_sum import TileSum
+from bittrue.sim.requantize import Requantize
 from tests.helpers.small import SMALL, every_input
 
 SEEDS = range(12)
@@ -131,3 +141,42 @@ def test_sums_of_wide_codes_are_exact(bits, out, signed):
         codes, saturated = op.run(*x)
         assert codes.reshape(-1).tolist() == wanted
         assert saturated == sum(int(a) + int(other) != y for a, y in zip(corners, wanted, strict=True))
+
+
+CODES = TensorType((2, 3), INT8)
+WIDE = TensorType((2, 3), Format(33))
+#: Requantised sums: of small codes, and of a kind whose sums alone need more than 32 bits.
+SUMS = {
+    "Affine": (lambda r: Affine(CODES, np.array([3, -2, 5]), r), lambda r: Affine(WIDE, np.array([3, -2, 5]), r)),
+    "Depthwise": (
+        lambda r: Depthwise(CODES, np.array([[3, -2, 5], [1, 1, 1]]), r),
+        lambda r: Depthwise(WIDE, np.array([[3, -2, 5], [1, 1, 1]]), r),
+    ),
+    "Linear": (
+        lambda r: Linear(CODES, np.array([[3, -2, 5]] * 3), r),
+        lambda r: Linear(WIDE, np.array([[3, -2, 5]] * 3), r),
+    ),
+    "Mean": (lambda r: Mean(CODES, r), lambda r: Mean(WIDE, r)),
+    "Multiply": (lambda r: Multiply(CODES, CODES, r), lambda r: Multiply(CODES, WIDE, r)),
+    "SpikingLinear": (
+        lambda r: SpikingLinear(TensorType((2, 3), SPIKE), np.array([[3, -2, 5]] * 3), np.array([2, 1]), r),
+        lambda r: SpikingLinear(TensorType((2, 3), SPIKE), np.array([[3, -2, 5]] * 3), np.array([1 << 33, 1]), r),
+    ),
+    "TileSum": (lambda r: TileSum(CODES, 2, r), lambda r: TileSum(CODES, 26, r)),
+}
+#: What alone needs more than 32 bits, with results of 8 that are alive.
+REQUANTISERS = {
+    "sum": dict(shift=28),
+    "offset of the sum": dict(shift=36, bias_acc=np.array([1 << 40, -(1 << 40), 1 << 36])),
+    "scaled sum": dict(shift=32, multiplier=np.array([1 << 30, 1 << 31, 1 << 29])),
+    "result": dict(shift=1, bias=np.array([1 << 34, -(1 << 35), 0])),
+    "rounding constant": dict(shift=40),
+}
+
+
+@pytest.mark.parametrize("what", REQUANTISERS)
+@pytest.mark.parametrize("name", SUMS)
+def test_every_intermediate_fits_the_integers_that_compute_it(name, what):
+    op = SUMS[name][what == "sum"](Requantize(3, **REQUANTISERS[what]))
+    assert (op.accumulator | op.ranges[2]).bits > 32
+    run_equals_reference(op, np.random.default_rng(0))

@@ -14,6 +14,7 @@ from bittrue.flow.engine import recipe, steps, training
 from bittrue.flow.report import report
 from bittrue.flow.run import verilate
 from bittrue.flow.run.result import RtlRun
+from bittrue.flow.verify import verify
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
@@ -83,6 +84,29 @@ def test_sets_of_a_run_hold_from_its_thirds_on():
     stream = PipelineDesign(plan(program))
     assert sets.accesses(stream, 9) == ()
     assert [(w.after, w.by) for w in sets.writes(stream, 9)] == [(0, 3), (3, 6)]
+
+
+@pytest.mark.parametrize(("frame", "number"), [(0, 0), (2, 0), (3, 1), (5, 1), (6, 2), (8, 2)])
+def test_a_divergence_of_the_kernels_names_the_set_that_held(frame, number, monkeypatch):
+    """Of nine frames three meet the initial set, three the first that is written, three the second."""
+    program, first = written(PROGRAM), PROGRAM.nodes[0]
+    right, wrong = (np.full((9, *first.operation.output.shape), k, np.int8) for k in (0, 1))
+    found = []
+
+    def trace(*_, first: int, held):
+        found.append((first, held))
+        return {PROGRAM.nodes[0].name: wrong}
+
+    monkeypatch.setattr(type(program), "trace", lambda *_, **__: SimpleNamespace(tensors={first.name: right}))
+    session = SimpleNamespace(build=SimpleNamespace(program=program, host=SimpleNamespace(trace=trace)))
+    differ = np.zeros((9, 2), bool)
+    differ[frame] = True
+    x = [np.zeros((9, 2), np.int8)]
+    sets = Exchanges(program, 3)
+    row = verify._Session._kernel_divergence(session, x, [differ], sets)
+    assert (row["operation"], row["frame"], row["held"]) == (first.name, frame, number)
+    assert found == [(frame, sets.held(9))]
+    assert verify._Session._kernel_divergence(session, x, [differ])["held"] is None
 
 
 @pytest.mark.needs("verilator")
