@@ -2,7 +2,8 @@
 
 A write takes its address and its data in any order and answers two cycles after it has both; a read of a register
 answers in the third cycle after its address, one of a window `latency` cycles later. One access of each kind is under
-way at a time. Every access is answered.
+way at a time; a read that would be carried out with a write waits two cycles, so that no memory of a window is read in
+the cycle in which it is written. Every access is answered.
 """
 
 from __future__ import annotations
@@ -126,8 +127,7 @@ class Slave(wiring.Component):
         for register in self.map.registers:
             for field in register.fields:
                 self.hold(m, register, field)
-        self.write_channel(m)
-        self.read_channel(m)
+        self.read_channel(m, self.write_channel(m))
         return m
 
     def hold(self, m: Module, register: Register, field: Field) -> None:
@@ -150,8 +150,11 @@ class Slave(wiring.Component):
                 m.d.sync += now.eq(getattr(self, f"{name}_next"))
 
     # -- writes --------------------------------------------------------------------------------------------
-    def write_channel(self, m: Module) -> None:
-        """Address and data are taken one by one, then both are looked at; two cycles later the answer is there."""
+    def write_channel(self, m: Module) -> Signal:
+        """Address and data are taken one by one, then both are looked at; two cycles later the answer is there.
+
+        The signal that is returned says that a write is looked at.
+        """
         axi = self.axi
         awaddr, wdata, wstrb = Signal(len(axi.awaddr)), Signal(WORD), Signal(4)
         have_address, have_data, answering, response = Signal(), Signal(), Signal(), Signal(2)
@@ -190,6 +193,7 @@ class Slave(wiring.Component):
                     self.write_register(m, register, wdata, whole, legal, accepted)
             with m.If(~Cat(meant.values(), within.values()).any()):
                 m.d.comb += self.faults["ADDRESS"].eq(1)
+        return looks
 
     def legal(self, m: Module, register: Register, wdata: Signal) -> Value:
         """Whether the fields allow the word, a cycle later: values in their ranges, 0 where there is no field."""
@@ -252,8 +256,8 @@ class Slave(wiring.Component):
             m.d.comb += [accepted.eq(1), getattr(self, window.member).write.eq(1)]
 
     # -- reads ---------------------------------------------------------------------------------------------
-    def read_channel(self, m: Module) -> None:
-        """Registers are answered at once, words of windows as soon as the design has them."""
+    def read_channel(self, m: Module, writes: Value) -> None:
+        """Registers are answered at once, words of windows as soon as the design has them; both after `writes`."""
         axi = self.axi
         araddr = Signal(len(axi.araddr))
         taken, given, compared = (Signal(name=f"read_{name}") for name in ("taken", "given", "compared"))
@@ -278,7 +282,7 @@ class Slave(wiring.Component):
         content: Value = Const(0, WORD)
         for word in contents:
             content = content | word
-        with m.If(compared):
+        with m.If(compared & ~writes):
             m.d.sync += [taken.eq(0), given.eq(1), answer.eq(SLVERR), value.eq(0)]
             for window in self.map.windows:
                 with m.If(within[window.name]):

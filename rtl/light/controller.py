@@ -212,6 +212,6 @@ class PhotonicController(wiring.Component):
             ready, filled, loaded = last + 3, swap + sending, apply - 1 + g.words + NEXT_JOB
             if (job.row_tile, job.column_tile) == (layer.mac.tiles - 1, layer.column_tiles - 1):
                 written = sample + first + pace * (jobs.used_groups(job) - 1) + self.sums.cycles
-                drained = max(last, written) + 1
+                drained = max(last + 1, written)
                 ready, loaded = drained + 3, drained + g.words + 5
-        return drained
+        return drained + 1

@@ -27,6 +27,8 @@ from bittrue.sim.errors import BittrueError
 
 #: TIMEOUT after reset, in cycles: about 10 ms at 100 MHz.
 PATIENCE = (1 << TIMEOUT_BITS) - 1
+#: Cycles from the read of an offset on the bus to its value: memory, register, choice of the lane.
+LATENCY = 3
 
 
 class Address(IntEnum):
@@ -125,6 +127,7 @@ def register_map(jobs: Jobs, settling: int, images: int) -> RegisterMap:
         (work, columns),
         jobs.offset,
         idle=True,
+        latency=LATENCY,
         description="offset of a converter, `[job, column]`: + 4 (2^k job + column), 2^k the next power of two of the "
         "columns",
         where="upper half",
@@ -163,17 +166,20 @@ class Offsets(wiring.Component):
         m = Module()
         bus, lanes = self.bus, self.jobs.geometry.lanes
         content = [self.word(k) for k in range(self.depth)]
-        m.submodules.memory = memory = Storage(self.layout.size, self.depth).memory(self.layout, content)
+        # The bus reads and writes in different cycles, and the sender reads when nothing is written.
+        storage = Storage(self.layout.size, self.depth)
+        m.submodules.memory = memory = storage.memory(self.layout, content, apart=True)
         write, read = memory.write_port(granularity=1), memory.read_port(domain="sync")
         entry, lane = self.place(bus.write_at)
         m.d.comb += [write.addr.eq(entry), write.en.eq(Mux(bus.write, 1 << lane, 0))]
         m.d.comb += [write.data[k].eq(bus.data) for k in range(lanes)]
         entry, lane = self.place(bus.read_at)
+        chosen = Array(self.offsets[k] for k in range(lanes))[lane]
         m.d.comb += [
             read.addr.eq(Mux(self.busy, self.address, entry)),
             read.en.eq(1),
             self.offsets.eq(register(m, read.data, name="offsets_read")),
-            bus.value.eq(Array(self.offsets[k] for k in range(lanes))[lane]),
+            bus.value.eq(register(m, chosen, shape_of(self.jobs.offset), name="offset_read")),
         ]
         return m
 

@@ -94,17 +94,19 @@ class Sequence(wiring.Component):
         )
         wait, left = Signal(SETTLING_BITS), Signal(TIMEOUT_BITS)
         now = self.numbers(m, job)
-        converting, last_image = Signal(), Signal()
+        converting, last_image, ended = Signal(), Signal(), Signal()
         m.d.comb += [
             self.taken.eq(converting & self.adc_valid),
             self.unexpected.eq(self.adc_valid & ~converting),
-            last_image.eq(image + 1 == self.size),
             self.measuring.eq(job),
             self.batch_image.eq(image),
             self.column_group.eq(column_group),
             self.ends.eq(now.layer_ends & last_image),
             self.now.eq(now),
+            self.finished.eq(ended),
         ]
+        # What decides comes from registers: an image is looked at for some cycles, and an end is told a cycle later.
+        m.d.sync += [last_image.eq(image + 1 == self.size), ended.eq(0)]
         # The results of a layer may be there before the codes of the columns that it does not use.
         drained = Signal()
         with m.If(self.layer_done):
@@ -160,12 +162,11 @@ class Sequence(wiring.Component):
                 m.d.comb += self.missing.eq(1)
                 group_done()
             with m.State("DRAIN"):
-                with m.If(drained):
+                with m.If(drained | self.layer_done):
                     m.d.sync += [job.eq(job + 1), drained.eq(0)]
                     m.next = "LOOK 1"
                     with m.If(now.batch_ends):
-                        m.d.comb += self.finished.eq(1)
-                        m.d.sync += job.eq(0)
+                        m.d.sync += [job.eq(0), ended.eq(1)]
                         m.next = "IDLE"
         return m
 

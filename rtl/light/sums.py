@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.dataflow.stage import Storage, counting, register, shape_of, valid_chain
 from bittrue.rtl.light.jobs import Jobs
-from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants
+from bittrue.rtl.parts.requantize import RequantizePipe, channel_constants, outside
 from bittrue.sim.contract import Format, Range
 
 
@@ -20,15 +21,14 @@ class LayerNumbers:
     """What differs from layer to layer on the way of a sum: indices into and bounds for the common hardware.
 
     step       index of the converter's step among those of the program
-    low, high  of the requantised code
+    clip       index of its ends of a requantised code among those of the program
     tabled     an activation table follows
     base       the code of its first entry
     start      number of its first beat of outputs, among those of all layers
     """
 
     step: int
-    low: int
-    high: int
+    clip: int
     tabled: int
     base: int
     start: int
@@ -60,7 +60,8 @@ class Sums(wiring.Component):
         most = max(layer.mac.tiles for layer in jobs.layers)
         self.total = Range(0, most * jobs.adc.high)
         requantizers = [layer.total.requantize for layer in jobs.layers]
-        self.clipped = Format.covering(*((r.low, r.format.high) for r in requantizers))
+        self.clips = sorted({(r.low, r.format.high) for r in requantizers})
+        self.clipped = Format.covering(*self.clips)
         self.tables = [jobs.tables(lane) for lane in range(g.lanes)]
         self.bases = [layer.table.input.format.low if layer.table else 0 for layer in jobs.layers]
         self.tabled = any(layer.table for layer in jobs.layers)
@@ -73,8 +74,7 @@ class Sums(wiring.Component):
         self.layout = data.StructLayout(
             {
                 "step": counting(len(self.steps)),
-                "low": shape_of(self.clipped),
-                "high": shape_of(self.clipped),
+                "clip": counting(len(self.clips)),
                 "tabled": 1,
                 "base": shape_of(Format.covering(*self.bases)),
                 "start": beats,
@@ -106,8 +106,7 @@ class Sums(wiring.Component):
         requantize = entry.total.requantize
         return LayerNumbers(
             step=self.steps.index(entry.total.shift),
-            low=requantize.low,
-            high=requantize.format.high,
+            clip=self.clips.index((requantize.low, requantize.format.high)),
             tabled=int(entry.table is not None),
             base=self.bases[layer],
             start=sum(before.groups for before in self.jobs.layers[:layer]),
@@ -130,13 +129,7 @@ class Sums(wiring.Component):
         sums = self.accumulate(m, counted)
         scaled = [register(m, self.scale(total, numbers.step), name=f"scaled{lane}") for lane, total in enumerate(sums)]
         codes = self.pipe.build(m, scaled, valid[3], beat[2])
-        clipped = []
-        for lane, code in enumerate(codes):
-            over = register(m, code > numbers.high, name=f"over{lane}")
-            under = register(m, code < numbers.low, name=f"under{lane}")
-            code = register(m, code, name=f"unclipped{lane}")
-            y = Mux(over, numbers.high, Mux(under, numbers.low, code))
-            clipped.append(register(m, y, shape_of(self.clipped), name=f"clipped{lane}"))
+        clipped = [self.clip(m, lane, code, numbers.clip) for lane, code in enumerate(codes)]
         result = self.activate(m, clipped, numbers, valid[read - 1], beat[read - 2]) if self.tabled else clipped
         for lane, code in enumerate(result):
             m.d.comb += self.codes[lane].eq(register(m, code, shape_of(self.result), name=f"result{lane}"))
@@ -179,12 +172,17 @@ class Sums(wiring.Component):
             m.d.comb += write.data[lane].eq(sums[lane])
         return sums
 
+    def clip(self, m: Module, lane: int, code: Value, chosen: Value) -> Signal:
+        """The code within the ends of its layer, two cycles later."""
+        beyond = [Cat(outside(code, low, high)) for low, high in self.clips]
+        over, under = register(m, _chosen(chosen, beyond), 2, name=f"beyond{lane}")
+        code = register(m, code, name=f"unclipped{lane}")
+        low, high = (_chosen(chosen, [Const(end) for end in ends]) for ends in zip(*self.clips, strict=True))
+        return register(m, Mux(over, high, Mux(under, low, code)), shape_of(self.clipped), name=f"clipped{lane}")
+
     def scale(self, total: Signal, chosen: Value) -> Value:
         """The sum in counts of light."""
-        scaled: Value = total << self.steps[0]
-        for index, step in enumerate(self.steps[1:], 1):
-            scaled = Mux(chosen == index, total << step, scaled)
-        return scaled
+        return _chosen(chosen, [total << step for step in self.steps])
 
     def activate(self, m: Module, codes: list[Signal], numbers: data.View, early: Value, which: Value) -> list[Value]:
         """The codes of the activation tables, two cycles later; codes of a layer without one as they are."""
@@ -209,3 +207,11 @@ class Sums(wiring.Component):
     def uses(self) -> dict[str, np.ndarray]:
         """Which table every beat uses, per lane, in the order of the beats."""
         return {f"lane{lane}": use for lane, (_, use) in enumerate(self.tables)}
+
+
+def _chosen(index: Value, values: Sequence[Value]) -> Value:
+    """The value of that index."""
+    result = values[0]
+    for k, value in enumerate(values[1:], 1):
+        result = Mux(index == k, value, result)
+    return result

@@ -125,6 +125,26 @@ def _by_number(m: Module, name: str, memory: Memory, which: Value, held: bool) -
     return register(m, port.data, port.data.shape(), name=f"{name}_row") if held else port.data
 
 
+def outside(x: Value, low: int, high: int) -> tuple[Value, Value]:
+    """Whether a value is above `high`, 2^n - 1, and below `low`: by bits where `low` is a bound of bits, too.
+
+    A value is above 2^n - 1 if it is not negative and has a bit from the n-th on, below -2^n if it is negative and
+    lacks one, below 0 if it is negative.
+    """
+    signed = x.shape().signed
+    bits = (high + 1).bit_length() - 1
+    negative = x[-1] if signed else Const(0, 1)
+    rest = x[min(bits, len(x) - signed) : len(x) - signed]
+    over = ~negative & rest.any() if len(rest) else Const(0, 1)
+    if not low:
+        under = negative
+    elif low == -high - 1:
+        under = negative & ~rest.all() if len(rest) else Const(0, 1)
+    else:
+        under = x < low
+    return over, under
+
+
 @dataclass(frozen=True)
 class PipeStep:
     """One register stage: what it does, and each channel's exact range after it, int64 `[channels]`."""
@@ -298,22 +318,9 @@ class RequantizePipe:
         return result
 
     def _saturated(self, x: Value) -> Value:
-        """The value within `low` and the format's highest: by bits where these are bounds of bits, not by comparing.
-
-        A value is above 2^n - 1 if it is not negative and has a bit from the n-th on, below -2^n if it is negative and
-        lacks one, below 0 if it is negative.
-        """
-        r, signed = self.requantize, x.shape().signed
-        bits = (r.format.high + 1).bit_length() - 1
-        negative = x[-1] if signed else Const(0, 1)
-        rest = x[min(bits, len(x) - signed) : len(x) - signed]
-        over = ~negative & rest.any() if len(rest) else Const(0, 1)
-        if not r.low:
-            under = negative
-        elif r.low == -r.format.high - 1:
-            under = negative & ~rest.all() if len(rest) else Const(0, 1)
-        else:
-            under = x < r.low
+        """The value within `low` and the format's highest."""
+        r = self.requantize
+        over, under = outside(x, r.low, r.format.high)
         return Mux(over, r.format.high, Mux(under, r.low, x))
 
     def _half(self, rest: Value) -> Value:

@@ -1,20 +1,26 @@
 """A word that is read while it is written is of no use to anybody: where synthesis is told so, it may be anything.
 
-`test_matrix` proves it of vectors, `test_joins` of FIFOs; here it is proved of the transpose's banks, and seen that the
-proofs take such a word for unknown.
+`test_matrix` proves it of vectors, `test_joins` of FIFOs; here it is proved of the transpose's banks and of the offsets
+behind a bus, and seen that the proofs take such a word for unknown.
 """
 
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Array, Mux, Signal
+from amaranth.hdl import Array, Fragment, Mux, Signal, Value
+from amaranth.lib.wiring import connect
 
+from bittrue.rtl.bus.lite import Slave
+from bittrue.rtl.bus.registers import RegisterMap, Window, errors
 from bittrue.rtl.dataflow.stage import realisation, register, shape_of, valid_chain
 from bittrue.rtl.dataflow.structure import Storage
+from bittrue.rtl.light.jobs import Geometry, Jobs
+from bittrue.rtl.light.registers import LATENCY, Offsets
 from bittrue.sim.contract import Format
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.transpose import Transpose
-from tests.helpers.formal import Bench, Driven, needs_solver, planted, prove
+from tests.helpers.formal import Bench, Driven, needs_solver, planted, prove, watched
+from tests.helpers.photonic_programs import photonic_network
 
 pytestmark = needs_solver
 
@@ -120,3 +126,46 @@ def test_fault_is_found(fault):
     with planted(*place):
         bench, steps, first = transposed(*SIZES[name])
         assert prove(bench, steps, first).startswith("refuted: ")
+
+
+def offsets() -> Bench:
+    """Whatever comes over the bus, a read gives the offset that is held when it is carried out."""
+    b = Bench()
+    jobs = Jobs.of(photonic_network((2, 4), rows=2), Geometry(2, 4, 2))
+    window = Window("GRID", 0x40, (len(jobs.work), 4), jobs.offset, idle=True, latency=LATENCY)
+    table = RegisterMap("TOY", (errors("ERRORS", 0x00),), (window,), errors="ERRORS")
+    b.m.submodules.slave = slave = Slave(table)
+    with watched(b) as memories:
+        dut = Offsets(jobs, window)
+        b.m.submodules.offsets = Fragment.get(dut, None)
+    connect(b.m, slave.grid, dut.bus)
+    for name in ("awaddr", "awvalid", "wdata", "wstrb", "wvalid", "bready", "araddr", "arvalid", "rready"):
+        member = getattr(slave.axi, name)
+        b.m.d.comb += member.eq(b.free(len(member), name))
+    busy = b.free(1, "busy")
+    b.m.d.comb += [slave.busy.eq(busy), dut.busy.eq(busy), dut.address.eq(b.free(len(dut.address), "address"))]
+    b.holds("no_word_is_read_while_it_is_written", ~(slave.grid.read & slave.grid.write))
+    entry, lane = dut.place(slave.grid.read_at)
+    held = Array(Value.cast(word) for word in memories[0])[entry].word_select(lane, jobs.offset.bits)
+    read = valid_chain(b.m, slave.grid.read, window.latency)[-1]
+    value = slave.grid.value[: jobs.offset.bits]
+    b.holds("gives_what_is_held", ~read | (value == register(b.m, held, name="held", cycles=window.latency)))
+    return b
+
+
+SLAVE, OFFSETS = "rtl.bus.lite:Slave.read_channel", "rtl.light.registers:Offsets.elaborate"
+BEHIND_A_BUS = {
+    "read and written at once": (SLAVE, "compared & ~writes", "compared"),
+    "a word of another": (OFFSETS, "entry, lane = self.place(bus.read_at)", "entry, lane = self.place(bus.write_at)"),
+    "a word too early": (OFFSETS, 'name="offsets_read")', 'name="offsets_read", cycles=0)'),
+}
+
+
+def test_offsets_are_what_was_written():
+    assert prove(offsets(), 5) == "proved"
+
+
+@pytest.mark.parametrize("fault", BEHIND_A_BUS)
+def test_fault_behind_a_bus_is_found(fault):
+    with planted(*BEHIND_A_BUS[fault]):
+        assert prove(offsets(), 5, 14).startswith("refuted: ")

@@ -154,19 +154,19 @@ FAULTS = {
         "held multiplier",
     ),
     "no clamp above": ("__init__", " or high.max() > r.format.high", "", "never negative"),
-    "a clamp one too high": ("_saturated", "1).bit_length() - 1", "1).bit_length()", "clamp only"),
+    "a clamp one too high": ("outside", "1).bit_length() - 1", "1).bit_length()", "clamp only"),
     "a constant too early": ("build", "cycles=position\n", "cycles=max(position - 1, 0)\n", "by channel"),
     "half of another shift": ("_half", "[: most + 1]", "[:most]", "held shift"),
     "a shift cut": ("build", "step.amount + 2]", "step.amount + 1]", "by channel"),
-    "a clamp below by too few bits": ("_saturated", "negative & ~rest.all()", "negative & ~rest.any()", "clamp only"),
-    "a floor forgotten": ("_saturated", "under = negative\n", "under = Const(0, 1)\n", "relu"),
+    "a clamp below by too few bits": ("outside", "negative & ~rest.all()", "negative & ~rest.any()", "clamp only"),
+    "a floor forgotten": ("outside", "under = negative\n", "under = Const(0, 1)\n", "relu"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_is_found(fault):
-    method, right, wrong, name = FAULTS[fault]
-    with planted(f"{MODULE}:RequantizePipe.{method}", right, wrong):
+    where, right, wrong, name = FAULTS[fault]
+    with planted(f"{MODULE}:{where if where == 'outside' else f'RequantizePipe.{where}'}", right, wrong):
         assert prove(*bench(CASES[name])) == "refuted: equals_the_formula_0"
 
 
