@@ -7,7 +7,7 @@ from numba.core import config
 
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.execution import codes_of
-from bittrue.sim.kernels.direct import KINDS, Direct, alone
+from bittrue.sim.kernels.direct import KINDS, SUMS, Direct, alone
 from bittrue.sim.kernels.epilogue import Epilogue
 from bittrue.sim.kernels.groups import HIGH, LOW, choose
 from bittrue.sim.kernels.isa import BYTES, VNNI, WORDS, Isa
@@ -226,6 +226,20 @@ def test_all_that_is_read_lies_in_the_buffer(name, images, seed):
         assert (panels[:, 0] + steps <= direct.reach.size).all()
         wide = np.tile(direct.widths, len(panels) // len(direct.widths))
         assert (panels[:, 1] + 4 * isa.lanes * wide * steps <= direct.packed.nbytes).all()
+
+
+@pytest.mark.parametrize("name", ISAS)
+@pytest.mark.parametrize("outputs", [8, 48, 640, 5000])
+def test_the_sums_of_a_block_stay_in_the_cache(name, outputs):
+    """The most whole tiles that do, and one tile always; no more than there are windows of the images together."""
+    rng, isa = np.random.default_rng(0), ISAS[name]
+    window = Window(TensorType((40, 40, 2), FORMATS[name]), (1, 2), fill=0)
+    direct = made(behind(window, rng, outputs), isa)
+    row = 4 * direct.columns
+    assert direct.block % isa.rows == 0
+    assert direct.block * row <= SUMS or direct.block == isa.rows
+    more = direct.block + isa.rows
+    assert more * row > SUMS or more > direct.images * direct.rows
 
 
 @pytest.mark.parametrize(("isa", "largest"), [(VNNI, 255), (WORDS, 128)])

@@ -19,7 +19,7 @@ from bittrue.sim.kernels import matrix as kernels
 from bittrue.sim.kernels.blas import Sgemm
 from bittrue.sim.kernels.isa import BYTES, WORDS, Isa
 from bittrue.sim.kernels.matrix import MatrixKernel
-from bittrue.sim.kernels.vnni import Vnni
+from bittrue.sim.kernels.vnni import BLOCK_BYTES, TILE_ROWS, Vnni
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
@@ -337,6 +337,16 @@ def test_vnni_with_more_outputs_than_rows_of_a_block():
     check(op, "vnni", codes(rng, Format(8), 70, 3), rng)
     for inputs, depth in ((1, 4), (4, 4), (5, 8), (8, 8), (9, 12)):
         assert Vnni(np.ones((2, inputs), np.int64), Format(8)).depth == depth
+
+
+@pytest.mark.parametrize("outputs", [1, 16, 250, 1000, 3000, 20000])
+def test_the_sums_of_a_block_stay_in_the_cache(outputs):
+    """The most whole tiles that do, up to 256 rows; two tiles always."""
+    made = Vnni(np.ones((outputs, 4), np.int64), INT8)
+    row = 4 * made.columns
+    assert made.rows % TILE_ROWS == 0
+    assert made.rows * row <= BLOCK_BYTES or made.rows == 2 * TILE_ROWS
+    assert made.rows == 256 or (made.rows + TILE_ROWS) * row > BLOCK_BYTES
 
 
 # -- which back end takes what: each bound with its neighbour -------------------------------------------------

@@ -174,6 +174,52 @@ def test_what_has_no_model_is_refused(case):
     assert "simulate the Verilog before synthesis" in str(error.value)
 
 
+#: The nearest that has a model: the kind of cell, its parameters and pins that change.
+ALLOWED = {
+    "two clocks, one at rest": ("DP16KD", {}, {"CLKA": 98, "CEA": "0"}),
+    "both clocks inverted": ("DP16KD", {"CLKAMUX": "INV", "CLKBMUX": "INV"}, {}),
+    "a narrower width": ("DP16KD", {"DATA_WIDTH_B": 9}, {}),
+    "36 at both ports": ("DP16KD", {"DATA_WIDTH_A": 36, "DATA_WIDTH_B": 36}, {"WEA": "1"}),
+    "36 at the port that writes": ("DP16KD", {"DATA_WIDTH_A": 36}, {"WEA": "1"}),
+    "halves alike": (
+        "DP16KD",
+        {"DATA_WIDTH_A": 36, "DATA_WIDTH_B": 36, "REGMODE_A": "OUTREG", "REGMODE_B": "OUTREG"},
+        {"WEA": "1"},
+    ),
+    "a register of one port of 18": ("DP16KD", {"REGMODE_B": "OUTREG"}, {}),
+    "the new word": ("DP16KD", {"WRITEMODE_A": "WRITETHROUGH"}, {"WEA": 99}),
+    "no word that is shown, of 4 bits": ("DP16KD", {"DATA_WIDTH_A": 4}, {"WEA": 99}),
+    "the old word of 9 bits": ("DP16KD", {"DATA_WIDTH_A": 9, "WRITEMODE_A": "READBEFOREWRITE"}, {"WEA": 99}),
+    "the old word of 4 bits, unread": (
+        "DP16KD",
+        {"DATA_WIDTH_B": 4, "WRITEMODE_B": "READBEFOREWRITE"},
+        {"WEB": 99},
+    ),
+    "the old word of 4 bits that nobody writes": (
+        "DP16KD",
+        {"DATA_WIDTH_A": 4, "WRITEMODE_A": "READBEFOREWRITE"},
+        {},
+    ),
+    "a reset of what is no output register": ("DP16KD", {}, {"RSTA": 99}),
+    "no reset, not even without a clock": ("DP16KD", {"RESETMODE": "ASYNC"}, {}),
+    "another decode": ("DP16KD", {"CSDECODE_B": "0b101"}, {}),
+    "an open enable of no output register": ("DP16KD", {}, {"OCEA": "x"}),
+    "an unsigned operand": ("MULT18X18D", {}, {"SIGNEDB": "0"}),
+    "a fourth clock": ("MULT18X18D", {"REG_OUTPUT_CLK": "CLK3"}, {"CLK3": 98, "CE0": "1", "RST0": "0"}),
+    "a product that is not reset": (
+        "MULT18X18D",
+        {"REG_OUTPUT_CLK": "CLK0", "RESETMODE": "ASYNC"},
+        {"CLK0": 98, "CE0": "1", "RST0": "0"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_the_nearest_that_has_a_model_is_taken(case):
+    kind, parameters, pins = ALLOWED[case]
+    assert kind in models(check(cell(kind, parameters, pins), "top"))
+
+
 def test_other_targets_are_refused(tmp_path):
     with pytest.raises(BittrueError, match="ice40-hx8k have no models.*take ecp5"):
         synthesis.mapped("module bittrue_top; endmodule", "ice40-hx8k", tmp_path)

@@ -343,12 +343,25 @@ def test_people_are_told_the_published_figure_and_the_time(bittrue, tmp_path):
 
 
 def test_the_raster_shows_every_spike():
+    """Each bar read back: the inputs that fire lie below it, at their step, in the middle of the step's row."""
     published = PUBLISHED["sigmoid"]
     drawn = fits.draw(published, target("sigmoid"))
     x = fs_kernels.grid(-10, 10, 2 * (fits.WIDTH - fits.LEFT - fits.RIGHT) + 1)
     spikes = fs_kernels.respond(published, x).spikes.astype(int)
-    runs = int((np.diff(spikes, axis=0, prepend=0) == 1).sum())
-    assert drawn.count(f'fill="{fits.INK}" stroke="none"') == runs
+    pattern = r'x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" rx="0" fill="([^"]+)" stroke="([^"]+)"'
+    rects = [([float(v) for v in found[:4]], *found[4:]) for found in re.findall(pattern, drawn)]
+    (panel,) = [box for box, *_ in rects if box[3] == fits.PANELS[2]]
+    pixel, row = panel[2] / len(x), panel[3] / published.steps
+    seen = np.zeros_like(spikes)
+    for (left, top, width, height), fill, stroke in rects:
+        if (fill, stroke) == (fits.INK, "none"):
+            step = int((top - panel[1]) / row)
+            assert top + height / 2 == pytest.approx(panel[1] + (step + 0.5) * row, abs=0.02)
+            assert 0.75 * row < height < row
+            first, end = (round((at - panel[0]) / pixel) for at in (left, left + width))
+            assert not seen[first:end, step].any()
+            seen[first:end, step] = 1
+    np.testing.assert_array_equal(seen, spikes)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Elaboratable
+from amaranth.hdl import Cat, Elaboratable, Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
@@ -288,6 +290,28 @@ def test_adders_of_noise_are_those_of_ciphers_roots_and_sums(relative, shot):
     assert built.multipliers == lanes * (1 + 2 * bool(noise.relative) + 2 * bool(noise.shot))
     bound = noise.bound(200)
     assert (pipe.sum.low, pipe.sum.high) == (min(0, bound.low + 32), bound.high + 32)
+
+
+class Alone(wiring.Component):
+    """Noise on counts that come from nowhere."""
+
+    def __init__(self, pipe: NoisePipe) -> None:
+        self.pipe, bits = pipe, pipe.count_bits * pipe.lanes
+        super().__init__({"issue": In(1), "counts": In(bits), "noisy": Out(pipe.result.bits * pipe.lanes)})
+
+    def elaborate(self, platform):  # noqa: ARG002
+        m, bits = Module(), self.pipe.count_bits
+        counts = [self.counts.word_select(lane, bits) for lane in range(self.pipe.lanes)]
+        m.d.comb += self.noisy.eq(Cat(*self.pipe.build(m, self.issue, counts)))
+        return m
+
+
+@pytest.mark.parametrize("arrival", [1, 31, 75])
+@pytest.mark.parametrize("kinds", [(9, 5, 3), (9, 0, 0), (0, 0, 3)])
+def test_flip_flops_of_noise(kinds, arrival):
+    """Counts that come long before the words that are drawn for them, with them, and long after."""
+    pipe = NoisePipe(Noise(1, 2, *kinds, shift=6), 200, places=3, outputs=4, lanes=2, arrival=arrival)
+    assert pipe.structure().registers == flip_flops(Alone(pipe))
 
 
 @pytest.mark.parametrize("subtract", [True, False])
