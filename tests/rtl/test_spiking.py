@@ -11,14 +11,20 @@ from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.verify import mean_interval, verify
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.folding import Folding
-from bittrue.rtl.dataflow.plan import Plan, activity, plan
+from bittrue.rtl.dataflow.plan import Plan, activity, plan, size_fifos
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage
 from bittrue.rtl.dataflow.stages.spiking_linear import SpikingLinearStage
 from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.encode import Encode
+from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.program import Builder
 from tests.helpers.programs import spiking, stimulus
 from tests.helpers.stage_bench import StageBench
+from tests.rtl.test_structure import flip_flops
 
 ARCHITECTURES = {
     "parallel": "parallel",
@@ -61,6 +67,20 @@ def test_networks_are_exact(architecture, halving, shape):
     assert planned.dynamic == (architecture != "parallel")
     assert planned.estimate.dsp == 0 or not halving
     exact(planned)
+
+
+@pytest.mark.parametrize(("channels", "lanes", "block"), [(33, 1, True), (66, 2, True), (32, 1, False)])
+@pytest.mark.parametrize("kind", ["neurons", "words"])
+def test_many_values_wait_in_block_ram(kind, channels, lanes, block):
+    """A read with the clock comes a cycle later; no word in use is read while it is written."""
+    values = TensorType((2, channels), Format(5))
+    build, steps = Builder({"x": values}), np.array([8, 4, 2])
+    build.add("z", FsNeuron(values, steps, steps) if kind == "neurons" else Encode(values), "x")
+    made = size_fifos(Plan(build.program("z"), {"z": Folding(lanes, lanes)}, {"x": lanes}))
+    (stage,) = (element.stage for element in made.network.elements if element.node)
+    assert (stage.kept.style == "block") == block
+    assert stage.structure().registers == flip_flops(stage)
+    exact(made, frames=3)
 
 
 @pytest.mark.parametrize("interval", [24, 48, 200])

@@ -223,7 +223,7 @@ class EventLinearStage(Stage):
         built.count(self.parts - 1, self.operation.steps - 1, self.groups - 1)
         at, group, part = 4 + self.worth_cycles, counting_bits(self.groups), counting_bits(self.parts)
         # the beat, the one behind it, the event and what is known of them; where it lies; then its weights
-        built.registers += 3 * lanes + 8 + part + (self.groups == 1) + group
+        built.registers += 3 * lanes + 9 - self.worth_cycles + part + (self.groups == 1) + group
         built.registers += counting_bits(self.operation.input.channels * self.groups) + self.pe * bits
         built.registers += at * (group + 4)  # the group, and whether it moves, is the first, doubles or falls
         built.add(lanes, registered=False)
@@ -286,13 +286,20 @@ class EventLinearStage(Stage):
             m.submodules.weights = read = Rom(self.weights, shape, self.rows(op.weight))
             m.d.comb += read.addr.eq(address)
             row = read.data
-        hit = register(m, hit, name="hit_late", cycles=2)
-        terms: list[Value] = [register(m, Mux(hit, row[p], 0), shape, name=f"weight{p}") for p in range(pe)]
+        # What is read goes into a register as it is, one that the block takes in; where there is no spike, 0 is added.
+        hit, weights = register(m, hit, name="hit_late", cycles=2), [row[p] for p in range(pe)]
+        weights = [register(m, weight, shape, name=f"weight{p}") for p, weight in enumerate(weights)]
         if self.worth_cycles:
             worths = Format.covering(op.decode, signed=True)
-            worth = register(m, Array(int(d) for d in op.decode)[events.step], shape_of(worths), name="worth", cycles=4)
+            worth = register(m, Array(int(d) for d in op.decode)[events.step], shape_of(worths), name="worth", cycles=3)
+            worth = register(m, Mux(hit, worth, 0), shape_of(worths), name="worth_now")
             shapes = [shape_of(self.product_range(p)) for p in range(pe)]
-            terms = [register(m, term * worth, shapes[p], name=f"product{p}") for p, term in enumerate(terms)]
+            terms: list[Value] = [
+                register(m, weight * worth, shapes[p], name=f"product{p}") for p, weight in enumerate(weights)
+            ]
+        else:
+            hit = register(m, hit, name="hit_now")
+            terms = [Mux(hit, weight, 0) for weight in weights]
 
         at = 4 + self.worth_cycles
         falls = Signal()

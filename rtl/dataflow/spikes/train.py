@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
@@ -18,7 +18,7 @@ from bittrue.sim.operations.encode import SPIKE
 
 @dataclass(frozen=True)
 class Values:
-    """What the shell hands to a stage, one cycle after the issue of a beat.
+    """What the shell hands to a stage, `reading` cycles after the issue of a beat.
 
     codes    the values of the beat's channels
     group    which beat of the time step it is, 0 .. C / lanes - 1
@@ -34,7 +34,7 @@ class SpikeTrainStage(BufferedStage):
     """Value `[..., C]` to spike train `[..., K, C]`, one neuron per lane.
 
     The beats of a time step follow each other, then the next step: a vector takes K * C / lanes cycles, and the next
-    one comes in meanwhile, so that every lane takes a new value every K cycles.
+    one comes in meanwhile, so that every lane takes a new value every K cycles. Many values wait in block RAM.
     """
 
     #: Beats come in as wide as they go out.
@@ -50,6 +50,10 @@ class SpikeTrainStage(BufferedStage):
         if not lanes == simd == pe:
             raise BittrueError(f"{stem}: simd = {simd} and pe = {pe} are its lanes, one neuron each: give the same")
         self.operation, self.groups = operation, operation.input.channels // lanes
+        kept = Storage(lanes * operation.input.format.bits, 2 * self._rows)
+        self.kept = kept if kept.style == "block" else replace(kept, clocked=False)
+        #: Cycles from the issue of a beat to its values: a register, behind block RAM that is read with the clock.
+        self.reading = 2 if self.kept.clocked else 1
         depth = self.cycles + 1
         self.timing = Blocks(
             beats_in=self.groups,
@@ -85,10 +89,10 @@ class SpikeTrainStage(BufferedStage):
 
     def structure(self) -> Structure:
         built = super().structure()
-        word = self.operation.input.format.bits * self.lanes_in
-        built.lutrams += -(-word // 4) * -(-2 * self._rows // 16)
+        built.store(self.kept)
         built.count(self.groups - 1, self.operation.steps - 1)
-        built.registers += word + counting_bits(self.groups) + counting_bits(self.operation.steps)
+        built.registers += self.kept.width
+        built.registers += self.reading * (counting_bits(self.groups) + counting_bits(self.operation.steps))
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
@@ -107,12 +111,14 @@ class SpikeTrainStage(BufferedStage):
         """The values at hand, read from the block that is worked through."""
         shape = shape_of(self.operation.input.format)
         layout = data.ArrayLayout(shape, self.lanes_in)
-        group, step = Signal(counting(self.groups)), Signal(counting(self.operation.steps))
+        group = Signal(counting(self.groups), name="group")
+        step = Signal(counting(self.operation.steps), name="step")
         advance(
             m, step, self.operation.steps - 1, control.advance & advance(m, group, self.groups - 1, control.advance)
         )
-        m.submodules.values = memory = Storage(layout.size, 2 * self._rows, clocked=False).memory(layout)
-        write, read = memory.write_port(), memory.read_port(domain="comb")
+        # A block is written before it is worked through, and again when it is not any more.
+        m.submodules.values = memory = self.kept.memory(layout, apart=self.kept.clocked)
+        write, read = memory.write_port(), memory.read_port(domain="sync" if self.kept.clocked else "comb")
         m.d.comb += [
             write.addr.eq(control.write_beat + self._rows * control.write_block),
             write.data.eq(self.i.payload),
@@ -120,4 +126,7 @@ class SpikeTrainStage(BufferedStage):
             read.addr.eq(group + self._rows * control.read_block),
         ]
         codes = [register(m, read.data[k], shape, name=f"x{k}") for k in range(self.lanes_in)]
-        return Values(codes, register(m, group, name="group_at"), register(m, step, name="step_at"))
+        if self.kept.clocked:
+            m.d.comb += read.en.eq(1)
+        group, step = (register(m, n, name=f"{n.name}_at", cycles=self.reading) for n in (group, step))
+        return Values(codes, group, step)

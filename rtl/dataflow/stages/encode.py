@@ -13,11 +13,13 @@ from bittrue.sim.operations.encode import Encode
 class EncodeStage(SpikeTrainStage):
     """`z[t] = bit K - 1 - t of x`.
 
-    Latency     C / lanes + 3 cycles to the first output beat
+    Latency     C / lanes + 3 cycles to the first output beat, and 1 more with values in block RAM
     Throughput  one vector every K * C / lanes cycles
     """
 
-    cycles = 2
+    @property
+    def cycles(self) -> int:
+        return self.reading + 1
 
     def structure(self) -> Structure:
         built = super().structure()

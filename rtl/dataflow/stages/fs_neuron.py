@@ -18,7 +18,7 @@ from bittrue.sim.operations.fs_neuron import FsNeuron
 class FsNeuronStage(SpikeTrainStage):
     """`v = clip(x)`, then per time step `z[t] = v > threshold[t]`, `v -= reset[t] * z[t]`; no multiplier.
 
-    Latency     C / lanes + 4 cycles to the first output beat, and 1 more from 5 groups on
+    Latency     C / lanes + 4 cycles to the first output beat, 1 more from 5 groups on, 1 more with values in block RAM
     Throughput  one vector every K * C / lanes cycles: a new value every K cycles per neuron
     State       the membranes of the C / lanes groups of channels, in distributed RAM (registers for one group)
     """
@@ -30,7 +30,7 @@ class FsNeuronStage(SpikeTrainStage):
 
     @property
     def cycles(self) -> int:
-        return 4 if self.spread else 3
+        return self.reading + (3 if self.spread else 2)
 
     @property
     def clips(self) -> bool:
@@ -90,7 +90,9 @@ class FsNeuronStage(SpikeTrainStage):
         # The membranes: compared and reset within a cycle, or in a cycle each.
         membrane = shape_of(op.membrane)
         layout = data.ArrayLayout(membrane, self.lanes_in)
-        held, after = state(m, "membranes", layout, self.groups, values.group, where, moving[2], self.spread)
+        held, after = state(
+            m, "membranes", layout, self.groups, values.group, where, moving[self.reading + 1], self.spread
+        )
         if self.spread:
             threshold = register(m, threshold, name="threshold_then")
             reset = register(m, reset, name="reset_then")
