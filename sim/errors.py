@@ -59,4 +59,4 @@ def sentence(error: BaseException) -> str | None:
 
 
 def _program(command: object) -> str:
-    return str(command[0] if isinstance(command, list | tuple) and command else command)
+    return str(command[0] if isinstance(command, list | tuple) else command)

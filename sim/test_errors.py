@@ -34,7 +34,8 @@ def test_programs():
 
 
 def test_memory():
-    assert "the memory is full (Unable to allocate 9 EiB)" in sentence(MemoryError("Unable to allocate 9 EiB"))
+    assert "the memory is full (Unable to allocate 9 EiB); close" in sentence(MemoryError("Unable to allocate 9 EiB"))
+    assert "the memory is full; close" in sentence(MemoryError())
 
 
 def test_ours_and_faults():

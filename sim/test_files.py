@@ -215,6 +215,13 @@ class TestKilled:
             assert [p.name for p in tmp_path.iterdir()] == ["file"]
             assert (tmp_path / "file").stat().st_size in (3, 1 << 26)
 
+    def test_nothing_stays_open(self, kind, tmp_path):  # noqa: ARG002
+        write_whole(tmp_path / "file", b"1")
+        before = os.listdir("/proc/self/fd")
+        for _ in range(3):
+            write_whole(tmp_path / "file", b"2")
+        assert os.listdir("/proc/self/fd") == before
+
     def test_where_files_have_names_the_next_write_removes_what_was_left(self, kind, tmp_path):
         left, young, foreign = tmp_path / ".x.0.bittrue-part", tmp_path / ".y.0.bittrue-part", tmp_path / ".z.part"
         for file in (left, young, foreign):

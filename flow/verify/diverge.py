@@ -182,5 +182,5 @@ def in_rtl(
     found = in_sightings(program, golden, seen) or at_the_output(program, again, right)
     if found is None:
         return None
-    number = sets.number(held, found.frame, design) if sets and held else None
+    number = sets.number(held, found.frame, design) if held else None
     return replace(found, frame=found.frame + start, waves=str(waves), held=number)

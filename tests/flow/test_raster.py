@@ -150,6 +150,7 @@ class TestPicture:
         alone = f"{first} spikes, {first / 7:.2f} a neuron, {first / 0.28:.1f} %"
         for shown in ("t&t", "a<b (encode)", "c (lif)", told, alone):
             assert shown in words
+        assert words.count("tokens drawn") == 1
         places = {e.text: float(e.get("y")) for e in page.iter() if e.tag.endswith("text")}
         first = float(ET.fromstring(raster.layer(layers[0])).get("viewBox").split()[3])
         assert (places["t&t"], places["a<b (encode)"]) == (16, 30 + 13)

@@ -309,6 +309,13 @@ def test_svd_says_the_same():
             assert (None if legal is None else tuple(int(e.text) for e in legal)) == field.values
 
 
+def test_svd_of_a_map_without_a_description():
+    """The schema wants one that is not empty: the name then."""
+    root = ET.fromstring(RegisterMap("BARE", TOY.registers[:2]).svd("2.1"))
+    assert [root.findtext(part) for part in ("name", "version", "description")] == ["BARE", "2.1", "BARE"]
+    assert root.findtext("peripherals/peripheral/description") == "BARE"
+
+
 # -- maps that are none ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("make", "words"),
@@ -399,12 +406,17 @@ def test_wrong_answers_are_told():
     right += [(3, OKAY, 3, 30)]
     found = answers(accesses, right)
     assert problems(accesses, found) == []
-    assert [(row["register"], row["times"], row["read"]) for row in shown(found)] == [
-        ("IDENTITY", 1, 0xC0FFEE),
-        ("IDENTITY", 1, None),
-        ("STATUS", 2, 1),
-        ("DELAY", 1, None),
-        ("COUNT", 1, 3),
+    rows = [tuple(row.items()) for row in shown(found)]
+    keys = ("phase", "register", "wrote", "times", "response", "read")
+    assert rows == [
+        tuple(zip(keys, row, strict=True))
+        for row in (
+            ("before", "IDENTITY", None, 1, OKAY, 0xC0FFEE),
+            ("before", "IDENTITY", 1, 1, SLVERR, None),
+            ("during", "STATUS", None, 2, OKAY, 1),
+            ("before number 2 of", "DELAY", 9, 1, OKAY, None),
+            ("after", "COUNT", None, 1, OKAY, 3),
+        )
     ]
     wrong = [(0, OKAY, 0xC0FFEF, 5), (1, OKAY, 0, 9), (2, SLVERR, 0, 20)]
     assert problems(accesses, answers(accesses, wrong)) == [
