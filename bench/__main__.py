@@ -1,9 +1,9 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
     python -m bench [layer] [convolution] [emulation] [network] [first_inference] [rtl_speed] [spikes] [photonic]
-                    [peers] [written] [adders] [placed] [area]
+                    [peers] [written] [adders] [placed] [packed] [area]
     python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
-    python -m bench placed --designs all        # every recipe's design (see `bench.placed`)
+    python -m bench placed --designs all        # every recipe's design (see `bench.placed`, `bench.packed`)
     python -m bench results write               # README's tables of results from what is stored
 
 Set OMP_NUM_THREADS=1 before: the baselines' BLAS must not use more threads than the kernels, which use one.
@@ -43,8 +43,11 @@ BENCHES = (
     "written",
     "adders",
     "placed",
+    "packed",
     "area",
 )
+#: Those of which `--designs` tells the designs.
+CHOOSING = ("placed", "packed")
 RESULT = Path(__file__).parents[1] / "out" / "bench.json"
 
 
@@ -73,7 +76,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help=f"which of {', '.join(BENCHES)}; all by default")
     parser.add_argument("--store", action="store_true", help="keep the rows in bench/results, for README's tables")
     parser.add_argument("--times", type=int, default=1, help="how often each is measured")
-    parser.add_argument("--designs", nargs="+", default=(), help="of placed: which, or all; by default, a few layers")
+    parser.add_argument(
+        "--designs", nargs="+", default=(), help="of placed and packed: which, or all; by default, a few"
+    )
     asked = parser.parse_args()
     names = asked.names or BENCHES
     if asked.times < 1:
@@ -86,7 +91,7 @@ def main() -> None:
     rows: list[Row] = []
     for name in names:
         print(f"measuring {name} ...", flush=True)
-        told = {"designs": asked.designs} if asked.designs and name == "placed" else {}
+        told = {"designs": asked.designs} if asked.designs and name in CHOOSING else {}
         runs = [importlib.import_module(f"bench.{name}").measure(**told) for _ in range(asked.times)]
         rows += [row for found in runs for row in found]
         if asked.store:

@@ -18,11 +18,11 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
 
+from bench.designs import untrained
 from bench.timing import Row
 from bittrue.flow.synth.absorb import absorb
 from bittrue.flow.synth.carries import trim
@@ -128,28 +128,6 @@ def samples() -> list[tuple[str, Plan]]:
     for size in WINDOWS:
         found += windows(rng, *size).items()
     return found
-
-
-def untrained(name: str) -> Plan:
-    """The design of a recipe, its network as it is before training."""
-    from bittrue.flow.engine import recipe as recipes
-    from bittrue.flow.engine import training
-    from bittrue.models.graph.lower import lower
-    from bittrue.models.int8.convert import convert
-    from bittrue.models.int8.quantize import post_training
-    from bittrue.models.networks.convolution import Convolution
-    from bittrue.models.networks.resmlp import ResMLP
-
-    recipe: Any = recipes.load(name)
-    data = training.data_of(recipe)
-    make = Convolution if recipe.system == "cnn" else ResMLP
-    model: Any = make.for_data(recipe.network, data, recipe.train.seed).eval()
-    if recipe.system == "cnn":
-        options = recipe.convert.model_dump() | {"preprocess": model.values, "input_range": 127.0}
-        program = convert(model, data, **options).lower(name=name)
-    else:
-        program = lower(post_training(model, data, recipe.quantize), name=name)
-    return plan(program, device=recipe.rtl.device)
 
 
 def synthesise(verilog: str) -> int:

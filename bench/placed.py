@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean
 
 from bench.adders import JETS, cells
+from bench.designs import chosen
 from bench.peer_rows import network
 from bench.timing import Row
 from bittrue.flow.recipes import run_recipe
@@ -25,7 +26,6 @@ from bittrue.flow.synth.synthesis import TOP, placements
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.design import Design
-from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
 #: Widths of a network, and the cycles that a frame may take.
@@ -84,12 +84,8 @@ def traded() -> list[Row]:
 
 def measure(designs: Sequence[str] = ()) -> list[Row]:
     """The rows of these designs; of all layers, and both ways of the trade, where none is named."""
-    names = [*PLACED, TRADE, *RECIPES]
-    for name in designs:
-        if name not in (*names, "all"):
-            raise BittrueError(f"placed: no design is named {name!r}; there are {'; '.join(names)}; and all")
     rows = []
-    for title in names if "all" in designs else designs or [*PLACED, TRADE]:
+    for title in chosen("placed", designs, [*PLACED, TRADE], [*PLACED, TRADE, *RECIPES]):
         if title == TRADE:
             rows += traded()
         elif title in PLACED:

@@ -225,6 +225,22 @@ def placed(folder: Path) -> str:
     return grid(head, body + trades, {"": origin([run["made"] for run in b.content["runs"]])})
 
 
+def packed(folder: Path) -> str:
+    """A design a row, with one product in a DSP and with two."""
+    b = Bench("packed", folder)
+    body = []
+    for what in [row["what"] for run in b.content["runs"] for row in run["rows"]]:
+        title, _, how = what.rpartition(": ")
+        if how == "plain":
+            one, two = b.row(what)[0], b.row(f"{title}: packed")[0]
+            share = "; ".join(f"{row['linear']:,}, {row['linear'] / row['products']:.2f}" for row in (one, two))
+            more = f"{two['value']:,} LUT ({two['value'] / one['value'] - 1:+.1%}), {two['note']}"
+            body.append([title, f"{one['products']:,}", share, f"{one['value']:,} LUT, {one['note']}", more])
+    head = ["", "products a cycle in linear layers", "their DSPs, and for each product: plain; packed"]
+    head += ["cells, one product in a DSP", "cells, two"]
+    return grid(head, body, {"": origin([run["made"] for run in b.content["runs"]])})
+
+
 def area(folder: Path) -> str:
     """Of each kind of sample, how far planned LUTs lie from counted ones."""
     b = Bench("area", folder)
