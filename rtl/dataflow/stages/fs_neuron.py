@@ -33,9 +33,10 @@ class FsNeuronStage(SpikeTrainStage):
         return self.reading + (3 if self.spread else 2)
 
     @property
-    def clips(self) -> bool:
+    def clips(self) -> tuple[bool, bool]:
+        """Whether values above `highest` and below `lowest` come."""
         op, fmt = self.operation, self.operation.input.format
-        return op.lowest > fmt.low or op.highest < fmt.high
+        return op.highest < fmt.high, op.lowest > fmt.low
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -46,8 +47,8 @@ class FsNeuronStage(SpikeTrainStage):
         built = super().structure()
         op, bits = self.operation, self.operation.membrane.bits
         for _ in range(self.lanes_in):
-            built.select_bits += (2 * op.input.format.bits if self.clips else 0) + 2 * bits
-            built.registers += op.input.format.bits
+            built.select_bits += 2 * op.input.format.bits * any(self.clips) + 2 * bits
+            built.registers += op.input.format.bits + sum(self.clips)
             built.add(bits, registered=False)
             built.add(bits, registered=False)
         constants = sum(Format.covering(values, signed=True).bits for values in (self.thresholds, op.reset))
@@ -72,7 +73,7 @@ class FsNeuronStage(SpikeTrainStage):
         op = self.operation
         moving = valid_chain(m, control.issue, self.cycles)
 
-        # Constants of the step and clipped values, one cycle later.
+        # One cycle later: constants of the step, values, and whether each is to be clipped.
         def constant(name: str, array: np.ndarray) -> Signal:
             fmt = Format.covering(array, signed=True)
             return register(m, Array(int(v) for v in array)[values.step], shape_of(fmt), name=name)
@@ -81,11 +82,15 @@ class FsNeuronStage(SpikeTrainStage):
         reset = constant("reset", op.reset)
         first = register(m, values.step == 0, name="first")
         where = register(m, values.group, name="where")
-        shape = shape_of(op.input.format)
+        above, below = self.clips
         clipped = []
         for lane, x in enumerate(values.codes):
-            limited = Mux(x > op.highest, op.highest, Mux(x < op.lowest, op.lowest, x)) if self.clips else x
-            clipped.append(register(m, limited, shape, name=f"clipped{lane}"))
+            value: Value = register(m, x, name=f"value{lane}")
+            if above:
+                value = Mux(register(m, x > op.highest, name=f"above{lane}"), op.highest, value)
+            if below:
+                value = Mux(register(m, x < op.lowest, name=f"below_lowest{lane}"), op.lowest, value)
+            clipped.append(value)
 
         # The membranes: compared and reset within a cycle, or in a cycle each.
         membrane = shape_of(op.membrane)
