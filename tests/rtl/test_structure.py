@@ -25,6 +25,8 @@ from bittrue.rtl.dataflow.stages.affine import AffineStage
 from bittrue.rtl.dataflow.stages.lif import LifStage
 from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.rtl.dataflow.stages.photonic_mac import Rails
+from bittrue.rtl.dataflow.stages.transpose import TransposeStage
+from bittrue.rtl.dataflow.stages.window import WindowStage
 from bittrue.rtl.dataflow.structure import Structure
 from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry
@@ -39,6 +41,8 @@ from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.transpose import Transpose
+from bittrue.sim.operations.window import Window
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.photonic_programs import photonic_network
@@ -325,6 +329,24 @@ def test_a_membrane_is_chosen_where_it_fires_and_where_it_is_read_back(subtract,
     assert built.adders - inlet.adders == lanes * (3 + subtract)
     assert built.adder_bits - inlet.adder_bits == lanes * (2 * v.bits + product.bits + subtract * m.bits)
     assert built.multipliers == lanes
+
+
+@pytest.mark.parametrize(("lanes", "chosen"), [(1, 0), (2, 2 * 2 * 8), (4, 2 * 4 * 8 * 3)])
+def test_codes_are_turned_on_their_way_into_a_transpose_and_out_of_it(lanes, chosen):
+    """Each lane takes any of them: a choice less than there are, for each bit, on both sides."""
+    stage = TransposeStage(Transpose(TensorType((4, 8), Format(8))), lanes=lanes)
+    assert stage.structure().select_bits - Stage.structure(stage).select_bits == chosen
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_window_chooses_codes_only_where_some_lie_outside(padding):
+    """Of every code of a beat, each of its bits; and the next number where it changes from window to window."""
+    op = Window(TensorType((6, 6, 2), Format(5)), (3, 3), padding=(padding,) * 4)
+    for folding in WindowStage.foldings(op):
+        stage = WindowStage(op, lanes=min(folding.simd, 2), simd=folding.simd, pe=1)
+        numbers = [table for table in stage._steps() if len(np.unique(table)) > 1]
+        wanted = sum(int(table.max()).bit_length() for table in numbers) + padding * folding.simd * 5
+        assert stage.structure().select_bits == wanted
 
 
 def test_what_is_only_looked_at_goes_without_a_word():
