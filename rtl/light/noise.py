@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.dataflow.stage import counting, shape_of, valid_chain
-from bittrue.rtl.light.jobs import Jobs
+from bittrue.rtl.light.jobs import Job, Jobs
 from bittrue.rtl.light.ports import INDEX_BITS
 from bittrue.rtl.parts.noise import GAUSSIAN, WORD, NoiseLanes, Numbers
 from bittrue.sim.contract import Format
@@ -38,7 +38,8 @@ class TwinNoise(wiring.Component):
         self.noises = [layer.mac.noise or SILENT for layer in jobs.layers]
         highest = [layer.mac.light.high for layer in jobs.layers]
         self.sums = NoiseLanes(list(zip(self.noises, highest, strict=True)), arrival)
-        self.sites = max(layer.mac.tiles * (layer.outputs + 1) for layer in jobs.layers) + jobs.geometry.columns
+        #: A measurement moves its site on by one for each column of the array.
+        self.sites = 1 + max(self.first_site(job) + jobs.geometry.columns for job in jobs.work)
         super().__init__(
             {
                 "start": In(1),
@@ -72,6 +73,11 @@ class TwinNoise(wiring.Component):
         m.d.comb += self.y.eq(noisy)
         return m
 
+    def first_site(self, job: Job) -> int:
+        """The site of the first column of a measurement."""
+        tile = job.row_tile * (self.jobs.layers[job.layer].outputs + 1)
+        return tile + job.column_tile * self.jobs.geometry.columns
+
     def place(self, m: Module) -> tuple[Signal, Signal, Signal]:
         """Layer of the measurement, site of its next column, site of its g0: from `start` on."""
         layer = Signal(counting(len(self.jobs.layers)))
@@ -79,10 +85,9 @@ class TwinNoise(wiring.Component):
         with m.If(self.start), m.Switch(self.job):
             for job in self.jobs.work:
                 outputs = self.jobs.layers[job.layer].outputs
-                first = job.row_tile * (outputs + 1)
-                left = first + job.column_tile * self.jobs.geometry.columns
+                last = job.row_tile * (outputs + 1) + outputs
                 with m.Case(job.number):
-                    m.d.sync += [layer.eq(job.layer), site.eq(left), common.eq(first + outputs)]
+                    m.d.sync += [layer.eq(job.layer), site.eq(self.first_site(job)), common.eq(last)]
         return layer, site, common
 
     def numbers(self, m: Module, layer: Signal) -> tuple[Numbers, Signal]:

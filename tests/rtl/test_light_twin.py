@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -177,6 +178,28 @@ def test_time_of_a_measurement(geometry, options, clean, noisy):
     times = [now for now, _ in bench.codes]
     assert times[-1] == (clean or noisy)
     assert len(times) == geometry.groups
+
+
+@pytest.mark.parametrize(
+    ("sizes", "geometry"),
+    [
+        ((10, 7, 5), ARRAY),
+        ((8, 13, 3), Geometry(8, 12, 2)),
+        ((5, 1, 2), Geometry(1, 1, 1)),
+        ((16, 9), Geometry(64, 8, 8)),
+    ],
+)
+def test_sites_are_counted_as_far_as_they_go_and_no_further(sizes, geometry):
+    """A row of tiles has a site for each output and one for all; those of a tile go on as far as its columns."""
+    noise = ("relative shot thermal",) * (len(sizes) - 1)
+    twin = TwinNoise(Jobs.of(network(geometry, noise, sizes), geometry), arrival=1)
+    seen = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        tiles, groups = -(-inputs // geometry.rows), -(-outputs // geometry.columns)
+        for row in range(tiles):
+            seen += [row * (outputs + 1) + column for column in range(groups * geometry.columns + 1)]
+            seen.append(row * (outputs + 1) + outputs)
+    assert twin.sites - 1 == max(seen)
 
 
 # -- bad input --------------------------------------------------------------------------------------------------
