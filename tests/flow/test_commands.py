@@ -34,6 +34,7 @@ from bittrue.sim.reading import sealed
 from tests.helpers import nir_graphs
 from tests.helpers.flows import batch, program
 from tests.helpers.programs import spiking, stimulus
+from tests.helpers.reports import synthesised
 
 #: Options that name something to read; every other one of a path is written, and has to be tried first.
 READ = {"--inputs", "--verilog", "--hls"}
@@ -352,6 +353,27 @@ def test_each_target_gets_the_architecture_that_suits_it(words, taken, run, tmp_
     for target, architecture in taken.items():
         assert architecture in seen[target] <= {architecture, "parallel"}
     assert len({id(design) for design in built}) == len(set(taken.values()))
+
+
+@pytest.mark.usefixtures("here")
+def test_people_are_told_where_a_design_is_slow_and_what_would_help(run, tmp_path, monkeypatch):
+    rows = {
+        "ecp5-25k": synthesised("ecp5-25k", helps=["one thing", "another"]),
+        "xilinx-7": synthesised("xilinx-7", where="", helps=[], notes=["cell counts only", "and more"]),
+    }
+    monkeypatch.setattr(designs, "synthesize_design", lambda _, target, *__: rows[target])
+    status, out, _ = run("synth", "p.npz", "--target", "ecp5-25k", "--target", "xilinx-7", "--out", tmp_path / "s")
+    told = [line.strip() for line in out.splitlines() if line.strip().startswith(tuple(f"{name}: " for name in rows))]
+    assert (status, told) == (
+        0,
+        [
+            "ecp5-25k: 3.6 ns through 1 cell",
+            "ecp5-25k: what would help: one thing; another",
+            "ecp5-25k: placed out of context",
+            "xilinx-7: cell counts only",
+            "xilinx-7: and more",
+        ],
+    )
 
 
 def test_defaults_of_synthesis_are_those_of_recipes():

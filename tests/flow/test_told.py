@@ -12,9 +12,10 @@ import bittrue
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe, steps, training
 from bittrue.flow.report import report
-from bittrue.flow.run import verilate
+from bittrue.flow.run import cosim, verilate
 from bittrue.flow.run.result import RtlRun
 from bittrue.flow.verify import verify
+from bittrue.flow.verify.backends import Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
@@ -45,6 +46,43 @@ def test_images_in_a_second_are_those_that_came_out(seconds, ends, rate):
     beats = np.array(ends, np.int64).reshape(-1, 1)
     run = RtlRun("compiled", ("m",), (np.zeros((len(ends), 1), np.int8),), (beats,), 0, 20, seconds)
     assert run.images_per_second == rate
+
+
+def test_a_frame_ends_when_its_last_output_does_and_never_where_one_does_not():
+    beats = tuple(np.array([[1, end] for end in ends], np.int64) for ends in ([5, 7, -1], [6, -1, 9]))
+    run = RtlRun("compiled", ("m", "n"), (np.zeros((3, 1), np.int8),) * 2, beats, 0, 20, 1.0)
+    assert run.frame_end_cycles.tolist() == [6, -1, -1]
+    assert run.images_per_second == 1
+
+
+def test_the_end_of_a_log_is_told_without_frames_and_empty_lines(tmp_path):
+    lines = ["early"] + [f"line   {k}\t." for k in range(8)]
+    (tmp_path / "log").write_text("\n \n".join(["**** a frame ****", *lines, "****", ""]))
+    assert cosim._tail(tmp_path / "log") == " | ".join(f"line {k} ." for k in range(8))
+    assert cosim._tail(tmp_path / "none") == "(empty)"
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "ran"),
+    [
+        ("compiled", 400, [(400, False), (256, True)]),  # with stalls no more than show what stalls can do
+        ("compiled", 90, [(90, False), (90, True)]),
+        ("icarus", 400, [(11, False), (400, True)]),  # without, what fills the pipeline: 50 // 10 + 6
+    ],
+)
+def test_images_that_a_verification_runs(name, images, ran):
+    seen = []
+    run = SimpleNamespace(results=(np.zeros((400, 1)),), errors=(), rtl=SimpleNamespace(mismatches=lambda _: 0))
+    session = SimpleNamespace(
+        build=SimpleNamespace(design=SimpleNamespace(latency=50, interval=10, steady=True)),
+        result=verify.Verification([]),
+        _run=lambda _, count, stalls: seen.append((count, bool(stalls))) or run,
+        _cycles=lambda *_: {},
+        _judge=lambda *_: None,
+        _take=lambda _: ([], ()),
+    )
+    verify._Session._rtl(session, SimpleNamespace(name=name), images, Stalls(0.3, 0.3, 1))
+    assert seen == ran
 
 
 def test_everything_that_changed_is_named_in_order(tmp_path, monkeypatch):

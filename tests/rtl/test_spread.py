@@ -57,6 +57,20 @@ def test_codes_cycles_and_flip_flops(case):
     np.testing.assert_array_equal(stalled.outputs, made.program.reference(*x))
 
 
+@pytest.mark.parametrize("bits", [1, 3, 4, 5, 8, 11, 16, 17])
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_as_many_share_registers_as_sixteen_memories_allow(bits, lanes):
+    """A distributed RAM has four bits: one part more would be beyond sixteen of them, and one part shares always."""
+    for simd in (4, 16, 64, 128):
+        made = vectors.Vectors(Format(bits), simd, 4)
+        share, each = made.spread(lanes), -(-lanes * bits // 4)
+        if made.style == "distributed" and simd // lanes > max(1, 16 // each):
+            assert share == 1 or share * each <= 16
+            assert (share + 1) * each > 16
+        else:
+            assert share == 0
+
+
 FAULTS = {
     "another address": ("address_here.eq(write_address)", "address_here.eq(0)", True),
     "another part": ("later.eq(mine)", "later.eq(mine[0])", True),

@@ -32,6 +32,7 @@ from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.noise import NoisePipe
+from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
@@ -43,6 +44,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.transpose import Transpose
 from bittrue.sim.operations.window import Window
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.photonic_programs import photonic_network
@@ -186,6 +188,40 @@ def test_flip_flops_of_stages_whose_numbers_are_written(architecture):
             pipe = getattr(stage, "requantize", None)
             seen |= set(getattr(pipe, "tables", {}))
     assert {"shift", "bias"} <= seen
+
+
+@pytest.mark.parametrize("name", ["Mean", "Multiply", "TileSum"])
+def test_flip_flops_of_every_operation_whose_numbers_are_written(name):
+    """Of frames of all lengths: a counter has the bits of the last beat and no more."""
+    for seed in range(5):
+        op = OPERATIONS[name].example(np.random.default_rng(seed))
+        inputs = {f"x{k}": kind for k, kind in enumerate(op.inputs)}
+        if name == "Multiply":  # whose numbers a program holds from the first
+            held = Held("y.bias", (op.left.channels,), -9, 9, np.arange(op.left.channels) % 10)
+            program = Program(
+                inputs, (Node("y", replace(op, requantize=replace(op.requantize, bias=held)), (*inputs,)),), "y"
+            )
+        else:
+            program = written(Program(inputs, (Node("y", op, tuple(inputs)),), "y"))
+        made = plan(program, 400)
+        for element in made.network.elements:
+            stage = element.stage
+            stage.exchange = Exchange(stage.exchange_bits)  # as the network gives it
+            assert stage.structure().registers == flip_flops(stage), f"seed {seed}: {type(stage).__name__}"
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("factors", [1, 5])
+def test_what_a_requantiser_is_made_of(lanes, factors):
+    """A product a lane where there are factors; each lane chooses twice, by its shift and between the ends."""
+    r = Requantize(3, np.array([4, 5, 6]), np.arange(3), np.arange(3), np.full(3, factors))
+    pipe = RequantizePipe(r, np.full(3, -9000), np.full(3, 9000), lanes)
+    built = pipe.structure()
+    assert built.multipliers == lanes * (factors > 1)
+    choosing = [step for step in pipe.steps if step.kind in ("shift", "saturate")]
+    assert len(choosing) == 2
+    assert built.select_bits == sum(pipe.lane_range(step, lane).bits for step in choosing for lane in range(lanes))
+    assert built.adders == lanes * (len(pipe.steps) - 2 - (factors > 1))
 
 
 @pytest.mark.parametrize("inputs", [1, 3])
