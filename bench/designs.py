@@ -21,9 +21,7 @@ def untrained(name: str) -> Plan:
     """The design of a recipe, its network as it is before training."""
     from bittrue.flow.engine import recipe as recipes
     from bittrue.flow.engine import training
-    from bittrue.models.graph.lower import lower
-    from bittrue.models.int8.convert import convert
-    from bittrue.models.int8.quantize import post_training
+    from bittrue.models.int8.quantize import of_codes, post_training
     from bittrue.models.networks.convolution import Convolution
     from bittrue.models.networks.resmlp import ResMLP
 
@@ -32,10 +30,9 @@ def untrained(name: str) -> Plan:
     make = Convolution if recipe.system == "cnn" else ResMLP
     model: Any = make.for_data(recipe.network, data, recipe.train.seed).eval()
     if recipe.system == "cnn":
-        options = recipe.convert.model_dump() | {"preprocess": model.values, "input_range": 127.0}
-        program = convert(model, data, **options).lower(name=name)
+        program = of_codes(model, data, **recipe.convert.model_dump()).lower(name=name)
     else:
-        program = lower(post_training(model, data, recipe.quantize), name=name)
+        program = post_training(model, data, recipe.quantize).lower(name=name)
     if recipe.rtl.interval is not None:
         return plan(program, interval=recipe.rtl.interval)
     return plan(program, device=recipe.rtl.device)

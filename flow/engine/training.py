@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,25 @@ def fit(recipe: Any, work: Workspace, model: nn.Module, data: Data) -> dict[str,
     }
 
 
+def convert(recipe: Any, work: Workspace, data: Data, make: Callable[[], Any]) -> dict[str, Any]:
+    """What `make` converts and, by the recipe's section `qat`, its training in its own integers: leaves what
+    `write_lowered` does, and gives what the report shows."""
+    from bittrue.models.training.loop import accuracy
+
+    work.progress("calibrating", 0, 1)
+    integer = make()
+    result: dict[str, Any] = {"accuracy_converted": accuracy(integer, data.test)}
+    if integer.scores:
+        scores = {str(ranges): score for ranges, score in integer.scores.items()}
+        result |= {"percentile": integer.ranges, "calibration": scores}
+    epochs = None
+    if recipe.qat.epochs:
+        epochs = integer.fit(data, recipe.qat, checkpoint=work.scratch / "checkpoint.pt", progress=watch(work))
+    result |= history(epochs) | {"accuracy": accuracy(integer, data.test)}
+    write_lowered(work, integer.lower(name=recipe.name, dataset=data.name, classes=list(data.classes)), integer, data)
+    return result | {"status": trained(result, len(data.test))}
+
+
 def write_lowered(work: Workspace, program: Program, integer: nn.Module, data: Data) -> dict[str, Any]:
     """Write the program, the encoded test set, its labels, and the network's own integer logits on it."""
     import torch
@@ -115,6 +135,14 @@ def write_lowered(work: Workspace, program: Program, integer: nn.Module, data: D
 
 #: What `write_lowered` leaves.
 LOWERED = ("program.npz", "inputs.npy", "labels.npy", "expected.npy", "program.json")
+
+
+def copy_lowered(work: Workspace) -> dict[str, Any]:
+    """The step `lower` of a system whose `quantize` left the program and its test set."""
+    for name in LOWERED:
+        shutil.copyfile(work.upstream["quantize"] / name, work.folder / name)
+    program = Program.load(work.folder / "program.npz")
+    return lowered(program, program.meta["classes"])
 
 
 def lowered(program: Program, classes: Iterable[str]) -> dict[str, Any]:

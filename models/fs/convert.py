@@ -4,13 +4,14 @@ neurons      the published set of the function, or a named one; for ReLU and K s
 calibration  where the function is homogeneous (ReLU), each layer's neurons are scaled so that a percentile of the
              values that the float network shows them is the end of the valid range; the percentile is chosen on the
              validation split. Other sets take values as they are, in steps of 2^-F.
-the rest     of a ResMLP is that of its INT8 network (`models.int8.quantize.post_training`); an MLP has nothing else
+the rest     of a ResMLP is that of its INT8 network (`bittrue.quantize`); an MLP has nothing else
 
 Values outside the valid range are clipped and counted; with `strict` they are an error.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,19 +22,17 @@ from torch import Tensor, nn
 
 from bittrue.models.data.sets import Data, Split
 from bittrue.models.fs.layers import IntegerFsNeuron, Neurons
-from bittrue.models.fs.networks import FsMlp, FsResMLP
+from bittrue.models.fs.networks import FsMlp, spiking
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet, find, shipped
 from bittrue.models.fs.settings import Convert, Sweep
 from bittrue.models.graph.calibration import SMALLEST, STRIDE, affine_of, samples
 from bittrue.models.layers.activations import ACTIVATIONS, name_of
 from bittrue.models.layers.integer import IntegerLinear
-from bittrue.models.networks.integer import IntegerResMLP
 from bittrue.models.networks.mlp import Mlp
-from bittrue.models.networks.resmlp import ResMLP, refuse_foreign
+from bittrue.models.networks.resmlp import ResMLP
 from bittrue.models.training.loop import EVALUATION_BATCH, accuracy
 from bittrue.sim.errors import BittrueError
 
-FsNetwork = FsMlp | FsResMLP
 #: The end of the valid range of a ReLU set that is made for K steps; as in the published one.
 RELU_RANGE = 25.0
 
@@ -42,8 +41,8 @@ def convert(
     model: Mlp | ResMLP,
     data: Data,
     settings: Convert = Convert(),  # noqa: B008  (frozen)
-    quantized: IntegerResMLP | None = None,
-) -> FsNetwork:
+    quantized: nn.Module | None = None,
+) -> nn.Module:
     """The network of FS-neurons of a trained one. Leaves `model` as it is, in evaluation mode.
 
     `calibration` of the result maps each percentile to its accuracy on the validation split, `percentile` is the one
@@ -130,8 +129,8 @@ def neurons_of(model: Mlp | ResMLP, settings: Convert) -> Neurons:
 class Observed:
     """A float network, ready to be converted with any settings.
 
-    linears    weight and bias of each linear of an MLP, normalisation folded in; of a ResMLP the pairs around each
-               activation: first and second of each block
+    linears    weight and bias of each linear of an MLP, by its place, normalisation folded in; of a ResMLP of those
+               around each activation
     values     what enters each activation on the calibration images, sampled and sorted
     logits     the largest magnitude of a logit
     quantized  the INT8 network, for a ResMLP
@@ -139,57 +138,57 @@ class Observed:
     """
 
     model: Mlp | ResMLP
-    linears: list[tuple[Tensor, Tensor]]
+    linears: dict[str, tuple[Tensor, Tensor]]
     values: list[np.ndarray]
     logits: float
-    quantized: IntegerResMLP | None
+    quantized: nn.Module | None
     images: np.ndarray
 
 
-def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantized: IntegerResMLP | None = None) -> Observed:
+def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantized: nn.Module | None = None) -> Observed:
     """Fold the normalisations and run the calibration images; `quantized` as in `convert`."""
     neurons_of(model, settings)  # refuses what cannot be converted before anything is computed
     replaced = activations(model)
     model.eval()
     images = data.train.images[: settings.images]
     with torch.no_grad():
-        if isinstance(model, Mlp):
-            linears = [_folded(linear, norm) for linear, norm in zip(model.hidden, model.norms, strict=True)] + [
-                (model.classifier.weight.clone(), model.classifier.bias.clone())
-            ]
-        else:
-            refuse_foreign(model)
-            refuse_unquantized(model, quantized)
-            linears = [
-                (layer.weight.detach().clone(), layer.bias.detach().clone())
-                for block in quantized.blocks
-                for layer in (block.mlp.first, block.mlp.second)
-            ]
+        linears = _linears(model)
+        if isinstance(model, ResMLP):
+            refuse_unquantized(linears, quantized)
         values, logits = _values(model, [module for _, module in replaced], images)
     return Observed(model, linears, values, logits, quantized, images)
 
 
-def _folded(linear: nn.Linear, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    if isinstance(norm, nn.Identity):
-        return linear.weight.clone(), linear.bias.clone()
-    gain, offset = affine_of(norm)
-    return linear.weight * gain[:, None], linear.bias * gain + offset
+def _linears(model: Mlp | ResMLP) -> dict[str, tuple[Tensor, Tensor]]:
+    """Weight and bias of the linears around activations, by their places, normalisations and scales folded in."""
+    found = {}
+    if isinstance(model, Mlp):
+        for k, (linear, norm) in enumerate(zip(model.hidden, model.norms, strict=True)):
+            gain, offset = (1, 0) if isinstance(norm, nn.Identity) else affine_of(norm)
+            found[f"hidden.{k}"] = (linear.weight.T * gain).T, linear.bias * gain + offset
+        return found | {"classifier": (model.classifier.weight, model.classifier.bias)}
+    for k, block in enumerate(model.blocks):
+        first, second, scale = block.mlp.first, block.mlp.second, block.mlp.scale
+        gain, offset = affine_of(block.mlp.norm)
+        found[f"blocks.{k}.mlp.first"] = first.weight * gain, first.bias + first.weight @ offset
+        found[f"blocks.{k}.mlp.second"] = second.weight * scale.weight[:, None], second.bias * scale.weight + scale.bias
+    return found
 
 
-def refuse_unquantized(model: ResMLP, quantized: IntegerResMLP | None) -> None:
-    """Raise unless there is an INT8 network of this ResMLP's geometry."""
-    if type(quantized) is not IntegerResMLP:
+def refuse_unquantized(linears: dict[str, tuple[Tensor, Tensor]], quantized: nn.Module | None) -> None:
+    """Raise unless there is an INT8 network of a ResMLP with these linears."""
+    if not callable(getattr(quantized, "rebuilt", None)):
         what = "no INT8 network" if quantized is None else f"a {type(quantized).__name__}"
         raise BittrueError(
             f"what is not spiking in a ResMLP is that of its INT8 network, and {what} was given as `quantized`; give "
-            "models.int8.quantize.post_training(model, data, Quantize())"
+            "bittrue.quantize(model, data)"
         )
-    for name in ("network", "shape", "classes", "gain"):
-        its, mine = getattr(quantized, name), getattr(model, name)
-        if its != mine:
+    its = {layer.path: list(layer.weight.shape) for layer in quantized.layers if hasattr(layer, "weight")}
+    for path, (weight, _) in linears.items():
+        if its.get(path) != list(weight.shape):
             raise BittrueError(
-                f"`quantized` is the INT8 network of another ResMLP: its {name} is {its!r}, not {mine!r}; give that of "
-                "this one"
+                f"`quantized` is the INT8 network of another ResMLP: its layer {path} has weights "
+                f"{its.get(path, 'that it lacks')}, not {list(weight.shape)}; give that of this one"
             )
 
 
@@ -201,7 +200,7 @@ def _values(model: nn.Module, modules: Sequence[nn.Module], images: np.ndarray) 
 
 
 # -- building ------------------------------------------------------------------------------------------
-def build(observed: Observed, data: Data, settings: Convert, validation: Split | None = None) -> FsNetwork:
+def build(observed: Observed, data: Data, settings: Convert, validation: Split | None = None) -> nn.Module:
     """The network of FS-neurons of an observed one. `validation` decides on the percentile (by default the split)."""
     model = observed.model
     neurons = neurons_of(model, settings)
@@ -222,33 +221,17 @@ def build(observed: Observed, data: Data, settings: Convert, validation: Split |
     return network
 
 
-def _filled(observed: Observed, neurons: Neurons) -> FsNetwork:
+def _filled(observed: Observed, neurons: Neurons) -> nn.Module:
     """The integer network with the real parameters of the float one; scales of the neurons are still to be set."""
     model = observed.model
-    geometry = model.shape, model.classes, model.gain
-    if isinstance(model, Mlp):
-        network: FsNetwork = FsMlp(model.network, neurons, *geometry).eval()
-        layers: list[IntegerLinear] = [*network.hidden, network.classifier]
-        network.classifier.target.set(_guarded(network.classifier, observed.linears[-1][1], observed.logits))
-    else:
-        twin = observed.quantized
-        network = FsResMLP(model.network, twin.quantize, neurons, *geometry).eval()
-        _adopt(network, twin)
-        layers = [layer for block in network.blocks for layer in (block.mlp.first, block.mlp.second)]
-    for layer, (weight, bias) in zip(layers, observed.linears, strict=True):
+    if isinstance(model, ResMLP):
+        return spiking(observed.quantized, neurons, observed.linears)
+    network = FsMlp(model.network, neurons, model.shape, model.classes, model.gain).eval()
+    for layer, (weight, bias) in zip([*network.hidden, network.classifier], observed.linears.values(), strict=True):
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
+    network.classifier.target.set(_guarded(network.classifier, network.classifier.bias, observed.logits))
     return network
-
-
-def _adopt(network: FsResMLP, quantized: IntegerResMLP) -> None:
-    """Copy parameters and scales of everything that the INT8 network has as well; steps are copied where shared."""
-    embed = network.embed[1] if isinstance(network.embed, nn.Sequential) else network.embed
-    pairs: list[tuple[nn.Module, nn.Module]] = [(embed, quantized.embed), (network.classifier, quantized.classifier)]
-    for block, twin in zip(network.blocks, quantized.blocks, strict=True):
-        pairs += [(block.token, twin.token), (block.mlp.residual, twin.mlp.residual), (block.mlp.add, twin.mlp.add)]
-    for mine, its in pairs:
-        mine.load_state_dict(its.state_dict())
 
 
 def _guarded(layer: IntegerLinear, bias: Tensor, largest: float) -> float:
@@ -256,15 +239,16 @@ def _guarded(layer: IntegerLinear, bias: Tensor, largest: float) -> float:
     return max(largest / layer.high, float(bias.abs().max()) / layer.high, SMALLEST)
 
 
-def spiking_layers(network: FsNetwork) -> list[tuple[str, IntegerLinear, IntegerFsNeuron]]:
+def spiking_layers(network: nn.Module) -> list[tuple[str, IntegerLinear, IntegerFsNeuron]]:
     """Each layer of neurons with its name and the linear layer in front of it."""
     if isinstance(network, FsMlp):
         pairs = zip(network.hidden, network.neurons, strict=True)
         return [(f"neurons.{k}", linear, neurons) for k, (linear, neurons) in enumerate(pairs)]
-    return [(f"blocks.{k}.mlp.neurons", b.mlp.first, b.mlp.neurons) for k, b in enumerate(network.blocks)]
+    layers = list(network.layers)
+    return [(b.path, a, b) for a, b in itertools.pairwise(layers) if isinstance(b, IntegerFsNeuron)]
 
 
-def calibrate(network: FsNetwork, observed: Observed, neurons: Neurons, percentile: float) -> None:
+def calibrate(network: nn.Module, observed: Observed, neurons: Neurons, percentile: float) -> None:
     """Set the unit of each layer of neurons from a percentile of what the float network showed it."""
     if not neurons.homogeneous:
         return
@@ -276,7 +260,7 @@ def calibrate(network: FsNetwork, observed: Observed, neurons: Neurons, percenti
 
 
 # -- values outside ------------------------------------------------------------------------------------
-def outside(network: FsNetwork, images: np.ndarray) -> dict[str, tuple[int, int]]:
+def outside(network: nn.Module, images: np.ndarray) -> dict[str, tuple[int, int]]:
     """By layer of neurons: how many of its inputs lie outside the valid range on these images, and how many it has."""
     counts = {name: [0, 0] for name, _, _ in spiking_layers(network)}
 
@@ -298,7 +282,7 @@ def outside(network: FsNetwork, images: np.ndarray) -> dict[str, tuple[int, int]
     return {name: (clipped, total) for name, (clipped, total) in counts.items()}
 
 
-def refuse_clipped(network: FsNetwork, counts: dict[str, tuple[int, int]]) -> None:
+def refuse_clipped(network: nn.Module, counts: dict[str, tuple[int, int]]) -> None:
     """Raise, naming the first layer of neurons some of whose inputs lie outside the valid range."""
     for name, _, layer in spiking_layers(network):
         clipped, total = counts[name]

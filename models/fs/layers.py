@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bittrue.models.data.sets import INPUT_BITS
 from bittrue.models.fs.sets import IntegerSet, NeuronSet
@@ -25,6 +25,7 @@ from bittrue.models.fs.settings import Convert
 from bittrue.models.layers.activations import activation
 from bittrue.models.layers.integer import CodeStep, IntegerLayer, IntegerLinear
 from bittrue.models.layers.lowering import Lowering, whole
+from bittrue.models.layers.tensors import TensorLinear
 from bittrue.sim.contract import Format
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.encode import Encode
@@ -159,6 +160,27 @@ class IntegerSpikingLinear(IntegerLinear):
         return SpikingLinear(source, weight, decode, self.requantizer(), Format(self.weight_bits))
 
 
+class TensorSpikingLinear(TensorLinear):
+    """Spikes `[..., K, C]` to `[..., N]` in a converted network, each step worth `decode[t]` source steps; what follows
+    the sums is that of `TensorLinear`."""
+
+    def __init__(
+        self, weight: nn.Parameter, bias: nn.Parameter, source: nn.Module, target: nn.Module, bits: int, label: str, *,
+        decode: np.ndarray, weight_bits: int,
+    ) -> None:  # fmt: skip
+        reach = Format.covering(int(decode.clip(max=0).sum()), int(decode.clip(0).sum()), signed=True)
+        super().__init__(weight, bias, source, target, bits, label, weight_bits=weight_bits, input_bits=reach.bits)
+        self.register_buffer("decode", torch.tensor(decode, dtype=torch.float32), persistent=False)
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        return super().product(torch.matmul(self.decode.to(x.dtype), x), weight)
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        codes, requantizer, fmt = self.requantizer()
+        operation = SpikingLinear(lowering.type(source), codes, whole(self.decode), requantizer, fmt)
+        return lowering.add(name, operation, source, scale=self.scale)
+
+
 # -- the neurons of a network --------------------------------------------------------------------------
 class Neurons:
     """What the neurons of a network have in common: the set in integers, the format of v, how v is rounded."""
@@ -197,19 +219,6 @@ class Neurons:
     def layer(self, unit: CodeStep) -> IntegerFsNeuron:
         gradient, function = self.settings.gradient, self.neuron_set.function
         return IntegerFsNeuron(self.integers, unit, self.bits, self.offset, function, gradient)
-
-    def describe(self) -> dict[str, Any]:
-        """JSON values from which `from_description` makes it again."""
-        return {"set": self.neuron_set.to_json(), "settings": self.settings.model_dump(mode="json")}
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> Neurons:
-        content = values["set"]
-        low, high = (np.inf if end is None else end for end in content["range"])
-        low = -np.inf if content["range"][0] is None else low
-        parameters = (np.array(content[name]) for name in ("h", "d", "T"))
-        made = NeuronSet(content["name"], *parameters, low, high, content["function"], content["source"])
-        return cls(made, Convert(**values["settings"]))
 
 
 def linear_layer(

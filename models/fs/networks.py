@@ -1,21 +1,20 @@
 """Networks of FS-neurons in integers, in torch, of the layers in `models.fs.layers`.
 
-They are made and filled by `models.fs.convert.convert`, or read by `models.training.storage.load`.
+They are made and filled by `models.fs.convert.convert`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor, nn
 
-from bittrue.models.data.sets import INPUT_BITS
-from bittrue.models.fs.layers import IntegerEncode, IntegerSpikingLinear, Neurons, linear_layer
-from bittrue.models.layers.integer import CodeStep, IntegerAdd, IntegerAffine, IntegerInput, IntegerLinear
-from bittrue.models.networks.integer import IntegerResMLP
+from bittrue.models.fs.layers import IntegerEncode, IntegerFsNeuron, Neurons, TensorSpikingLinear, linear_layer
+from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLayer, IntegerLinear
+from bittrue.models.layers.tensors import TensorProduct
 from bittrue.models.networks.mlp import flat_codes
-from bittrue.models.networks.settings import MlpSettings, Quantize, ResMLPSettings
+from bittrue.models.networks.settings import MlpSettings
 
 #: Width of logits.
 LOGIT_BITS = 8
@@ -34,7 +33,7 @@ class FsMlp(nn.Module):
         self.network, self.neurons_made = network, neurons
         self.shape, self.classes, self.gain = tuple(shape), classes, gain
         features, bits = int(np.prod(shape)), neurons.settings.bits
-        self.input = IntegerInput(None, features)
+        self.input = IntegerInput(features)
         self.spiking_input = neurons.settings.first == "spikes"
         source, decode = self.input.target, None
         if self.spiking_input:
@@ -54,16 +53,6 @@ class FsMlp(nn.Module):
         """Real value of one step of the logits."""
         return self.classifier.target.value
 
-    def describe(self) -> dict[str, Any]:
-        """JSON values from which `from_description` builds the network, without its parameters."""
-        geometry = {"shape": list(self.shape), "classes": self.classes, "gain": self.gain}
-        return {"network": self.network.model_dump(mode="json"), "neurons": self.neurons_made.describe()} | geometry
-
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> FsMlp:
-        network, neurons = MlpSettings(**values["network"]), Neurons.from_description(values["neurons"])
-        return cls(network, neurons, tuple(values["shape"]), values["classes"], values["gain"])
-
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 `[n, h, w, channels]` as codes int8 `[n, h * w * channels]`."""
         return flat_codes(images, self.gain)
@@ -77,59 +66,51 @@ class FsMlp(nn.Module):
         return self.classifier(x)
 
 
-class FsCrossChannel(nn.Module):
-    """`residual(x) + second(neurons(first(x)))`: that of an `IntegerResMLP` with neurons in place of its function."""
+def spiking(quantized: nn.Module, neurons: Neurons, linears: Mapping[str, tuple[Tensor, Tensor]]) -> nn.Module:
+    """The network of INT8 layers of a ResMLP (`models.int8`), with neurons in place of the functions of its blocks.
 
-    def __init__(
-        self, network: ResMLPSettings, neurons: Neurons, source: CodeStep, target: CodeStep, bits: int
-    ) -> None:
-        super().__init__()
-        embed, hidden, unit = network.embed, network.hidden, neurons.unit()
-        self.residual = IntegerAffine(embed, source, target, bits)
-        self.first = IntegerLinear(embed, hidden, source, unit, neurons.bits, input_bits=bits, **neurons.feeding())
-        self.neurons = neurons.layer(unit)
-        decode, weight_bits = neurons.integers.decode, neurons.settings.bits
-        self.second = IntegerSpikingLinear(hidden, embed, unit, target, bits, decode, weight_bits=weight_bits)
-        self.add = IntegerAdd(target, bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.add(self.second(self.neurons(self.first(x))), self.residual(x))
-
-
-class FsResMLP(IntegerResMLP):
-    """A ResMLP whose functions over the channels are FS-neurons; everything else is that of `IntegerResMLP`.
+    linears   real weight and bias of the two linears of a block, by their places: the first feeds neurons, the second
+              reads their spikes
 
     With `first: spikes` the embedding reads the bits of the codes as spikes.
     """
+    made: list[IntegerFsNeuron] = []
+    decode, weight_bits = neurons.integers.decode, neurons.settings.bits
 
-    def __init__(
-        self,
-        network: ResMLPSettings,
-        quantize: Quantize,
-        neurons: Neurons,
-        shape: tuple[int, int, int],
-        classes: int,
-        gain: int = 1,
-    ) -> None:
-        super().__init__(network, quantize, shape, classes, gain)
-        self.neurons_made = neurons
-        if neurons.settings.first == "spikes":
-            encoder = IntegerEncode(self.input.target, INPUT_BITS)
-            decode = encoder.decode.numpy().astype(np.int64)
-            source, target = self.input.target, self.embed.target
-            features = self.embed.weight.shape[1]
-            options = {"weight_bits": neurons.settings.bits}
-            spiking = IntegerSpikingLinear(features, network.embed, source, target, quantize.bits, decode, **options)
-            self.embed = nn.Sequential(encoder, spiking)
-        for block in self.blocks:
-            source, target = block.mlp.residual.source, block.mlp.residual.target
-            block.mlp = FsCrossChannel(network, neurons, source, target, quantize.bits)
+    def reader(layer: TensorProduct, weight: Tensor, bias: Tensor, source: CodeStep, decode: np.ndarray):
+        parameters = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+        options = {"decode": decode, "weight_bits": weight_bits}
+        linear = TensorSpikingLinear(*parameters, source, layer.target, layer.bits, layer.label, **options)
+        linear.path = layer.path
+        return linear
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"neurons": self.neurons_made.describe()}
+    def change(layer, operands: tuple[str, ...]) -> list[tuple[IntegerLayer, tuple[str, ...]]]:
+        block, _, place = layer.path.rpartition(".")
+        if layer.path == "embed" and neurons.settings.first == "spikes":
+            encoder = IntegerEncode(layer.source, layer.input_bits)
+            encoder.label = "embed_spikes"
+            worth = encoder.decode.numpy().astype(np.int64)
+            linear = reader(layer, layer.weight.detach(), layer.bias.detach(), layer.source, worth)
+            return [(encoder, operands), (linear, (encoder.label,))]
+        if place == "between":
+            return []
+        if layer.path not in linears:
+            return [(layer, operands)]
+        weight, bias = linears[layer.path]
+        if place == "second":
+            return [(reader(layer, weight, bias, made[-1].unit, decode), (made[-1].label,))]
+        unit = neurons.unit()
+        feeds = IntegerLinear(
+            *weight.shape[::-1], layer.source, unit, neurons.bits, input_bits=layer.input_bits, **neurons.feeding()
+        )
+        made.append(neurons.layer(unit))
+        made[-1].path = f"{block}.neurons"
+        made[-1].label = made[-1].path.replace(".", "_")
+        feeds.label, feeds.path = layer.label, layer.path
+        feeds.weight.copy_(weight)
+        feeds.bias.copy_(bias)
+        return [(feeds, operands), (made[-1], (layer.label,))]
 
-    @classmethod
-    def from_description(cls, values: dict[str, Any]) -> FsResMLP:
-        network, quantize = ResMLPSettings(**values["network"]), Quantize(**values["quantize"])
-        neurons = Neurons.from_description(values["neurons"])
-        return cls(network, quantize, neurons, tuple(values["shape"]), values["classes"], values["gain"])
+    network = quantized.rebuilt(change)
+    network.neurons_made = neurons
+    return network

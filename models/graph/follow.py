@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from bittrue.models.data.batches import Batch
+from bittrue.models.graph.kinds import known
 from bittrue.sim.errors import BittrueError
 
 #: Samples that a network is followed with.
@@ -140,7 +141,7 @@ class _Tracer(fx.Tracer):
         self.running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
+        return known(m) or isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple, kwargs: dict) -> Any:
         return forward(*args, **kwargs) if self.running else super().call_module(m, forward, args, kwargs)

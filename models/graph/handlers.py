@@ -115,6 +115,11 @@ def _transposed(to: Normaliser, node: fx.Node) -> bool:
     says="with the statistics that it learned; folded into its neighbours wherever that is exact",
 )
 def _norm(to: Normaliser, node: fx.Node) -> bool:
+    return normalisation(to, node, 0)
+
+
+def normalisation(to: Normaliser, node: fx.Node, along: int) -> bool:
+    """A batch normalisation in evaluation mode, of a module or function, whose channels are an axis of the samples."""
     module = to.followed.module(node)
     if module is not None:
         given = to.arguments(node, "input")
@@ -140,6 +145,5 @@ def _norm(to: Normaliser, node: fx.Node) -> bool:
             to.refuse(node, f"{name} of channel {k} is {float(values[k])}; train it again, or set what is right")
     gain = (weight / torch.sqrt(var + given["eps"])).detach()
     learned = (mean.clone(), var.clone(), float(given["eps"])) if tracked else None
-    return to.add(
-        node, floats.Affine, [given["input"]], weight=gain, bias=(bias - mean * gain).detach(), along=0, learned=learned
-    )
+    offset = (bias - mean * gain).detach()
+    return to.add(node, floats.Affine, [given["input"]], weight=gain, bias=offset, along=along, learned=learned)

@@ -32,12 +32,17 @@ _FUNCTIONS: dict[Any, Handle] = {}
 _METHODS: dict[str, Handle] = {}
 
 
-def handles(*what: Any, says: str) -> Callable[[Handle], Handle]:
-    """Register a handler for modules (classes), functions, and methods of tensors (text)."""
+def handles(*what: Any, says: str = "") -> Callable[[Handle], Handle]:
+    """Register a handler for modules (classes), functions, and methods of tensors (text).
+
+    A module of one's own that has a handler is not looked into, whatever its forward is written with; `says` is what
+    the list of supported things tells of those that are torch's.
+    """
     modules = tuple(w for w in what if isinstance(w, type))
     methods = tuple(w for w in what if isinstance(w, str))
     functions = tuple(w for w in what if not isinstance(w, type | str))
-    KINDS.append(Kind(modules, functions, methods, says))
+    if says:
+        KINDS.append(Kind(modules, functions, methods, says))
 
     def register(handle: Handle) -> Handle:
         _MODULES.update(dict.fromkeys(modules, handle))
@@ -46,6 +51,11 @@ def handles(*what: Any, says: str) -> Callable[[Handle], Handle]:
         return handle
 
     return register
+
+
+def known(module: nn.Module) -> bool:
+    """Whether a handler takes modules of this very class."""
+    return type(module) in _MODULES
 
 
 def handler(module: nn.Module | None, node: fx.Node) -> Handle | None:

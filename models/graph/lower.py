@@ -4,8 +4,7 @@ The network's forward is traced (`models.graph.trace`): its layers become operat
 them, so that the program has the dataflow of the very code that was trained. Any module can be lowered whose forward
 consists of integer layers; each says itself what it becomes (`IntegerLayer.emit`).
 
-Names: the path of the layer with `_` for `.`; `blocks.0.token.norm` makes the tensor `blocks_0_token_norm`.
-A linear over tokens makes three: `.._transpose`, the product itself, and `.._back`.
+Names: that of the layer (`label`), or its path with `_` for `.`; `blocks.0.first` makes the tensor `blocks_0_first`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 
 from bittrue.models.graph.trace import Call, trace
-from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLayer, IntegerTokenLinear
+from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLayer
 from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Builder, Program
@@ -92,23 +91,12 @@ def refuse_unknown(model: nn.Module) -> None:
 
 
 def record(model: nn.Module, *codes: np.ndarray) -> dict[str, np.ndarray]:
-    """Every tensor of the forward, under the names and in the layout of the program: int64 `[n, ...]`."""
+    """Every tensor of the forward, under the names that it has in the program: int64 `[n, ...]`."""
     traced = trace(model)
-    tokens_first = any(entry.tokens is not None for entry in traced.inputs.values())
     with torch.inference_mode():
         values = traced.run(*map(torch.from_numpy, codes))
-
-    def laid_out(y: torch.Tensor) -> np.ndarray:
-        return whole(y.transpose(0, 1) if tokens_first and y.ndim > 2 else y)
-
-    tensors = {name: laid_out(values[name]) for name in traced.inputs}
+    tensors = {name: values[name] for name in traced.inputs}
     for call in traced.calls:
-        y = values[call.name]
-        if isinstance(call.layer, IntegerTokenLinear):
-            tensors[f"{call.name}_transpose"] = whole(values[call.operands[0]].permute(1, 2, 0))
-            tensors[call.name] = whole(y.permute(1, 2, 0))
-            tensors[f"{call.name}_back"] = whole(y.transpose(0, 1))
-        else:
-            made = call.layer.parts(call.name, *(values[name] for name in call.operands))
-            tensors |= {name: laid_out(part) for name, part in made.items()} | {call.name: laid_out(y)}
-    return tensors
+        made = call.layer.parts(call.name, *(values[name] for name in call.operands))
+        tensors |= made | {call.name: values[call.name]}
+    return {name: whole(values) for name, values in tensors.items()}

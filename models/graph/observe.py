@@ -29,6 +29,8 @@ from bittrue.sim.errors import BittrueError
 BATCH, KEPT = 64, 1 << 13
 #: Candidates of a range, as shares of the largest value.
 SHARES = np.linspace(0.2, 1, 41)
+#: How many times as large as one of the tensors that share a step another one may be, before they are parted.
+GROWN = 2.0
 #: Statistics that differ from those that a normalisation learned by more than this are of other data.
 FOREIGN = 8.0
 
@@ -87,10 +89,38 @@ def free_steps(graph: Graph) -> None:
                 joined |= isinstance(reader, Add | Cat)
                 pending += [reader] if passes_codes(reader) else []
         if joined:
-            factor = Affine(f"{node.name}_scale", node.place, [node], node.shape, torch.ones(1), torch.zeros(1))
-            for reader in graph.nodes:
+            readers, factor = graph.readers(node), identity(graph, node, "scale")
+            for reader in readers:
                 reader.operands = [factor if operand is node else operand for operand in reader.operands]
-            graph.nodes.insert(graph.nodes.index(node) + 1, factor)
+
+
+def part_sums(graph: Graph, seen: Observed) -> None:
+    """Put a factor of 1 in front of an addition whose sum is `GROWN` times as large as the smallest tensor of what it
+    would share a step with, so that this has a step of its own.
+
+    What nobody else reads is as fine as the sum that it goes into, and needs none.
+    """
+    found, least = Groups(), dict[Node, float]()
+    for node in list(graph.nodes):
+        size = seen.largest(node)
+        if isinstance(node, Add):
+            for operand in [operand for operand in node.operands if not graph.alone(operand)]:
+                if size > GROWN * least[found.of(operand)]:
+                    factor = identity(graph, operand, "residual")
+                    seen.magnitudes[factor] = seen.magnitudes[operand]
+                    least[factor] = size
+                    node.operands = [factor if one is operand else one for one in node.operands]
+        if isinstance(node, Add | Cat) or passes_codes(node):
+            size = min(size, *(least[found.of(operand)] for operand in node.operands if not graph.alone(operand)), size)
+            found.join(node, *node.operands)
+        least[found.of(node)] = size
+
+
+def identity(graph: Graph, node: Node, name: str) -> Affine:
+    """A factor of 1 behind a node, which nobody reads yet."""
+    made = Affine(f"{node.name}_{name}", node.place, [node], node.shape, torch.ones(1), torch.zeros(1))
+    graph.nodes.insert(graph.nodes.index(node) + 1, made)
+    return made
 
 
 def batches(x: Batch) -> Iterator[Batch]:
@@ -111,6 +141,7 @@ def observe(graph: Graph, x: Batch) -> Observed:
     """Run the graph on samples and look at every tensor."""
     seen: dict[Node, list[np.ndarray]] = {node: [] for node in graph.nodes}
     limits = {node: _limits(graph, node) for node in graph.nodes}
+    draws = torch.Generator().manual_seed(1)
     for part in batches(x):
         for node, value in graph.run(part).items():
             magnitudes = value.clamp(*limits[node]).abs().flatten()
@@ -121,7 +152,7 @@ def observe(graph: Graph, x: Batch) -> Observed:
                     "limit what goes in"
                 )
             if node not in graph.results and len(magnitudes) > KEPT:
-                chosen = torch.linspace(0, len(magnitudes) - 1, KEPT).long()
+                chosen = torch.randint(len(magnitudes), (KEPT,), generator=draws)  # a stride would leave channels out
                 magnitudes = torch.cat([magnitudes[chosen], largest[None]])
             seen[node].append(magnitudes.numpy())
     return Observed({node: np.sort(np.concatenate(parts)) for node, parts in seen.items()})
@@ -160,7 +191,7 @@ def refuse_foreign(what: str, graph: Graph, x: Batch) -> None:
     seen = graph.run(x[: 4 * BATCH], {node.operands[0] for node in norms})
     for node in norms:
         mean, variance, least = node.learned
-        values = seen[node.operands[0]].transpose(0, 1).flatten(1)
+        values = seen[node.operands[0]].movedim(node.axis + 1, 0).flatten(1)
         std, learned = values.std(1, correction=0), variance.sqrt()
         still = learned <= 1e-6 * (1 + mean.abs())
         changing = still & (std > 1e-3 * (1 + mean.abs()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from bittrue.models.graph.floats import (
     Function,
     Graph,
     Linear,
+    Mean,
     Node,
     Pad,
     Pool,
@@ -26,7 +29,9 @@ from bittrue.models.graph.phases import expand
 def simplify(graph: Graph) -> Graph:
     """Fold and fuse in place until nothing is left to do; what the graph computes stays the same."""
     while any(
-        step(graph, node) for node in list(graph.nodes) for step in (_into_producer, _into_reader, _relu, _views, _pads)
+        step(graph, node)
+        for node in list(graph.nodes)
+        for step in (_into_producer, _into_reader, _into_function, _behind_mean, _relu, _views, _pads)
     ):
         pass
     expand(graph)
@@ -95,6 +100,43 @@ def _spread(reader: Linear | Conv | Transposed, values: Tensor) -> Tensor:
     return values[group * inside + torch.arange(inside)][:, :, None, None]
 
 
+def _into_function(graph: Graph, node: Node) -> bool:
+    """An affine that only functions read that have a table for each channel anyway, or which is alike in all."""
+    if not isinstance(node, Affine) or node in graph.results:
+        return False
+    readers = graph.readers(node)
+    if not all(isinstance(one, Function) and one.limits is None and node.along in (None, one.along) for one in readers):
+        return False
+    for reader in readers:
+        reader.call = partial(_one_after, node.evaluate, reader.call)
+    graph.replace(node, node.operands[0])
+    return True
+
+
+def _one_after(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return second(first(x))
+
+
+def _behind_mean(graph: Graph, node: Node) -> bool:
+    """A mean of an affine that nobody else reads, over other axes than that of its channels, is the affine of a mean.
+
+    There are fewer means, and the affine is beside what reads them.
+    """
+    affine = node.operands[0] if isinstance(node, Mean) else None
+    if not isinstance(affine, Affine) or affine.relu or affine.along in node.axes or not graph.alone(affine):
+        return False
+    if affine.along is not None:
+        affine.along -= sum(axis < affine.along for axis in node.axes)
+    affine.shape = node.shape
+    graph.replace(affine, affine.operands[0])
+    graph.results = [affine if result is node else result for result in graph.results]
+    for reader in graph.readers(node):
+        reader.operands = [affine if operand is node else operand for operand in reader.operands]
+    affine.operands = [node]
+    graph.nodes.insert(graph.nodes.index(node) + 1, affine)
+    return True
+
+
 def _relu(graph: Graph, node: Node) -> bool:
     """A function `max(x, 0)`, or one that is also limited above, behind a product that nobody else reads."""
     if not isinstance(node, Function) or node.limits is None or node.limits[0] != 0:
@@ -108,9 +150,14 @@ def _relu(graph: Graph, node: Node) -> bool:
     return True
 
 
-def _views(_: Graph, node: Node) -> bool:
-    """A view of a view is one."""
-    if not isinstance(node, View) or not isinstance(node.operands[0], View):
+def _views(graph: Graph, node: Node) -> bool:
+    """A view of a view is one, and one that changes nothing is none."""
+    if not isinstance(node, View):
+        return False
+    if node.shape == node.operands[0].shape and torch.equal(node.order, torch.arange(len(node.order))):
+        graph.replace(node, node.operands[0])
+        return True
+    if not isinstance(node.operands[0], View):
         return False
     first = node.operands[0]
     parts = [len(view.order) < math.prod(view.operands[0].shape) for view in (first, node)]

@@ -27,15 +27,18 @@ from bittrue.models.graph.equalise import equalise
 from bittrue.models.graph.floats import ArgMax, Graph, Product
 from bittrue.models.graph.follow import SAMPLES, follow, line_of
 from bittrue.models.graph.normalise import normalise
-from bittrue.models.graph.observe import free_steps, observe, refuse_foreign
+from bittrue.models.graph.observe import free_steps, observe, part_sums, refuse_foreign
 from bittrue.models.graph.passes import simplify
 from bittrue.models.int8.converted import Converted, Ends, batch, check_bits, to_values
 from bittrue.models.int8.realise import realise
 from bittrue.models.int8.realiser import Choices, Realised, named
 from bittrue.models.layers.tensors import TensorInput, TensorProduct
+from bittrue.models.training.loop import accuracy
 from bittrue.models.training.precision import full_precision
 from bittrue.sim.errors import BittrueError
 
+#: How a range is chosen: `mse`, or a percentile.
+Ranges = str | float
 #: Images that are taken of a data set, samples that the graph is compared on, and that biases are corrected on.
 IMAGES, COMPARED, CORRECTED = 1000, 32, 128
 
@@ -47,7 +50,10 @@ def convert(
     bits: int | Mapping[str, int] = 8,
     activation_bits: int = 8,
     requantize: str = "shift",
-    ranges: str | float = "mse",
+    ranges: Ranges | Sequence[Ranges] = "mse",
+    segments: int | None = None,
+    own_steps: bool = False,
+    images: int = IMAGES,
     input_range: float | Sequence[float] | None = None,
     preprocess: Callable[[np.ndarray], Any] = to_values,
     leaves: tuple[type[nn.Module], ...] = (),
@@ -65,7 +71,13 @@ def convert(
     activation_bits  width of every tensor, 2 to 8
     requantize       `shift`: sums are brought to codes by a shift of each channel, the cheapest in hardware;
                      `multiplier`: by a product of 15 bits and a shift
-    ranges           `mse`: the least mean square error; or a percentile of the magnitudes, such as 99.99
+    ranges           `mse`: the least mean square error; or a percentile of the magnitudes, such as 99.99; of several,
+                     with a data set, the one that is best on its validation split, and of equals the first
+    segments         tables of functions get so many, a power of two, with values between which they interpolate, and
+                     which `fit` trains; else they have the function's exact result for every code
+    own_steps        what is added to something that is more than twice as large gets a step of its own, and a factor
+                     that brings it to that of the sum; else all that is added along a chain of sums has one step
+    images           images that are taken of a data set
     input_range      largest magnitude of a sample's values, of several inputs one for each; else that of the
                      calibration data
     preprocess       from images uint8 `[n, h, w, channels]` to samples as the model takes them; as torchvision's
@@ -89,9 +101,11 @@ def convert(
     check_bits(activation_bits, "activation_bits")
     if requantize not in ("shift", "multiplier"):
         raise BittrueError(f"requantize is 'shift' or 'multiplier', not {requantize!r}")
-    if ranges != "mse" and (isinstance(ranges, str | bool) or not 50 < ranges <= 100):
-        raise BittrueError(f"ranges is 'mse' or a percentile above 50 and up to 100, not {ranges!r}")
-    x, names = _calibration(what, model, calibration, preprocess)
+    candidates = _candidates(ranges, calibration)
+    if segments is not None and (isinstance(segments, bool) or segments not in {1 << k for k in range(1, 17)}):
+        raise BittrueError(f"segments is a power of two, 2 or more, or None for exact tables; not {segments!r}")
+    given = calibration.train.images[:images] if isinstance(calibration, Data) else calibration
+    x, names = _calibration(what, model, given, preprocess)
     with full_precision(), torch.no_grad():
         graph, shapes, keys = _graph(what, model, x, names, leaves)
         refuse_foreign(what, graph, x)
@@ -105,17 +119,41 @@ def convert(
             raise BittrueError(
                 f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
             )
-        choices = Choices(widths, activation_bits, requantize, ranges)
-        realised = realise(what, graph, observe(graph, x), choices, _reaches(x, input_range))
-        layers = [(layer, operands) for layer, operands, _ in realised.layers]
-        network = Converted(layers, _ends(graph, realised, activation_bits, shapes, keys), preprocess).eval()
-        if correct_biases:
-            _correct(network, graph, realised, x[:CORRECTED])
-        try:
-            network.lower()
-        except BittrueError as error:
-            raise BittrueError(f"{what}: {error}") from error
+        seen, reaches = observe(graph, x), _reaches(x, input_range)
+        if own_steps:
+            part_sums(graph, seen)
+        made: dict[Ranges, Converted] = {}
+        for candidate in candidates:
+            choices = Choices(widths, activation_bits, requantize, candidate, segments)
+            realised = realise(what, graph, seen, choices, reaches)
+            layers = [(layer, operands) for layer, operands, _ in realised.layers]
+            network = Converted(layers, _ends(graph, realised, activation_bits, shapes, keys), preprocess).eval()
+            if correct_biases:
+                _correct(network, graph, realised, x[:CORRECTED])
+            made[candidate] = network
+    scores = {candidate: accuracy(one, calibration.val) for candidate, one in made.items()} if len(made) > 1 else {}
+    best = max(scores, key=scores.__getitem__) if scores else candidates[0]
+    network = made[best]
+    network.ranges, network.scores = best, scores
+    try:
+        network.lower()
+    except BittrueError as error:
+        raise BittrueError(f"{what}: {error}") from error
     return network
+
+
+def _candidates(ranges: Any, calibration: Any) -> tuple[Ranges, ...]:
+    """The ways to choose ranges that were asked for."""
+    found = (ranges,) if isinstance(ranges, str) or not isinstance(ranges, Sequence) else tuple(ranges)
+    for one in found:
+        if one != "mse" and (isinstance(one, bool) or not isinstance(one, int | float) or not 50 < one <= 100):
+            raise BittrueError(f"ranges is 'mse' or a percentile above 50 and up to 100, not {one!r}")
+    if len(found) != 1 and not (found and isinstance(calibration, Data)):
+        raise BittrueError(
+            f"ranges: of {len(found)} the best on validation data is taken, and only a data set has those; give one of "
+            "them, or a data set (bittrue.dataset) as calibration"
+        )
+    return found
 
 
 def _calibration(
@@ -123,7 +161,6 @@ def _calibration(
 ) -> tuple[Batch, list[str]]:
     """The calibration samples of every input as floats, and the inputs' names; what cannot be calibrated on is
     refused."""
-    given = given.train.images[:IMAGES] if isinstance(given, Data) else given
     several = isinstance(given, tuple | Mapping)
     names = _names(what, model, len(given)) if several and len(given) > 1 else ["x"]
     given = tuple(given.values()) if isinstance(given, Mapping) and len(given) == 1 else given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 
+#: What stands for a layer that reads tensors of these names, as layers and what each reads.
+Change = Callable[[IntegerLayer, tuple[str, ...]], Sequence[tuple[IntegerLayer, tuple[str, ...]]]]
 #: A share of values beyond the range that is no matter of rounding and rare values any more.
 BEYOND = 0.5
 
@@ -91,6 +94,7 @@ class Converted(nn.Module):
     program's layout, channels last. What `fit` made of it is kept as its `state_dict`, which the network that the same
     conversion makes takes again.
 
+    ranges       how its ranges were chosen, and by each way that was tried the accuracy on validation data, `scores`
     scales       real value of one step of each result; `scale` of the only one
     shapes       of a sample of each input, as the model takes it
     """
@@ -106,6 +110,8 @@ class Converted(nn.Module):
         self.layers = nn.ModuleList(layer for layer, _ in layers)
         self.wiring = tuple(operands for _, operands in layers)
         self.preprocess, self._ends = preprocess, ends
+        self.ranges: str | float = "mse"
+        self.scores: dict[str | float, float] = {}
 
     def forward(self, *codes: Tensor) -> Any:
         values = {entry.label: entry(x) for entry, x in zip(self.inputs, codes, strict=True)}
@@ -132,6 +138,16 @@ class Converted(nn.Module):
     def scale(self) -> Tensor:
         (scale,) = self.scales
         return scale
+
+    def rebuilt(self, change: Change) -> Converted:
+        """Another network with layers of its own, of which `change` has put some in place of others.
+
+        change    gives the layers that stand for a layer, with what each reads; it is given the layer and what that
+                  reads
+        """
+        layers, ends = copy.deepcopy((list(zip(self.layers, self.wiring, strict=True)), self._ends))
+        made = [found for layer, operands in layers for found in change(layer, operands)]
+        return type(self)(made, ends, self.preprocess).eval()
 
     # -- codes and values ------------------------------------------------------------------------------
     def encode(self, x: Any) -> Any:

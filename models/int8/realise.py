@@ -67,10 +67,12 @@ def _function(to: Realiser, node: floats.Function) -> Made:
         made, channel = to.made[node.operands[0]], slice(None)
     else:
         made, channel, _ = to.innermost(node, node.along)
-    layer = tensors.TensorFunction(
-        _tabled(node, channel), to.step(node.operands[0]), to.step(node), width, label, width
-    )
-    layer.integers()  # refuses what is not finite
+    call, steps, segments = _tabled(node, channel), (to.step(node.operands[0]), to.step(node)), to.choices.segments
+    if segments is not None:
+        layer = tensors.TensorTable(call, *steps, min(segments, 1 << width), width, label)
+    else:
+        layer = tensors.TensorFunction(call, *steps, width, label, width)
+        layer.integers()  # refuses what is not finite
     return to.put(node, layer, (made.name,), made.layout)
 
 

@@ -33,12 +33,14 @@ class Choices:
     activation  width of every tensor
     mode        how sums are brought to codes: `shift` or `multiplier`
     ranges      `mse`, or a percentile
+    segments    of a table; None: it has an entry for every code
     """
 
     bits: Mapping[str, int]
     activation: int
     mode: tensors.Mode
     ranges: str | float
+    segments: int | None = None
 
     def weight_bits(self, node: Node) -> int:
         return self.bits.get(named(node), self.bits[""])

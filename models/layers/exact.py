@@ -32,99 +32,43 @@ def round_through(x: Tensor) -> Tensor:
 
 
 # -- requantise ----------------------------------------------------------------------------------------
-def requantize(
-    acc: Tensor,
-    shift: Tensor,
-    bias: Tensor,
-    low: int,
-    high: int,
-    *,
-    weight: Tensor | None = None,
-    channels_first: bool = False,
-) -> Tensor:
+def requantize(acc: Tensor, shift: Tensor, bias: Tensor, low: int, high: int) -> Tensor:
     """`clamp(floor(acc * 2^-shift + 0.5) + bias, low, high)` in float32, a shift and a bias for each channel.
 
-    Channels are the last axis of `acc`, or the first with `channels_first`. With `weight`, `acc` is multiplied
-    by it first, channel by channel. No gradient passes where the value was clamped.
+    Channels are the last axis of `acc`. No gradient passes where the value was clamped.
     """
     factor = (1 / POWERS.to(shift.device)[shift.long()]).to(acc.dtype)
     if acc.device.type != "cpu":
-        return requantize_plain(acc, factor, bias, low, high, weight, channels_first)
-    if weight is not None:
-        return _Affine.apply(acc, weight, factor, bias, low, high)
-    return _Requantize.apply(acc, factor, bias, low, high, channels_first)
+        return requantize_plain(acc, factor, bias, low, high)
+    return _Requantize.apply(acc, factor, bias, low, high)
 
 
-def requantize_plain(
-    acc: Tensor, factor: Tensor, bias: Tensor, low: int, high: int, weight: Tensor | None, channels_first: bool
-) -> Tensor:
+def requantize_plain(acc: Tensor, factor: Tensor, bias: Tensor, low: int, high: int) -> Tensor:
     """`requantize` in torch operations, with `factor = 2^-shift`."""
-    if channels_first:
-        trailing = (-1,) + (1,) * (acc.ndim - 1)
-        factor, bias = factor.view(trailing), bias.view(trailing)
-    if weight is not None:
-        acc = acc * weight
     return (round_through(acc * factor).to(torch.float32) + bias).clamp(low, high)
 
 
 class _Requantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, acc: Tensor, factor: Tensor, bias: Tensor, low: int, high: int, channels_first: bool) -> Tensor:
+    def forward(ctx, acc: Tensor, factor: Tensor, bias: Tensor, low: int, high: int) -> Tensor:
         acc = acc.contiguous()
         y, inside = torch.empty(acc.shape), torch.empty(acc.shape, dtype=torch.bool)
         ctx.save_for_backward(factor, inside)
-        ctx.channels_first = channels_first
-        kernel = fused.requantize_rows_forward if channels_first else fused.requantize_forward
-        limits = np.float32(low), np.float32(high)
-        rows = _first_axis if channels_first else fused.rows
-        kernel(rows(acc), _vector(factor), _vector(bias), *limits, rows(y), rows(inside))
+        limits, vectors = (np.float32(low), np.float32(high)), (_vector(factor), _vector(bias))
+        fused.requantize_forward(fused.rows(acc), *vectors, *limits, fused.rows(y), fused.rows(inside))
         return y
 
     @staticmethod
     def backward(ctx, dy: Tensor):
         factor, inside = ctx.saved_tensors
         dacc, dbias = torch.empty(dy.shape, dtype=factor.dtype), torch.zeros(len(factor))
-        kernel = fused.requantize_rows_backward if ctx.channels_first else fused.requantize_backward
-        rows = _first_axis if ctx.channels_first else fused.rows
-        kernel(rows(dy.contiguous()), rows(inside), _vector(factor), rows(dacc), dbias.numpy())
-        return dacc, None, dbias, None, None, None
-
-
-class _Affine(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, factor: Tensor, bias: Tensor, low: int, high: int) -> Tensor:
-        x = x.contiguous()
-        y, inside = torch.empty_like(x), torch.empty(x.shape, dtype=torch.bool)
-        ctx.save_for_backward(x, weight, factor, inside)
-        vectors = _vector(weight), _vector(factor), _vector(bias)
-        fused.affine_forward(
-            fused.rows(x), *vectors, np.float32(low), np.float32(high), fused.rows(y), fused.rows(inside)
-        )
-        return y
-
-    @staticmethod
-    def backward(ctx, dy: Tensor):
-        x, weight, factor, inside = ctx.saved_tensors
-        dx, dweight, dbias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(weight)
-        fused.affine_backward(
-            fused.rows(x),
-            _vector(weight),
-            _vector(factor),
-            fused.rows(dy.contiguous()),
-            fused.rows(inside),
-            fused.rows(dx),
-            dweight.numpy(),
-            dbias.numpy(),
-        )
-        return dx, dweight, None, dbias, None, None
+        arrays = fused.rows(dy.contiguous()), fused.rows(inside), _vector(factor), fused.rows(dacc)
+        fused.requantize_backward(*arrays, dbias.numpy())
+        return dacc, None, dbias, None, None
 
 
 def _vector(x: Tensor) -> np.ndarray:
     return x.detach().contiguous().numpy()
-
-
-def _first_axis(x: Tensor) -> np.ndarray:
-    return x.detach().view(len(x), -1).numpy()
 
 
 # -- tables --------------------------------------------------------------------------------------------

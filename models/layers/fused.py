@@ -8,8 +8,6 @@ an address outside the table.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from torch import Tensor
 
@@ -79,55 +77,6 @@ def requantize_backward(dy, inside, factor, dacc, dbias):
         for c in range(dy.shape[1]):
             d = dy[r, c] if inside[r, c] else np.float32(0)
             dacc[r, c] = d * factor[c]
-            dbias[c] += d
-
-
-@jit
-def requantize_rows_forward(acc, factor, bias, low, high, y, inside):
-    """As `requantize_forward`, with the channels along the rows: acc `[C, columns]`."""
-    half = factor.dtype.type(0.5)
-    for c in range(acc.shape[0]):
-        f, b = factor[c], bias[c]
-        for k in range(acc.shape[1]):
-            v = np.floor(acc[c, k] * f + half) + b
-            inside[c, k] = (v >= low) & (v <= high)
-            v = v if v > low else low
-            y[c, k] = v if v < high else high
-
-
-@partial(jit, fastmath={"reassoc"})
-def requantize_rows_backward(dy, inside, factor, dacc, dbias):
-    """As `requantize_backward`, with the channels along the rows."""
-    for c in range(dy.shape[0]):
-        f, total = factor[c], np.float32(0)
-        for k in range(dy.shape[1]):
-            d = dy[c, k] if inside[c, k] else np.float32(0)
-            dacc[c, k] = d * f
-            total += d
-        dbias[c] = total
-
-
-@jit
-def affine_forward(x, weight, factor, bias, low, high, y, inside):
-    """`requantize_forward` of `acc = x * weight[c]`."""
-    half = np.float32(0.5)
-    for r in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            v = np.floor(x[r, c] * weight[c] * factor[c] + half) + bias[c]
-            inside[r, c] = (v >= low) & (v <= high)
-            v = v if v > low else low
-            y[r, c] = v if v < high else high
-
-
-@jit
-def affine_backward(x, weight, factor, dy, inside, dx, dweight, dbias):
-    """Writes dx; adds to dweight and dbias `[C]`."""
-    for r in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            d = dy[r, c] if inside[r, c] else np.float32(0)
-            scaled = d * factor[c]
-            dx[r, c] = scaled * weight[c]
-            dweight[c] += scaled * x[r, c]
             dbias[c] += d
 
 

@@ -8,7 +8,7 @@ Every activation is a tensor of whole numbers in float32. Parameters stay real; 
 `floor(t + 0.5)` of `acc * 2^-e` is exactly the contract's round_shift. Sums are exact in any order because they
 stay below 2^24; a layer in which one could reach that computes in float64. Gradients go straight through
 rounding and stop where a value was clamped; as s_x / s_y, b / s_y and V / s_y are part of the expressions,
-autograd finds the gradients of the scales as well.
+autograd finds the gradients of the scales as well. The layers of converted networks are in `models.layers.tensors`.
 Source of the scheme: symmetric INT8 with power-of-two requantisation of PSA-Compress (Singh et al., 2025).
 """
 
@@ -16,23 +16,18 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from bittrue.models.data.sets import INPUT_BITS, INPUT_SCALE
-from bittrue.models.layers.exact import POWERS, interpolate_codes, requantize, round_through
+from bittrue.models.layers.exact import POWERS, requantize, round_through
 from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
-from bittrue.sim.operations.affine import Affine
-from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.operations.mean import Mean
-from bittrue.sim.operations.transpose import Transpose
 from bittrue.sim.requantize import Requantize
 
 #: Whole numbers up to this magnitude are exact in float32.
@@ -91,20 +86,19 @@ class IntegerLayer(nn.Module):
 
 
 class IntegerInput(IntegerLayer):
-    """The network's input: codes `[B, T, F]` as whole numbers `[T, B, F]`, or `[B, F]` as they are without tokens."""
+    """The network's input: codes `[B, F]` as whole numbers."""
 
-    def __init__(self, tokens: int | None, features: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__(CodeStep(INPUT_SCALE, fixed=True), INPUT_BITS)
-        self.tokens, self.features = tokens, features
+        self.features = features
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of a sample."""
-        return (self.features,) if self.tokens is None else (self.tokens, self.features)
+        return (self.features,)
 
     def forward(self, codes: Tensor) -> Tensor:
-        codes = codes if self.tokens is None else codes.transpose(0, 1)
-        return codes.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+        return codes.to(torch.float32)
 
     @property
     def tensor_type(self) -> TensorType:
@@ -115,9 +109,8 @@ class IntegerInput(IntegerLayer):
 class IntegerLinear(IntegerLayer):
     """`[..., K]` to `[..., N]`: matrix product, shift of each output channel, bias, clamp (at 0 with `relu`).
 
-    `source_gain` multiplies the source's step, where the tensor read is a fixed multiple of it. `weight_bits` is the
-    width of the weights where it is not that of the result, `offset` is added to the result with the bias, and
-    `round_up` rounds the shifted sum up instead of to the nearest.
+    `weight_bits` is the width of the weights where it is not that of the result, `offset` is added to the result with
+    the bias, and `round_up` rounds the shifted sum up instead of to the nearest.
     """
 
     #: Largest shift of a sum.
@@ -134,12 +127,11 @@ class IntegerLinear(IntegerLayer):
         input_bits: int | None = None,
         weight_bits: int | None = None,
         relu: bool = False,
-        source_gain: float = 1.0,
         offset: int = 0,
         round_up: bool = False,
     ) -> None:
         super().__init__(target, bits)
-        self.source, self.relu, self.source_gain = source, relu, source_gain
+        self.source, self.relu = source, relu
         self.weight_bits, self.offset, self.round_up = weight_bits or bits, offset, round_up
         self.weight = nn.Parameter(torch.zeros(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -152,7 +144,7 @@ class IntegerLinear(IntegerLayer):
 
     def integers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weight `[N, K]`, shift `[N]`, bias with offset `[N]`, as whole numbers in float32."""
-        return integer_parameters(self, self.weight, self.bias, self.source.value * self.source_gain)
+        return integer_parameters(self, self.weight, self.bias, self.source.value)
 
     def rounding(self, shift: Tensor) -> Tensor:
         """What is added to the sums `[N]` before they are shifted and rounded to the nearest."""
@@ -179,52 +171,7 @@ class IntegerLinear(IntegerLayer):
         return lowering.add(name, self.operation(lowering.type(source)), source, scale=self.scale)
 
 
-class IntegerTokenLinear(IntegerLinear):
-    """As `IntegerLinear`, over the tokens of `[T, B, C]`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, shift, bias = self.integers()
-        acc = weight.to(self.kind) @ x.reshape(len(x), -1).to(self.kind)
-        y = requantize(acc, shift, bias, 0 if self.relu else self.low, self.high, channels_first=True)
-        return y.view(-1, *x.shape[1:])
-
-    def emit(self, lowering: Lowering, name: str, source: str) -> str:
-        turn = Transpose(lowering.type(source))
-        turned = lowering.add(f"{name}_transpose", turn, source, scale=lowering.scales[source])
-        mixed = lowering.add(name, self.operation(turn.output), turned, scale=self.scale)
-        return lowering.add(f"{name}_back", Transpose(lowering.type(mixed)), mixed, scale=self.scale)
-
-
-class IntegerAffine(IntegerLayer):
-    """`[..., C]`: product with a weight of each channel, shift, bias, clamp."""
-
-    max_shift, offset = MAX_SHIFT, 0
-
-    def __init__(self, channels: int, source: CodeStep, target: CodeStep, bits: int) -> None:
-        super().__init__(target, bits)
-        self.source, self.weight_bits = source, bits
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight, shift and bias `[C]`, as whole numbers in float32."""
-        weight, shift, bias = integer_parameters(self, self.weight[:, None], self.bias, self.source.value)
-        return weight[:, 0], shift, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight, shift, bias = self.integers()
-        return requantize(x, shift, bias, self.low, self.high, weight=weight)
-
-    def emit(self, lowering: Lowering, name: str, source: str) -> str:
-        weight, shift, bias = map(whole, self.integers())
-        fmt = Format(self.bits)
-        operation = Affine(lowering.type(source), weight, Requantize(len(bias), shift, bias, format=fmt), fmt)
-        return lowering.add(name, operation, source, scale=self.scale)
-
-
-def integer_parameters(
-    layer: IntegerLinear | IntegerAffine, weight: Tensor, bias: Tensor, source: Tensor
-) -> tuple[Tensor, ...]:
+def integer_parameters(layer: IntegerLinear, weight: Tensor, bias: Tensor, source: Tensor) -> tuple[Tensor, ...]:
     """Weight, shift and bias in whole numbers, of a layer with real `weight` `[N, K]` and `bias` `[N]`."""
     step = layer.target.value
     scaled = weight * (source / step)
@@ -238,38 +185,6 @@ def integer_parameters(
     )
 
 
-class IntegerTable(IntegerLayer):
-    """A function of each channel, `[..., C]`: a table of knots with linear interpolation between them.
-
-    `knots` `[C, segments + 1]` are the real values at the codes low, low + 2^f, ... up to and with high + 1,
-    where f = input bits - log2(segments).
-    """
-
-    def __init__(self, channels: int, segments: int, source: CodeStep, target: CodeStep, bits: int) -> None:
-        super().__init__(target, bits)
-        self.source = source
-        self.segments = segments
-        self.fraction_bits = bits - (segments.bit_length() - 1)
-        self.knots = nn.Parameter(torch.zeros(channels, segments + 1))
-
-    @property
-    def at(self) -> Tensor:
-        """The codes at which the knots lie, `[segments + 1]`."""
-        return self.low + torch.arange(self.segments + 1, dtype=torch.float32) * (1 << self.fraction_bits)
-
-    def integers(self) -> Tensor:
-        """The knots `[C, segments + 1]`, as whole numbers in float32."""
-        return round_through(self.knots / self.target.value).clamp(self.low, self.high)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return interpolate_codes(x, self.integers(), self.low, self.fraction_bits)
-
-    def emit(self, lowering: Lowering, name: str, source: str) -> str:
-        operation = Lerp(lowering.type(source), whole(self.integers()), Format(self.bits))
-        lowering.functions[name] = {"x_scale": lowering.scales[source], "y_scale": self.scale}
-        return lowering.add(name, operation, source, scale=self.scale)
-
-
 class IntegerAdd(IntegerLayer):
     """Saturating sum of two tensors of one step."""
 
@@ -279,31 +194,3 @@ class IntegerAdd(IntegerLayer):
     def emit(self, lowering: Lowering, name: str, x: str, y: str) -> str:
         operation = Add(lowering.type(x), lowering.type(y), Format(self.bits))
         return lowering.add(name, operation, x, y, scale=self.scale)
-
-
-class IntegerMean(IntegerLayer):
-    """Sum over the tokens of `[T, B, C]`, shifted by ceil(log2 T).
-
-    The result is the mean times `T / 2^shift`; `gain` is the inverse, by which the reader's source step grows.
-    """
-
-    def __init__(self, tokens: int, target: CodeStep, bits: int) -> None:
-        super().__init__(target, bits)
-        self.tokens = tokens
-        self.shift = (tokens - 1).bit_length()
-
-    @property
-    def gain(self) -> float:
-        return (1 << self.shift) / self.tokens
-
-    @property
-    def scale(self) -> float:
-        return super().scale * self.gain
-
-    def forward(self, x: Tensor) -> Tensor:
-        return round_through(x.sum(0) * 2.0**-self.shift)
-
-    def emit(self, lowering: Lowering, name: str, source: str) -> str:
-        kind = lowering.type(source)
-        requantize = Requantize(kind.channels, np.array(self.shift), format=Format(self.bits))
-        return lowering.add(name, Mean(kind, requantize), source, scale=self.scale)

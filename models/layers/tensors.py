@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bittrue.models.layers.exact import POWERS, requantize, round_through
+from bittrue.models.layers.exact import POWERS, interpolate_codes, requantize, round_through
 from bittrue.models.layers.integer import EXACT, CodeStep, IntegerInput, IntegerLayer
 from bittrue.models.layers.lowering import Lowering, whole
 from bittrue.sim.contract import Format
@@ -67,14 +67,11 @@ class TensorInput(IntegerInput):
 
     def __init__(self, shape: tuple[int, ...], step: CodeStep, bits: int) -> None:
         IntegerLayer.__init__(self, step, bits)
-        self.tokens, self._shape = None, shape
+        self._shape = shape
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self._shape
-
-    def forward(self, codes: Tensor) -> Tensor:
-        return codes.to(torch.float32)
 
 
 class TensorLayer(IntegerLayer):
@@ -233,6 +230,37 @@ class TensorFunction(TensorLayer):
         kind = lowering.type(source)
         lowering.functions[name] = {"x_scale": lowering.scales[source], "y_scale": self.scale}
         return lowering.add(name, Lerp.hold(kind, whole(self.integers()), self.format), source, scale=self.scale)
+
+
+class TensorTable(TensorLayer):
+    """A function of each value, `[..., C]`: a table of knots with linear interpolation between them, which are trained.
+
+    `knots` `[C, segments + 1]`, or of one row that all channels share, are the real results at the codes low,
+    low + 2^f, ... up to and with high + 1, where f = bits - log2(segments).
+
+    call   gives the functions `[C, points]` at values `[points]`
+    """
+
+    def __init__(
+        self, call: Callable[[Tensor], Tensor], source: nn.Module, target: nn.Module, segments: int, bits: int,
+        label: str,
+    ) -> None:  # fmt: skip
+        super().__init__(target, bits, label)
+        self.source, self.fraction_bits = source, bits - (segments.bit_length() - 1)
+        at = self.low + torch.arange(segments + 1, dtype=torch.float32) * (1 << self.fraction_bits)
+        self.knots = nn.Parameter(call(at * source.value.detach()).clone())
+
+    def integers(self) -> Tensor:
+        """The knots as whole numbers in floats."""
+        return round_through(self.knots / self.target.value).clamp(self.low, self.high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return interpolate_codes(x, self.integers().expand(x.shape[-1], -1), self.low, self.fraction_bits)
+
+    def emit(self, lowering: Lowering, name: str, source: str) -> str:
+        lowering.functions[name] = {"x_scale": lowering.scales[source], "y_scale": self.scale}
+        operation = Lerp(lowering.type(source), whole(self.integers()), self.format)
+        return lowering.add(name, operation, source, scale=self.scale)
 
 
 class TensorClamp(TensorLayer):

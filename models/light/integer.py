@@ -44,7 +44,7 @@ class IntegerLightInput(IntegerInput):
     """The network's input: DAC codes `[B, features]`, unsigned, as whole numbers; the highest is full light, 1."""
 
     def __init__(self, features: int, bits: int) -> None:
-        super().__init__(None, features)
+        super().__init__(features)
         self.bits, self.low, self.high = bits, 0, (1 << bits) - 1
         self.target.set(1 / self.high)
 

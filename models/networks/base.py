@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bittrue.models.data.sets import Data
 from bittrue.models.settings import Settings
@@ -33,6 +34,18 @@ class ImageNetwork(nn.Module):
             if seed is not None:
                 torch.manual_seed(seed)
             return cls(network, data.shape, len(data.classes), data.gain)
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 `[n, h, w, channels]` as codes int8, as `forward` takes them."""
+        raise NotImplementedError
+
+    def values(self, images: np.ndarray) -> Tensor:
+        """The codes as floats: what the network is calibrated on."""
+        return torch.from_numpy(self.encode(images)).float()
+
+    def samples_first(self) -> ImageNetwork:
+        """The network with tensors whose first axis is that of the samples, as a converter follows it."""
+        return self
 
     def describe(self) -> dict[str, Any]:
         """JSON values from which `from_description` builds the network, without its parameters."""

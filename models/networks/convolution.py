@@ -14,7 +14,6 @@ logits = W mean(x) + b               the mean over all pixels
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import INPUT_SCALE, encode
@@ -55,10 +54,6 @@ class Pixels(ImageNetwork):
         """Images uint8 `[n, h, w, channels]` as codes int8 `[n, channels, h, w]` (`models.data.sets.encode`)."""
         codes = encode(images, 1, self.gain).reshape(len(images), *self.shape)
         return np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
-
-    def values(self, images: np.ndarray) -> Tensor:
-        """The codes as floats: what the network is calibrated on."""
-        return torch.from_numpy(self.encode(images)).float()
 
     def forward(self, codes: Tensor) -> Tensor:
         return self.classifier(self.features(codes.to(self.classifier.weight.dtype) * INPUT_SCALE))

@@ -15,16 +15,24 @@ Source: Touvron et al., "ResMLP", 2021; with PSA: Singh et al., ACM TRETS 18(2),
 
 from __future__ import annotations
 
+import copy
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from bittrue.models.data.sets import INPUT_SCALE, encode
+from bittrue.models.graph.handlers import normalisation
+from bittrue.models.graph.kinds import handles
 from bittrue.models.layers.activations import activation
 from bittrue.models.layers.psa import LerpPsa, Psa
 from bittrue.models.networks.base import ImageNetwork
 from bittrue.models.networks.settings import ResMLPSettings
 from bittrue.sim.errors import BittrueError
+
+if TYPE_CHECKING:
+    from bittrue.models.graph.normalise import Normaliser
 
 
 class Norm(nn.BatchNorm1d):
@@ -32,6 +40,16 @@ class Norm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.reshape(-1, x.shape[-1])).view_as(x)
+
+
+@handles(Norm)
+def _norm(to: Normaliser, node: fx.Node) -> bool:
+    return normalisation(to, node, len(to.shape(node)) - 1)
+
+
+@handles(Psa, LerpPsa)
+def _function(to: Normaliser, node: fx.Node) -> bool:  # noqa: ARG001
+    return False  # as a whole it is a function of each value, which nothing inside it is
 
 
 class Scale(nn.Module):
@@ -47,9 +65,13 @@ class Scale(nn.Module):
 
 
 class TokenLinear(nn.Linear):
-    """A linear layer over the tokens of `[T, B, E]`; weight `[T, T]`, bias `[T]`."""
+    """A linear layer over the tokens of `[T, B, E]`; weight `[T, T]`, bias `[T]`. `axis` 1: of `[B, T, E]`."""
+
+    axis = 0
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.axis:
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
         tokens, batch, channels = x.shape
         y = torch.addmm(self.bias[:, None], self.weight, x.reshape(tokens, batch * channels))
         return y.view(self.out_features, batch, channels)
@@ -111,6 +133,7 @@ class ResMLP(ImageNetwork):
     """
 
     settings = ResMLPSettings
+    axis = 0  # of the tokens, inside
 
     def __init__(self, network: ResMLPSettings, shape: tuple[int, int, int], classes: int, gain: int = 1) -> None:
         super().__init__(network, shape, classes, gain)
@@ -132,11 +155,19 @@ class ResMLP(ImageNetwork):
         return encode(images, self.network.patch, self.gain)
 
     def forward(self, codes: Tensor) -> Tensor:
-        x = codes.transpose(0, 1).to(self.embed.weight.dtype) * INPUT_SCALE
+        x = codes.transpose(0, 1 - self.axis).to(self.embed.weight.dtype) * INPUT_SCALE
         x = self.embed(x)
         for block in self.blocks:
             x = block(x)
-        return self.classifier(self.norm(x).mean(0))
+        return self.classifier(self.norm(x).mean(self.axis))
+
+    def samples_first(self) -> ResMLP:
+        """A copy that computes the same of tensors `[B, T, E]`, as a converter follows it."""
+        copied = copy.deepcopy(self)
+        for module in copied.modules():
+            if isinstance(module, ResMLP | TokenLinear):
+                module.axis = 1
+        return copied
 
 
 def function(network: ResMLPSettings, channels: int) -> nn.Module:
@@ -144,18 +175,3 @@ def function(network: ResMLPSettings, channels: int) -> nn.Module:
     if network.nonlinearity == "psa":
         return Psa(channels, network.terms)
     return LerpPsa(channels, network.terms, network.grid_points, network.grid_range)
-
-
-def refuse_foreign(model: ResMLP) -> None:
-    """Raise, naming the first layer that a ResMLP of these settings does not have at that place."""
-    if not isinstance(model, ResMLP):
-        raise BittrueError(f"cannot quantise a {type(model).__name__}; known is ResMLP")
-    own = ResMLP(model.network, model.shape, model.classes, model.gain)
-    expected = {path: type(module) for path, module in own.named_modules()}
-    for path, module in model.named_modules():
-        if expected.get(path) is not type(module):
-            here = f"has a {expected[path].__name__} there" if path in expected else "has no layer there"
-            raise BittrueError(
-                f"cannot quantise the layer {path or '(the network itself)'} ({type(module).__name__}): "
-                f"a ResMLP of these settings {here}; remove it"
-            )

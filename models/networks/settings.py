@@ -88,7 +88,7 @@ class Quantize(Settings):
     percentiles: tuple[Annotated[float, Field(gt=50, le=100)], ...] = (99.97, 99.99, 100.0, 99.9)
     segments: int = Field(default=64, ge=2, description="segments of a table; it holds one knot more")
     bits: int = Field(default=8, ge=4, le=8, description="bits of activations, weights, biases and knots")
-    images: int = Field(default=1000, ge=1, description="training images to calibrate on")
+    images: int = Field(default=1000, ge=2, description="training images to calibrate on")
 
     @field_validator("percentiles")
     @classmethod

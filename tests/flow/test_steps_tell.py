@@ -61,7 +61,7 @@ def test_steps_that_compute_with_torch_use_one_thread(system, step, monkeypatch)
 SYSTEMS = "bittrue.flow.systems"
 #: A step, or what it is made of: what it is given, and where the long part of it begins.
 LONG = {
-    "cnn": (f"{SYSTEMS}.cnn.steps.quantize", 2, ["bittrue.models.int8.convert.convert"]),
+    "cnn": (f"{SYSTEMS}.cnn.steps.quantize", 2, ["bittrue.models.int8.quantize.of_codes"]),
     "fs": (f"{SYSTEMS}.fs.steps.quantize", 2, ["bittrue.models.fs.convert.observe"]),
     "fs in hardware": (
         f"{SYSTEMS}.fs.steps.hardware",

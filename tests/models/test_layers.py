@@ -17,10 +17,7 @@ from bittrue.models.layers.exact import (
 )
 from bittrue.models.layers.integer import (
     CodeStep,
-    IntegerAffine,
     IntegerLinear,
-    IntegerMean,
-    IntegerTokenLinear,
 )
 from bittrue.models.layers.psa import LerpPsa, Psa, interpolate, interpolate_plain
 from bittrue.sim.contract import Format, round_shift, saturate
@@ -105,42 +102,20 @@ def test_rounding_is_half_up_and_lets_gradients_through():
     assert dx.tolist() == torch.linspace(-1, 1, 5).tolist()
 
 
-@pytest.mark.parametrize(
-    ("kind", "weighted", "channels_first"),
-    [
-        (torch.float32, False, False),
-        (torch.float32, False, True),
-        (torch.float32, True, False),  # a product of two codes never needs float64
-        (torch.float64, False, False),
-        (torch.float64, False, True),
-    ],
-)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("low", "high"), [(-128, 127), (0, 127), (-8, 7)])
-def test_requantise_is_the_contract_and_its_gradient_that_of_the_equation(kind, weighted, channels_first, low, high):
+def test_requantise_is_the_contract_and_its_gradient_that_of_the_equation(kind, low, high):
     rng = np.random.default_rng(5)
-    largest = 100 if weighted else 1 << 23
-    acc = torch.from_numpy(rng.integers(-largest, largest, (6, 10, 7)))
+    acc = torch.from_numpy(rng.integers(-(1 << 23), 1 << 23, (6, 10, 7)))
     acc.view(-1)[:5] = torch.tensor([0, 1, -1, 2, -2])
-    channels = 6 if channels_first else 7
-    shift = torch.from_numpy(rng.integers(1, 17, channels))
-    bias = torch.from_numpy(rng.integers(-128, 128, channels))
-    weight = torch.from_numpy(rng.integers(-127, 128, channels))
-    product = acc * weight if weighted else acc
-    along = (-1, 1, 1) if channels_first else (-1,)
-    wide = round_shift(product.numpy(), shift.view(along).numpy()) + bias.view(along).numpy()
-    expected = np.clip(wide, low, high)
+    shift, bias = (torch.from_numpy(rng.integers(*ends, 7)) for ends in ((1, 17), (-128, 128)))
+    expected = np.clip(round_shift(acc.numpy(), shift.numpy()) + bias.numpy(), low, high)
 
-    def fast(acc, bias, *weight):
-        return requantize(
-            acc, shift, bias, low, high, weight=weight[0] if weight else None, channels_first=channels_first
-        )
+    def plain(acc, bias):
+        return requantize_plain(acc, (1 / POWERS[shift]).to(acc.dtype), bias, low, high)
 
-    def plain(acc, bias, *weight):
-        factor = (1 / POWERS[shift]).to(acc.dtype)
-        return requantize_plain(acc, factor, bias, low, high, weight[0] if weight else None, channels_first)
-
-    inputs = [acc.to(kind), bias.float(), *([weight.float()] if weighted else [])]
-    y, grads = gradients(fast, *inputs)
+    inputs = acc.to(kind), bias.float()
+    y, grads = gradients(lambda acc, bias: requantize(acc, shift, bias, low, high), *inputs)
     y_plain, grads_plain = gradients(plain, *inputs)
     assert np.array_equal(y.numpy(), expected)
     assert torch.equal(y, y_plain)
@@ -168,22 +143,19 @@ def test_table_is_the_operation_and_its_gradient_that_of_the_interpolation(bits,
     torch.testing.assert_close(dknots, dknots_plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cls", [IntegerLinear, IntegerTokenLinear])
 @pytest.mark.parametrize("inputs", [9, 1021, 1022, 1500])
-def test_linear_layers_are_exact_even_where_float32_is_not(cls, inputs):
+def test_linear_layers_are_exact_even_where_float32_is_not(inputs):
     torch.manual_seed(7)
-    layer = cls(inputs, 5, CodeStep(0.5), CodeStep(0.02 * inputs), 8)
+    layer = IntegerLinear(inputs, 5, CodeStep(0.5), CodeStep(0.02 * inputs), 8)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(5, inputs))
         layer.bias.copy_(torch.randn(5) * inputs)
     assert layer.kind == (torch.float32 if inputs <= 1021 else torch.float64)
-    codes = torch.randint(-128, 128, (inputs, 3, 4) if cls is IntegerTokenLinear else (3, 4, inputs))
+    codes = torch.randint(-128, 128, (3, 4, inputs))
     codes.view(-1)[: codes.numel() // 2] = 127
     with torch.no_grad():
         y = layer(codes.float())
         weight, shift, bias = (v.long().numpy() for v in layer.integers())
-    if cls is IntegerTokenLinear:
-        codes, y = codes.permute(1, 2, 0), y.permute(1, 2, 0)
     expected = saturate(round_shift(codes.numpy() @ weight.T, shift) + bias, Format(8))
     assert np.array_equal(y.numpy(), expected)
     assert np.abs(weight).max() > 60
@@ -191,18 +163,18 @@ def test_linear_layers_are_exact_even_where_float32_is_not(cls, inputs):
 
 
 def test_parameters_follow_the_scales_by_powers_of_two():
-    layer = IntegerAffine(4, CodeStep(1 / 64), CodeStep(1 / 32), 8)
+    layer = IntegerLinear(1, 4, CodeStep(1 / 64), CodeStep(1 / 32), 8)
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor([1.0, -0.3, 0.0, 1e-9]))
+        layer.weight.copy_(torch.tensor([[1.0], [-0.3], [0.0], [1e-9]]))
         layer.bias.copy_(torch.tensor([0.5, -9.0, 0.0, 1 / 64]))
     weight, shift, bias = layer.integers()
-    assert weight.tolist() == [64, -77, 0, 0]
+    assert weight[:, 0].tolist() == [64, -77, 0, 0]
     assert shift.tolist() == [7, 9, 16, 16]
     assert bias.tolist() == [16, -128, 0, 1]
 
 
 def test_scale_gradient_is_that_of_a_learned_step_size():
-    layer = IntegerAffine(1, CodeStep(1.0), CodeStep(0.5), 8)
+    layer = IntegerLinear(1, 1, CodeStep(1.0), CodeStep(0.5), 8)
     layer.target.log.requires_grad_()
     with torch.no_grad():
         layer.weight.fill_(0.0)
@@ -211,11 +183,3 @@ def test_scale_gradient_is_that_of_a_learned_step_size():
     y.sum().backward()
     step = 0.5  # d(step * round(b / step)) / d log(step) = step * (round(b / step) - b / step)
     assert float(layer.target.log.grad) == pytest.approx(step * (3 - 1.3 / step), rel=1e-5)
-
-
-@pytest.mark.parametrize("tokens", [1, 2, 16, 49, 50])
-def test_mean_never_saturates_and_its_gain_gives_the_mean_back(tokens):
-    layer = IntegerMean(tokens, CodeStep(1.0), 8)
-    full = layer(torch.full((tokens, 1, 2), -128.0))
-    assert full.min() >= -128
-    assert float(full[0, 0]) * layer.gain == pytest.approx(-128, rel=0.02)

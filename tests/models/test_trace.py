@@ -15,19 +15,15 @@ from torch import nn
 
 import bittrue.models
 from bittrue.models.fs.convert import relu_set
-from bittrue.models.fs.layers import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons
+from bittrue.models.fs.layers import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons, TensorSpikingLinear
 from bittrue.models.fs.settings import Convert
 from bittrue.models.graph.lower import lower, record
 from bittrue.models.layers.integer import (
     CodeStep,
     IntegerAdd,
-    IntegerAffine,
     IntegerInput,
     IntegerLayer,
     IntegerLinear,
-    IntegerMean,
-    IntegerTable,
-    IntegerTokenLinear,
 )
 from bittrue.models.layers.tensors import (
     TensorAffine,
@@ -37,6 +33,7 @@ from bittrue.models.layers.tensors import (
     TensorLayer,
     TensorLinear,
     TensorProduct,
+    TensorTable,
     TensorTranspose,
 )
 from bittrue.models.layers.windows import (
@@ -94,21 +91,21 @@ def parameters(*shape):
 
 #: One layer of every kind behind an input: what the codes go through, layer after layer, the last being of that kind.
 LAYERS = {
-    IntegerLinear: lambda: [IntegerInput(None, CHANNELS), IntegerLinear(CHANNELS, 5, step(), step(), 8)],
-    IntegerTokenLinear: lambda: [
-        IntegerInput(TOKENS, CHANNELS),
-        IntegerTokenLinear(TOKENS, TOKENS, step(), step(), 8),
-    ],
-    IntegerAffine: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerAffine(CHANNELS, step(), step(), 8)],
-    IntegerTable: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerTable(CHANNELS, 8, step(), step(), 8)],
-    IntegerAdd: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerAdd(step(), 8)],
-    IntegerMean: lambda: [IntegerInput(TOKENS, CHANNELS), IntegerMean(TOKENS, step(), 8)],
-    IntegerEncode: lambda: [IntegerInput(None, CHANNELS), IntegerEncode(step(), 8)],
-    IntegerFsNeuron: lambda: [IntegerInput(None, CHANNELS), IntegerAffine(CHANNELS, step(), step(), 6), neuron()],
+    IntegerLinear: lambda: [IntegerInput(CHANNELS), IntegerLinear(CHANNELS, 5, step(), step(), 8)],
+    IntegerAdd: lambda: [flat(), IntegerAdd(step(), 8)],
+    IntegerEncode: lambda: [IntegerInput(CHANNELS), IntegerEncode(step(), 8)],
+    IntegerFsNeuron: lambda: [IntegerInput(CHANNELS), IntegerLinear(CHANNELS, CHANNELS, step(), step(), 6), neuron()],
     IntegerSpikingLinear: lambda: [
-        IntegerInput(None, CHANNELS),
+        IntegerInput(CHANNELS),
         IntegerEncode(step(), 8),
         IntegerSpikingLinear(CHANNELS, 4, step(), step(), 8, np.array([-128, 64, 32, 16, 8, 4, 2, 1])),
+    ],
+    TensorSpikingLinear: lambda: [
+        flat(),
+        IntegerEncode(step(), 8),
+        TensorSpikingLinear(
+            *parameters(4, CHANNELS), step(), step(), 8, "", decode=-(2 ** np.arange(8)[::-1]), weight_bits=8
+        ),
     ],
     IntegerPhotonicArray: lambda: [*photonic()],
     IntegerTileSum: lambda: [*photonic(), IntegerTileSum(photonic()[1], CodeStep(0.01), 8, 0.0, signed=True)],
@@ -119,6 +116,7 @@ LAYERS = {
     TensorLinear: lambda: [flat(), TensorLinear(*parameters(4, CHANNELS), *PRODUCT, **WIDTHS)],
     TensorAffine: lambda: [flat(), TensorAffine(*parameters(CHANNELS, 1), *PRODUCT, **WIDTHS)],
     TensorFunction: lambda: [flat(), TensorFunction(lambda v: v.sin()[None], CodeStep(1 / 64), step(), 8, "", 8)],
+    TensorTable: lambda: [flat(), TensorTable(lambda v: v.sin().expand(CHANNELS, -1), step(), step(), 8, 8, "")],
     TensorClamp: lambda: [flat(), TensorClamp((-0.5, 0.25), step(), 8, "")],
     TensorTranspose: lambda: [flat(), TensorTranspose(step(), 8, "")],
     TensorReshape: lambda: [flat(), TensorReshape((CHANNELS, TOKENS), step(), 8, "")],
@@ -284,9 +282,9 @@ def test_tensors_in_lists_and_dictionaries_are_operands(call):
     class Three(nn.Module):
         def __init__(self):
             super().__init__()
-            self.start, self.total = IntegerInput(None, CHANNELS), Total()
-            self.b = IntegerAffine(CHANNELS, step(), step(), 8)
-            self.c = IntegerAffine(CHANNELS, step(), step(), 8)
+            self.start, self.total = IntegerInput(CHANNELS), Total()
+            self.b = IntegerLinear(CHANNELS, CHANNELS, step(), step(), 8)
+            self.c = IntegerLinear(CHANNELS, CHANNELS, step(), step(), 8)
 
         def forward(self, codes):
             a = self.start(codes)
@@ -331,7 +329,7 @@ def test_other_calls_are_refused_with_a_sentence(call, says):
     class Own(nn.Module):
         def __init__(self):
             super().__init__()
-            self.start, self.add = IntegerInput(None, CHANNELS), IntegerAdd(step(), 8)
+            self.start, self.add = IntegerInput(CHANNELS), IntegerAdd(step(), 8)
 
         def forward(self, codes):
             return call(self.add, self.start(codes))
@@ -354,10 +352,10 @@ def test_arguments_that_are_no_tensors_are_those_that_a_layer_takes_anyway():
 class Base(nn.Module):
     def __init__(self):
         super().__init__()
-        self.start = IntegerInput(None, CHANNELS)
-        self.layer = IntegerAffine(CHANNELS, step(), step(), 8)
-        self.other = IntegerAffine(CHANNELS, step(), step(), 8)
-        self.again = IntegerInput(None, CHANNELS)
+        self.start = IntegerInput(CHANNELS)
+        self.layer = IntegerLinear(CHANNELS, CHANNELS, step(), step(), 8)
+        self.other = IntegerLinear(CHANNELS, CHANNELS, step(), step(), 8)
+        self.again = IntegerInput(CHANNELS)
         self.add = IntegerAdd(step(), 8)
 
 
@@ -402,7 +400,7 @@ def test_what_a_forward_may_be(forward, operations):
         (lambda self, codes: self.start(codes), "its forward gives the tensor that enters it"),
         (
             lambda self, codes: self.layer(codes),
-            r"layer \(IntegerAffine\) reads the network's codes; .*no IntegerInput",
+            r"layer \(IntegerLinear\) reads the network's codes; .*no IntegerInput",
         ),
         (lambda self, codes: self.add(self.start(codes), codes), r"add \(IntegerAdd\) reads the network's codes"),
         (lambda self, codes: self.add(self.start(codes), self.again(codes)), "one IntegerInput.*again is another"),
@@ -439,10 +437,10 @@ def test_names_do_not_collide():
     class Named(nn.Module):
         def __init__(self):
             super().__init__()
-            self.start = IntegerInput(None, CHANNELS)
+            self.start = IntegerInput(CHANNELS)
             names = ("x", "a", "a_2", "a_3", "self", "start")
-            self.layers = nn.ModuleDict({name: IntegerAffine(CHANNELS, step(), step(), 8) for name in names})
-            self.x = IntegerAffine(CHANNELS, step(), step(), 8)
+            self.layers = nn.ModuleDict({name: IntegerLinear(CHANNELS, CHANNELS, step(), step(), 8) for name in names})
+            self.x = IntegerLinear(CHANNELS, CHANNELS, step(), step(), 8)
 
         def forward(self, codes):
             x = self.x(self.start(codes))

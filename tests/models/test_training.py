@@ -17,7 +17,7 @@ from bittrue.models.light import train as light
 from bittrue.models.light.network import SimpleMLP
 from bittrue.models.light.settings import PhotonicPerceptron, published
 from bittrue.models.light.transform import transform
-from bittrue.models.networks.integer import IntegerResMLP
+from bittrue.models.networks.mlp import Mlp
 from bittrue.models.networks.resmlp import ResMLP
 from bittrue.models.networks.settings import Quantize, ResMLPSettings
 from bittrue.models.training import loop as train
@@ -266,7 +266,7 @@ def test_an_interrupted_qat_ends_with_the_same_integers(data, tmp_path, learn_sc
     moved = {name for name, tensor in state(whole).items() if not torch.equal(tensor, start[name])}
     assert any(name.endswith("knots") for name in moved)
     assert any(name.endswith("log") for name in moved) == learn_scales
-    assert "input.target.log" not in moved
+    assert "inputs.0.target.log" not in moved
 
 
 def test_a_checkpoint_of_another_run_is_refused(data, tmp_path):
@@ -293,8 +293,8 @@ def test_damaged_and_foreign_files_are_refused_and_no_pickle_is_run(data, tmp_pa
     storage.save(network(data), path)
     with pytest.raises(BittrueError, match="not a bittrue checkpoint file"):
         train.fit(network(data), data, short, checkpoint=path)
-    with pytest.raises(BittrueError, match="it is a ResMLP, expected IntegerResMLP"):
-        storage.load(path, IntegerResMLP)
+    with pytest.raises(BittrueError, match="it is a ResMLP, expected Mlp"):
+        storage.load(path, Mlp)
     with pytest.raises(BittrueError, match="cannot be read"):
         storage.load(tmp_path / "absent.pt", ResMLP)
 
@@ -317,12 +317,24 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(data, tmp_path, monkeypatch
 def test_networks_come_back_from_their_files(data, tmp_path):
     model = network(data, nonlinearity="psa")
     train.fit(model, data, TRAIN.model_copy(update={"epochs": 1}))
-    integer = post_training(model, data, Quantize(bits=6, segments=16))
-    for one in (model, integer):
-        back = storage.load(storage.save(one, tmp_path / "model.pt"), ResMLP, IntegerResMLP)
-        assert same(state(one), state(back))
-        images = data.test.images[:50]
-        assert np.array_equal(train.predict(one, images), train.predict(back, images))
+    back = storage.load(storage.save(model, tmp_path / "model.pt"), ResMLP)
+    assert same(state(model), state(back))
+    images = data.test.images[:50]
+    assert np.array_equal(train.predict(model, images), train.predict(back, images))
+
+
+def test_an_integer_network_comes_back_from_what_it_was_made_of_and_its_state(data, tmp_path):
+    model, settings = network(data, nonlinearity="psa"), Quantize(bits=6, segments=16)
+    train.fit(model, data, TRAIN.model_copy(update={"epochs": 1}))
+    integer = post_training(model, data, settings)
+    qat.fit(integer, data, Qat(epochs=1, batch=200, learn_scales=True))
+    torch.save(integer.state_dict(), tmp_path / "state.pt")
+    back = post_training(model, data, settings)
+    assert not same(state(integer), state(back))
+    back.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert same(state(integer), state(back))
+    images = data.test.images[:50]
+    assert np.array_equal(train.predict(integer, images), train.predict(back, images))
 
 
 def test_a_diverging_training_says_so(data):

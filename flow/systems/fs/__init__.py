@@ -19,7 +19,7 @@ class FsNeurons(System):
 
     name = "fs"
     title = "MLP or ResMLP converted to FS-neurons: spikes, whose readers only add"
-    reads = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep")}
+    reads = {"train": ("network", "train"), "quantize": ("convert", "quantize", "finetune", "sweep"), "lower": ()}
 
     @property
     def code(self) -> tuple[str, ...]:

@@ -32,11 +32,12 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
 
 @training.one_thread
 def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
-    """Conversion to FS-neurons and training through the spikes; leaves `integer.pt` and `neurons.npz`.
+    """Conversion to FS-neurons and training through the spikes; leaves the program, its test set, and `neurons.npz`.
 
     Spikes are counted on the test set with the golden simulator; `neurons.npz` holds what belongs to each neuron.
     """
     from bittrue.models.fs import convert as fs_convert
+    from bittrue.models.graph.lower import lower as lowered
     from bittrue.models.int8.quantize import post_training
     from bittrue.models.networks.mlp import Mlp
     from bittrue.models.networks.resmlp import ResMLP
@@ -70,21 +71,16 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     result |= training.history(epochs) | {"accuracy": accuracy(network, data.test)}
     if recipe.convert.strict:
         fs_convert.refuse_clipped(network, fs_convert.outside(network, data.test.images))
-    counted = spikes.count(_program(network, recipe, data), [network.encode(data.test.images)], work.progress)
-    storage.save(network, work.folder / "integer.pt")
+    program = lowered(network, name=recipe.name, dataset=data.name, classes=list(data.classes))
+    training.write_lowered(work, program, network, data)
+    counted = spikes.count(program, [network.encode(data.test.images)], work.progress)
     np.savez(work.folder / "neurons.npz", **counted.arrays())
     return result | {"spikes": counted.to_json(), "status": training.trained(result, len(data.test))}
 
 
-@training.one_thread
-def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
-    """The program, the encoded test set, and the network's own integer logits on it."""
-    from bittrue.models.fs.networks import FsMlp, FsResMLP
-    from bittrue.models.training import storage
-
-    data = training.data_of(recipe)
-    network = storage.load(work.upstream["quantize"] / "integer.pt", FsMlp, FsResMLP)
-    return training.write_lowered(work, _program(network, recipe, data), network, data)
+def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
+    """The program, the encoded test set, and the network's own integer logits on it, as `quantize` left them."""
+    return training.copy_lowered(work)
 
 
 def hardware(recipe: Recipe, work: Workspace) -> dict[str, Any]:
@@ -101,9 +97,3 @@ def hardware(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     found = raster.of_rtl(plan, verilog, x) if compiled else raster.of_program(program, x)
     view = energy.view(plan, [v[:WATCHED] for v in x], verilog, energy.TOGGLED if compiled else 0, work.progress)
     return {"rasters": {"image": 0, "layers": [layer.to_json() for layer in found]}, "energy": view}
-
-
-def _program(network, recipe: Recipe, data):
-    from bittrue.models.graph.lower import lower as to_program
-
-    return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))

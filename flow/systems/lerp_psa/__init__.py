@@ -15,7 +15,7 @@ class LerpPsa(System):
 
     name = "lerp-psa"
     title = "ResMLP with learnable functions or ReLU, trained and quantised to INT8"
-    reads = {"train": ("network", "train"), "quantize": ("quantize", "qat")}
+    reads = {"train": ("network", "train"), "quantize": ("quantize", "qat"), "lower": ()}
 
     @property
     def code(self) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ class IntegerToy(Toy):
 
     def __init__(self, shape, classes, gain):
         super().__init__(shape, classes, gain)
-        self.input = IntegerInput(None, int(np.prod(shape)))
+        self.input = IntegerInput(int(np.prod(shape)))
         self.classifier = IntegerLinear(self.input.features, classes, self.input.target, CodeStep(), 8)
 
     @property
