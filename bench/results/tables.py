@@ -226,18 +226,16 @@ def placed(folder: Path) -> str:
 
 
 def packed(folder: Path) -> str:
-    """A design a row, with one product in a DSP and with two."""
+    """Every way of a design a row, against the one with a product in a DSP."""
     b = Bench("packed", folder)
     body = []
-    for what in [row["what"] for run in b.content["runs"] for row in run["rows"]]:
-        title, _, how = what.rpartition(": ")
-        if how == "plain":
-            one, two = b.row(what)[0], b.row(f"{title}: packed")[0]
-            share = "; ".join(f"{row['linear']:,}, {row['linear'] / row['products']:.2f}" for row in (one, two))
-            more = f"{two['value']:,} LUT ({two['value'] / one['value'] - 1:+.1%}), {two['note']}"
-            body.append([title, f"{one['products']:,}", share, f"{one['value']:,} LUT, {one['note']}", more])
-    head = ["", "products a cycle in linear layers", "their DSPs, and for each product: plain; packed"]
-    head += ["cells, one product in a DSP", "cells, two"]
+    for row in (row for run in b.content["runs"] for row in run["rows"]):
+        title, _, how = row["what"].rpartition(": ")
+        plain = b.row(f"{title}: plain")[0]
+        share = f"{row['linear']:,} for {row['products']:,}: {row['linear'] / row['products']:.2f}"
+        more = "" if how == "plain" else f" ({row['value'] / plain['value'] - 1:+.1%})"
+        body.append([title, how, share, f"{row['value']:,}{more}", row["note"]])
+    head = ["", "", "DSPs of linear layers, for products a cycle", "LUT", "and"]
     return grid(head, body, {"": origin([run["made"] for run in b.content["runs"]])})
 
 

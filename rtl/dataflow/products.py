@@ -63,10 +63,10 @@ class Partial:
     carry: Value | None = None
 
     def plus(self, other: Value | None = None) -> Value:
-        """The sum with another number, if any, and the carry, in one adder."""
+        """The sum with another number, if any, and the carry, in one adder: twice the carry below them is one in it."""
         if self.carry is None:
             return self.value if other is None else other + self.value
         if other is None:
             return self.value + self.carry
-        total = Cat(1, other).as_signed() + Cat(self.carry, self.value).as_signed()
+        total = Cat(self.carry, other).as_signed() + Cat(self.carry, self.value).as_signed()
         return total[1:].as_signed()

@@ -21,7 +21,8 @@ class Storage:
     among so many are slower than all else; others go to LUTs. Written memories from 2,048 bits or 65 words on, else to
     distributed RAM. What is read without a clock can only be distributed RAM. But shallow, wide memories would take
     blocks for their width alone: where LUTs are so much cheaper that no block saves more than `worth` of them, they
-    take LUTs (tables) or, up to 64 words, distributed RAM.
+    take LUTs (tables) or, up to 64 words, distributed RAM. Where a plan says that a block is worth less than by
+    default, a written memory of any size goes to blocks that save more.
 
     All three are asked for by an attribute: without one yosys makes a block of a memory that is read without a clock
     into a register, and the block's slow output is then in the path. Families without distributed RAM (iCE40) would
@@ -44,7 +45,7 @@ class Storage:
         dear = self.luts > self.worth * self._blocks
         if self.table:
             return "block" if self.bits >= (2048 if self.depth > 256 else 4096) and dear else "logic"
-        large = self.bits >= 2048 or self._lutrams >= 26 * self._blocks
+        large = self.bits >= 2048 or self._lutrams >= 26 * self._blocks or self.worth < BLOCK_LUTS
         return "block" if self.clocked and (self.depth > 64 or large and dear) else "distributed"
 
     @property

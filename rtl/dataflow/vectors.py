@@ -49,6 +49,10 @@ class Vectors:
     def bits(self) -> int:
         return self.storage.bits
 
+    def _part(self, codes: int) -> Storage:
+        """Distributed RAM of so many codes side by side."""
+        return replace(self.storage, width=codes * self.format.bits, worth=max(self.storage.worth, BLOCK_LUTS))
+
     def structure(self, lanes: int, wait: int) -> Structure:
         """All up to what is read; `lanes` codes come at a time, and addresses wait so many cycles."""
         built, word, parts = Structure(), self.storage.width, self.simd // lanes
@@ -67,7 +71,7 @@ class Vectors:
         if self.style == "block":
             built.store(self.storage)
         else:
-            built.store(Storage(lanes * self.format.bits, self.storage.depth, worth=self.storage.worth), parts)
+            built.store(self._part(lanes), parts)
         return built
 
     def build(self, m: Module, control: Control, word: Value, codes: data.View, beats: int, wait: int) -> list[Value]:
@@ -117,7 +121,7 @@ class Vectors:
                 later = Signal(len(mine), name=f"enable_here{first}")
                 m.d.sync += later.eq(mine)
                 mine = later
-            storage = replace(self.storage, width=len(mine) * lanes * self.format.bits)
+            storage = self.storage if self.style == "block" else self._part(len(mine) * lanes)
             memory = storage.memory(data.ArrayLayout(shape, len(mine) * lanes), apart=wait == 1 or bool(share))
             m.submodules[f"vectors{first}" if share else "vectors"] = memory
             write, read = memory.write_port(granularity=lanes), memory.read_port(domain="sync")

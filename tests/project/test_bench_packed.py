@@ -36,7 +36,7 @@ def test_dsps_of_linear_layers_are_told_from_the_others(monkeypatch, tmp_path):
 
     def synthesize(verilog, target, folder):
         texts.append(str(verilog))
-        wide = len(texts) == 2
+        wide = len(texts) > 1
         names = [f"$flatten\\pipeline.\\layer.$mul${k}" for k in range(2 if wide else 4)]
         names += ["$flatten\\pipeline.\\scale.$mul$9", "pipeline.layer_behind.product0"]
         cells = {name: {"type": "DSP48E2"} for name in names} | {"pipeline.layer.sum": {"type": "LUT2"}}
@@ -45,21 +45,20 @@ def test_dsps_of_linear_layers_are_told_from_the_others(monkeypatch, tmp_path):
         return SimpleNamespace(lut=104 if wide else 100, ff=7, dsp=len(names), bram=1)
 
     monkeypatch.setattr(packed, "synthesize", synthesize)
+    monkeypatch.setitem(packed.BLOCK_LUTS, "packed, vectors in block RAM", 5)
     monkeypatch.setattr(packed, "untrained", {"relu-digits": small()}.get)
     rows = packed.measure(["relu-digits"])
-    assert [row["what"] for row in rows] == ["relu-digits: plain", "relu-digits: packed"]
-    assert [(row["products"], row["linear"]) for row in rows] == [(4, 4), (4, 2)]
-    assert texts[0] != texts[1]
+    assert [row["what"].split(": ")[1] for row in rows] == ["plain", "packed", "packed, vectors in block RAM"]
+    assert [(row["products"], row["linear"]) for row in rows] == [(4, 4), (4, 2), (4, 2)]
+    assert [text.count('ram_style = "block"') for text in texts] == [0, 0, 1]
     assert rows[1]["note"] == "7 FF, 4 DSP, 1 block RAM"
     made = {"date": "2026-11-29", "machine": {"class": "AVX2", "cores": 2}, "commit": "abc"}
     stored.save(
         "packed", {"kind": "bench", "bench": "packed", "runs": [{"made": made, "rows": rows}], "note": ""}, tmp_path
     )
-    line = table(tmp_path).splitlines()[2]
-    assert line == (
-        "| relu-digits | 4 | 4, 1.00; 2, 0.50 | 100 LUT, 7 FF, 6 DSP, 1 block RAM "
-        "| 104 LUT (+4.0%), 7 FF, 4 DSP, 1 block RAM |"
-    )
+    lines = table(tmp_path).splitlines()[2:4]
+    assert lines[0] == "| relu-digits | plain | 4 for 4: 1.00 | 100 | 7 FF, 6 DSP, 1 block RAM |"
+    assert lines[1] == "| relu-digits | packed | 2 for 4: 0.50 | 104 (+4.0%) | 7 FF, 4 DSP, 1 block RAM |"
 
 
 def test_an_unknown_design_is_refused():

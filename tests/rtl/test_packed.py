@@ -94,6 +94,24 @@ def test_any_folding_is_exact_to_the_cycle(seed):
         assert stage.multipliers * 2 == folding.simd * folding.pe
 
 
+@pytest.mark.parametrize(("outputs", "architecture"), [(4, "packed"), (5, "paired")])
+def test_vectors_go_to_block_ram_where_it_is_worth_less(outputs, architecture):
+    """Two words of eight codes: distributed RAM by default; the same codes at the same time from blocks."""
+    rng = np.random.default_rng(5)
+    p = program(rng.integers(-128, 128, (outputs, 16)), S8, S8, 4, rng)
+    found = []
+    for worth in (None, 20):
+        planned = plan(p, interval=4 * 16 * outputs // 8, architecture="packed", block_luts=worth)
+        assert planned.folding["y"].architecture == architecture
+        bench, x = StageBench(planned), batches(planned, rng, 4)
+        exact_to_the_cycle(bench, x)
+        np.testing.assert_array_equal(bench.run(x, 0.3, 0.4, 1).outputs, p.reference(*x))
+        found.append(planned.estimate)
+    luts, blocks = found
+    assert blocks.bram > luts.bram
+    assert blocks.lut < luts.lut
+
+
 def test_ranges_are_those_that_every_input_reaches():
     """Of the upper output of a pair every node lacks the carry of its last leaf; held to all inputs, node by node."""
     rng = np.random.default_rng(3)
