@@ -26,6 +26,16 @@ def every_input(op: Lif) -> np.ndarray:
     return np.array(list(itertools.product(codes, repeat=op.steps)))[:, :, None]
 
 
+@pytest.mark.parametrize("threshold", [None, [90]])
+def test_ranges_of_a_long_train_take_no_longer_than_membranes_take_to_settle(threshold, monkeypatch):
+    """Half of a membrane of at most 255 stays: after eight steps nothing grows, and the others need not be walked."""
+    walked, left = [], Lif._left
+    monkeypatch.setattr(Lif, "_left", lambda self, *ends, fired: walked.append(1) or left(self, *ends, fired=fired))
+    long, short = (Lif(kind(steps), threshold, threshold and [0], [1], shift=1) for steps in (5000, 20))
+    assert long.ranges == short.ranges
+    assert len(walked) <= 2 * 12
+
+
 def test_trains_known_by_hand():
     one = kind(8)
     # Fires when the sum exceeds 2, strictly: at every third 1; what is left is thrown away or kept.

@@ -202,6 +202,11 @@ LIMITS = {
     "highest weight of a tap": (depthwise, 128, 127),
     "taps of a channel": (lambda n: depthwise(taps=n), 3, 2),
     "channels of taps": (lambda n: depthwise(channels=n), 1, 2),
+    "channels of weighted taps": (
+        lambda n: Depthwise(TensorType((2, 2), INT8), np.ones((2, 2), int), Requantize(n, 0)),
+        3,
+        2,
+    ),
     "no branch": (lambda n: Concat((TWO,) * n), 0, 1),
     "formats of branches": (lambda bits: Concat((TWO, TensorType((5,), Format(bits)))), 7, 8),
     "axes of branches": (lambda shape: Concat((TensorType((2, 2), INT8), TensorType(shape, INT8))), (1, 2), (2, 1)),

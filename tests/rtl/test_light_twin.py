@@ -178,6 +178,12 @@ def test_time_of_a_measurement(geometry, options, clean, noisy):
     times = [now for now, _ in bench.codes]
     assert times[-1] == (clean or noisy)
     assert len(times) == geometry.groups
+    if bench.twin.passes == 1:
+        first, pace = bench.twin.answers
+        assert times == [first + pace * k for k in range(geometry.groups)]
+    else:
+        with pytest.raises(BittrueError, match="its codes come in 2 passes, so they have no one pace"):
+            _ = bench.twin.answers
 
 
 @pytest.mark.parametrize(
