@@ -295,7 +295,7 @@ class _Run:
 
     def route(self, freq_mhz: float, seed: int, remedy: Remedy) -> tuple[tuple[PathStep, ...], dict, float | None]:
         """Places and routes routable.json: critical path, utilization and Fmax."""
-        if self.floorplan is not None and self.floorplan.blocks and self.floorplan.fits:
+        if self.floorplan is not None and self.floorplan.pays:
             with self._stage("floorplan"):
                 self.notes.append(self.floorplan.place(seed))
                 self._write_routable()

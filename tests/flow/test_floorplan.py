@@ -112,3 +112,13 @@ def test_nothing_to_place():
     plan = Floorplan({"cells": {"f": cell("TRELLIS_FF", D=2, Q=3)}}, target("ecp5-25k").sites)
     assert plan.blocks == []
     assert plan.places(1) == {}
+
+
+@pytest.mark.parametrize(("count", "pays"), [(2, False), (3, True), (10, True), (11, False)])
+def test_places_are_given_where_many_multipliers_are_used(count, pays):
+    """Of ten sites three are many, and eleven do not fit; block RAMs alone do not count."""
+    sites = grid(5, 2) | {"DP16KD": tuple(Site(x, 9, f"X{x}/Y9") for x in range(5))}
+    module = blocks(*([2, k + 3] for k in range(count)))
+    module["cells"] |= {f"ram{k}": cell("DP16KD", DOA0=2) for k in range(5)}
+    assert Floorplan(module, sites).pays == pays
+    assert not Floorplan(blocks([2, 3]), {"DP16KD": sites["DP16KD"]}).pays
