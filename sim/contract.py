@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Format:
     def levels(self) -> int:
         return 1 << self.bits
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype:
         """The smallest numpy integer that holds every code."""
         for bits in (8, 16, 32):

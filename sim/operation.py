@@ -8,6 +8,7 @@ the tests find it by its module's name: `sim/operations/lerp.py`, `rtl/dataflow/
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -54,7 +55,7 @@ class TensorType:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def events(self) -> bool:
@@ -67,7 +68,7 @@ class TensorType:
     def check(self, codes: np.ndarray, name: str) -> np.ndarray:
         """The batch as a contiguous array of the format's dtype, or an error that names what is wrong."""
         codes = np.asarray(codes)
-        if not np.issubdtype(codes.dtype, np.integer):
+        if codes.dtype.kind not in "iu":
             raise BittrueError(f"{name}: codes are integers, but the array is {codes.dtype}; quantise it first")
         if codes.ndim != len(self.shape) + 1 or codes.shape[1:] != self.shape:
             expected = ", ".join(map(str, ("n", *self.shape)))

@@ -97,7 +97,7 @@ class Program:
         """The type of every tensor, inputs first, in order."""
         return dict(self.inputs) | {node.name: node.operation.output for node in self.nodes}
 
-    @property
+    @cached_property
     def outputs(self) -> dict[str, TensorType]:
         """The type of every result by name, in order."""
         return {name: self.types[name] for name in self.results}

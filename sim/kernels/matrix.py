@@ -238,15 +238,19 @@ class AffineKernel:
 
 
 class MeanKernel:
-    """`requantize(sum over axis 1)` of `[n, T, C]`; the vectors are made once."""
+    """`requantize(sum over axis 1)` of `[n, T, C]`; the vectors are made once.
 
-    def __init__(self, requantize: Requantize, widest: Range) -> None:
-        self.epilogue = Epilogue(requantize, widest)
+    `sums` are those that occur: they are made in words where words hold them.
+    """
+
+    def __init__(self, requantize: Requantize, sums: Range, widest: Range) -> None:
+        self.epilogue = Epilogue(requantize, sums | widest)
+        self.sum = np.int16 if sums.bits <= 16 else self.epilogue.vectors[0].dtype
 
     def __call__(
         self, x: np.ndarray, count: bool = True, table: np.ndarray | None = None, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, int]:
-        acc = np.empty((len(x), x.shape[2]), self.epilogue.vectors[0].dtype)
+        acc = np.empty((len(x), x.shape[2]), self.sum)
         if out is None:
             out = np.empty(acc.shape, self.epilogue.format.dtype if table is None else table.dtype)
         _sum_tokens(x, acc)

@@ -1,4 +1,4 @@
-"""Images with a border of padding codes, and where windows and their taps lie in them."""
+"""Images with a border of padding codes, how they are filled, and where windows and their taps lie in them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,39 @@ def pad(x, flip, corner, image):
             from_ = source[(n * x.shape[1] + y) * row :][:width]
             to = ((n * image.shape[1] + y + top) * image.shape[2] + left) * x.shape[3]
             into = target[to : to + width]
-            for k in range(width):
-                into[k] = from_[k] ^ flip
+            if flip == 0:  # what is not turned is copied faster
+                for k in range(width):
+                    into[k] = from_[k]
+            else:
+                for k in range(width):
+                    into[k] = from_[k] ^ flip
+
+
+@jit
+def widen(x, flip, corner, image):
+    """The same into images that have more channels than x."""
+    top, left = corner
+    height, width = min(x.shape[1], image.shape[1] - top), min(x.shape[2], image.shape[2] - left)
+    channels, wide = x.shape[3], image.shape[3]
+    source, target = x.reshape(-1), image.reshape(-1)
+    for n in range(x.shape[0]):
+        for y in range(height):
+            from_ = (n * x.shape[1] + y) * x.shape[2] * channels
+            to = ((n * image.shape[1] + y + top) * image.shape[2] + left) * wide
+            for _ in range(width):
+                for c in range(channels):
+                    target[to + c] = source[from_ + c] ^ flip
+                from_ += channels
+                to += wide
+
+
+@jit
+def fill(x, flip, corner, image):
+    """`pad`, or `widen` where images have more channels."""
+    if x.shape[3] == image.shape[3]:
+        pad(x, flip, corner, image)
+    else:
+        widen(x, flip, corner, image)
 
 
 class Padded:
@@ -65,3 +96,38 @@ class Padded:
     def every(self, images: int) -> np.ndarray:
         """Codes from the beginning of a block to the first of each window of so many images."""
         return (np.arange(images)[:, None] * self.size + self.starts).reshape(-1)
+
+
+class Channels:
+    """What executions of windows whose channels stay apart have in common: padded images of a type, where windows
+    begin in them, and the taps of each.
+
+    channels   of the images that are read, where they are made wider
+    border     what lies around them, where it is not the padding code itself
+    """
+
+    def __init__(
+        self, reading: Reading, dtype: np.dtype | type, channels: int = 0, border: np.integer | None = None
+    ) -> None:
+        self.padded, self.dtype = Padded(reading, channels), np.dtype(dtype)
+        self.border = np.array(reading.fill).astype(self.dtype) if border is None else border
+        self.images = self.padded.together(self.dtype.itemsize)
+        self.where, self.reach = self.padded.every(self.images), self.padded.taps
+
+    def room(self, images: int) -> int:
+        """Codes of a buffer for a block of so many images."""
+        return images * self.padded.size
+
+    def least(self, images: int) -> int:
+        """The fewest windows that a block of so many images has."""
+        return min(images, self.images, images % self.images or self.images) * self.padded.rows
+
+    def arguments(self, x: np.ndarray) -> tuple:
+        """What the loops take first: codes, and a buffer for a block of their images, from a cache line on."""
+        images = max(1, min(self.images, len(x)))
+        item, size = self.dtype.itemsize, self.room(images)
+        memory = np.empty(size + 64 // item, self.dtype)
+        flat = memory[-memory.ctypes.data % 64 // item :][:size]
+        flat[...] = self.border
+        image = flat.reshape(images, self.padded.height, self.padded.width, self.padded.channels)
+        return np.ascontiguousarray(x), self.padded.corner, image, flat, self.where, self.padded.rows, self.reach

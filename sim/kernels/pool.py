@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from bittrue.sim.contract import Format, Range
+from bittrue.sim.kernels.channel_tiles import KINDS
 from bittrue.sim.kernels.channels import Largest, Weighted
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
-from bittrue.sim.kernels.isa import VNNI, WORDS
+from bittrue.sim.kernels.isa import VNNI
 from bittrue.sim.kernels.jit import jit
 from bittrue.sim.kernels.matrix import preferred, table_rows
 from bittrue.sim.kernels.window import Reading
@@ -77,8 +78,8 @@ def weighted(reading: Reading | None, weight: np.ndarray, epilogue: Epilogue, co
     if reading is None or reading.image[2] != weight.shape[1]:
         return None
     names = preferred()
-    tiles = tuple(isa for name, isa in (("vnni", VNNI), ("avx2", WORDS)) if name in names)
-    return Weighted(reading, weight, epilogue, codes, tiles)
+    kinds = [kind for kind in KINDS.values() if ("vnni" if kind.isa is VNNI else "avx2") in names]
+    return Weighted(reading, weight, epilogue, codes, kinds)
 
 
 class WeightedKernel:

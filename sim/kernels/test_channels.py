@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from bittrue.sim.contract import INT8, Format, Range
-from bittrue.sim.kernels.channels import ROWS, Weighted
-from bittrue.sim.kernels.isa import VNNI, WORDS
+from bittrue.sim.kernels.channel_tiles import KINDS, ROWS
+from bittrue.sim.kernels.channels import Weighted
+from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.lerp import Lerp
@@ -16,7 +17,7 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
-TILES = {"vnni": (VNNI, WORDS), "avx2": (WORDS,), "loops": ()}
+TILES = {name: (kind,) for name, kind in KINDS.items()} | {"loops": ()}
 CHANNELS = (1, 3, 8, 16, 24, 32, 48, 64)
 
 
@@ -43,10 +44,10 @@ def images(of: Window, n: int, rng, codes: Range | None = None) -> np.ndarray:
     return x
 
 
-def runs(of: Window, op: Depthwise, tiles: tuple, n: int, rng) -> Weighted:
-    fmt = of.input.format
-    kernel = Weighted(of.reading, op.weight, op.by_row.epilogue, Range(fmt.low, fmt.high), tiles)
-    x = images(of, n, rng)
+def runs(of: Window, op: Depthwise, tiles: tuple, n: int, rng, codes: Range | None = None) -> Weighted:
+    codes = Range(of.input.format.low, of.input.format.high) if codes is None else codes
+    kernel = Weighted(of.reading, op.weight, op.by_row.epilogue, codes, tiles)
+    x = images(of, n, rng, codes)
     rows = of.reference(x)
     expected = op.reference(rows).reshape(-1, of.input.channels)
     for count in (True, False):
@@ -63,7 +64,7 @@ def runs(of: Window, op: Depthwise, tiles: tuple, n: int, rng) -> Weighted:
 class TestWeighted:
     @pytest.fixture(autouse=True)
     def here(self, name):
-        if not all(isa.available() for isa in TILES[name]):
+        if not all(kind.isa.available() for kind in TILES[name]):
             pytest.skip(f"this CPU has no {name}")
 
     @pytest.mark.parametrize("channels", CHANNELS)
@@ -72,7 +73,26 @@ class TestWeighted:
         for n in (0, 1, 3):
             of = window(rng, channels, INT8)
             kernel = runs(of, depthwise(rng, of), TILES[name], n, rng)
-            assert (kernel.tiles is not None) == bool(TILES[name])
+            assert (kernel.tiles is not None) == (name != "loops" and (name != "vnni words" or channels % 32 == 0))
+
+    @pytest.mark.parametrize("channels", CHANNELS)
+    @pytest.mark.parametrize("fmt", [Format(7, signed=False), Format(8), Format(8, signed=False)])
+    def test_bytes_of_every_kind(self, name, channels, fmt):
+        """Images that are read where they are, and fewer than these; codes are so many that AVX2 has no signed byte."""
+        rng = np.random.default_rng(channels)
+        for n in (3, 4, 9):
+            of = window(rng, channels, fmt)
+            kernel = runs(of, depthwise(rng, of), TILES[name], n, rng)
+            where_they_are = kernel.tiles is not None and kernel.tiles.bare is not None
+            signed = name != "avx2 bytes" or fmt.high <= 127
+            assert where_they_are == (name.endswith("bytes") and signed and channels % 16 == 0)
+
+    def test_codes_that_are_known_to_be_few(self, name):
+        """The format has signed codes, of which none is negative."""
+        rng = np.random.default_rng(5)
+        of = Window(TensorType((7, 7, 48), INT8), (3, 3), (2, 2), padding=(1, 1, 1, 1))
+        kernel = runs(of, depthwise(rng, of), TILES[name], 5, rng, Range(0, 127))
+        assert (kernel.tiles is not None) == (name not in ("loops", "vnni words"))
 
     @pytest.mark.parametrize("fmt", [Format(8, signed=False), Format(12), Format(1, signed=False), Format(16)])
     def test_other_codes(self, name, fmt):
@@ -93,7 +113,7 @@ class TestWeighted:
         """More images than a block has, the last of which has few."""
         rng = np.random.default_rng(9)
         of = Window(TensorType((4, 4, 32), INT8), (3, 3), padding=(1, 1, 1, 1))
-        kernel = runs(of, depthwise(rng, of), TILES[name], 150, rng)
+        kernel = runs(of, depthwise(rng, of), TILES[name], 150, rng, Range(0, 127))
         assert kernel.plain.images < 150
 
     def test_fewer_windows_than_a_tile(self, name):
@@ -101,15 +121,15 @@ class TestWeighted:
         of = Window(TensorType((3, 3, 32), INT8), (3, 3))
         assert of.output.tokens // of.taps < ROWS
         for n in (1, 2, ROWS, ROWS + 1):
-            runs(of, depthwise(rng, of), TILES[name], n, rng)
+            runs(of, depthwise(rng, of), TILES[name], n, rng, Range(0, 127))
 
     def test_all_that_is_read_lies_in_the_buffer(self, name):
         rng = np.random.default_rng(11)
         for channels in CHANNELS:
             of = window(rng, channels, INT8)
-            op = depthwise(rng, of)
+            op = depthwise(rng, of, Format(1, signed=False))
             kernel = Weighted(of.reading, op.weight, op.by_row.epilogue, Range(-128, 127), TILES[name])
-            for taps in (kernel.plain, kernel.tiles):
+            for taps in (kernel.plain, kernel.tiles and kernel.tiles.taps):
                 if taps is not None:
                     for n in (1, taps.images):
                         last = int(taps.where[: n * taps.padded.rows].max() + taps.reach.max()) + taps.padded.channels
@@ -136,7 +156,7 @@ def pooled(rng, kind: str, channels: int, function: bool, fmt: Format = INT8):
 @pytest.mark.parametrize("function", [False, True])
 @pytest.mark.parametrize("kind", ["maximum", "mean", "depthwise"])
 def test_programs(kind, function, backend, monkeypatch):
-    if not all(isa.available() for isa in TILES.get(backend, ())):
+    if backend not in backends():
         pytest.skip(f"this CPU has no {backend}")
     monkeypatch.setenv("BITTRUE_BACKEND", backend)
     rng = np.random.default_rng(len(kind))

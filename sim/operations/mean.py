@@ -55,7 +55,7 @@ class Mean(Reducing, Requantised):
 
     @cached_property
     def pool(self) -> MeanKernel:
-        return MeanKernel(self.requantize, self.accumulator | self.ranges[2])
+        return MeanKernel(self.requantize, self.accumulator, self.ranges[2])
 
     def by_row(
         self, rows: np.ndarray, count: bool = True, table: np.ndarray | None = None, out: np.ndarray | None = None

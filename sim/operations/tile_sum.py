@@ -81,7 +81,7 @@ class TileSum(Requantised):
 
     @cached_property
     def pool(self) -> MeanKernel:
-        return MeanKernel(self.requantize, self.accumulator | self.ranges[2])
+        return MeanKernel(self.requantize, self.accumulator, self.ranges[2])
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         trains = x[0].reshape(-1, self.tiles, self.input.channels)
