@@ -31,7 +31,7 @@ from bittrue.sim.kernels.jit import jit
 MULTIPLIER = "MULT18X18D"
 #: The share of the multipliers that a design takes from which on blocks are placed first. Of 156 of an ECP5-85k 65 went
 #: from 144 to 162 MHz, mean of three seeds (a network 784-64-10), but 32 from 185 to 161 (a layer 96x96), and designs
-#: without any from 134 to 125 (neurons, 78 block RAMs) and from 134 to 127 (a controller, 23).
+#: without any from 134 to 125 (78 block RAMs) and from 134 to 127 (a controller, 23).
 CROWDED = 0.3
 #: Nets of more pins pull nothing: resets and enables, which go everywhere.
 MOST_PINS = 64
