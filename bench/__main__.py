@@ -60,8 +60,10 @@ def cpu() -> str:
 
 
 def others(name: str, rows: list[Row]) -> list[dict[str, Any]]:
-    """The runs that are stored, without the rows that are measured again."""
+    """The runs that are stored, if any are, without the rows that are measured again."""
     again = {row["what"] for row in rows}
+    if not (stored.FOLDER / f"{name}.json").exists():
+        return []
     runs = [
         run | {"rows": [row for row in run["rows"] if row["what"] not in again]}
         for run in stored.load(name, "bench")["runs"]

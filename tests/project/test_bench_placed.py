@@ -66,3 +66,8 @@ def test_what_is_measured_again_replaces_what_is_stored(monkeypatch):
     stored = {"runs": [{"made": 1, "rows": [{"what": "a"}, {"what": "b"}]}, {"made": 2, "rows": [{"what": "a"}]}]}
     monkeypatch.setattr(main.stored, "load", lambda *_: stored)
     assert main.others("placed", [{"what": "a"}]) == [{"made": 1, "rows": [{"what": "b"}]}]
+
+
+def test_what_is_measured_for_the_first_time_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(main.stored, "FOLDER", tmp_path)
+    assert main.others("placed", [{"what": "a"}]) == []
