@@ -173,11 +173,13 @@ class Function(Node):
     """A function of each value; another one for every index along `along`, where that is given.
 
     `limits` are those of a clamp `min(max(x, low), high)`, which may be infinite; None for any other function.
+    `units` are what one of a channel's argument and of its result are worth where channels were made alike.
     """
 
     call: Callable[[Tensor], Tensor]
     along: int | None = None
     limits: tuple[float, float] | None = None
+    units: tuple[Tensor | float, Tensor | float] = (1.0, 1.0)
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return self.call(x[0])

@@ -33,7 +33,8 @@ def lower(model: nn.Module, /, **meta: Any) -> Program:
     `meta` of the program holds what is given, and
 
         scales      real value of one step of every tensor, by name
-        functions   for every table: `x_scale` and `y_scale`, real values of one step of its input and output
+        functions   for every table: `x_scale` and `y_scale`, real values of one step of its input and output, in a
+                    list of one for each channel where they differ
 
     A layer that cannot be lowered is refused with its place in the model and its type, and so is a computation
     that is not a layer.

@@ -73,6 +73,7 @@ def _function(to: Realiser, node: floats.Function) -> Made:
     else:
         layer = tensors.TensorFunction(call, *steps, width, label, width)
         layer.integers()  # refuses what is not finite
+    layer.units = tuple(unit if isinstance(unit, float) else unit[channel].tolist() for unit in node.units)
     return to.put(node, layer, (made.name,), made.layout)
 
 

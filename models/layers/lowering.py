@@ -18,7 +18,7 @@ class Lowering:
 
     build: Builder
     scales: dict[str, float]
-    functions: dict[str, dict[str, float]] = field(default_factory=dict)
+    functions: dict[str, dict[str, float | list[float]]] = field(default_factory=dict)
 
     def add(self, name: str, operation: Operation, *operands: str, scale: float) -> str:
         self.scales[name] = scale

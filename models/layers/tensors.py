@@ -187,7 +187,20 @@ class TensorAffine(TensorProduct):
         return lowering.add(name, operation, source, scale=self.scale)
 
 
-class TensorFunction(TensorLayer):
+class TensorMap(TensorLayer):
+    """Base of tables. `units` are what one of the argument and of the result are worth, of each channel or of all."""
+
+    units: tuple[list[float] | float, list[float] | float] = (1.0, 1.0)
+
+    def tell(self, lowering: Lowering, name: str, source: str) -> None:
+        """Note what the steps of the table are worth: numbers, or of each channel."""
+        steps = zip(("x_scale", "y_scale"), self.units, (lowering.scales[source], self.scale), strict=True)
+        lowering.functions[name] = {
+            key: step * unit if isinstance(unit, float) else [step * one for one in unit] for key, unit, step in steps
+        }
+
+
+class TensorFunction(TensorMap):
     """A function of each value, `[..., C]`, as a table of its exact results: `y = round(f(s_x x) / s_y)`, limited.
 
     call   gives the functions `[C, points]` at values `[points]`; of one row it is shared by all channels
@@ -228,11 +241,11 @@ class TensorFunction(TensorLayer):
 
     def emit(self, lowering: Lowering, name: str, source: str) -> str:
         kind = lowering.type(source)
-        lowering.functions[name] = {"x_scale": lowering.scales[source], "y_scale": self.scale}
+        self.tell(lowering, name, source)
         return lowering.add(name, Lerp.hold(kind, whole(self.integers()), self.format), source, scale=self.scale)
 
 
-class TensorTable(TensorLayer):
+class TensorTable(TensorMap):
     """A function of each value, `[..., C]`: a table of knots with linear interpolation between them, which are trained.
 
     `knots` `[C, segments + 1]`, or of one row that all channels share, are the real results at the codes low,
@@ -258,7 +271,7 @@ class TensorTable(TensorLayer):
         return interpolate_codes(x, self.integers().expand(x.shape[-1], -1), self.low, self.fraction_bits)
 
     def emit(self, lowering: Lowering, name: str, source: str) -> str:
-        lowering.functions[name] = {"x_scale": lowering.scales[source], "y_scale": self.scale}
+        self.tell(lowering, name, source)
         operation = Lerp(lowering.type(source), whole(self.integers()), self.format)
         return lowering.add(name, operation, source, scale=self.scale)
 

@@ -251,6 +251,17 @@ def test_program_meta_is_not_needed(content):
     assert content["functions"][0]["x_scale"] is None
 
 
+def test_steps_of_a_table_are_said_unless_each_channel_has_its_own(content):
+    (first, *_), alone = content["functions"], "every channel has steps of its own"
+    content["functions"] = [first | {"x_scale": 0.0037, "y_scale": 0.5}]
+    assert "one input step is 0.0037, one output step 0.5" in (page := report.render(content))
+    assert alone not in page
+    for scales in ({"x_scale": [0.1, 0.2], "y_scale": 0.5}, {"x_scale": 0.5, "y_scale": [0.1, 0.2]}):
+        content["functions"] = [first | scales]
+        assert alone in (page := report.render(content))
+        assert "one input step" not in page
+
+
 def test_the_commit_it_was_made_of(tmp_path):
     """Of the checkout itself; sources that were changed are marked, documents do not count."""
     folder = tmp_path / "project"

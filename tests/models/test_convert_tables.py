@@ -114,3 +114,29 @@ def along_last(to, node):
     from bittrue.models.graph.handlers import normalisation
 
     return normalisation(to, node, len(to.shape(node)) - 1)
+
+
+class Uneven(nn.Module):
+    """Functions of each channel, whose arguments and results differ by two orders of magnitude."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.size = (
+            nn.Linear(6, 8),
+            nn.Linear(8, 3),
+            nn.Parameter(10 ** torch.linspace(-1, 1, 8)),
+        )
+        self.first.weight.data *= self.size.data[:, None]
+        self.last.weight.data /= self.size.data
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x) / self.size) * self.size)
+
+
+def test_channels_of_tables_are_made_alike_on_both_sides():
+    x = noise(300, 6)
+    model = Uneven()
+    before, after = (bittrue.convert(model, x, equalise_channels=equal) for equal in (False, True))
+    equal_everywhere(after, x)
+    assert kinds(before) == kinds(after) == ["Linear", "Function", "Linear"]
+    assert error(model, after, x) < error(model, before, x) / 3

@@ -32,6 +32,7 @@ from bittrue.models.layers.tensors import (
     TensorInput,
     TensorLayer,
     TensorLinear,
+    TensorMap,
     TensorProduct,
     TensorTable,
     TensorTranspose,
@@ -132,7 +133,7 @@ LAYERS = {
 }
 
 INPUTS = {IntegerInput, IntegerLightInput, TensorInput}
-BASES = {TensorLayer, TensorProduct}
+BASES = {TensorLayer, TensorMap, TensorProduct}
 
 
 class Inner(nn.Module):
