@@ -19,7 +19,11 @@ from bittrue.flow.verify.backends import Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.program import Builder
 from bittrue.sim.written import written
 from tests.helpers.programs import resmlp
 
@@ -37,6 +41,16 @@ def test_rows_of_operations():
         assert (row["low"], row["high"], row["saturated"]) == (-k - 1, 2 * k + 5, 3 * k)
         assert (row["format_low"], row["format_high"]) == (kind.format.low, kind.format.high)
         assert (row["format"], row["values"]) == (str(kind.format), 7 * int(np.prod(kind.shape)))
+
+
+def test_rows_of_functions_have_the_ends_of_what_goes_in_and_comes_out():
+    kind = TensorType((1, 2), Format(5, signed=False))
+    build = Builder({"x": kind})
+    build.add("curve", Lerp(kind, np.arange(10).reshape(2, 5), Format(7)), "x")
+    (row,) = report.functions(build.program("curve", functions={"curve": {"x_scale": 0.5}}))
+    assert (row["operation"], row["knots"]) == ("curve", np.arange(10).reshape(2, 5).tolist())
+    assert (row["input_low"], row["input_high"], row["low"], row["high"]) == (0, 31, -64, 63)
+    assert (row["x_scale"], row["y_scale"]) == (0.5, None)
 
 
 @pytest.mark.parametrize(
