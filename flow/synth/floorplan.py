@@ -12,7 +12,8 @@ of the equations: with the matrix of stiffness `L` of hard blocks (h) and all el
     K = L_hh - L_hs L_ss^-1 L_sh,    energy = 1/2 sum_ij -K_ij |p_i - p_j|^2 over pairs of hard blocks,
 
 so a way of n registers pulls with 1 / n of a direct wire. Annealing then swaps blocks of a kind, or moves one to a site
-that is free. Stiffness is whole numbers by then, so that a seed gives the same places on every machine.
+that is free. Stiffness is whole numbers by then, so that a seed gives the same places on every machine. A register that
+still goes to blocks far apart, as the address of a wide memory may, is made again for each group that lies together.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ PAIRS = 8
 CHAIN = 100.0
 #: What holds loose parts; and steps of stiffness, of the stiffest.
 LOOSE, STEPS = 1e-6, 10_000
+#: The type of cell that is a register.
+REGISTER = "TRELLIS_FF"
+#: Columns and rows, added, over which blocks may lie that one register goes to.
+REACH = 64
 #: Moves that are tried, by block; the last temperature, of the first: the mean change of energy by a move.
 MOVES, COLD = 20_000, 1e-5
 
@@ -56,6 +61,8 @@ class Floorplan:
         self.blocks = [name for name, cell in self.cells.items() if cell["type"] in sites]
         held = Counter(self.cells[name]["type"] for name in self.blocks)
         self.kinds = list(held)
+        self.undo: list[tuple[dict[str, list], str, list]] = []
+        self.copies: list[str] = []
         self.fits = all(count <= len(sites[kind]) for kind, count in held.items())
 
     @property
@@ -111,10 +118,62 @@ class Floorplan:
         return {name: sites[at] for name, at in zip(self.blocks, place, strict=True)}
 
     def place(self, seed: int) -> str:
-        """Gives every block its site, as an attribute that nextpnr obeys; a sentence for the notes."""
-        for name, site in self.places(seed).items():
+        """Gives every block its site, as an attribute that nextpnr obeys; a sentence for the notes.
+
+        What was placed before, with another seed, is taken back.
+        """
+        for pins, pin, bits in reversed(self.undo):
+            pins[pin] = bits
+        for name in self.copies:
+            del self.cells[name]
+        self.undo, self.copies, at = [], [], self.places(seed)
+        for name, site in at.items():
             self.cells[name]["attributes"]["BEL"] = site.name
-        return f"{len(self.blocks)} multipliers and block RAMs placed first, by what they are connected with"
+        self._copy_registers(at)
+        told = f"{len(self.blocks)} multipliers and block RAMs placed first, by what they are connected with"
+        return f"{told}; {len(self.copies)} registers made again near them" if self.copies else told
+
+    def _copy_registers(self, at: Mapping[str, Site]) -> None:
+        """Gives each group of blocks that lie together its own copy of a register that goes to several groups."""
+        readers: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        for name in at:
+            for pin, bits in self.cells[name]["connections"].items():
+                if self.cells[name]["port_directions"].get(pin) != "output" and isinstance(bits[0], int):
+                    readers[bits[0]].append((name, pin))
+        free = 1 + max(
+            (
+                bit
+                for c in self.cells.values()
+                for b in c["connections"].values()
+                for bit in b
+                if bit != "x" and isinstance(bit, int)
+            ),
+            default=0,
+        )
+        for name, cell in list(self.cells.items()):
+            mine = readers.get(cell["connections"]["Q"][0], []) if cell["type"] == REGISTER else []
+            for number, group in enumerate(_groups([(at[block], block, pin) for block, pin in mine])):
+                if not number:
+                    continue  # the register itself
+                self.copies.append(f"{name}_near{number}")
+                self.cells[self.copies[-1]] = cell | {"connections": cell["connections"] | {"Q": [free]}}
+                for _, block, pin in group:
+                    pins = self.cells[block]["connections"]
+                    self.undo.append((pins, pin, pins[pin]))
+                    pins[pin] = [free]
+                free += 1
+
+
+def _groups(pins: list[tuple[Site, str, str]]) -> list[list[tuple[Site, str, str]]]:
+    """Pins of blocks, parted in halves across the longer side until each part is within `REACH`."""
+    if not pins:
+        return []
+    wide, high = (max(values) - min(values) for values in ([p[0].x for p in pins], [p[0].y for p in pins]))
+    if wide + high <= REACH:
+        return [pins]
+    pins = sorted(pins, key=lambda pin: (pin[0].x, pin[0].y) if wide >= high else (pin[0].y, pin[0].x))
+    middle = len(pins) // 2
+    return _groups(pins[:middle]) + _groups(pins[middle:])
 
 
 def _springs(nets: Sequence[tuple[list[int], bool]], count: int) -> tuple[int, list[float], list[int], list[int]]:

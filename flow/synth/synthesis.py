@@ -144,6 +144,9 @@ def _placed(run: "_Run", cells: dict[str, int], freq_mhz: float, seed: int, reme
     """The figures of a netlist that is mapped, in a folder that nobody else works in."""
     used = run.target.count(cells)
     path, utilization, fmax = run.route(freq_mhz, seed, remedy) if run.target.routed else ((), {}, None)
+    if run.target.sites:
+        cells = netlist.types(run.module("routable.json"))  # with what the floorplan made again
+        used = run.target.count(cells)
     if "TRELLIS_COMB" in utilization:  # carry chains and distributed RAM take sites that the netlist does not show
         used["lut"] = utilization["TRELLIS_COMB"][0]
     return SynthResult(

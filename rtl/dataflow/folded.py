@@ -370,11 +370,13 @@ class FoldedStage(BufferedStage):
                 moved.eq(control.advance),
                 last.eq(control.advance & (control.step == self.products.steps - 1)),
             ]
-            moving, ends = valid_chain(m, moved, at)[at], valid_chain(m, last, at)[at]
+            moving = valid_chain(m, moved, at)[at]
+            ends = Signal(init=1, name="ends")  # so a reset clears, too, and no logic joins the two on their long way
+            m.d.sync += ends.eq(valid_chain(m, last, at - 1)[at - 1])
             for p, total in enumerate(sums):
                 # Cleared behind the last step, by the reset of its registers: choosing 0 would take LUTs.
                 shape = shape_of(self.products.sums[p] | Range(0, 0))
-                acc = Signal(shape_of(self.products.partial[p]), name=f"acc{p}")
+                acc = Signal(shape_of(self.products.partial[p]), name=f"acc{p}", reset_less=True)
                 after = Signal(shape, name=f"after{p}")
                 m.d.comb += after.eq(total.plus(acc))
                 with m.If(moving):

@@ -90,7 +90,7 @@ class Outlet(Elaboratable):
     def __init__(self, layout: data.Layout, credits: int, at_once: int = 1):
         self.layout, self.credits, self.at_once = layout, credits, at_once
         self.storage = Storage(layout.size, credits, clocked=False)
-        self.available = Signal(init=1)
+        self.available = Signal()
         self.issue = Signal()
         self.push = Signal()
         self.payload = Signal(layout)
@@ -101,8 +101,11 @@ class Outlet(Elaboratable):
         m.submodules.memory = memory = self.storage.memory(self.layout)
         write, read = memory.write_port(), memory.read_port(domain="comb")
         head, tail = (Signal(range(self.credits), name=name) for name in ("head", "tail"))
-        level = Signal(range(self.credits + 1))
-        free = Signal(range(self.credits + 1), init=self.credits)
+        # Beats beyond one, and credits beyond those of an issue: their sign alone tells, so nothing is compared.
+        beyond = Signal(range(-1, self.credits), init=-1, name="beyond")
+        spare = Signal(
+            range(-self.at_once, self.credits - self.at_once + 1), init=self.credits - self.at_once, name="spare"
+        )
         pop = Signal()
         last = self.credits - 1
         m.d.comb += [
@@ -117,13 +120,14 @@ class Outlet(Elaboratable):
             m.d.sync += tail.eq(_wrap(tail, last))
         with m.If(pop):
             m.d.sync += head.eq(_wrap(head, last))
-        valid, after = Signal(), Signal.like(level)
-        m.d.comb += [self.o.valid.eq(valid), after.eq(level + self.push - pop)]
-        m.d.sync += [level.eq(after), valid.eq(after != 0)]
-        left = Signal.like(free)
-        taken = self.issue if self.at_once == 1 else Mux(self.issue, self.at_once, 0)
-        m.d.comb += left.eq(free - taken + pop)
-        m.d.sync += [free.eq(left), self.available.eq(left != 0 if self.at_once == 1 else left >= self.at_once)]
+        m.d.comb += [self.o.valid.eq(~beyond[-1]), self.available.eq(~spare[-1])]
+        with m.If(self.push ^ pop):
+            m.d.sync += beyond.eq(beyond + Mux(self.push, 1, -1))
+        if self.at_once == 1:
+            with m.If(self.issue ^ pop):
+                m.d.sync += spare.eq(spare + Mux(self.issue, -1, 1))
+        else:
+            m.d.sync += spare.eq(spare - Mux(self.issue, self.at_once, 0) + pop)
         return m
 
 
@@ -140,7 +144,7 @@ def tally(m: Module, count: Signal, most: int, up: Value, down: Value) -> tuple[
     moves = Signal(name=f"{count.name}_moves")
     m.d.comb += moves.eq(up ^ down)
     with m.If(moves):
-        m.d.sync += count.eq(Mux(up, count + 1, count - 1))
+        m.d.sync += count.eq(count + Mux(up, 1, -1))
     return Mux(moves, up | (count != 1), count != 0), Mux(moves, down | (count != most - 1), count != most)
 
 
@@ -257,9 +261,9 @@ class Stage(wiring.Component):
     def structure(self) -> Structure:
         """The output FIFO, its credits and the valid chain; subclasses add their own."""
         credits = self.timing.credits
-        built = Structure(registers=2 + self.timing.depth - 1)  # `available`, `valid`; the outlet is the last cycle
+        built = Structure(registers=2 + self.timing.depth - 1)  # two signs; the outlet is the last cycle
         built.store(Storage(self.o.payload.shape().size, credits, clocked=False))
-        built.count(credits - 1, credits - 1, credits, credits)
+        built.count(credits - 1, credits - 1, credits - 1, max(self.timing.at_once - 1, credits - self.timing.at_once))
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002

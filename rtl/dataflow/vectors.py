@@ -22,8 +22,8 @@ class Vectors:
 
     One register of address and codes would go to all parts of a word, a long way where they are many. So distributed
     RAM is written from registers that some parts share (`spread`): each takes in what comes when it is the turn of a
-    part of its own, so that synthesis does not make one of them all. Where reading waits, they are registers more, and
-    what is written is stored another cycle later.
+    part of its own, so that synthesis does not make one of them all. Where reading waits, what comes does so, too, in a
+    register before, and is stored another cycle later.
 
     Of one word there is no memory: codes gather in one register, and move as a whole to another from which they are
     multiplied. That takes two flip-flops a bit and no LUT, where distributed RAM takes one and a half.
@@ -46,6 +46,11 @@ class Vectors:
         return self.storage.style if self.words > 1 else "registers"
 
     @property
+    def wraps(self) -> bool:
+        """Whether words that are counted come to 0 again by themselves, where the last one is full."""
+        return not self.words & (self.words - 1)
+
+    @property
     def bits(self) -> int:
         return self.storage.bits
 
@@ -63,11 +68,14 @@ class Vectors:
             return built
         built.count(self.words - 1)
         address = (self.words - 1).bit_length() + 1
-        built.registers += lanes * self.format.bits + (1 + wait) * address + 2 * parts
+        built.registers += wait * address + 2 * parts
+        each = lanes * self.format.bits + address
         if share := self.spread(lanes):
             groups = -(-parts // share)
-            built.registers += (groups - (wait == 1)) * (lanes * self.format.bits + address) + (wait > 1) * parts
+            built.registers += groups * each + (wait > 1) * (lanes * self.format.bits + 3 - self.wraps)
             built.select_bits += groups
+        else:
+            built.registers += each
         if self.style == "block":
             built.store(self.storage)
         else:
@@ -81,30 +89,33 @@ class Vectors:
         """
         shape, lanes = shape_of(self.format), len(codes)
         parts = self.simd // lanes
-        late = wait if self.words == 1 else 1
+        share = self.spread(lanes)
+        late = wait if self.words == 1 else 1 + (share > 0 and wait > 1)
         written = valid_chain(m, control.write, late - 1)[-1]
-        full = valid_chain(m, control.write_full, late - 1)[-1] if self.words * parts != beats else None
+        whole = self.words * parts == beats
+        wraps = whole and self.wraps
+        full = None if wraps else valid_chain(m, control.write_full, late - 1)[-1]
         part = Signal(parts, init=1)  # one bit says which: a comparison for every part would cost more
         with m.If(written):
             m.d.sync += part.eq(part.rotate_left(1))
-        if full is not None:  # the last word is not full
+        if not whole:  # the last word is not full
             with m.If(full):
                 m.d.sync += part.eq(1)
-        share = self.spread(lanes)
-        direct = wait == 1 and share > 0  # the registers that parts share are the only ones
-        taken = codes if direct else register(m, codes, codes.shape(), name="write_codes", cycles=late)
+        taken = register(m, codes, codes.shape(), name="write_codes", cycles=late - (share > 0))
         enable = Signal(parts, name="write_enable")
         m.d.sync += enable.eq(part & written.replicate(parts))
         if self.words == 1:
             return self._registers(m, control, taken, enable, wait)
         size = (self.words - 1).bit_length()
         at = Signal(counting(self.words), name="word")
-        with m.If(control.write & part[-1]):
+        with m.If(written & part[-1]):
             m.d.sync += at.eq(at + 1)
-        with m.If(control.write_full):
-            m.d.sync += at.eq(0)
-        write_address: Value = Cat(at[:size], control.write_block)
-        if not direct:
+        if not wraps:
+            with m.If(full):
+                m.d.sync += at.eq(0)
+        block = register(m, control.write_block, name="block", cycles=late - 1)
+        write_address: Value = Cat(at[:size], block)
+        if not share:
             write_address = register(m, write_address, name="write_address")
         address = register(m, Cat(word[:size], control.read_block), name="read_address", cycles=wait)
         result: list[Value] = []
@@ -114,13 +125,8 @@ class Vectors:
             if share:
                 codes_here = Signal(codes.shape(), name=f"codes_here{first}", reset_less=True)
                 address_here = Signal(size + 1, name=f"address_here{first}", reset_less=True)
-                turn = part[first : first + share] if direct else mine
-                with m.If(turn.any()):
+                with m.If(part[first : first + share].any()):
                     m.d.sync += [codes_here.eq(taken), address_here.eq(write_address)]
-            if share and not direct:
-                later = Signal(len(mine), name=f"enable_here{first}")
-                m.d.sync += later.eq(mine)
-                mine = later
             storage = self.storage if self.style == "block" else self._part(len(mine) * lanes)
             memory = storage.memory(data.ArrayLayout(shape, len(mine) * lanes), apart=wait == 1 or bool(share))
             m.submodules[f"vectors{first}" if share else "vectors"] = memory

@@ -122,3 +122,33 @@ def test_places_are_given_where_many_multipliers_are_used(count, pays):
     module["cells"] |= {f"ram{k}": cell("DP16KD", DOA0=2) for k in range(5)}
     assert Floorplan(module, sites).pays == pays
     assert not Floorplan(blocks([2, 3]), {"DP16KD": sites["DP16KD"]}).pays
+
+
+def test_a_register_is_made_again_where_its_blocks_lie_far_apart():
+    """Two groups of blocks that have nothing in common but one register lie at both ends of a long row."""
+    pairs = [cell("MULT18X18D", A0=9, P0=[10 + k // 4 * 10, 11 + k // 4 * 10]) for k in range(8)]
+    module = {"cells": {f"m{k}": made for k, made in enumerate(pairs)} | {"f": cell("TRELLIS_FF", CLK=1, DI=2, Q=9)}}
+    ends = [Site(x, 0, f"X{x}/Y0") for x in (0, 1, 2, 3, 200, 201, 202, 203)]
+    plan = Floorplan(module, {"MULT18X18D": tuple(ends)})
+    before = json.dumps(module)
+    told = plan.place(1)
+    copies = [name for name, made in module["cells"].items() if made["type"] == "TRELLIS_FF" and name != "f"]
+    assert len(copies) == 1
+    assert "1 registers made again" in told
+    copy = module["cells"][copies[0]]
+    assert {pin: bits for pin, bits in copy["connections"].items() if pin != "Q"} == {"CLK": [1], "DI": [2]}
+    source = {9: "f", copy["connections"]["Q"][0]: copies[0]}
+    assert len(source) == 2
+    side = {}
+    for made in (module["cells"][f"m{k}"] for k in range(8)):
+        far = made["attributes"]["BEL"].startswith("X2") and made["attributes"]["BEL"] != "X2/Y0"
+        assert side.setdefault(source[made["connections"]["A0"][0]], far) == far  # a register, an end
+    plan.place(2)
+    assert len(module["cells"]) == 10  # what the first seed made again has gone
+    for name in plan.copies:
+        del module["cells"][name]
+    for pins, pin, bits in plan.undo:
+        pins[pin] = bits
+    for made in module["cells"].values():
+        made["attributes"].clear()
+    assert json.dumps(module) == before

@@ -154,7 +154,7 @@ FAULTS = {
         "write_full",
         "sums of one step",
     ),
-    "one block for two": (f"{VECTORS}.build", "[:size], control.write_block)", "[:size], 0)", "parts of words"),
+    "one block for two": (f"{VECTORS}.build", "[:size], block)", "[:size], 0)", "parts of words"),
     "a part for another": (f"{VECTORS}.build", "part.rotate_left(1)", "part", "parts of words"),
     "sums do not begin anew": (f"{FOLDED}.sums", "with m.If(ends):", "with m.If(0):", "two outputs"),
     "sums too narrow": (

@@ -36,11 +36,13 @@ def outlet(credits: int, bits: int, at_once: int = 1) -> Bench:
     b.m.d.sync += pending.eq(pending + issued - push)
     b.assume(~issue | dut.available)
     b.assume(~push | (pending + issued > 0))
-    free, level, head, tail = (inside[name] for name in ("free", "level", "head", "tail"))
+    spare, beyond, head, tail = (inside[name] for name in ("spare", "beyond", "head", "tail"))
+    free, level = spare + at_once, beyond + 1
     pop = dut.o.valid & ready
 
     b.holds("no_credit_is_made_or_lost", free + level + pending == credits)
-    b.holds("credits_are_in_range", (free <= credits) & (level <= credits) & (pending <= credits))
+    b.holds("credits_are_in_range", (free >= 0) & (free <= credits) & (pending <= credits))
+    b.holds("beats_are_in_range", (level >= 0) & (level <= credits))
     b.holds("available_says_that_there_are_enough", dut.available == (free >= at_once))
     b.holds("no_overflow", ~push | (level != credits))
     b.holds("valid_says_that_there_is_a_beat", dut.o.valid == (level != 0))
@@ -80,17 +82,17 @@ def test_keeps_order_and_credits(kind):
 
 
 FAULTS = {
-    "a credit comes back with no beat": ("free - taken + pop", "free - taken + self.o.ready"),
-    "a credit is kept": ("free - taken + pop", "free - taken + (pop & (head != 0))"),
-    "a credit more than room": ("+ 1), init=self.credits)", "+ 2), init=self.credits + 1)"),
-    "available a cycle late": ("left != 0", "free != 0"),
+    "a credit comes back with no beat": ("self.issue ^ pop", "self.issue ^ self.o.ready"),
+    "a credit is kept": ("self.issue ^ pop", "self.issue ^ (pop & (head != 0))"),
+    "a credit more than room": ("+ 1), init=self.credits - self.at_once", "+ 2), init=self.credits - self.at_once + 1"),
+    "available with the last credit gone": ("~spare[-1]", "~spare[-1] | (spare == -1)"),
     "head turns too early": ("head.eq(_wrap(head, last))", "head.eq(_wrap(head, last - 1))"),
     "tail turns too late": ("tail.eq(_wrap(tail, last))", "tail.eq(_wrap(tail, last + 1))"),
     "written at the head": ("write.addr.eq(tail)", "write.addr.eq(head)"),
-    "valid a cycle late": ("valid.eq(after != 0)", "valid.eq(level != 0)"),
+    "valid with two beats": ("~beyond[-1]", "(beyond > 0)"),
     "leaves with no reader": ("self.o.valid & self.o.ready", "self.o.valid"),
     "a credit for two beats": ("Mux(self.issue, self.at_once, 0)", "self.issue", 2),
-    "two beats with one credit left": ("left >= self.at_once", "left != 0", 2),
+    "two beats with one credit left": ("~spare[-1]", "(spare + 2 > 0)", 2),
 }
 
 

@@ -46,4 +46,5 @@ class MaximumStage(RunningStage):
         return codes(self, m)
 
     def following(self, first: Value, before: Value, term: Value) -> Value:
-        return Mux(first | (term > before), term, before)
+        # The sign of a difference is a bit of a sum; a comparison would have to take a carry out of its chain.
+        return Mux(first | (before - term)[-1], term, before)

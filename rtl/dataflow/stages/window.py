@@ -27,9 +27,6 @@ from bittrue.sim.contract import Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.window import Window
 
-#: Cycles from a beat's issue to its code: place in the ring 1, memory 1, code 1.
-ARRIVAL = 3
-
 
 class Axis:
     """Where the first tap that is read lies along rows or columns: counted where padding is seen, else of no interest.
@@ -87,7 +84,8 @@ class WindowStage(Stage):
     """`y[r, s, i, j, c] = x[r sy + i dy - top, s sx + j dx - left, c]`, `simd` codes a beat: some channels of a tap, or
     all of some taps, down to a whole window.
 
-    Latency     until the first window's last pixel has come, and depth = place 1, memory 1, code 1, output FIFO 1
+    Latency     until the first window's last pixel has come, and depth = place 1, memory 1, code 1 where it is block
+                RAM, output FIFO 1
     Throughput  one beat a cycle; a frame every max(H W C / lanes, OH OW taps C / simd) cycles, lanes = min(simd, C)
     Memory      a ring of pixels: about kernel rows - 1 + stride rows, to the next power of two; one for each tap of a
                 beat, written so much earlier that all are read at one address
@@ -108,7 +106,7 @@ class WindowStage(Stage):
             raise BittrueError(f"window: it takes {self.order.lanes_in} codes in every beat, not {lanes}")
         self.storage = Storage(lanes * operation.input.format.bits, self.order.room)
         self.axes = tuple(Axis(operation, axis, taps) for axis, taps in enumerate(self.order.taps))
-        depth = ARRIVAL + 1
+        depth = self.arrival + 1
         self.timing = Phases(self.order.phases, (self.order.room,), depth=depth, credits=enough_credits(depth))
         super().__init__([(operation.input.format, lanes)], (operation.input.format, simd))
 
@@ -155,7 +153,7 @@ class WindowStage(Stage):
         for _ in range(copies - 1):
             built.add(place, registered=False)
         built.store(self.storage, copies)
-        built.registers += copies * self.storage.width  # the code
+        built.registers += (self.arrival - 2) * copies * self.storage.width  # the code
         for table, count in zip(self._steps(), (self._lacking.bits, place + 1), strict=True):
             built.add(count)
             if (table != table.flat[0]).any():
@@ -166,9 +164,14 @@ class WindowStage(Stage):
             if axis.padded:
                 built.add(axis.bits)
         if self._masked:
-            built.registers += ARRIVAL * copies
+            built.registers += self.arrival * copies
             built.select_bits += copies * self.storage.width
         return built
+
+    @property
+    def arrival(self) -> int:
+        """Cycles from a beat's issue to its code: place in the ring 1, memory 1, and 1 that a block RAM takes in."""
+        return 2 + (self.storage.style == "block")
 
     @property
     def _masked(self) -> bool:
@@ -219,10 +222,10 @@ class WindowStage(Stage):
         ]
         if self._masked:
             taps = Cat(y & x for y in insides[0] for x in insides[1])
-            inside = register(m, taps, len(taps), name="inside", cycles=ARRIVAL)
+            inside = register(m, taps, len(taps), name="inside", cycles=self.arrival)
             fill = Const(op.fill, shape_of(op.input.format))
             code = [Mux(inside[k // self.lanes_in], c, fill) for k, c in enumerate(code)]
-        m.d.comb += outlet.push.eq(valid_chain(m, go, ARRIVAL)[-1])
+        m.d.comb += outlet.push.eq(valid_chain(m, go, self.arrival)[-1])
         m.d.comb += [outlet.payload[lane].eq(c) for lane, c in enumerate(code)]
         return m
 
@@ -278,14 +281,18 @@ class WindowStage(Stage):
         first = int(self.order.needed[0])
         there = Signal(shape_of(self._lacking), init=-first, name="there")
         level = Signal(range(self.order.room + 1), name="level")
-        for count, step, told in ((there, need, active), (level, free, room)):
-            after = Signal.like(count, name=f"{count.name}_next")
-            m.d.comb += after.eq(count + write - Mux(release, step, 0))
-            m.d.sync += count.eq(after)
-            m.d.sync += told.eq(after >= 0 if told is active else after != self.order.room)
+        # Both numbers that may be next, and what the one at hand tells: `release`, which comes late, only chooses.
+        kept, less = Signal.like(there, name="kept"), Signal.like(there, name="less")
+        m.d.comb += [kept.eq(there + write), less.eq(kept - need)]
+        m.d.sync += [there.eq(Mux(release, less, kept)), active.eq(Mux(release, ~less[-1], ~kept[-1]))]
+        full = level[-1] | (write & level[:-1].all())  # so it stays, unless something is forgotten
+        m.d.sync += [
+            level.eq(level + write - Mux(release, free, 0)),
+            room.eq(~full | (release & Value.cast(free).any())),
+        ]
 
     def _ring(self, m: Module, write: Value, go: Value, last: tuple[Value, ...]) -> list[Value]:
-        """The memories: beats go in one after the other; the codes that come out, `ARRIVAL` cycles after `go`.
+        """The memories: beats go in one after the other; the codes that come out, `arrival` cycles after `go`.
 
         In that of a tap of a beat every word lies so far before its place as the tap lies behind the first of them.
         A word is written two cycles after it came and read two cycles after its beat's issue, which is a cycle later
@@ -314,6 +321,6 @@ class WindowStage(Stage):
                 read.addr.eq(read_at),
                 read.en.eq(1),
             ]
-            word_read = register(m, read.data, layout, name=f"code{tap}")
+            word_read = register(m, read.data, layout, name=f"code{tap}", cycles=self.arrival - 2)
             codes += [word_read[lane] for lane in range(self.lanes_in)]
         return codes
