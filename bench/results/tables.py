@@ -335,5 +335,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "convolution": convolution,
     "emulation": emulation,
     "placed": placed,
+    "packed": packed,
     "area": area,
 }
