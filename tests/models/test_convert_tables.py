@@ -64,9 +64,14 @@ def test_what_grows_along_a_sum_keeps_steps_of_its_own():
 
 def test_the_best_ranges_are_those_with_the_best_accuracy_on_validation_data():
     digits = bittrue.dataset("digits")
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x, labels = torch.from_numpy(digits.train.images).flatten(1) / 255, digits.train.labels
+    means = torch.stack([x[labels == k].mean(0) for k in range(10)])
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
+    model[1].weight.data, model[1].bias.data = means, 1 - means.square().sum(1) / 2  # the nearest of the means
+    model[3].weight.data = torch.eye(10)
     network = bittrue.convert(model, digits, ranges=(51.0, "mse", 100.0))
     assert set(network.scores) == {51.0, "mse", 100.0}
+    assert len(set(network.scores.values())) > 1
     assert network.scores[network.ranges] == max(network.scores.values())
     alone = bittrue.convert(model, digits, ranges=network.ranges)
     assert alone.lower().sha256 == network.lower().sha256
