@@ -329,6 +329,7 @@ def test_luts_are_those_that_the_router_found_where_it_counts_them(name):
     used = {"TRELLIS_COMB": (77, 24288), "OTHER": (5, 9)} if name.startswith("ecp5") else {"ICESTORM_LC": (5, 7680)}
     run = SimpleNamespace(target=device, tools={}, seconds={}, notes=["n"])
     run.route = lambda *_: ((), used, 123.0)
+    run.module = lambda _: {"cells": cells}
     kinds = types({"cells": cells})
     found, counted = bittrue.flow.synth.synthesis._placed(run, kinds, 50.0, 1, None), device.count(kinds)["lut"]
     assert counted >= 3

@@ -1,7 +1,8 @@
 """No register of a data path is wider than what it can hold needs: over all inputs, every signed one uses its top bit.
 No memory is deeper than what is kept in it needs: its last word is used, or one in the half of the highest address bit.
 
-That none is too narrow is what the equality of codes says. Words of weights are as wide as their declared format.
+That none is too narrow is what the equality of codes says. Words of weights are as wide as their declared format, and
+counters of outlets as their places ask, which only a sink that refuses fills (`tests/formal/test_outlet.py`).
 """
 
 import re
@@ -29,7 +30,7 @@ from tests.helpers.stages import architectures
 ONLY_CODES = ("Clamp", "Encode", "Transpose")
 #: Every result of `SMALL`.
 WIDE = Format(40)
-DECLARED = re.compile(r"w\d+_\d+|weight\d+")
+DECLARED = re.compile(r"w\d+_\d+|weight\d+|beyond|spare")
 
 
 def plans(op):
