@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from bittrue.sim.kernels.isa import I8, I16, I32, I64, call, limit
+from bittrue.sim.kernels.isa import I8, I16, I32, I64, call, limit, looped, splat, unpack
 
 #: Channels of the 128 bits within which vectors are unpacked, and how many of these a vector has.
 LANE, LANES = 16, 4
@@ -30,20 +30,6 @@ def arranged(channels: np.ndarray, lanes: int) -> np.ndarray:
     return np.concatenate([np.moveaxis(split, -3, -2)] * (LANES // lanes), axis=-2)
 
 
-def _half(builder: ir.IRBuilder, a: Any, b: Any, upper: int) -> Any:
-    """Elements of two vectors in turn: of each lane the lower half or the upper one."""
-    count, each = a.type.count, a.type.count // LANES
-    begins = range(each // 2 * upper, count, each)
-    order = [begin + k + which for begin in begins for k in range(each // 2) for which in (0, count)]
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), order))
-
-
-def _splat(builder: ir.IRBuilder, number: Any, kind: ir.VectorType) -> Any:
-    undefined = ir.Constant(kind, ir.Undefined)
-    zeros = ir.Constant(ir.VectorType(I32, kind.count), None)
-    return builder.shuffle_vector(builder.insert_element(undefined, number, I32(0)), undefined, zeros)
-
-
 class ByteTile:
     """The instructions of one tile, as they are written: vectors of `LANES / lanes` windows each.
 
@@ -52,7 +38,7 @@ class ByteTile:
 
     def __init__(self, builder: ir.IRBuilder, lanes: int, bases: Sequence[Any], turn: Any) -> None:
         self.builder, self.bases, self.together = builder, bases, LANES // lanes
-        self.turn = _splat(builder, turn, _BYTES)
+        self.turn = splat(builder, turn, _BYTES)
         self.part = ir.VectorType(I8, LANE * lanes)
 
     def load(self, base: Any, offset: Any, kind: ir.VectorType) -> Any:
@@ -71,39 +57,32 @@ class ByteTile:
 
     def sums(self, reach: Any, weight: Any, steps: Any) -> list[Any]:
         """Sums of every vector of windows, four vectors each, from so many steps: `reach` of taps, and weights."""
-        builder, before = self.builder, self.builder.block
+        builder = self.builder
         vectors = len(self.bases) // self.together
-        loop, done = (builder.append_basic_block(f"bytes.{name}") for name in ("loop", "done"))
-        builder.branch(loop)  # there is at least one step
-        builder.position_at_end(loop)
-        step, carried = builder.phi(I64), [builder.phi(_SUMS) for _ in range(4 * vectors)]
-        tap = builder.mul(step, I64(TAPS))
-        far = [builder.load(builder.gep(reach, [builder.add(tap, I64(k))])) for k in range(TAPS)]
-        byte = builder.mul(tap, I64(LANE * LANES))
-        by = [self.load(weight, builder.add(byte, I64(LANE * LANES * k)), _BYTES) for k in range(4)]
-        made = []
-        for vector in range(vectors):
-            taps = [self.tap(vector, behind) for behind in far]
-            for upper in (0, 1):
-                pairs = [builder.bitcast(_half(builder, *taps[k : k + 2], upper), _WORDS) for k in (0, 2)]
-                for k in (0, 1):
-                    at = len(made)
-                    values = ((_SUMS, carried[at]), (_SUMS, _half(builder, *pairs, k)), (_SUMS, by[at % 4]))
-                    made.append(call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, *values))
-        following = builder.add(step, I64(1))
-        begun = (I64(0), *[ir.Constant(_SUMS, None)] * len(made))
-        for phi, first, then in zip((step, *carried), begun, (following, *made), strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(then, loop)
-        builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
-        builder.position_at_end(done)
-        return made
+
+        def body(step: Any, carried: list[Any]) -> list[Any]:
+            tap = builder.mul(step, I64(TAPS))
+            far = [builder.load(builder.gep(reach, [builder.add(tap, I64(k))])) for k in range(TAPS)]
+            byte = builder.mul(tap, I64(LANE * LANES))
+            by = [self.load(weight, builder.add(byte, I64(LANE * LANES * k)), _BYTES) for k in range(4)]
+            made: list[Any] = []
+            for vector in range(vectors):
+                taps = [self.tap(vector, behind) for behind in far]
+                for upper in (0, 1):
+                    pairs = [builder.bitcast(unpack(builder, *taps[k : k + 2], upper), _WORDS) for k in (0, 2)]
+                    for k in (0, 1):
+                        at = len(made)
+                        values = ((_SUMS, carried[at]), (_SUMS, unpack(builder, *pairs, k)), (_SUMS, by[at % 4]))
+                        made.append(call(builder, "llvm.x86.avx512.vpdpbusd.512", _SUMS, *values))
+            return made
+
+        return looped(builder, steps, [ir.Constant(_SUMS, None)] * (4 * vectors), body)
 
     def store(self, sums: Sequence[Any], numbers: Any, ends: Sequence[Any], places: Sequence[Any]) -> None:
         """The sums, requantised, limited to `ends`, as bytes at the place of every window."""
         builder = self.builder
         number = [self.load(numbers, I64(_SUMS.count * k), _SUMS) for k in range(12)]
-        low, high = (_splat(builder, end, _WORDS) for end in ends)
+        low, high = (splat(builder, end, _WORDS) for end in ends)
         byte = ir.Constant(_WORDS, [255] * _WORDS.count)
         for first in range(0, len(sums), 4):
             values = [

@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from bittrue.sim.contract import Range
 from bittrue.sim.kernels.channel_tiles import Kind, Tiles
 from bittrue.sim.kernels.epilogue import NO_TABLE, Epilogue, bytes_of, finish
-from bittrue.sim.kernels.isa import I8, I64
+from bittrue.sim.kernels.isa import I8, I64, looped
 from bittrue.sim.kernels.jit import jit
 from bittrue.sim.kernels.padded import Channels, fill
 from bittrue.sim.kernels.window import Reading
@@ -49,18 +49,10 @@ def _most(typingctx, image, where, row, reach, out, to, column, ends):  # noqa: 
             pointers = [builder.gep(image.data, [builder.add(base, far)]) for base in bases]
             return [builder.load(builder.bitcast(p, codes.as_pointer()), align=1) for p in pointers]
 
-        firsts, before = taps(I64(0)), builder.block
-        loop, done = (builder.append_basic_block(f"most.{name}") for name in ("loop", "done"))
-        builder.branch(loop)  # there is at least one tap; the first is compared with itself
-        builder.position_at_end(loop)
-        tap, found = builder.phi(I64), [builder.phi(codes) for _ in range(ROWS)]
-        made = [builder.select(order(">", a, b), a, b) for a, b in zip(taps(tap), found, strict=True)]
-        following = builder.add(tap, I64(1))
-        for phi, first, then in zip((tap, *found), (I64(0), *firsts), (following, *made), strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(then, loop)
-        builder.cbranch(builder.icmp_signed("<", following, reach.nitems), loop, done)
-        builder.position_at_end(done)
+        def larger(tap: Any, found: list[Any]) -> list[Any]:
+            return [builder.select(order(">", a, b), a, b) for a, b in zip(taps(tap), found, strict=True)]
+
+        made = looped(builder, reach.nitems, taps(I64(0)), larger)  # the first is compared with itself
         width = cgutils.unpack_tuple(builder, out.strides)[0]
         for r, value in enumerate(made):
             place = builder.add(builder.mul(width, builder.add(to, I64(r))), column)

@@ -7,7 +7,7 @@ and steps whose products `vpmaddubsw` adds in 16 bits are chosen so that no sum 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +112,38 @@ def limit(builder: ir.IRBuilder, value: Any, low: Any, high: Any) -> Any:
     """`min(max(value, low), high)`."""
     value = builder.select(builder.icmp_signed(">", value, low), value, low)
     return builder.select(builder.icmp_signed("<", value, high), value, high)
+
+
+def splat(builder: ir.IRBuilder, number: Any, kind: ir.VectorType) -> Any:
+    """A number in all places of a vector."""
+    undefined, zeros = ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, kind.count), None)
+    return builder.shuffle_vector(builder.insert_element(undefined, number, I32(0)), undefined, zeros)
+
+
+def unpack(builder: ir.IRBuilder, a: Any, b: Any, upper: int) -> Any:
+    """Elements of two vectors in turn: of each 128 bits the lower half (0) or the upper one (1)."""
+    count, each = a.type.count, 128 // a.type.element.width
+    begins = range(each // 2 * upper, count, each)
+    order = [begin + k + which for begin in begins for k in range(each // 2) for which in (0, count)]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), order))
+
+
+def looped(
+    builder: ir.IRBuilder, steps: Any, begun: Sequence[Any], body: Callable[[Any, list[Any]], Sequence[Any]]
+) -> list[Any]:
+    """Values after so many steps, one at least, of which each makes those of the next: `body(step, values)`."""
+    before, loop, done = builder.block, *(builder.append_basic_block(f"looped.{name}") for name in ("loop", "done"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    step, carried = builder.phi(I64), [builder.phi(value.type) for value in begun]
+    made = list(body(step, carried))
+    following, last = builder.add(step, I64(1)), builder.block
+    for phi, first, then in zip((step, *carried), (I64(0), *begun), (following, *made), strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(then, last)
+    builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
+    builder.position_at_end(done)
+    return made
 
 
 class Vnni(Isa):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from bittrue.sim.kernels.isa import I8, I16, I32, I64, call, limit
+from bittrue.sim.kernels.isa import I8, I16, I32, I64, call, limit, looped, splat, unpack
 
 #: Taps of a step.
 TAPS = 2
@@ -46,12 +46,6 @@ class WordTile:
         codes = self.load(base, behind, ir.VectorType(self.kind, self.words.count))
         return codes if self.kind == I16 else self.builder.sext(codes, self.words)
 
-    def half(self, a: Any, b: Any, upper: int) -> Any:
-        """Words of two taps in turn: of each eight the lower four or the upper four."""
-        count = self.words.count
-        order = [p + 4 * upper + k + which for p in range(0, count, 8) for k in range(4) for which in (0, count)]
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), order))
-
     def add(self, total: Any, pair: Any, by: Any) -> Any:
         values = ((self.words, pair), (self.words, by))
         if self.wide:
@@ -61,36 +55,26 @@ class WordTile:
 
     def sums(self, reach: Any, weight: Any, steps: Any) -> list[Any]:
         """Sums of every window, two vectors each, from so many steps: `reach` of their taps, and weights."""
-        builder, before = self.builder, self.builder.block
-        loop, done = (builder.append_basic_block(f"words.{name}") for name in ("loop", "done"))
-        builder.branch(loop)  # there is at least one step
-        builder.position_at_end(loop)
-        step, carried = builder.phi(I64), [builder.phi(self.sum) for _ in range(2 * len(self.bases))]
-        tap, count = builder.mul(step, I64(TAPS)), self.words.count
-        at = builder.mul(tap, I64(count))
-        by = [self.load(weight, builder.add(at, I64(count * k)), self.words) for k in (0, 1)]
-        far = [builder.load(builder.gep(reach, [builder.add(tap, I64(k))])) for k in (0, 1)]
-        made = []
-        for r, base in enumerate(self.bases):
-            taps = [self.tap(base, behind) for behind in far]
-            made += [self.add(carried[2 * r + k], self.half(*taps, k), by[k]) for k in (0, 1)]
-        following = builder.add(step, I64(1))
-        begun = (I64(0), *[ir.Constant(self.sum, None)] * len(made))
-        for phi, first, then in zip((step, *carried), begun, (following, *made), strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(then, loop)
-        builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
-        builder.position_at_end(done)
-        return made
+        builder, count = self.builder, self.words.count
+
+        def body(step: Any, carried: list[Any]) -> list[Any]:
+            tap = builder.mul(step, I64(TAPS))
+            at = builder.mul(tap, I64(count))
+            by = [self.load(weight, builder.add(at, I64(count * k)), self.words) for k in (0, 1)]
+            far = [builder.load(builder.gep(reach, [builder.add(tap, I64(k))])) for k in (0, 1)]
+            made: list[Any] = []
+            for r, base in enumerate(self.bases):
+                taps = [self.tap(base, behind) for behind in far]
+                made += [self.add(carried[2 * r + k], unpack(builder, *taps, k), by[k]) for k in (0, 1)]
+            return made
+
+        return looped(builder, steps, [ir.Constant(self.sum, None)] * (2 * len(self.bases)), body)
 
     def store(self, sums: Sequence[Any], numbers: Any, ends: Sequence[Any], places: Sequence[Any]) -> None:
         """The sums, requantised, limited to `ends`, as bytes at the place of every window."""
         builder, count = self.builder, self.sum.count
         number = [self.load(numbers, I64(count * k), self.sum) for k in range(6)]
-        undefined, zeros = ir.Constant(self.words, ir.Undefined), ir.Constant(ir.VectorType(I32, 2 * count), None)
-        low, high = (
-            builder.shuffle_vector(builder.insert_element(undefined, end, I32(0)), undefined, zeros) for end in ends
-        )
+        low, high = (splat(builder, end, self.words) for end in ends)
         pack = "llvm.x86.avx512.packssdw.512" if self.wide else "llvm.x86.avx2.packssdw"
         for r, place in enumerate(places):
             values = [
