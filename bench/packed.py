@@ -1,14 +1,14 @@
 """Two products in a multiplier: cells of recipes' designs on UltraScale+ with one product in a DSP, and with two.
 
-With two products a matrix stage reads its vector in words where it read all of it at once before, so that flip-flops
-become distributed RAM; the third way keeps these vectors in block RAM (`BLOCK_LUTS`).
+With two products a matrix stage reads its vector in words where it read all of it at once before: what was flip-flops
+is block RAM then, where a block saves enough LUTs (`block_luts` of `rtl.dataflow.packed.Packed`).
 
     python -m bench packed                      # recipes on the digits: ten minutes, most of it yosys
     python -m bench packed --designs relu-fashion-mnist --store
     python -m bench packed --designs all        # those on Fashion-MNIST, too: an hour
 
 A design has the parameters that its network begins with (`bench.designs.untrained`) and the interval of its recipe,
-all ways. It is mapped as by `bittrue synth --target xilinx-us+`; the DSPs of linear layers are those that lie in their
+both ways. It is mapped as by `bittrue synth --target xilinx-us+`; the DSPs of linear layers are those that lie in their
 stages.
 """
 
@@ -30,8 +30,6 @@ from bittrue.sim.operations.linear import Linear
 TARGET = "xilinx-us+"
 DIGITS = ("lerp-psa-digits", "relu-digits", "cnn-digits")
 RECIPES = (*DIGITS, "lerp-psa-fashion-mnist", "relu-fashion-mnist")
-#: What a block RAM is worth in LUTs by way of packing; less than 36 take shallow vectors to blocks.
-BLOCK_LUTS = {"packed": None, "packed, vectors in block RAM": 30}
 #: The stage in the name of a cell.
 STAGE = re.compile(r"\bpipeline\.\\?(\w+)\.")
 
@@ -64,9 +62,7 @@ def measure(designs: Sequence[str] = ()) -> list[Row]:
     rows = []
     for name in chosen("packed", designs, DIGITS, RECIPES):
         one = untrained(name)
-        products, ways = sum(linear_stages(one).values()), {"plain": one}
-        for how, worth in BLOCK_LUTS.items():
-            told = {"interval": one.estimated_interval, "architecture": "packed", "block_luts": worth}
-            ways[how] = plan(one.program, **told)
+        products = sum(linear_stages(one).values())
+        ways = {"plain": one, "packed": plan(one.program, interval=one.estimated_interval, architecture="packed")}
         rows += [counted(f"{name}: {how}", planned, products) for how, planned in ways.items()]
     return rows

@@ -129,4 +129,12 @@ Architecture = Annotated[
         autocompletion=complete_architecture,
     ),
 ]
+BlockLuts = Annotated[
+    int | None,
+    typer.Option(
+        help="LUTs that a block RAM is worth in matrix layers: more move shallow memories from blocks to LUTs; default "
+        "54, or 30 with two products in a multiplier.",
+        min=0,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]

@@ -55,6 +55,7 @@ def rtl(
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
     architecture: options.Architecture = None,
+    block_luts: options.BlockLuts = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
@@ -74,7 +75,7 @@ def rtl(
     from bittrue.rtl.verilog import Verilog
     from bittrue.sim.files import beside, write_whole
 
-    settings = plan_options(weight_bus, architecture)
+    settings = plan_options(weight_bus, architecture, block_luts)
     loaded = read(program, weights)
     design = Build(loaded, interval=interval, device=device, options=settings).design
     text = design.verilog()
@@ -135,6 +136,7 @@ def verify(
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
     architecture: options.Architecture = None,
+    block_luts: options.BlockLuts = None,
     target: Annotated[
         str, typer.Option(help="ECP5 that `netlist` is mapped for.", autocompletion=options.complete_target)
     ] = "ecp5-85k",
@@ -177,7 +179,7 @@ def verify(
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = Verilog.read(verilog) if verilog else None
-    settings = plan_options(weight_bus, architecture)
+    settings = plan_options(weight_bus, architecture, block_luts)
     build = Build(
         loaded, interval=interval, device=device, options=settings, verilog=text, kernel=hls_folder, target=target
     )
@@ -209,6 +211,7 @@ def synth(
     weights: options.Weights = None,
     weight_bus: options.WeightBus = "stream",
     architecture: options.Architecture = None,
+    block_luts: options.BlockLuts = None,
     frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
     check: Annotated[
         int, typer.Option(help="Hold the netlist of an ECP5 to the golden simulator on so many random images.", min=0)
@@ -252,7 +255,7 @@ def synth(
             tell = lambda words: bars.progress(words, 0, 1)  # noqa: E731
             suits = architecture or suited([name])
             if suits not in builds:
-                settings = plan_options(weight_bus, suits)
+                settings = plan_options(weight_bus, suits, block_luts)
                 builds[suits] = Build(loaded, interval=interval, device=device, options=settings)
             build = builds[suits]
             row = synthesize_design(build.design, name, out / name, frequency, tell, build.verilog)
@@ -277,9 +280,10 @@ def synth(
     console.conclude(wrong)
 
 
-def plan_options(weight_bus: str, architecture: str | None) -> dict[str, Any]:
-    """What commands hand on to the planner."""
-    return {"weight_bus": weight_bus} | ({"architecture": architecture} if architecture else {})
+def plan_options(weight_bus: str, architecture: str | None, block_luts: int | None) -> dict[str, Any]:
+    """What commands hand on to the planner: what was said, and nothing of what was not."""
+    told = {"weight_bus": weight_bus, "architecture": architecture, "block_luts": block_luts}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def read(path: Path, weights: str | None = None) -> Program:

@@ -47,12 +47,13 @@ class RtlPart(Part):
     `architecture` of operations that have several, for all that have it or by the operation's name; without one, what
     suits all targets of `synth` (`packed` on AMD's, else what the planner takes for the interval). `weights` that are
     written while it runs: `written` for all operations that have any, or the names of some (`sim.written`), over a
-    `weight_bus`.
+    `weight_bus`. `block_luts`: LUTs that a block RAM is worth in matrix layers, where not what the planner takes.
     """
 
     interval: int | None = Field(None, ge=1)
     device: str | None = "ecp5-85k"
     architecture: str | dict[str, str] | None = None
+    block_luts: int | None = Field(None, ge=0)
     weights: Literal["constant", "written"] | list[str] = "constant"
     weight_bus: Literal["stream", "lite"] = "stream"
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import gcd
 
 from bittrue.rtl.dataflow.stage import PARALLEL
-from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.sim.errors import BittrueError
 
 
@@ -15,13 +14,14 @@ from bittrue.sim.errors import BittrueError
 class Folding:
     """How many inputs (`simd`) and outputs (`pe`) a stage works on each cycle, and which architecture it has.
 
-    block_luts  LUTs that a block RAM is worth where a stage has the choice (`rtl.dataflow.structure.Storage`)
+    block_luts  LUTs that a block RAM is worth where a stage has the choice (`rtl.dataflow.structure.Storage`); None: as
+                its class says
     """
 
     simd: int
     pe: int
     architecture: str = PARALLEL
-    block_luts: int = BLOCK_LUTS
+    block_luts: int | None = None
 
 
 def divisors(n: int) -> list[int]:

@@ -192,6 +192,9 @@ class Packed:
     """
 
     finished = True
+    #: Fewer than elsewhere: with half the multipliers vectors are read in words, whole no longer, so that what was
+    #: flip-flops would be distributed RAM, a quarter more LUTs in wide networks; these devices are rich in blocks.
+    block_luts = 30
     ranges = PackedProducts
 
     @classmethod

@@ -17,7 +17,6 @@ from bittrue.rtl.dataflow.loader import Loader, Words, beats_begin
 from bittrue.rtl.dataflow.plumbing import Fifo, Fork, Narrow, Widen
 from bittrue.rtl.dataflow.schedule import Flow, simulate
 from bittrue.rtl.dataflow.stage import Stage, beat, realisation
-from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.parts.held import Exchange
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Sets
@@ -87,7 +86,7 @@ class Network:
             folded = folding.get(node.name)
             if folded is not None:
                 options |= {"simd": folded.simd, "pe": folded.pe}
-                if folded.block_luts != BLOCK_LUTS:
+                if folded.block_luts is not None:
                     options["block_luts"] = folded.block_luts
             key = (node.name, lanes, folded)
             try:

@@ -304,7 +304,7 @@ def plan(
                runs (`sim.written`); the plan's program has them as held inputs
     weight_bus  what weights are written over: `stream` (AXI4-Stream) or `lite` (registers on AXI4-Lite)
     block_luts  LUTs that a block RAM is worth in matrix stages: shallow memories go to LUTs where no block saves more
-               (`rtl.dataflow.structure.Storage`); by default so few that nothing takes more LUTs than blocks are worth
+               (`rtl.dataflow.structure.Storage`); by default as the stages say (`BLOCK_LUTS`, fewer where `packed`)
     """
     if weight_bus not in WEIGHT_BUSES:
         raise BittrueError(f"plan: no bus for weights {weight_bus!r}; use one of {', '.join(WEIGHT_BUSES)}")
@@ -317,7 +317,7 @@ def plan(
     stages: Stages = {}
     if device is not None:
         architecture = architecture or PARALLEL
-        interval = fit(program, device, architecture, activity, stages)
+        interval = fit(program, device, architecture, activity, stages, block_luts)
     interval = natural_interval(program) if interval is None else interval
     architecture = preferred(program, interval) if architecture is None else architecture
     foldings = fold_all(program, interval, folding, architecture, activity, block_luts)
@@ -339,6 +339,7 @@ def fit(
     architecture: str | Mapping[str, str] = PARALLEL,
     activity: Mapping[str, float] | None = None,
     stages: Stages | None = None,
+    block_luts: int | None = None,
 ) -> int:
     """The smallest interval whose estimated area (without residual FIFOs' exact depth) fits the device.
 
@@ -358,7 +359,7 @@ def fit(
     stages = {} if stages is None else stages
     for interval in sorted(candidates):
         try:
-            folding = fold_all(program, interval, None, architecture, activity)
+            folding = fold_all(program, interval, None, architecture, activity, block_luts)
             draft = _without_fifos(program, folding, interval, stages)
         except BittrueError:
             continue

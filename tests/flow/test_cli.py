@@ -179,6 +179,23 @@ def test_rtl_says_what_is_against_a_vector_a_cycle(bittrue, tmp_path):
     assert list(json.loads(out)["hindered"]) == ["y"]
 
 
+def test_plans_of_commands_take_what_a_block_ram_is_worth(bittrue, tmp_path):
+    """256 bits of weights a cycle, 32 rows deep: blocks, or LUTs where a block is worth as many of them."""
+    kind = TensorType((32,), INT8)
+    weight = np.random.default_rng(1).integers(-128, 128, (32, 32))
+    layer = Node("y", Linear(kind, weight, Requantize(32, 9)), ("x",))
+    file = Program({"x": kind}, (layer,), "y").save(tmp_path / "p.npz")
+    found = []
+    for options in ((), ("--block-luts", 96)):
+        status, out, _ = bittrue("rtl", file, "--out", tmp_path / "a.v", "--interval", 32, "--json", *options)
+        assert status == 0
+        found.append(json.loads(out)["estimated"]["bram"])
+    assert found == [7, 0]
+    words = "--verilog", tmp_path / "a.v", "--interval", 32, "--backends", "compiled", "--images", 4, "--json"
+    status, out, err = bittrue("verify", file, *words, "--block-luts", 96, "--out", tmp_path / "v")
+    assert status == 0, err
+
+
 def test_hls_writes_a_project(saved, bittrue, tmp_path):
     status, out, _ = bittrue("hls", saved[1], "--out", tmp_path / "project", "--inputs", saved[2])
     assert status == 0

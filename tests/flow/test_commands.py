@@ -333,14 +333,16 @@ def test_a_report_is_shown_where_nothing_can_be_written(content, run, tmp_path, 
     [
         ([], {"xilinx-us+": "packed", "ecp5-25k": "parallel", "xilinx-7": "packed"}),
         (["--architecture", "parallel"], dict.fromkeys(("xilinx-us+", "ecp5-25k", "xilinx-7"), "parallel")),
+        (["--block-luts", 40], {"xilinx-us+": "packed", "ecp5-25k": "parallel"}),
     ],
 )
 def test_each_target_gets_the_architecture_that_suits_it(words, taken, run, tmp_path, monkeypatch):
     """Targets that the same one suits share a plan; the clock is that of the command."""
-    seen, built = {}, []
+    seen, built, worth = {}, [], 40 if "--block-luts" in words else None
 
     def synthesize(design, target, folder, frequency, *_):
         seen[target] = {folded.architecture for folded in design.plan.folding.values()}
+        assert {folded.block_luts for folded in design.plan.folding.values()} == {worth}
         built.append(design)
         assert (folder, frequency) == (tmp_path / target, 120.0)
         return {"target": target}

@@ -96,11 +96,12 @@ def test_any_folding_is_exact_to_the_cycle(seed):
 
 @pytest.mark.parametrize(("outputs", "architecture"), [(4, "packed"), (5, "paired")])
 def test_vectors_go_to_block_ram_where_it_is_worth_less(outputs, architecture):
-    """Two words of eight codes: distributed RAM by default; the same codes at the same time from blocks."""
+    """Two words of eight codes: block RAM by default, as the multipliers are of devices that have many; where it is
+    worth more LUTs, distributed RAM, the same codes at the same time."""
     rng = np.random.default_rng(5)
     p = program(rng.integers(-128, 128, (outputs, 16)), S8, S8, 4, rng)
     found = []
-    for worth in (None, 20):
+    for worth in (54, None):
         planned = plan(p, interval=4 * 16 * outputs // 8, architecture="packed", block_luts=worth)
         assert planned.folding["y"].architecture == architecture
         bench, x = StageBench(planned), batches(planned, rng, 4)

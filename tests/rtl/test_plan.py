@@ -299,6 +299,21 @@ def test_a_plan_says_what_a_block_ram_is_worth():
         exact(planned, 1)
 
 
+def test_what_a_block_ram_is_worth_counts_for_what_fits_a_device(monkeypatch):
+    """A device without block RAM has room for a layer only where its weights go to LUTs."""
+    rng = np.random.default_rng(1)
+    kind = TensorType((1, 32), INT8)
+    build = Builder({"x": kind})
+    build.add("y", Linear(kind, rng.integers(-128, 128, (32, 32)), Requantize(32, 9)), "x")
+    program = build.program("y")
+    monkeypatch.setitem(DEVICES, "bare", replace(DEVICES["ecp5-25k"], bram=0))
+    with pytest.raises(BittrueError, match="does not fit bare"):
+        plan(program, device="bare")
+    fitting = plan(program, device="bare", block_luts=1000)
+    assert fitting.estimate.bram == 0
+    assert not fitting.estimate.over(DEVICES["bare"])
+
+
 @pytest.mark.parametrize("channels", [6, 8])
 @pytest.mark.parametrize("interval", [1, 2, 3, 4, 8, 12, 24])
 def test_a_photonic_array_is_folded_for_the_input_that_feeds_it(channels, interval):

@@ -14,7 +14,6 @@ from bittrue.rtl.dataflow.folded import Cells, FoldedStage
 from bittrue.rtl.dataflow.packed import Packed
 from bittrue.rtl.dataflow.paired import Paired
 from bittrue.rtl.dataflow.stage import Storage, Structure, realises, register, valid_chain
-from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.operations.linear import Linear
@@ -31,8 +30,8 @@ class LinearStage(FoldedStage):
     Stall       back-pressure stops the issue of steps, never the pipeline
     """
 
-    def __init__(self, operation: Linear, *, lanes: int, simd: int, pe: int, block_luts: int = BLOCK_LUTS):
-        self.block_luts = block_luts
+    def __init__(self, operation: Linear, *, lanes: int, simd: int, pe: int, block_luts: int | None = None):
+        self.block_luts = self.block_luts if block_luts is None else block_luts
         outputs, inputs = operation.weight.shape
         self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, self.given_at_once)

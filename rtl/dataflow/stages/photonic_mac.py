@@ -14,7 +14,6 @@ from bittrue.rtl.dataflow.folded import Cells, FoldedStage
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors, matrix_foldings
 from bittrue.rtl.dataflow.products import Products, fold_rows
 from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, register, shape_of, valid_chain
-from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.held import Table
 from bittrue.rtl.parts.noise import NoisePipe
@@ -63,8 +62,8 @@ class PhotonicMacStage(FoldedStage):
 
     told_lanes = False
 
-    def __init__(self, operation: PhotonicMac, *, lanes: int, simd: int, pe: int, block_luts: int = BLOCK_LUTS):
-        self.block_luts = block_luts
+    def __init__(self, operation: PhotonicMac, *, lanes: int, simd: int, pe: int, block_luts: int | None = None):
+        self.block_luts = self.block_luts if block_luts is None else block_luts
         outputs, rows = len(operation.plus), self.rows_of(operation)
         check_folding("photonic_mac", simd=(simd, rows), pe=(pe, outputs), lanes=(lanes, operation.input.channels))
         if simd % lanes:

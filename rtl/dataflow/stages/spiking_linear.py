@@ -11,7 +11,6 @@ from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.spikes.accumulate import Accumulators
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage  # noqa: F401  (the other architecture of the same operation)
 from bittrue.rtl.dataflow.stage import Structure, counting, counting_bits, realises, register, shape_of, valid_chain
-from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.dataflow.timing import Blocks, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.contract import Format, Range
@@ -32,8 +31,8 @@ class SpikingLinearStage(FoldedStage):
     Throughput  one train every K * max(C / lanes, (N / pe) * (C / simd)) cycles, no bubble
     """
 
-    def __init__(self, operation: SpikingLinear, *, lanes: int, simd: int, pe: int, block_luts: int = BLOCK_LUTS):
-        self.block_luts = block_luts
+    def __init__(self, operation: SpikingLinear, *, lanes: int, simd: int, pe: int, block_luts: int | None = None):
+        self.block_luts = self.block_luts if block_luts is None else block_luts
         outputs, inputs = operation.weight.shape
         self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
         self.accumulators = Accumulators(operation, pe, self.products.steps)
