@@ -4,7 +4,7 @@ neurons      the published set of the function, or a named one; for ReLU and K s
 calibration  where the function is homogeneous (ReLU), each layer's neurons are scaled so that a percentile of the
              values that the float network shows them is the end of the valid range; the percentile is chosen on the
              validation split. Other sets take values as they are, in steps of 2^-F.
-the rest     of a ResMLP is that of its INT8 network (`bittrue.quantize`); an MLP has nothing else
+the rest     is that of its INT8 network (`bittrue.quantize`)
 
 Values outside the valid range are clipped and counted; with `strict` they are an error.
 """
@@ -12,7 +12,7 @@ Values outside the valid range are clipped and counted; with `strict` they are a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import Data, Split
-from bittrue.models.fs.layers import IntegerFsNeuron, Neurons
-from bittrue.models.fs.networks import FsMlp, spiking
+from bittrue.models.fs.layers import IntegerFsNeuron, Neurons, least_step
+from bittrue.models.fs.networks import Place, spiking
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet, find, shipped
 from bittrue.models.fs.settings import Convert, Sweep
-from bittrue.models.graph.calibration import SMALLEST, STRIDE, affine_of, samples
+from bittrue.models.graph.calibration import STRIDE, affine_of, samples
+from bittrue.models.int8.converted import Converted
+from bittrue.models.int8.quantize import post_training
 from bittrue.models.layers.activations import ACTIVATIONS, name_of
 from bittrue.models.layers.integer import IntegerLinear
 from bittrue.models.networks.mlp import Mlp
@@ -41,13 +43,14 @@ def convert(
     model: Mlp | ResMLP,
     data: Data,
     settings: Convert = Convert(),  # noqa: B008  (frozen)
-    quantized: nn.Module | None = None,
-) -> nn.Module:
+    quantized: Converted | None = None,
+) -> Converted:
     """The network of FS-neurons of a trained one. Leaves `model` as it is, in evaluation mode.
 
     `calibration` of the result maps each percentile to its accuracy on the validation split, `percentile` is the one
     used, and `clipped` maps each layer of neurons to the number of its inputs outside the valid range and of all its
-    inputs, over the calibration images. `quantized` is the INT8 network of a ResMLP, for what is not spiking in it.
+    inputs, over the calibration images. `quantized` is its INT8 network, for what is not spiking in it; where it is not
+    given, it is made with default settings.
     """
     return build(observe(model, data, settings, quantized), data, settings)
 
@@ -97,10 +100,10 @@ def neurons_for(module: nn.Module, place: str, settings: Convert) -> Neurons:
     return Neurons(chosen, settings)
 
 
-def activations(model: Mlp | ResMLP) -> list[tuple[str, nn.Module]]:
-    """The activations that are replaced, in order, with their places."""
+def places(model: Mlp | ResMLP) -> list[Place]:
+    """Where neurons will stand, in order."""
     if isinstance(model, Mlp):
-        return [(f"functions.{k}", module) for k, module in enumerate(model.functions)]
+        return [Place(f"functions.{k}", f"hidden.{k}", f"neurons.{k}") for k in range(len(model.hidden))]
     if not isinstance(model, ResMLP):
         raise BittrueError(f"cannot convert a {type(model).__name__}; known are Mlp and ResMLP")
     for k, block in enumerate(model.blocks):
@@ -109,12 +112,13 @@ def activations(model: Mlp | ResMLP) -> list[tuple[str, nn.Module]]:
                 f"the activation blocks.{k}.mlp.before ({type(block.mlp.before).__name__}): it is learned for each "
                 "channel, so no neuron set stands for it; train with nonlinearity relu or swish"
             )
-    return [(f"blocks.{k}.mlp.between", block.mlp.between) for k, block in enumerate(model.blocks)]
+    blocks = [f"blocks.{k}.mlp" for k in range(len(model.blocks))]
+    return [Place(f"{block}.between", f"{block}.first", f"{block}.neurons") for block in blocks]
 
 
 def neurons_of(model: Mlp | ResMLP, settings: Convert) -> Neurons:
     """The neurons that stand for all activations of a network; what cannot be replaced is refused with its place."""
-    (place, module), *others = activations(model)
+    (place, module), *others = ((one.activation, model.get_submodule(one.activation)) for one in places(model))
     for other_place, other in others:
         if function_of(other, other_place) != function_of(module, place):
             raise BittrueError(
@@ -129,44 +133,43 @@ def neurons_of(model: Mlp | ResMLP, settings: Convert) -> Neurons:
 class Observed:
     """A float network, ready to be converted with any settings.
 
-    linears    weight and bias of each linear of an MLP, by its place, normalisation folded in; of a ResMLP of those
-               around each activation
+    linears    weight and bias of the first linear and of those around each activation, by path, normalisation folded in
     values     what enters each activation on the calibration images, sampled and sorted
-    logits     the largest magnitude of a logit
-    quantized  the INT8 network, for a ResMLP
+    quantized  the INT8 network
     images     the calibration images
     """
 
     model: Mlp | ResMLP
     linears: dict[str, tuple[Tensor, Tensor]]
     values: list[np.ndarray]
-    logits: float
-    quantized: nn.Module | None
+    quantized: Converted
     images: np.ndarray
 
 
-def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantized: nn.Module | None = None) -> Observed:
+def observe(model: Mlp | ResMLP, data: Data, settings: Convert, quantized: Converted | None = None) -> Observed:
     """Fold the normalisations and run the calibration images; `quantized` as in `convert`."""
     neurons_of(model, settings)  # refuses what cannot be converted before anything is computed
-    replaced = activations(model)
+    replaced = [model.get_submodule(place.activation) for place in places(model)]
     model.eval()
+    quantized = post_training(model, data) if quantized is None else quantized
     images = data.train.images[: settings.images]
     with torch.no_grad():
         linears = _linears(model)
-        if isinstance(model, ResMLP):
-            refuse_unquantized(linears, quantized)
-        values, logits = _values(model, [module for _, module in replaced], images)
-    return Observed(model, linears, values, logits, quantized, images)
+        refuse_another(linears, quantized)
+        keep = {module: lambda x, _: torch.cat([x.flatten()[::STRIDE], x.max()[None]]) for module in replaced}
+        seen = samples(model, images, keep)
+    return Observed(model, linears, [seen[module] for module in replaced], quantized, images)
 
 
 def _linears(model: Mlp | ResMLP) -> dict[str, tuple[Tensor, Tensor]]:
-    """Weight and bias of the linears around activations, by their places, normalisations and scales folded in."""
-    found = {}
+    """Weight and bias of the first linear and of those around activations, normalisations and scales folded in."""
     if isinstance(model, Mlp):
+        found = {"classifier": (model.classifier.weight, model.classifier.bias)}
         for k, (linear, norm) in enumerate(zip(model.hidden, model.norms, strict=True)):
             gain, offset = (1, 0) if isinstance(norm, nn.Identity) else affine_of(norm)
             found[f"hidden.{k}"] = (linear.weight.T * gain).T, linear.bias * gain + offset
-        return found | {"classifier": (model.classifier.weight, model.classifier.bias)}
+        return found
+    found = {"embed": (model.embed.weight, model.embed.bias)}
     for k, block in enumerate(model.blocks):
         first, second, scale = block.mlp.first, block.mlp.second, block.mlp.scale
         gain, offset = affine_of(block.mlp.norm)
@@ -175,37 +178,29 @@ def _linears(model: Mlp | ResMLP) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def refuse_unquantized(linears: dict[str, tuple[Tensor, Tensor]], quantized: nn.Module | None) -> None:
-    """Raise unless there is an INT8 network of a ResMLP with these linears."""
-    if not callable(getattr(quantized, "rebuilt", None)):
-        what = "no INT8 network" if quantized is None else f"a {type(quantized).__name__}"
+def refuse_another(linears: dict[str, tuple[Tensor, Tensor]], quantized: Converted) -> None:
+    """Raise unless this is the INT8 network of a model with these linears."""
+    if not isinstance(quantized, Converted):
         raise BittrueError(
-            f"what is not spiking in a ResMLP is that of its INT8 network, and {what} was given as `quantized`; give "
-            "bittrue.quantize(model, data)"
+            f"what is not spiking is that of the INT8 network, and a {type(quantized).__name__} was given as "
+            "`quantized`; give bittrue.quantize(model, data), or nothing"
         )
     its = {layer.path: list(layer.weight.shape) for layer in quantized.layers if hasattr(layer, "weight")}
     for path, (weight, _) in linears.items():
         if its.get(path) != list(weight.shape):
             raise BittrueError(
-                f"`quantized` is the INT8 network of another ResMLP: its layer {path} has weights "
+                f"`quantized` is the INT8 network of another model: its layer {path} has weights "
                 f"{its.get(path, 'that it lacks')}, not {list(weight.shape)}; give that of this one"
             )
 
 
-def _values(model: nn.Module, modules: Sequence[nn.Module], images: np.ndarray) -> tuple[list[np.ndarray], float]:
-    """Samples of what enters each module, with the largest, sorted; and the largest magnitude of a logit."""
-    keep = {module: lambda x, _: torch.cat([x.flatten()[::STRIDE], x.max()[None]]) for module in modules}
-    seen = samples(model, images, keep | {model: lambda _, y: y.abs().max()})
-    return [seen[module] for module in modules], float(seen[model][-1])
-
-
 # -- building ------------------------------------------------------------------------------------------
-def build(observed: Observed, data: Data, settings: Convert, validation: Split | None = None) -> nn.Module:
+def build(observed: Observed, data: Data, settings: Convert, validation: Split | None = None) -> Converted:
     """The network of FS-neurons of an observed one. `validation` decides on the percentile (by default the split)."""
     model = observed.model
     neurons = neurons_of(model, settings)
     with torch.no_grad():
-        network = _filled(observed, neurons)
+        network = spiking(observed.quantized, neurons, places(model), observed.linears, "classifier")
         percentiles = settings.percentiles if neurons.homogeneous else settings.percentiles[:1]
         scores = {}
         for percentile in percentiles:
@@ -221,34 +216,12 @@ def build(observed: Observed, data: Data, settings: Convert, validation: Split |
     return network
 
 
-def _filled(observed: Observed, neurons: Neurons) -> nn.Module:
-    """The integer network with the real parameters of the float one; scales of the neurons are still to be set."""
-    model = observed.model
-    if isinstance(model, ResMLP):
-        return spiking(observed.quantized, neurons, observed.linears)
-    network = FsMlp(model.network, neurons, model.shape, model.classes, model.gain).eval()
-    for layer, (weight, bias) in zip([*network.hidden, network.classifier], observed.linears.values(), strict=True):
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    network.classifier.target.set(_guarded(network.classifier, network.classifier.bias, observed.logits))
-    return network
+def spiking_layers(network: Converted) -> list[tuple[str, IntegerLinear, IntegerFsNeuron]]:
+    """Each layer of neurons with its path and the linear layer in front of it."""
+    return [(b.path, a, b) for a, b in itertools.pairwise(network.layers) if isinstance(b, IntegerFsNeuron)]
 
 
-def _guarded(layer: IntegerLinear, bias: Tensor, largest: float) -> float:
-    """The step with which the largest value, and the bias, fit a layer's result."""
-    return max(largest / layer.high, float(bias.abs().max()) / layer.high, SMALLEST)
-
-
-def spiking_layers(network: nn.Module) -> list[tuple[str, IntegerLinear, IntegerFsNeuron]]:
-    """Each layer of neurons with its name and the linear layer in front of it."""
-    if isinstance(network, FsMlp):
-        pairs = zip(network.hidden, network.neurons, strict=True)
-        return [(f"neurons.{k}", linear, neurons) for k, (linear, neurons) in enumerate(pairs)]
-    layers = list(network.layers)
-    return [(b.path, a, b) for a, b in itertools.pairwise(layers) if isinstance(b, IntegerFsNeuron)]
-
-
-def calibrate(network: nn.Module, observed: Observed, neurons: Neurons, percentile: float) -> None:
+def calibrate(network: Converted, observed: Observed, neurons: Neurons, percentile: float) -> None:
     """Set the unit of each layer of neurons from a percentile of what the float network showed it."""
     if not neurons.homogeneous:
         return
@@ -256,11 +229,11 @@ def calibrate(network: nn.Module, observed: Observed, neurons: Neurons, percenti
         end = float(np.percentile(values, percentile))
         steps = neurons.full - neurons.offset  # what is worth as much as the largest valid value
         end *= 1 + neurons.settings.headroom
-        layer.unit.set(max(end / steps, _guarded(linear, linear.bias, 0.0)))
+        layer.unit.set(max(end / steps, least_step(linear)))
 
 
 # -- values outside ------------------------------------------------------------------------------------
-def outside(network: nn.Module, images: np.ndarray) -> dict[str, tuple[int, int]]:
+def outside(network: Converted, images: np.ndarray) -> dict[str, tuple[int, int]]:
     """By layer of neurons: how many of its inputs lie outside the valid range on these images, and how many it has."""
     counts = {name: [0, 0] for name, _, _ in spiking_layers(network)}
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bittrue.models.data.sets import INPUT_BITS
 from bittrue.models.fs.sets import IntegerSet, NeuronSet
 from bittrue.models.fs.settings import Convert
+from bittrue.models.graph.calibration import SMALLEST
 from bittrue.models.layers.activations import activation
 from bittrue.models.layers.integer import CodeStep, IntegerLayer, IntegerLinear
 from bittrue.models.layers.lowering import Lowering, whole
@@ -222,9 +223,19 @@ class Neurons:
 
 
 def linear_layer(
-    inputs: int, outputs: int, source: CodeStep, target: CodeStep, bits: int, decode: np.ndarray | None, **options: Any
-) -> IntegerLinear:
-    """A layer that reads spikes worth `decode`, or 8-bit codes where there are none."""
+    weight: Tensor, bias: Tensor, source: CodeStep, target: CodeStep, bits: int, decode: np.ndarray | None,
+    **options: Any,
+) -> IntegerLinear:  # fmt: skip
+    """A layer of real weights `[N, K]` that reads spikes worth `decode`, or 8-bit codes where there are none."""
     if decode is None:
-        return IntegerLinear(inputs, outputs, source, target, bits, input_bits=INPUT_BITS, **options)
-    return IntegerSpikingLinear(inputs, outputs, source, target, bits, decode, **options)
+        layer = IntegerLinear(*weight.shape[::-1], source, target, bits, input_bits=INPUT_BITS, **options)
+    else:
+        layer = IntegerSpikingLinear(*weight.shape[::-1], source, target, bits, decode, **options)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    return layer
+
+
+def least_step(layer: IntegerLinear) -> float:
+    """The least step with which the bias of a layer fits its result."""
+    return max(float(layer.bias.abs().max()) / layer.high, SMALLEST)

@@ -1,115 +1,101 @@
-"""Networks of FS-neurons in integers, in torch, of the layers in `models.fs.layers`.
+"""Networks of FS-neurons: those of INT8 layers (`models.int8`) in which layers of `models.fs.layers` stand for some.
 
 They are made and filled by `models.fs.convert.convert`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor, nn
 
-from bittrue.models.fs.layers import IntegerEncode, IntegerFsNeuron, Neurons, TensorSpikingLinear, linear_layer
-from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLayer, IntegerLinear
-from bittrue.models.layers.tensors import TensorProduct
-from bittrue.models.networks.mlp import flat_codes
-from bittrue.models.networks.settings import MlpSettings
-
-#: Width of logits.
-LOGIT_BITS = 8
+from bittrue.models.data.sets import INPUT_SCALE
+from bittrue.models.fs.layers import IntegerEncode, Neurons, TensorSpikingLinear, least_step, linear_layer
+from bittrue.models.int8.converted import Converted
+from bittrue.models.layers.integer import CodeStep, IntegerLayer
 
 
-class FsMlp(nn.Module):
-    """An MLP of FS-neurons whose forward is exact: codes `[B, pixels]` in, logit codes `[B, classes]` out.
+@dataclass(frozen=True)
+class Place:
+    """Where neurons stand: paths of the activation that they stand for, of the linear layer in front, and their own."""
 
-    The first layer reads the bits of the codes as spikes, or with `first: integer` the codes themselves.
+    activation: str
+    front: str
+    neurons: str
+
+
+@dataclass(frozen=True, eq=False)
+class Spikes:
+    """Spikes in place of a tensor: their name, and what they are worth at each time step, in whole steps of `unit`."""
+
+    name: str
+    unit: CodeStep
+    decode: np.ndarray
+
+
+def spiking(
+    quantized: Converted,
+    neurons: Neurons,
+    places: Sequence[Place],
+    linears: Mapping[str, tuple[Tensor, Tensor]],
+    logits: str,
+) -> Converted:
+    """The INT8 network with neurons for the activations at `places`; codes in and out are the same.
+
+    linears   real weight and bias of the linear layers in front of neurons, and of those that may read spikes, by path
+    logits    path of the layer that gives the result
+
+    What reads spikes adds weights where they arrive; with `first: spikes` that is also what reads the network's codes,
+    whose bits are spikes then. A bias is added behind the shift in front of neurons and in the logits, and within the
+    sum in every other layer, as in the INT8 network.
     """
+    fronts, activations = {place.front: place for place in places}, {place.activation for place in places}
+    entries = {entry.label for entry in quantized.inputs}
+    made: dict[str, Spikes] = {}  # by the tensor that they stand for
+    weight_bits = neurons.settings.bits
 
-    def __init__(
-        self, network: MlpSettings, neurons: Neurons, shape: tuple[int, int, int], classes: int, gain: int = 1
-    ) -> None:
-        super().__init__()
-        self.network, self.neurons_made = network, neurons
-        self.shape, self.classes, self.gain = tuple(shape), classes, gain
-        features, bits = int(np.prod(shape)), neurons.settings.bits
-        self.input = IntegerInput(features)
-        self.spiking_input = neurons.settings.first == "spikes"
-        source, decode = self.input.target, None
-        if self.spiking_input:
-            self.encoder = IntegerEncode(source, self.input.bits)
-            decode = self.encoder.decode.numpy().astype(np.int64)
-        self.hidden, self.neurons = nn.ModuleList(), nn.ModuleList()
-        sizes = (features, *network.hidden)
-        for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-            unit = neurons.unit()
-            self.hidden.append(linear_layer(inputs, outputs, source, unit, neurons.bits, decode, **neurons.feeding()))
-            self.neurons.append(neurons.layer(unit))
-            source, decode = unit, neurons.integers.decode
-        self.classifier = linear_layer(sizes[-1], classes, source, CodeStep(), LOGIT_BITS, decode, weight_bits=bits)
-
-    @property
-    def scale(self) -> Tensor:
-        """Real value of one step of the logits."""
-        return self.classifier.target.value
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        """Images uint8 `[n, h, w, channels]` as codes int8 `[n, h * w * channels]`."""
-        return flat_codes(images, self.gain)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        x = self.input(codes)
-        if self.spiking_input:
-            x = self.encoder(x)
-        for linear, neurons in zip(self.hidden, self.neurons, strict=True):
-            x = neurons(linear(x))
-        return self.classifier(x)
-
-
-def spiking(quantized: nn.Module, neurons: Neurons, linears: Mapping[str, tuple[Tensor, Tensor]]) -> nn.Module:
-    """The network of INT8 layers of a ResMLP (`models.int8`), with neurons in place of the functions of its blocks.
-
-    linears   real weight and bias of the two linears of a block, by their places: the first feeds neurons, the second
-              reads their spikes
-
-    With `first: spikes` the embedding reads the bits of the codes as spikes.
-    """
-    made: list[IntegerFsNeuron] = []
-    decode, weight_bits = neurons.integers.decode, neurons.settings.bits
-
-    def reader(layer: TensorProduct, weight: Tensor, bias: Tensor, source: CodeStep, decode: np.ndarray):
-        parameters = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
-        options = {"decode": decode, "weight_bits": weight_bits}
-        linear = TensorSpikingLinear(*parameters, source, layer.target, layer.bits, layer.label, **options)
-        linear.path = layer.path
-        return linear
-
-    def change(layer, operands: tuple[str, ...]) -> list[tuple[IntegerLayer, tuple[str, ...]]]:
-        block, _, place = layer.path.rpartition(".")
-        if layer.path == "embed" and neurons.settings.first == "spikes":
-            encoder = IntegerEncode(layer.source, layer.input_bits)
-            encoder.label = "embed_spikes"
-            worth = encoder.decode.numpy().astype(np.int64)
-            linear = reader(layer, layer.weight.detach(), layer.bias.detach(), layer.source, worth)
-            return [(encoder, operands), (linear, (encoder.label,))]
-        if place == "between":
+    def change(layer: IntegerLayer, operands: tuple[str, ...]) -> list[tuple[IntegerLayer, tuple[str, ...]]]:
+        path, (operand, *_) = layer.path, operands
+        if path in activations:
+            made[layer.label] = made[operand]
             return []
-        if layer.path not in linears:
+        if path not in linears:
             return [(layer, operands)]
-        weight, bias = linears[layer.path]
-        if place == "second":
-            return [(reader(layer, weight, bias, made[-1].unit, decode), (made[-1].label,))]
-        unit = neurons.unit()
-        feeds = IntegerLinear(
-            *weight.shape[::-1], layer.source, unit, neurons.bits, input_bits=layer.input_bits, **neurons.feeding()
-        )
-        made.append(neurons.layer(unit))
-        made[-1].path = f"{block}.neurons"
-        made[-1].label = made[-1].path.replace(".", "_")
-        feeds.label, feeds.path = layer.label, layer.path
-        feeds.weight.copy_(weight)
-        feeds.bias.copy_(bias)
-        return [(feeds, operands), (made[-1], (layer.label,))]
+        source, found = layer.source, []
+        if operand in entries:
+            source = CodeStep(float(source.value) * INPUT_SCALE, fixed=True)  # in what the model multiplies
+            if neurons.settings.first == "spikes":
+                encoder = IntegerEncode(source, layer.input_bits)
+                encoder.label = "encoder"
+                found.append((encoder, operands))
+                made[operand] = Spikes(encoder.label, source, encoder.decode.numpy().astype(np.int64))
+        decode = None
+        if operand in made:
+            operands, source, decode = (made[operand].name,), made[operand].unit, made[operand].decode
+        elif path not in fronts:
+            return [(layer, operands)]
+        weight, bias = linears[path]
+        if path in fronts:
+            unit = neurons.unit()
+            linear = linear_layer(weight, bias, source, unit, neurons.bits, decode, **neurons.feeding())
+        elif path == logits:
+            linear = linear_layer(weight, bias, source, layer.target, layer.bits, decode, weight_bits=weight_bits)
+            layer.target.set(max(float(layer.target.value), least_step(linear)))
+        else:
+            parameters = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+            options = {"decode": decode, "weight_bits": weight_bits}
+            linear = TensorSpikingLinear(*parameters, source, layer.target, layer.bits, layer.label, **options)
+        linear.label, linear.path = layer.label, path
+        found.append((linear, operands))
+        if path in fronts:
+            fires = neurons.layer(unit)
+            fires.path = fronts[path].neurons
+            fires.label = fires.path.replace(".", "_")
+            found.append((fires, (layer.label,)))
+            made[layer.label] = Spikes(fires.label, unit, neurons.integers.decode)
+        return found
 
     network = quantized.rebuilt(change)
     network.neurons_made = neurons

@@ -62,7 +62,7 @@ SYSTEMS = "bittrue.flow.systems"
 #: A step, or what it is made of: what it is given, and where the long part of it begins.
 LONG = {
     "cnn": (f"{SYSTEMS}.cnn.steps.quantize", 2, ["bittrue.models.int8.quantize.of_codes"]),
-    "fs": (f"{SYSTEMS}.fs.steps.quantize", 2, ["bittrue.models.fs.convert.observe"]),
+    "fs": (f"{SYSTEMS}.fs.steps.quantize", 2, ["bittrue.models.int8.quantize.post_training"]),
     "fs in hardware": (
         f"{SYSTEMS}.fs.steps.hardware",
         2,

@@ -227,16 +227,19 @@ def test_every_layer_may_be_called_in_every_way(kind, form):
 def test_a_dialect_is_lowered_without_its_import():
     """The layers are all that a network brings along."""
     code = """
-import numpy as np
+from torch.nn import Sequential
 from bittrue.models.graph.lower import lower
-from bittrue.models.fs.networks import FsMlp
-from bittrue.models.fs.layers import Neurons
+from bittrue.models.fs.layers import IntegerEncode, IntegerSpikingLinear, Neurons
 from bittrue.models.fs.sets import find
 from bittrue.models.fs.settings import Convert
-from bittrue.models.networks.settings import MlpSettings
+from bittrue.models.layers.integer import CodeStep, IntegerInput
 from bittrue.models.light.integer import IntegerPhotonicMLP
 from bittrue.models.light.settings import Array
-spikes = FsMlp(MlpSettings(hidden=(3,)), Neurons(find("relu"), Convert()), (2, 2, 1), 2)
+neurons, start = Neurons(find("relu"), Convert()), IntegerInput(4)
+unit, encoder = neurons.unit(), IntegerEncode(start.target, 8)
+first = IntegerSpikingLinear(4, 3, start.target, unit, neurons.bits, encoder.decode.numpy().astype(int))
+last = IntegerSpikingLinear(3, 2, unit, CodeStep(), 8, neurons.integers.decode)
+spikes = Sequential(start, encoder, first, neurons.layer(unit), last)
 light = IntegerPhotonicMLP((4, 3, 2), ("relu",), (1.0, 1.0), Array(), (2, 2, 1))
 print(len(lower(spikes).nodes), len(lower(light).nodes))
 """

@@ -55,7 +55,7 @@ def circles(imports: dict[str, set[str]]) -> list[str]:
 
 
 #: Packages of `models` that dialects share. Every other one is a dialect of a system, whether a rule names it or not.
-SHARED = {"networks", "training", "graph", "layers", "data", "settings"}
+SHARED = {"int8", "networks", "training", "graph", "layers", "data", "settings"}
 
 
 def test_only_its_system_knows_a_dialect(imports):

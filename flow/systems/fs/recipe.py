@@ -45,7 +45,7 @@ class NetworkPart(Settings):
 
 
 class Recipe(common.Recipe):
-    """A recipe of this system. `quantize` is for what is not spiking in a ResMLP, `finetune` trains through spikes."""
+    """A recipe of this system. `quantize` is for what is not spiking, `finetune` trains through spikes."""
 
     system: Literal["fs"]
     network: NetworkPart = NetworkPart()

@@ -47,7 +47,7 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     data = training.data_of(recipe)
     model = storage.load(work.upstream["train"] / "network.pt", Mlp, ResMLP)
     work.progress("calibrating", 0, 1)
-    quantized = post_training(model, data, recipe.quantize) if isinstance(model, ResMLP) else None
+    quantized = post_training(model, data, recipe.quantize)
     observed = fs_convert.observe(model, data, recipe.convert, quantized)
     network = fs_convert.build(observed, data, recipe.convert)
     made = network.neurons_made
@@ -59,10 +59,9 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         "calibration": {str(percentile): score for percentile, score in network.calibration.items()},
         "clipped_in_calibration": {name: list(pair) for name, pair in network.clipped.items()},
         "accuracy_float": accuracy(model, data.test),
+        "accuracy_int8": accuracy(quantized, data.test),
         "accuracy_converted": accuracy(network, data.test),
     }
-    if quantized is not None:
-        result["accuracy_int8"] = accuracy(quantized, data.test)
     result["sweep"] = fs_convert.sweep(observed, data, recipe.convert, recipe.sweep, work.progress)
     epochs = None
     if recipe.finetune.epochs:
