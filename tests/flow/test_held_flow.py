@@ -194,6 +194,7 @@ class TestRecipe:
             f"rtl.weight_bus={bus}",
             "rtl.weights=[embed,classify]",
             "rtl.interval=64",
+            "rtl.block_luts=41",
             "verify.compiled=12",
             "verify.reference=12",
         ]
@@ -208,6 +209,8 @@ class TestRecipe:
         assert "held_embed_weight" in (tmp_path / "hls" / "top.hpp").read_text()
         assert results["verify"]["problems"] == []
         assert max(row.get("sets", 0) for row in results["verify"]["rows"]) == {"stream": 3, "lite": 2}[bus]
+        design, _ = stages.read_design(written(p, ["embed", "classify"]), upstream["rtl"])
+        assert {folded.block_luts for folded in design.plan.folding.values()} == {41}
         assert set(results["rtl"]["written"]) == {name for name in written(p, ["embed", "classify"]).written}
 
     def test_by_default_nothing_is_written(self):
