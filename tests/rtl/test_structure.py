@@ -376,12 +376,14 @@ def test_codes_are_turned_on_their_way_into_a_transpose_and_out_of_it(lanes, cho
 
 @pytest.mark.parametrize("padding", [0, 1])
 def test_a_window_chooses_codes_only_where_some_lie_outside(padding):
-    """Of every code of a beat, each of its bits; and the next number where it changes from window to window."""
+    """Of every code of a beat, each of its bits; and the next number, negated, where it changes from window
+    to window."""
     op = Window(TensorType((6, 6, 2), Format(5)), (3, 3), padding=(padding,) * 4)
     for folding in WindowStage.foldings(op):
         stage = WindowStage(op, lanes=min(folding.simd, 2), simd=folding.simd, pe=1)
         numbers = [table for table in stage._steps() if len(np.unique(table)) > 1]
-        wanted = sum(int(table.max()).bit_length() for table in numbers) + padding * folding.simd * 5
+        negated = (1 + int(table.max() - 1).bit_length() for table in numbers)
+        wanted = sum(negated) + padding * folding.simd * 5
         assert stage.structure().select_bits == wanted
 
 

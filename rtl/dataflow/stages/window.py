@@ -69,6 +69,12 @@ class Axis:
         return list(inside)
 
 
+def _sum(a: Value, b: Value, carry: Value) -> Value:
+    """a + b + carry in one chain: the carry is that of a bit below, of 1 and of what comes in."""
+    low, high = (Cat(bit, v).as_signed() if v.shape().signed else Cat(bit, v) for bit, v in ((C(1, 1), a), (carry, b)))
+    return (low + high)[1:]
+
+
 @dataclass(frozen=True)
 class Ahead:
     """Which ends the step that is issued is, in registers: of a pixel, a row of taps, a window, a row of windows, a
@@ -157,8 +163,8 @@ class WindowStage(Stage):
         for table, count in zip(self._steps(), (self._lacking.bits, place + 1), strict=True):
             built.add(count)
             if (table != table.flat[0]).any():
-                built.registers += int(table.max()).bit_length()
-                built.select_bits += int(table.max()).bit_length()
+                built.registers += self._range(-table).bits
+                built.select_bits += self._range(-table).bits
         built.registers += 7  # whether it is active, and has room; five ends
         for axis in self.axes:
             if axis.padded:
@@ -186,6 +192,10 @@ class WindowStage(Stage):
         effort.access("values", self.storage.bits, op.output.size * bits, copies * op.input.size * bits)
         return effort
 
+    @staticmethod
+    def _range(table: np.ndarray) -> Range:
+        return Range(int(table.min()), int(table.max()))
+
     @property
     def _lacking(self) -> Range:
         """Beats that are there beyond those that the window needs; less than 0: that lack."""
@@ -206,7 +216,7 @@ class WindowStage(Stage):
         release = Signal()
         m.d.comb += release.eq(go & window)
         need, free = (
-            self._grows(m, name, table, int(now), release, last.line, last.column)
+            self._grows(m, name, -table, -int(now), release, last.line, last.column)
             for name, table, now in zip(
                 ("need", "free"),
                 self._steps(),
@@ -254,7 +264,7 @@ class WindowStage(Stage):
         """A number that changes with every window, from `now` on to what the table has at the next one's place."""
         if (table == table.flat[0]).all():
             return Const(int(table.flat[0]))
-        number = Signal(range(int(table.max()) + 1), init=now, name=name)
+        number = Signal(shape_of(self._range(table)), init=now, name=name)
         following = Signal.like(number, name=f"{name}_next")
         patterns, kinds = np.unique(table, axis=0, return_inverse=True)
         usual = np.bincount(kinds.reshape(-1)).argmax()
@@ -277,17 +287,21 @@ class WindowStage(Stage):
     def _levels(
         self, m: Module, write: Value, release: Value, need: Value, free: Value, active: Signal, room: Signal
     ) -> None:
-        """Whether the window has all that it needs, and whether the ring has room, both for the next cycle."""
+        """Whether the window has all that it needs, and whether the ring has room, both for the next cycle.
+
+        need, free  less what the next window needs beyond this one, and less what is forgotten after this one: numbers
+                    that are added, so that a word that is written is the carry that comes in
+        """
         first = int(self.order.needed[0])
         there = Signal(shape_of(self._lacking), init=-first, name="there")
         level = Signal(range(self.order.room + 1), name="level")
         # Both numbers that may be next, and what the one at hand tells: `release`, which comes late, only chooses.
         kept, less = Signal.like(there, name="kept"), Signal.like(there, name="less")
-        m.d.comb += [kept.eq(there + write), less.eq(kept - need)]
+        m.d.comb += [kept.eq(there + write), less.eq(_sum(there, need, write))]
         m.d.sync += [there.eq(Mux(release, less, kept)), active.eq(Mux(release, ~less[-1], ~kept[-1]))]
         full = level[-1] | (write & level[:-1].all())  # so it stays, unless something is forgotten
         m.d.sync += [
-            level.eq(level + write - Mux(release, free, 0)),
+            level.eq(_sum(level, Mux(release, free, 0), write)),
             room.eq(~full | (release & Value.cast(free).any())),
         ]
 
