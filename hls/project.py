@@ -32,7 +32,7 @@ COMMON = {
 #: Frames of the test bench when the caller gives none; the first two are all low and all high.
 FRAMES = 8
 #: Kernels that take their arrays as arguments, so that these can be held inputs.
-HOLDING = ("affine", "linear", "mean", "photonic_mac", "spiking_linear", "tile_sum")
+HOLDING = ("affine", "depthwise", "linear", "mean", "multiply", "photonic_mac", "spiking_linear", "tile_sum")
 
 
 def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None = None, interval: int = 0) -> Path:

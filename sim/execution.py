@@ -34,7 +34,7 @@ class Action:
 
 def plain(operation: Operation) -> Callable[..., np.ndarray]:
     """The execution of an operation by itself."""
-    if hasattr(operation, "by_row"):
+    if hasattr(type(operation), "by_row"):
         fmt = operation.inputs[0].format
         return product(operation, operation.output, Range(fmt.low, fmt.high))
     if (limited := getattr(operation, "within", None)) is not None:
@@ -129,7 +129,7 @@ def actions(program: Program) -> list[Action]:
         operation, reader = node.operation, only_reader(node.name)
         if node.name in inside:
             continue
-        is_product = hasattr(operation, "by_row")
+        is_product = hasattr(type(operation), "by_row")  # of one with held inputs it is not there yet
         reading, operands, passed = reading_of(node) if is_product else (None, node.operands, [])
         last = node
         if is_product:

@@ -1,6 +1,7 @@
 """Held inputs: bounds and ranges, sets in the course of a run, counters, written weights, files, linked programs."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,17 +9,16 @@ import pytest
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
-from bittrue.sim.operation import Operation, TensorType, same
+from bittrue.sim.operation import Operation, TensorType, discover, same
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.program import BLOCK, Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.system import Link, System
@@ -60,27 +60,18 @@ def codes(program: Program, count: int, rng: np.random.Generator) -> np.ndarray:
 def alone(kind: type[Operation], seed: int) -> Program:
     """A random operation of a kind by itself."""
     op = kind.example(np.random.default_rng(seed))
-    return Program({"x": op.inputs[0]}, (Node("last", op, ("x",)),), "last")
+    op = replace(op, right=op.left) if kind is Multiply else op
+    return Program({"x": op.inputs[0]}, (Node("last", op, ("x",) * len(op.inputs)),), "last")
 
 
-def spiking(seed: int) -> Program:
-    return alone(SpikingLinear, seed)
-
-
-def light(seed: int) -> Program:
-    return alone(PhotonicMac, seed)
-
-
-def tiles(seed: int) -> Program:
-    return alone(TileSum, seed)
-
-
-def mean(seed: int) -> Program:
-    return alone(Mean, seed)
-
-
-CASES = [(network, seed) for seed in SEEDS]
-CASES += [(make, seed) for make in (spiking, light, tiles, mean) for seed in range(6)]
+#: Every operation that has a requantiser, and the array, whose cells are written.
+KINDS = [kind for kind in discover().values() if "requantize" in kind.__dataclass_fields__]
+CASES = [pytest.param(network, seed, id=f"network-{seed}") for seed in SEEDS]
+CASES += [
+    pytest.param(partial(alone, kind), seed, id=f"{kind.__name__}-{seed}")
+    for kind in (*KINDS, PhotonicMac)
+    for seed in range(4)
+]
 
 
 @pytest.mark.parametrize(("network", "seed"), CASES)
@@ -89,6 +80,7 @@ class TestRandomPrograms:
         program = network(seed)
         x = codes(program, 20, np.random.default_rng(seed))
         held = written(program)
+        assert {name.rpartition(".")[0] for name in held.written} == {node.name for node in program.nodes}
         np.testing.assert_array_equal(held(x), program(x))
         assert all(same(held.bind(held.initial)[node.name], node.operation) for node in program.nodes)
 

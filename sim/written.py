@@ -10,25 +10,10 @@ import numpy as np
 
 from bittrue.sim.contract import MAX_BITS, Format
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, bounds, check_set
+from bittrue.sim.held import Held, Parameter, bounds, check_set
 from bittrue.sim.operation import Operation, same
-from bittrue.sim.operations.affine import Affine
-from bittrue.sim.operations.linear import Linear
-from bittrue.sim.operations.mean import Mean
-from bittrue.sim.operations.photonic_mac import PhotonicMac
-from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.program import Program
 
-#: The operations whose arrays can be written: of each its own, beside those of its requantiser.
-WRITABLE: dict[type[Operation], tuple[str, ...]] = {
-    Linear: ("weight",),
-    Affine: ("weight",),
-    SpikingLinear: ("weight",),
-    PhotonicMac: ("plus", "minus", "offset"),
-    TileSum: (),
-    Mean: (),
-}
 #: Every operation that has such arrays, in place of a list of names.
 ALL = "written"
 #: The arrays of a requantiser, with the value of all entries at which each costs nothing in hardware.
@@ -42,8 +27,8 @@ def written(
     margin: int = 1,
     shifts: int = 1,
 ) -> Program:
-    """The program with the weights of its matrix products and affines, the cells and offsets of its photonic arrays,
-    and the biases, multipliers and shifts of all requantisers as held inputs.
+    """The program with the weights of its products (matrices, affines, windows, spikes), the cells and offsets of its
+    photonic arrays, and the biases, multipliers and shifts of all requantisers as held inputs.
 
     operations  names of those whose weights are written; `"written"`: all that have any
     others      programs that differ in these arrays only: the bounds hold what they have too
@@ -54,7 +39,7 @@ def written(
     1) in every program is left as it is, for it costs nothing in hardware; so is what is a held input already. The new
     ones are named `<operation>.<field>` and hold at first what the program had (`Program.initial`).
     """
-    known = [node.name for node in program.nodes if type(node.operation) in WRITABLE]
+    known = [node.name for node in program.nodes if _arrays(node.operation) or hasattr(node.operation, "requantize")]
     if not known:
         raise BittrueError(
             "written weights: the program has no matrix product, affine or other operation with a requantiser, so "
@@ -75,6 +60,11 @@ def written(
             node = replace(node, operation=_written(node.name, node.operation, twins, margin, shifts))
         nodes.append(node)
     return Program(program.inputs, tuple(nodes), program.results, program.meta)
+
+
+def _arrays(operation: Operation) -> list[str]:
+    """The arrays of an operation that can be held, beside those of its requantiser."""
+    return [field.name for field in fields(operation) if field.type in ("Parameter", Parameter)]
 
 
 def _written(name: str, operation: Any, twins: Sequence[Any], margin: int, shifts: int) -> Operation:
@@ -98,7 +88,7 @@ def _written(name: str, operation: Any, twins: Sequence[Any], margin: int, shift
         return {field: Held(f"{name}.{field}", arrays[0].shape, low, high, arrays[0])}
 
     changed: dict[str, Any] = {}
-    for field in WRITABLE[type(operation)]:
+    for field in _arrays(operation):
         fmt = {"weight": "weight_format", "plus": "cells", "minus": "cells"}.get(field)
         idle = None if field == "weight" else 0
         changed |= hold(operation, twins, field, idle, fmt and getattr(operation, fmt))

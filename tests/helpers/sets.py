@@ -11,9 +11,11 @@ from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.encode import Encode
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.tile_sum import TileSum
@@ -24,14 +26,18 @@ Set = dict[str, np.ndarray]
 
 
 #: What `network` can have, each a chain by itself: the operations that have arrays to be written.
-KINDS = (("spiking", "affine"), ("linear", "spiking"), ("photonic", "linear"), ("affine", "noisy"), ("spiking", "mean"))
+KINDS = (
+    *(("spiking", "affine"), ("linear", "spiking"), ("photonic", "linear"), ("affine", "noisy"), ("spiking", "mean")),
+    ("multiply", "depthwise"),
+)
 
 
 def network(seed: int, *, most: int = 9, kinds: Sequence[str] = ()) -> Program:
     """Two or three matrix products and affines of random geometry; often a sum with one more that is beside them.
 
     `kinds` says which operations: also `spiking` (on the bits of the codes), `photonic` (an array and the sum of its
-    tiles, on codes made positive), `noisy` (such an array with noise) and, at the end, `mean`.
+    tiles, on codes made positive), `noisy` (such an array with noise), `multiply` (of a tensor with itself) and, at the
+    end, `mean` or `depthwise`.
     """
     rng = np.random.default_rng(seed)
     fmt = [INT8, Format(5, signed=False), Format(1, signed=False)][int(rng.integers(3))]
@@ -105,7 +111,25 @@ def mean(build: Builder, name: str, x: str, n: int, rng: np.random.Generator) ->
     return build.add(name, Mean(source, r), x)
 
 
-MAKE = {"spiking": spiking, "photonic": photonic, "noisy": noisy, "mean": mean}
+def depthwise(build: Builder, name: str, x: str, n: int, rng: np.random.Generator) -> str:  # noqa: ARG001
+    """The weighted sum of the tokens, each channel by itself."""
+    source, bits = build.types[x], Format(int(rng.integers(2, 9)))
+    weight = rng.integers(bits.low, bits.high + 1, source.shape)
+    magnitude = source.tokens * source.format.high * bits.high // 2 + 1
+    return build.add(name, Depthwise(source, weight, Requantize.example(rng, source.channels, magnitude), bits), x)
+
+
+def multiply(build: Builder, name: str, x: str, n: int, rng: np.random.Generator) -> str:  # noqa: ARG001
+    """The squares of the codes."""
+    source = build.types[x]
+    r = Requantize.example(rng, source.channels, source.format.high**2 + 1)
+    return build.add(name, Multiply(source, source, r), x, x)
+
+
+MAKE = {
+    **{"spiking": spiking, "photonic": photonic, "noisy": noisy, "mean": mean},
+    **{"depthwise": depthwise, "multiply": multiply},
+}
 
 
 def drawn(program: Program, rng: np.random.Generator, corner: str = "") -> Set:

@@ -61,8 +61,6 @@ class DepthwiseStage(RunningStage):
             store_constants(built, stored, beats)
             built.registers += stored
             built.inside += stored
-        if self.tables:
-            built.registers += (self.arrival - 2) * max(1, self.group_bits)
         return built
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
