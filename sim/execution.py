@@ -59,29 +59,30 @@ def product(
     `codes` are those that its rows hold.
     """
     made: list[Any] = []  # its execution by windows, when it first runs
+    row, channels, shape = operation.row, output.channels, output.shape
 
     def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        rows = None if out is None else out.reshape(-1, output.channels)
+        rows = None if out is None else out.reshape(-1, channels)
         if not made:
             made.append(operation.by_window(reading, codes) if hasattr(operation, "by_window") else None)
         if made[0] is not None:
             if rows is None:
-                rows = np.empty((len(x) * output.tokens, output.channels), output.format.dtype)
-            images = x if reading is not None else x.reshape(-1, 1, 1, operation.row)
+                rows = np.empty((len(x) * output.tokens, channels), output.format.dtype)
+            images = x if reading is not None else x.reshape(-1, 1, 1, row)
             made[0].run(images, rows, count=False, table=table)
-            return rows.reshape(len(x), *output.shape)
+            return rows.reshape(len(x), *shape)
         if reading is None:
-            codes_, _ = operation.by_row(x.reshape(-1, operation.row), count=False, table=table, out=rows)
-            return codes_.reshape(len(x), *output.shape)
+            codes_, _ = operation.by_row(x.reshape(-1, row), count=False, table=table, out=rows)
+            return codes_.reshape(len(x), *shape)
         if rows is None:
-            rows = np.empty((len(x) * output.tokens, output.channels), output.format.dtype)
+            rows = np.empty((len(x) * output.tokens, channels), output.format.dtype)
         gathered = np.empty((min(reading.block, max(len(rows), 1)), reading.size), reading.dtype)
         for first in range(0, len(rows), len(gathered)):
             part = rows[first : first + len(gathered)]
             block = gathered[: len(part)]
             reading(x, first, block)
             operation.by_row(block, count=False, table=table, out=part)
-        return rows.reshape(len(x), *output.shape)
+        return rows.reshape(len(x), *shape)
 
     return run
 
@@ -109,19 +110,21 @@ def actions(program: Program) -> list[Action]:
         return reader is not None and not node.operation.held and not reader.operation.held
 
     def reading_of(node: Node) -> tuple[Any, tuple[str, ...], list[str]]:
-        """The reading order in front of a product, what it reads, and the nodes that are not run by themselves."""
+        """The reading order in front of a product, what it reads, and the nodes that are not run by themselves: a
+        product takes rows of the codes that there are, so axes that are only named otherwise are none of its concern.
+        """
         passed: list[str] = []
         name = node.operands[0]
         while name in makers and joined(makers[name], only_reader(name)):
             maker = makers[name]
-            passed.append(name)
-            if (reading := getattr(maker.operation, "reading", None)) is not None:
-                fits = reading.size == node.operation.row
-                return (reading, maker.operands, passed) if fits else (None, node.operands, [])
+            reading = getattr(maker.operation, "reading", None)
+            if reading is not None and reading.size == node.operation.row:
+                return reading, maker.operands, [*passed, name]
             if not maker.operation.renames:
                 break
+            passed.append(name)
             name = maker.operands[0]
-        return None, node.operands, []
+        return None, (name,), passed
 
     inside: set[str] = set()
     steps: list[Action] = []

@@ -150,7 +150,7 @@ class Program:
                 raise BittrueError(f"program: {node.name!r}: {error}") from error
         return found
 
-    @property
+    @cached_property
     def written(self) -> dict[str, Held]:
         """The held inputs that are written from outside: all but the counters."""
         return {name: held for name, held in self.held.items() if not held.counts}
@@ -160,7 +160,7 @@ class Program:
         """What the written inputs hold at first."""
         return {name: held.initial for name, held in self.written.items()}  # type: ignore[misc]
 
-    @property
+    @cached_property
     def counts_frames(self) -> bool:
         """Whether a sample's result depends on its index in the run: whether a held input is a counter."""
         return any(held.counts for held in self.held.values())
@@ -248,6 +248,9 @@ class Program:
         checked = self.check(*x)
         count = len(checked[0])
         made = {name: np.empty((count, *kind.shape), kind.format.dtype) for name, kind in self.outputs.items()}
+        if held is None and threads == 1 and 0 < count <= self.block:  # one piece of one part: nothing to hand out
+            self._initially._run(checked, made, first)
+            return tuple(made.values())
         calls = []
         for part, program in self.parts(count, first, held):
             for block in workers.pieces(part, self.block, threads):

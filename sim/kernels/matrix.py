@@ -194,6 +194,17 @@ def _sum_tokens(x, acc):
 
 
 @jit
+def _mean(x, sums, vectors, limits, scaled, count, table, out):
+    acc = np.empty((min(x.shape[0], 64), x.shape[2]), sums.dtype)
+    saturated = 0
+    for start in range(0, x.shape[0], 64):
+        stop = min(start + 64, x.shape[0])
+        _sum_tokens(x[start:stop], acc)
+        saturated += finish(acc, vectors, limits, scaled, count, table, out[start:stop])
+    return saturated
+
+
+@jit
 def _table(x, flip, table, out):
     row = np.empty(x.shape[1], np.int32)
     levels, flat = table.shape[1], table.reshape(-1)
@@ -245,16 +256,16 @@ class MeanKernel:
 
     def __init__(self, requantize: Requantize, sums: Range, widest: Range) -> None:
         self.epilogue = Epilogue(requantize, sums | widest)
-        self.sum = np.int16 if sums.bits <= 16 else self.epilogue.vectors[0].dtype
+        self.none = np.empty(0, np.int16 if sums.bits <= 16 else self.epilogue.vectors[0].dtype)  # says what sums are
 
     def __call__(
         self, x: np.ndarray, count: bool = True, table: np.ndarray | None = None, out: np.ndarray | None = None
     ) -> tuple[np.ndarray, int]:
-        acc = np.empty((len(x), x.shape[2]), self.sum)
         if out is None:
-            out = np.empty(acc.shape, self.epilogue.format.dtype if table is None else table.dtype)
-        _sum_tokens(x, acc)
-        return out, int(self.epilogue(acc, out, count, NO_TABLE if table is None else bytes_of(table)))
+            shape = len(x), x.shape[2]
+            out = np.empty(shape, self.epilogue.format.dtype if table is None else table.dtype)
+        told = self.epilogue.arguments(count, NO_TABLE if table is None else bytes_of(table))
+        return out, int(_mean(x, self.none, *told, bytes_of(out)))
 
 
 def table_rows(rows: np.ndarray, table: np.ndarray, fmt: Format) -> np.ndarray:
