@@ -145,18 +145,18 @@ def _run(x, flip, corner, image, flat, copied, images, windows, where, place, ki
         else:
             given, turn = x[first : first + here].reshape(-1).view(flat.dtype), flip
         for k in range(kinds.shape[0]):
-            begin, total, steps, column = kinds[k, 0], kinds[k, 1] * here, kinds[k, 2], 0
-            for p in range(lanes.size):
-                at, own = firsts[k, p], numbers[k, p]
-                for r in range(0, total, ROWS):
-                    row = begin + min(r, total - ROWS)
+            begin, total, steps = kinds[k, 0], kinds[k, 1] * here, kinds[k, 2]
+            for r in range(0, total, ROWS):  # all panels of the same windows: their pixels are read from afar once
+                row, column = begin + min(r, total - ROWS), 0
+                for p in range(lanes.size):
+                    at, own = firsts[k, p], numbers[k, p]
                     if lanes[p] == 4:
                         _tile4(given, turn, where, row, reach, weight, at, steps, out, to, place, column, own, ends)
                     elif lanes[p] == 2:
                         _tile2(given, turn, where, row, reach, weight, at, steps, out, to, place, column, own, ends)
                     else:
                         _tile1(given, turn, where, row, reach, weight, at, steps, out, to, place, column, own, ends)
-                column += LANE * lanes[p]
+                    column += LANE * lanes[p]
 
 
 class _Windows:
@@ -251,10 +251,10 @@ class Tiles:
 
     def run(self, x: np.ndarray, out: np.ndarray) -> None:
         """Fill `out [n * OH * OW, wide]` from images `x [n, H, W, C]`."""
-        codes, corner, image, flat, _, windows, _ = self.taps.arguments(x)
+        bare = self.bare if (len(x) % self.images or self.images) >= ROWS else None
+        codes, corner, image, flat, _, windows, _ = self.taps.arguments(x, bare is None)
         if image.itemsize == 1:
             codes, image = codes.view(np.uint8), image.view(np.uint8)
-        bare = self.bare if (len(x) % self.images or self.images) >= ROWS else None
         images, order = (len(image), self.copied) if bare is None else (self.images, bare)
         flip = self.flip.astype(codes.dtype)
         _run(codes, flip, corner, image, flat, bare is None, images, windows, *order, self.ends, bytes_of(out))

@@ -88,10 +88,10 @@ def _weighted(x, corner, image, flat, where, windows, reach, weight, vectors, li
 
 
 @jit
-def _largest(x, corner, image, memory, where, windows, reach, bare, wide, narrow, out):
-    """The largest of each channel's taps: by tiles where codes are bytes, channels whole vectors, and rows enough;
-    `bare` images are read where they are."""
-    images, channels = image.shape[0], out.shape[1]
+def _largest(x, corner, image, memory, where, windows, reach, images, bare, wide, narrow, out):
+    """The largest of each channel's taps, so many images a block: by tiles where codes are bytes, channels whole
+    vectors, and rows enough; `bare` images are read where they are."""
+    channels = out.shape[1]
     for first in range(0, x.shape[0], images):
         here = min(images, x.shape[0] - first)
         flat = x[first : first + here].reshape(-1) if bare else memory
@@ -132,7 +132,8 @@ class Largest:
         x = np.ascontiguousarray(x)
         padded = self.taps.padded
         bare = x.shape[1:] == (padded.height, padded.width, padded.channels)
-        _largest(*self.taps.arguments(x), bare, np.empty(0, np.int64), np.empty(0, np.int16), made)
+        given = *self.taps.arguments(x, not bare), self.taps.images
+        _largest(*given, bare, np.empty(0, np.int64), np.empty(0, np.int16), made)
         if made is not out:
             out[...] = made[:, : out.shape[1]]
 

@@ -122,9 +122,10 @@ class Channels:
         """The fewest windows that a block of so many images has."""
         return min(images, self.images, images % self.images or self.images) * self.padded.rows
 
-    def arguments(self, x: np.ndarray) -> tuple:
-        """What the loops take first: codes, and a buffer for a block of their images, from a cache line on."""
-        images = max(1, min(self.images, len(x)))
+    def arguments(self, x: np.ndarray, copied: bool = True) -> tuple:
+        """What the loops take first: codes, and a buffer for a block of their images, from a cache line on; an empty
+        one where images are read where they are and not `copied`."""
+        images = max(1, min(self.images, len(x))) if copied else 0
         item, size = self.dtype.itemsize, self.room(images)
         memory = np.empty(size + 64 // item, self.dtype)
         flat = memory[-memory.ctypes.data % 64 // item :][:size]
