@@ -25,25 +25,28 @@ def mount(app: typer.Typer) -> None:
     app.command("recipes")(list_recipes)
     app.command()(systems)
     for system in list(registry.systems().values()):
-        before = list(app.registered_commands)
+        before, groups = list(app.registered_commands), list(app.registered_groups)
         try:
             system.register(app)
-            _refuse_twins(app.registered_commands, len(before))
+            new = [*app.registered_commands[len(before) :], *app.registered_groups[len(groups) :]]
+            _refuse_twins([*before, *groups], new)
         except Exception as error:  # whatever a foreign package raises
-            app.registered_commands[:] = before
+            app.registered_commands[:], app.registered_groups[:] = before, groups
             registry.withdraw(system.name, error)
 
 
-def _refuse_twins(commands: list[Any], first: int) -> None:
-    """An error where a command from the `first` on has the name of one before it."""
-    taken = {_name(command) for command in commands[:first]}
-    for command in commands[first:]:
+def _refuse_twins(before: list[Any], new: list[Any]) -> None:
+    """An error where a new command, or group of commands, has the name of one that was there before it."""
+    taken = {_name(command) for command in before}
+    for command in new:
         if _name(command) in taken:
             raise BittrueError(f"a command `bittrue {_name(command)}` is there already; register another name")
         taken.add(_name(command))
 
 
 def _name(command: Any) -> str:
+    if hasattr(command, "typer_instance"):  # a group
+        return command.name if isinstance(command.name, str) else command.typer_instance.info.name
     return command.name or command.callback.__name__.replace("_", "-")
 
 

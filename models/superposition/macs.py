@@ -84,17 +84,18 @@ def baseline(network: SuperpositionSettings) -> SuperpositionSettings:
     return SuperpositionSettings(kind="WideResNet", binding="None", **kept)
 
 
-def table(networks: Iterable[SuperpositionSettings], **options: Any) -> list[tuple[Count, float, float]]:
+def table(networks: Iterable[SuperpositionSettings], **options: Any) -> list[tuple[Count, float, float | None]]:
     """Every network in each of its modes, behind the ordinary one of its depth and width.
 
     Each with its speed-up, in multiply-accumulates for an input, over that ordinary network, and over the same network
-    with one slot. `options` are those of `count`.
+    with one slot (None for the ordinary one). `options` are those of `count`.
     """
-    rows, ordinary = [], None
+    rows: list[tuple[Count, float, float | None]] = []
+    ordinary: Count | None = None
     for network in networks:
         if ordinary is None or ordinary.network != baseline(network):
             ordinary = count(baseline(network), 1, **options)
-            rows.append((ordinary, 1.0, 1.0))
+            rows.append((ordinary, 1.0, None))
         if network == ordinary.network:
             continue
         alone = count(network.model_copy(update={"slots": 1}), 1, **options).total

@@ -16,6 +16,7 @@ of the flow.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -70,3 +71,50 @@ class SuperpositionSettings(Settings):
     def modes(self) -> tuple[int, ...]:
         """The numbers of images that a pass can take: what divides N."""
         return tuple(n for n in range(1, self.slots + 1) if self.slots % n == 0)
+
+
+class SuperpositionTrain(Settings):
+    """Training as published: SGD with a one-cycle rate and momentum, mixup, both penalties; see `.train`.
+
+    The defaults are the published ones (1,200 epochs there, 200 for an ordinary network).
+    """
+
+    epochs: int = Field(default=200, ge=1, description="in each the images are seen N times")
+    batch: int = Field(default=128, ge=1, description="passes of an update; N times so many images")
+    lr: float = Field(default=0.2, gt=0, description="the highest of the cycle")
+    weight_decay: float = Field(default=1e-5, ge=0, description="not of the activations' parameters")
+    mixup: float = Field(default=1.0, ge=0, description="alpha of the beta distribution of the share; 0: none")
+    guard: float = Field(
+        default=10.0, gt=0, description="no update by a gradient so many times as long as the mean of the epoch before"
+    )
+    key_penalty: float = Field(default=0.1, ge=0)
+    isometry_penalty: float = Field(default=1e-4, ge=0)
+    isometry_every: int = Field(
+        default=1, ge=1, description="its gradient is made at every so many'th update, and counts so many times there"
+    )
+    low: int | None = Field(default=None, ge=1, description="images at a time of the other trained mode; divides N")
+    frequency: float = Field(default=1.0, ge=0, le=1, description="share of the updates that have N images at a time")
+    augment: Literal["none", "shift", "flip", "flip-shift", "flip-reflect"] = Field(
+        default="flip-reflect", description="training images moved by up to an eighth of their size, mirrored, or both"
+    )
+    final: bool = Field(
+        default=False, description="validation images are trained on, too; each epoch tells of test images"
+    )
+    transfer: Path | None = Field(
+        default=None, description="a network.pt to begin with, by name and shape; that its content changed is not seen"
+    )
+    seed: int = Field(default=42, ge=0)
+    threads: int = Field(default=1, ge=1, description="of the CPU; the order of sums, and so the weights, depend on it")
+
+    @model_validator(mode="after")
+    def _modes(self) -> Self:
+        if self.frequency < 1 and self.low is None:
+            raise ValueError("frequency below 1 leaves updates to another mode; name it as low, or leave frequency out")
+        return self
+
+    def trained(self, slots: int) -> tuple[int, ...]:
+        """The numbers of images at a time that are trained; a low that does not divide N is a ValueError."""
+        if self.low is not None and slots % self.low:
+            raise ValueError(f"low = {self.low} does not divide the {slots} slots; take one that does")
+        found = {slots} if self.frequency > 0 else set()
+        return tuple(sorted(found | ({self.low} if self.low is not None and self.frequency < 1 else set())))

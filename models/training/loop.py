@@ -300,7 +300,7 @@ def identity_of(model: nn.Module, data: Data, settings: Settings, stage: str) ->
         start.update(name.encode() + str(tuple(tensor.shape)).encode())
         start.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     sets = [data.name, len(data.train), len(data.val)]
-    content = {"stage": stage, "settings": settings.model_dump(), "data": sets, "start": start.hexdigest()}
+    content = {"stage": stage, "settings": settings.model_dump(mode="json"), "data": sets, "start": start.hexdigest()}
     return json.dumps(content | {"keeps": "best"})
 
 
@@ -313,7 +313,7 @@ def resume(
     content = storage.read(checkpoint, "checkpoint")
     if content.get("identity") != identity:
         raise BittrueError(
-            f"checkpoint {checkpoint}: it was left by a run with other {_others(content.get('identity'), identity)}; "
+            f"checkpoint {checkpoint}: it was left by a run with other {others(content.get('identity'), identity)}; "
             "delete it to start anew, or give back what it was made with"
         )
     try:
@@ -326,7 +326,7 @@ def resume(
         raise BittrueError(f"checkpoint {checkpoint}: it does not fit ({error}); delete it to start anew") from error
 
 
-def _others(before: object, now: str) -> str:
+def others(before: object, now: str) -> str:
     """In what two identities differ, in words."""
     names = {"settings": "settings", "data": "data set", "start": "initial parameters", "stage": "stage"}
     names["keeps"] = "rule for the epoch that is kept"

@@ -37,7 +37,7 @@ from tests.helpers.programs import spiking, stimulus
 from tests.helpers.reports import synthesised
 
 #: Options that name something to read; every other one of a path is written, and has to be tried first.
-READ = {"--inputs", "--verilog", "--hls"}
+READ = {"--inputs", "--verilog", "--hls", "--network"}
 #: Words with which each command that writes files runs; the options of what it writes are added.
 RUNS = {
     "simulate": ["p.npz", "x.npy"],
@@ -53,6 +53,7 @@ FOLDERS = {
     "flow": ["relu-digits"],
     "train": ["relu-digits"],
     "quantize": ["relu-digits"],
+    "mimo validate": ["mimonet-fashion-mnist"],
     "sweep": ["photonic-mlp-digits", "--over", "array.adc_bits=4,6"],
     "hls": ["p.npz"],
     "verify": ["p.npz", "--backends", "reference"],
@@ -82,12 +83,17 @@ def name_of(command) -> str:
     return command.name or command.callback.__name__.replace("_", "-")
 
 
+#: What is called, by the words of its command: those of groups have two.
+CALLED = {name_of(command): command.callback for command in app.registered_commands}
+for group in app.registered_groups:
+    of = group.typer_instance
+    CALLED |= {f"{of.info.name} {name_of(command)}": command.callback for command in of.registered_commands}
 COMMANDS = {
-    name_of(command): [
-        Parameter(name_of(command), name, parameter.annotation)
-        for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items()
+    words: [
+        Parameter(words, name, parameter.annotation)
+        for name, parameter in inspect.signature(called, eval_str=True).parameters.items()
     ]
-    for command in app.registered_commands
+    for words, called in CALLED.items()
 }
 PARAMETERS = [parameter for command in COMMANDS.values() for parameter in command]
 TO_FILE = [p for p in PARAMETERS if p.callback is options.tried_file]
@@ -134,7 +140,7 @@ def here(given, monkeypatch):
 def test_help_teaches(command, run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     for word in ("-h", "--help"):
-        status, out, _ = run(command, word)
+        status, out, _ = run(*command.split(), word)
         assert status == 0
         assert f"bittrue {command}" in out
         assert "Example" in out
@@ -144,7 +150,8 @@ def test_help_teaches(command, run, monkeypatch):
 def test_help_lists_every_command(run):
     status, out, _ = run("-h")
     assert status == 0
-    assert all(command in out for command in COMMANDS)
+    assert all(command.split()[0] in out for command in COMMANDS)
+    assert {"mimo macs", "mimo validate"} <= COMMANDS.keys()
     assert len(COMMANDS) > 18
 
 
@@ -152,10 +159,10 @@ def test_every_command_speaks_json():
     assert [name for name, parameters in COMMANDS.items() if "--json" not in {p.option for p in parameters}] == []
 
 
-@pytest.mark.parametrize("command", app.registered_commands, ids=name_of)
+@pytest.mark.parametrize("command", CALLED)
 def test_what_is_on_or_off_is_off_unless_it_is_asked_for(command):
     """JSON, force, debug: tables and sentences for people are what nobody has to ask for."""
-    declared = inspect.signature(command.callback, eval_str=True).parameters.values()
+    declared = inspect.signature(CALLED[command], eval_str=True).parameters.values()
     switches = {p.name: p.default for p in declared if get_args(p.annotation)[:1] == (bool,)}
     assert "as_json" in switches
     assert not any(switches.values())
@@ -205,7 +212,7 @@ def test_a_place_that_cannot_be_is_told_before_any_work(parameter, run, here, tm
     words = [*words, *(word for p in others for word in (p.option, tmp_path / "good" / p.option[2:]))]
     for place in ["file/x", "folder"] if parameter in TO_FILE else ["file", "file/x"]:
         before = sorted(tmp_path.rglob("*")), sorted(here.rglob("*"))
-        status, out, err = run(parameter.command, *words, parameter.option, tmp_path / place)
+        status, out, err = run(*parameter.command.split(), *words, parameter.option, tmp_path / place)
         assert status == 1
         assert out == ""
         assert f"error: {tmp_path / place}: cannot be written" in err
@@ -403,7 +410,7 @@ def test_two_in_one_folder_are_refused(command, run, tmp_path):
     with locked(busy):
         before = {path for path in folder.rglob("*")}
         begin = time.perf_counter()
-        status, _, err = run(command, *words)
+        status, _, err = run(*command.split(), *words)
         assert time.perf_counter() - begin < 20
         assert status == 1
         assert f"{busy}: another bittrue is working in this folder" in err

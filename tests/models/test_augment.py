@@ -24,25 +24,28 @@ def images(height, width, n=300):
     return rng.integers(1, 256, (n, height, width, 2)).astype(np.uint8)
 
 
-def moved(image, down, right):
-    """An image moved by whole pixels, slowly."""
+def moved(image, down, right, mirrored=False):
+    """An image moved by whole pixels, slowly; zeros move in, or the image as mirrored at its outermost pixels."""
     height, width, channels = image.shape
     result = np.zeros_like(image)
     for row in range(height):
         for column in range(width):
-            if 0 <= row - down < height and 0 <= column - right < width:
-                result[row, column] = image[row - down, column - right]
+            y, x = row - down, column - right
+            if mirrored:
+                y, x = min(abs(y), 2 * height - 2 - y), min(abs(x), 2 * width - 2 - x)
+            if 0 <= y < height and 0 <= x < width:
+                result[row, column] = image[y, x]
     return result
 
 
-@pytest.mark.parametrize("how", ["shift", "flip", "flip-shift", "none"])
+@pytest.mark.parametrize("how", ["shift", "flip", "flip-shift", "flip-reflect", "none"])
 @pytest.mark.parametrize("size", [(16, 9), (8, 24), (17, 1)])
 def test_each_image_is_changed_as_was_said_and_all_ways_occur(how, size):
     given = images(*size)
     found = augmented(given, how, np.random.default_rng(3))
     assert found.shape == given.shape
     assert found.dtype == np.uint8
-    reach = [n // 8 if "shift" in how else 0 for n in size]
+    reach = [n // 8 if how in ("shift", "flip-shift", "flip-reflect") else 0 for n in size]
     ways = {
         (flip, down, right)
         for flip in ((False, True) if "flip" in how and size[1] > 1 else (False,))
@@ -52,7 +55,7 @@ def test_each_image_is_changed_as_was_said_and_all_ways_occur(how, size):
     seen = set()
     for before, after in zip(given, found, strict=True):
         for flip, down, right in ways:
-            after_all = moved(before, down, right)
+            after_all = moved(before, down, right, how == "flip-reflect")
             if np.array_equal(after, after_all[:, ::-1] if flip else after_all):
                 seen.add((flip, down, right))
                 break

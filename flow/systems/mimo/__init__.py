@@ -1,0 +1,30 @@
+"""The system `mimo`: networks that take several images in one pass; so far trained and validated in float."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bittrue.flow.engine.system import TRAINING, System
+
+if TYPE_CHECKING:
+    import typer
+
+
+class Mimo(System):
+    """Wide residual networks that images go through together, bound with keys."""
+
+    name = "mimo"
+    title = "several images in one pass, bound with keys (MIMONet); in float, up to the step train"
+    reads = {"train": ("network", "train"), "quantize": (), "lower": ()}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        return (*TRAINING, *self.sources("recipe.py", "steps.py"))
+
+    def register(self, app: typer.Typer) -> None:
+        from bittrue.flow.systems.mimo import commands
+
+        commands.register(app)
+
+
+SYSTEM = Mimo()

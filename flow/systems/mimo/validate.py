@@ -1,0 +1,110 @@
+"""What `bittrue mimo validate` does: a trained network in several modes, over random pairings of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bittrue.flow import stages
+from bittrue.flow.engine import kernels, steps, training
+from bittrue.flow.engine import recipe as recipes
+from bittrue.flow.systems.mimo.recipe import Recipe
+from bittrue.sim.errors import BittrueError
+
+if TYPE_CHECKING:
+    from bittrue.models.data.sets import Data
+    from bittrue.models.superposition.networks import Superposition
+
+
+def modes(text: str | None) -> list[int] | None:
+    """`1,2,4` as numbers; None stays."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise BittrueError(f"--images {text!r}: write numbers of images at a time, from 1, such as 1,2,4")
+    if len(set(map(int, parts))) != len(parts):
+        raise BittrueError(f"--images {text!r}: a number is there twice; give each once")
+    return [int(part) for part in parts]
+
+
+def run(
+    source: str | Path,
+    overrides: Sequence[str],
+    images: Sequence[int] | None,
+    pairings: int,
+    *,
+    seed: int = 0,
+    split: str = "test",
+    network: Path | None = None,
+    flow: Path | None = None,
+    listener: Any = None,
+) -> dict[str, Any]:
+    """Evaluate the recipe's network, trained by the flow in its folder if it is not yet, or that of a file.
+
+    images     numbers of images at a time; None: all that divide N
+    pairings   random ones for each; with one image at a time there is but one
+    split      `test` or `val`
+
+    Returns the modes: images, whether the recipe trained it, accuracies by pairing, their mean and standard deviation
+    (None of a single one), seconds an image.
+    """
+    recipe = recipes.load(source, overrides)
+    if not isinstance(recipe, Recipe):
+        raise BittrueError(
+            f"mimo validate: recipe {recipe.name} is of the system {recipe.system!r}, whose networks take one image at "
+            "a time; take one of the system 'mimo', such as mimonet-fashion-mnist"
+        )
+    if split not in ("test", "val"):
+        raise BittrueError(f"--split {split!r}: take test or val")
+    wanted = list(recipe.network.modes) if images is None else list(images)
+    if wrong := [n for n in wanted if n not in recipe.network.modes]:
+        raise BittrueError(
+            f"--images: {wrong[0]} at a time do not divide the {recipe.network.slots} slots of {recipe.name}; take "
+            f"some of {', '.join(map(str, recipe.network.modes))}"
+        )
+    kernels.hold()
+    listener = listener or steps.Silent()
+    if network is None:
+        folder = flow or Path("build") / recipe.name
+        (outcome,) = steps.run(stages.steps(recipe), recipe, folder, "train", None, listener)
+        network = outcome.folder / "network.pt"
+    listener.begin("validate")
+    data = training.data_of(recipe)
+    return _evaluated(recipe, network, data, wanted, pairings, seed, split, listener)
+
+
+def _evaluated(
+    recipe: Recipe, path: Path, data: Data, wanted: list[int], pairings: int, seed: int, split: str, listener: Any
+) -> dict[str, Any]:
+    from bittrue.models.superposition import evaluate
+    from bittrue.models.training.precision import threads
+
+    model, told = _network(recipe, path, data), []
+    trained = recipe.train.trained(recipe.network.slots)
+    images = getattr(data, split)
+    with threads(recipe.train.threads):
+        for done, n in enumerate(wanted):
+            listener.progress(f"{n} at a time", done, len(wanted))
+            (mode,) = evaluate.validate(model, images, [n], pairings, seed)
+            told.append({"images": n, "trained": n in trained, "accuracies": list(mode.accuracies), "mean": mode.mean})
+            told[-1] |= {"deviation": mode.deviation, "seconds_per_image": mode.seconds}
+    return {"network": recipe.name, "file": str(path), "images": len(images), "split": split, "modes": told}
+
+
+def _network(recipe: Recipe, path: Path, data: Data) -> Superposition:
+    """The network of a file, refused where it is not that of the recipe."""
+    from bittrue.models.superposition.networks import Superposition
+    from bittrue.models.superposition.train import differences
+    from bittrue.models.training import storage
+
+    model = storage.load(path, Superposition)
+    expected = {"network": recipe.network.model_dump(mode="json"), "shape": list(data.shape)}
+    expected |= {"classes": len(data.classes), "gain": data.gain}
+    if differ := differences(model.describe(), expected):
+        raise BittrueError(
+            f"network {path}: it is not that of recipe {recipe.name}: {differ}; change the recipe's section network, "
+            "or give a file that was trained with it"
+        )
+    return model

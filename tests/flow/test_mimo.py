@@ -1,0 +1,178 @@
+"""Several images in one pass, from the command line: counted, trained, validated, and where it ends so far."""
+
+import json
+
+import pytest
+import typer
+
+from bittrue.flow.cli import main as cli
+from bittrue.flow.cli import systems as cli_systems
+from bittrue.flow.engine import recipe as recipes
+from bittrue.flow.engine import registry
+from bittrue.models.data.sets import load
+from bittrue.models.superposition.networks import Superposition
+from bittrue.models.superposition.settings import SuperpositionSettings
+from bittrue.models.training import storage
+from bittrue.sim.errors import BittrueError
+
+RECIPE = """
+system: mimo
+dataset: {name: digits}
+network: {slots: 4}
+train: {epochs: 1, batch: 256, lr: 0.1, mixup: 0.0, low: 1, frequency: 0.5, augment: flip, seed: 1}
+"""
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command: (status, stdout, stderr in one line)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, " ".join(err.split())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the recipe `small.yaml`, and an untrained `network.pt` of it."""
+    folder = tmp_path_factory.mktemp("mimo")
+    (folder / "small.yaml").write_text(RECIPE)
+    settings = SuperpositionSettings(slots=4)
+    storage.save(Superposition.for_data(settings, load("digits"), 1), folder / "network.pt")
+    return folder
+
+
+class TestMacs:
+    def test_the_published_table(self, run):
+        """Every figure that was published, as it is printed."""
+        status, out, _ = run("mimo", "macs")
+        assert status == 0
+        for row in (
+            "WideResNet-28 10 1 1 1 36.48 0.44 0.00 5242.88 0.00 0.01 5243.33 1.000",
+            "MIMONet-28 10 4 1 1 36.98 1.77 4.19 5321.52 0.41 0.01 5327.90 0.984",
+            "MIMONet-28 10 4 2 2 37.39 1.77 4.19 2660.76 0.41 0.01 2667.14 1.966",
+            "MIMONet-28 10 4 4 1 38.21 1.77 16.78 5321.52 1.64 0.01 5341.71 0.982",
+            "MIMONet-28 10 4 4 2 38.21 1.77 8.39 2660.76 0.82 0.01 2671.75 1.963",
+            "MIMONet-28 10 4 4 4 38.21 1.77 4.19 1330.38 0.41 0.01 1336.76 3.922",
+        ):
+            assert row in " ".join(out.split())
+
+    def test_one_network(self, run):
+        words = ("MIMONet-10", "--width", 2, "--initial-width", 4, "--slots", 2, "--image", "28x28x1", "--json")
+        status, out, _ = run("mimo", "macs", *words)
+        assert status == 0
+        rows = json.loads(out)
+        assert [(row["network"], row["slots"], row["images"]) for row in rows] == [
+            ("WideResNet-10", 1, 1), ("MIMONet-10", 2, 1), ("MIMONet-10", 2, 2)
+        ]  # fmt: skip
+        assert [f"{row['total'] / 1e6:.2f}" for row in rows[::2]] == ["33.83", "26.56"]
+        assert f"{rows[2]['speed_up']:.2f}" == "1.27"
+        summed = json.loads(run("mimo", "macs", *words, "--summed-keys")[1])
+        assert [row["bound_by"] for row in rows] == ["None", "HRR", "HRR"]
+        assert rows[1]["total"] - summed[1]["total"] == 64 * 64 * 28 * 28
+        assert rows[2]["total"] == summed[2]["total"]
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--slots", "2"], "mimo macs: --slots is of one network; name it in front, such as MIMONet-28"),
+            (["MIMOnet-28"], "mimo macs MIMOnet-28: kind: input should be 'WideResNet', "),
+            (["MIMONet-20"], "mimo macs MIMONet-20: depth: input should be 10, 16 or 28; a network is named by its"),
+            (["MIMONet-28", "--binding", "FFT"], "binding: input should be 'HRR', 'MBAT' or 'None'"),
+            (["--image", "32x32"], "--image '32x32': write height, width and channels, such as 32x32x3"),
+            (["--image", "32x0x3"], "--image '32x0x3': write height"),
+        ],
+    )
+    def test_what_cannot_be_counted(self, words, sentence, run):
+        status, out, err = run("mimo", "macs", *words)
+        assert (status, out) == (1, "")
+        assert sentence in err
+
+
+class TestTraining:
+    def test_it_is_trained_validated_and_ends_with_a_sentence(self, run, place, tmp_path):
+        recipe, out = place / "small.yaml", tmp_path / "flow"
+        status, said, err = run(
+            "mimo", "validate", recipe, "--pairings", 3, "--images", "1,2,4", "--out", out, "--json"
+        )
+        assert status == 0, err
+        modes = json.loads(said)["modes"]
+        assert [(mode["images"], mode["trained"], len(mode["accuracies"])) for mode in modes] == [
+            (1, True, 1), (2, False, 3), (4, True, 3)
+        ]  # fmt: skip
+        assert modes[0]["deviation"] is None
+        assert all(mode["seconds_per_image"] > 0 for mode in modes)
+        status, said, _ = run("train", recipe, "--out", out, "--json")
+        result = json.loads(said)
+        assert result["accuracy"] == result["modes"]["4"] == modes[2]["accuracies"][0]  # not trained again
+        assert result["modes"].keys() == {"1", "2", "4"}
+        assert result["kept"] == 1
+        assert result["figures"][0]["Accuracy/validation_at_sup_low"] > 0
+        status, _, err = run("flow", recipe, "--out", out)
+        assert status == 1
+        assert (
+            "quantize: the network of small is trained, but networks that take several images in one pass are not"
+            in err
+        )
+        assert "no program, no RTL and no HLS of one; end the flow with --until train" in err
+
+    def test_a_file_in_words(self, run, place, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "120")
+        words = ("--network", place / "network.pt", "--images", "4,1", "--pairings", 2, "--split", "val")
+        status, out, err = run("mimo", "validate", place / "small.yaml", *words)
+        assert status == 0, err
+        assert "Accuracy of small on 150 images (val)" in out
+        rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["1"], ["4"])]
+        assert [row[:3] for row in rows] == [["4", "yes", "2"], ["1", "yes", "1"]]
+        assert rows[1][5] == "–"  # one pairing has no deviation
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--images", "3"], "--images: 3 at a time do not divide the 4 slots of small; take some of 1, 2, 4"),
+            (["--images", "1,x"], "--images '1,x': write numbers of images at a time, from 1, such as 1,2,4"),
+            (["--images", "0"], "--images '0': write numbers"),
+            (["--images", "2,2"], "--images '2,2': a number is there twice; give each once"),
+            (["--split", "train"], "--split 'train': take test or val"),
+            (
+                ["network.slots=2", "network.width=2"],
+                "is not that of recipe small: width is 1 there and 2 here, slots is 4",
+            ),
+            (["dataset.name=watch"], "network.pt: it is not that of recipe small: shape is [8, 8, 1] there and"),
+            (["train.low=3"], "train.low = 3 does not divide the 4 slots; take one that does"),
+            (["train.low=null"], "frequency below 1 leaves updates to another mode; name it as low"),
+            (
+                ["network.kind=WideResNet", "network.relu_parameter=0.1"],
+                "relu_parameter does not belong to kind WideResNet",
+            ),
+        ],
+    )
+    def test_what_cannot_be_validated(self, words, sentence, run, place):
+        status, out, err = run("mimo", "validate", place / "small.yaml", *words, "--network", place / "network.pt")
+        assert (status, out) == (1, "")
+        assert sentence in err
+
+    def test_a_recipe_of_another_system(self, run):
+        status, _, err = run("mimo", "validate", "cnn-digits")
+        assert status == 1
+        assert "recipe cnn-digits is of the system 'cnn', whose networks take one image at a time; take one of" in err
+
+    def test_where_figures_are_logged_decides_nothing(self):
+        """A training is not done again for a folder of logs."""
+        system = registry.find("mimo")
+        assert "log" not in recipes.read_by(system, "train")
+        assert recipes.load("mimonet-fashion-mnist", ["log.tensorboard=logs"]).log.tensorboard.name == "logs"
+
+
+def test_a_group_of_commands_whose_name_is_taken():
+    """A system's group is refused as a command would be, and its name is free of those of commands."""
+    app = typer.Typer()
+    app.command("mimo")(lambda: None)
+    before = list(app.registered_commands)
+    registry.find("mimo").register(app)
+    with pytest.raises(BittrueError, match="a command `bittrue mimo` is there already; register another name"):
+        cli_systems._refuse_twins(before, app.registered_groups)
