@@ -263,26 +263,23 @@ class Tiles:
 def seen(reading: Reading) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """The windows of an image by the taps of which they see the image: those taps, how far each is from the first of
     them, where that lies in the image, and the places of the windows; codes of images that nothing is around."""
-    height, width, channels = reading.image
+    _, width, channels = reading.image
 
-    def along(size: int, axis: int) -> dict[tuple[int, ...], list[int]]:
+    def along(axis: int) -> dict[tuple[int, ...], list[int]]:
         found: dict[tuple[int, ...], list[int]] = {}
-        for w in range(reading.windows[axis]):
-            first = reading.corner[axis] + w * reading.stride[axis]
-            inside = tuple(i for i in range(reading.kernel[axis]) if 0 <= first + i * reading.dilation[axis] < size)
-            found.setdefault(inside, []).append(w)
+        for w, inside in enumerate(reading.seen(axis)):
+            found.setdefault(tuple(np.flatnonzero(inside).tolist()), []).append(w)
         return found
 
     result = []
-    for rows, down in along(height, 0).items():
-        for columns, across in along(width, 1).items():
+    for rows, down in along(0).items():
+        for columns, across in along(1).items():
             if not rows or not columns:  # nothing but padding
                 return []
             i, j = np.array(rows), np.array(columns)
             taps = (i[:, None] * reading.kernel[1] + j).reshape(-1)
             apart = (i - i[0])[:, None] * reading.dilation[0] * width + (j - j[0]) * reading.dilation[1]
-            y = reading.corner[0] + np.array(down) * reading.stride[0] + i[0] * reading.dilation[0]
-            x = reading.corner[1] + np.array(across) * reading.stride[1] + j[0] * reading.dilation[1]
+            y, x = reading.places(0)[down, i[0]], reading.places(1)[across, j[0]]
             where = (y[:, None] * width + x).reshape(-1) * channels
             place = (np.array(down)[:, None] * reading.windows[1] + np.array(across)).reshape(-1)
             result.append((taps, apart.reshape(-1) * channels, where, place))

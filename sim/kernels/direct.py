@@ -137,17 +137,17 @@ class Direct:
     ) -> None:
         codes = Range(fmt.low, fmt.high) if codes is None else codes
         self.isa, self.largest = isa, codes.high
-        (height, _, channels), (rows, columns) = reading.image, reading.kernel
-        (sy, _), (dy, dx), (top, _) = reading.stride, reading.dilation, reading.corner
+        channels, (rows, columns) = reading.image[2], reading.kernel
         self.padded, self.epilogue = Padded(reading), epilogue
         self.rows = self.padded.rows
         down, across = reading.windows
         self.flip = np.uint8(128 if isa.flips and fmt.signed else 0)
         self.border = np.array(reading.fill).astype(isa.image) if isa is WORDS else np.uint8(reading.fill & 0xFF)
         self.border = self.border if isa is WORDS else (self.border ^ self.flip).view(isa.image)
-        seen = [self._seen(top + sy * r, dy, rows, height) for r in range(down)]
+        inside = map(np.flatnonzero, reading.seen(0))  # the kernel rows that see the image, of every row of windows
+        seen = [(int(tap[0]), int(tap[-1]) + 1) for tap in inside]
         kinds = sorted(set(seen)) if len(set(seen)) <= KINDS else [(0, rows)]
-        run = columns * channels if dx == 1 else channels
+        run = columns * channels if reading.dilation[1] == 1 else channels
         self._order(weight.reshape(len(weight), -1, run), rows, run, kinds)
         self._places(seen if len(kinds) > 1 else kinds * down, kinds, across)
         self._requantise(weight.reshape(len(weight), rows, -1), kinds)
@@ -156,12 +156,6 @@ class Direct:
         self.bare = self.numbers[:0]
         if whole and isa is not WORDS and codes.low >= 0:
             self.bare = self._numbers(weight.reshape(len(weight), rows, -1), kinds, int(self.flip))
-
-    @staticmethod
-    def _seen(first: int, step: int, rows: int, height: int) -> tuple[int, int]:
-        """The kernel rows, from the one to the other, that see the image in windows which begin at row `first`."""
-        inside = [i for i in range(rows) if 0 <= first + i * step < height]
-        return inside[0], inside[-1] + 1
 
     def _order(self, weight: np.ndarray, rows: int, run: int, kinds: Sequence[tuple[int, int]]) -> None:
         """Where the four bytes of every step lie, the weights in that order, and the table of panels (see `tile`):

@@ -64,6 +64,16 @@ class Reading:
         code = np.array(fill, dtype)
         self._fill = code.view(np.uint8)[()] if self.dtype == np.int8 else code[()]
 
+    def places(self, axis: int) -> np.ndarray:
+        """Row (axis 0) or column (axis 1) of every tap of every window, int64 `[windows, taps]`; may lie outside."""
+        starts = np.arange(self.windows[axis]) * self.stride[axis] + self.corner[axis]
+        return starts[:, None] + np.arange(self.kernel[axis]) * self.dilation[axis]
+
+    def seen(self, axis: int) -> np.ndarray:
+        """Which of these places lie in the image, bool `[windows, taps]`."""
+        places = self.places(axis)
+        return (places >= 0) & (places < self.image[axis])
+
     @property
     def block(self) -> int:
         """Rows that are gathered together."""

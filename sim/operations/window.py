@@ -82,13 +82,11 @@ class Window(Moving):
 
     def places(self, axis: int) -> np.ndarray:
         """Row (axis 0) or column (axis 1) of every tap of every window, int64 `[windows, taps]`; may lie outside."""
-        starts = np.arange(self.windows[axis]) * self.stride[axis] - self.padding[2 * axis]
-        return starts[:, None] + np.arange(self.kernel[axis]) * self.dilation[axis]
+        return self.reading.places(axis)
 
     def seen(self, axis: int) -> np.ndarray:
         """Which of these places lie in the image, bool `[windows, taps]`."""
-        places = self.places(axis)
-        return (places >= 0) & (places < self.input.shape[axis])
+        return self.reading.seen(axis)
 
     @property
     def whole(self) -> bool:
