@@ -97,13 +97,17 @@ class System:
         return self.part("steps").quantize(recipe, work)
 
     def lower(self, recipe: Any, work: Workspace) -> dict[str, Any]:
-        """The program, from what `quantize` left.
+        """The program, from what `quantize` left; by default that of its `steps.py`, or, where that has none, the one
+        which `quantize` left with all that belongs to it.
 
         Leaves `program.npz`, `inputs.npy` (the encoded test set, or `inputs.npz` by input name), `labels.npy`, and
         `expected.npy`, the exact integer outputs of the quantised network in PyTorch on the same inputs (of the
         program, where it has noise of its own): `flow.engine.training.write_lowered` does it.
         """
-        return self.part("steps").lower(recipe, work)
+        from bittrue.flow.engine import training
+
+        own = getattr(self.part("steps"), "lower", None)
+        return training.copy_lowered(work) if own is None else own(recipe, work)
 
     # -- what it may have ------------------------------------------------------------------------------
     def steps(self, recipe: Any) -> list[Step]:  # noqa: ARG002

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bittrue.flow.engine import kernels
-from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.statistics import chosen, share
-from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.run import arrays
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
@@ -22,6 +20,8 @@ from bittrue.sim.program import Program
 if TYPE_CHECKING:
     from torch import nn
 
+    from bittrue.flow.engine.recipe import Recipe
+    from bittrue.flow.engine.steps import Workspace
     from bittrue.models.data.sets import Data
     from bittrue.models.training.loop import History, Progress
 

@@ -21,7 +21,7 @@ WITH_DATA = [
     (name, step)
     for name, module in MODULES.items()
     for step in ("train", "quantize", "lower")
-    if "data_of" in inspect.unwrap(getattr(module, step)).__code__.co_names
+    if hasattr(module, step) and "data_of" in inspect.unwrap(getattr(module, step)).__code__.co_names
 ]
 
 

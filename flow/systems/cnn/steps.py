@@ -1,4 +1,4 @@
-"""What `train`, `quantize` and `lower` do: a convolutional network in float, in exact integers, and as a program."""
+"""What `train` and `quantize` do: a convolutional network in float, in exact integers, and as a program."""
 
 from __future__ import annotations
 
@@ -32,8 +32,3 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     model = storage.load(work.upstream["train"] / "network.pt", Convolution, Temporal)
     options = recipe.convert.model_dump()
     return training.convert(recipe, work, data, lambda: of_codes(model, data, **options))
-
-
-def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
-    """The program, the encoded test set, and the network's own integer logits on it, as `quantize` left them."""
-    return training.copy_lowered(work)

@@ -1,4 +1,4 @@
-"""What `train`, `quantize`, `lower` and `spikes` do: an MLP or ResMLP whose activations become FS-neurons.
+"""What `train`, `quantize` and `spikes` do: an MLP or ResMLP whose activations become FS-neurons.
 
 See `models.fs.convert` for the conversion.
 """
@@ -75,11 +75,6 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     counted = spikes.count(program, [network.encode(data.test.images)], work.progress)
     np.savez(work.folder / "neurons.npz", **counted.arrays())
     return result | {"spikes": counted.to_json(), "status": training.trained(result, len(data.test))}
-
-
-def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
-    """The program, the encoded test set, and the network's own integer logits on it, as `quantize` left them."""
-    return training.copy_lowered(work)
 
 
 def hardware(recipe: Recipe, work: Workspace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `train`, `quantize` and `lower` do: a ResMLP in float, in exact integers, and as a program."""
+"""What `train` and `quantize` do: a ResMLP in float, in exact integers, and as a program."""
 
 from __future__ import annotations
 
@@ -28,8 +28,3 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     data = training.data_of(recipe)
     model = storage.load(work.upstream["train"] / "network.pt", ResMLP)
     return training.convert(recipe, work, data, lambda: post_training(model, data, recipe.quantize))
-
-
-def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
-    """The program, the encoded test set, and the network's own integer logits on it, as `quantize` left them."""
-    return training.copy_lowered(work)
