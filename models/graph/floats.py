@@ -153,9 +153,8 @@ class Affine(Product):
     """`weight x + bias`, one of each for every index along `along`; `along` None: one for all."""
 
     along: int | None = None
-    learned: tuple[Tensor, Tensor, float] | None = (
-        None  # what a normalisation learned: mean, variance; what is added to it
-    )
+    #: What a normalisation learned: mean, variance, what is added to it, the share of what it began with (0 and 1).
+    learned: tuple[Tensor, Tensor, float, float] | None = None
 
     def product(self, x: Tensor) -> Tensor:
         shape = [1] * len(self.shape)

@@ -124,12 +124,13 @@ def normalisation(to: Normaliser, node: fx.Node, along: int) -> bool:
     if module is not None:
         given = to.arguments(node, "input")
         given |= {k: getattr(module, k) for k in ("running_mean", "running_var", "weight", "bias", "eps")}
-        tracked = module.num_batches_tracked is not None and int(module.num_batches_tracked) > 0
+        seen = int(module.num_batches_tracked or 0)
+        begun = 0.0 if module.momentum is None else (1 - module.momentum) ** seen  # the share of the initial 0 and 1
     else:
         given = to.arguments(
             node, "input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5"
         )
-        tracked = False
+        seen, begun = 0, 1.0
     mean, var = given["running_mean"], given["running_var"]
     if mean is None or var is None or given.get("training"):
         to.refuse(
@@ -144,6 +145,6 @@ def normalisation(to: Normaliser, node: fx.Node, along: int) -> bool:
             k = int(bad[0])
             to.refuse(node, f"{name} of channel {k} is {float(values[k])}; train it again, or set what is right")
     gain = (weight / torch.sqrt(var + given["eps"])).detach()
-    learned = (mean.clone(), var.clone(), float(given["eps"])) if tracked else None
+    learned = (mean.clone(), var.clone(), float(given["eps"]), begun) if seen else None
     offset = (bias - mean * gain).detach()
     return to.add(node, floats.Affine, [given["input"]], weight=gain, bias=offset, along=along, learned=learned)

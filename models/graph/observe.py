@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bittrue.models.data.batches import Batch
 from bittrue.models.graph.floats import (
@@ -190,7 +191,7 @@ def refuse_foreign(what: str, graph: Graph, x: Batch) -> None:
         return
     seen = graph.run(x[: 4 * BATCH], {node.operands[0] for node in norms})
     for node in norms:
-        mean, variance, least = node.learned
+        mean, variance, least, begun = node.learned
         values = seen[node.operands[0]].movedim(node.axis + 1, 0).flatten(1)
         std, learned = values.std(1, correction=0), variance.sqrt()
         still = learned <= 1e-6 * (1 + mean.abs())
@@ -202,14 +203,25 @@ def refuse_foreign(what: str, graph: Graph, x: Batch) -> None:
             )
         value = torch.where(still, values.mean(1) * node.weight + node.bias, node.bias)
         node.weight, node.bias = torch.where(still, 0, node.weight), value
-        live, learned = ~still & (std > 0), (variance + least).sqrt()
+        live = ~still & (std > 0)
         if not live.any():
             continue
-        ratio = float((std[live] / learned[live]).log().mean().exp())
-        shift = float(((values.mean(1) - mean)[live].abs() / learned[live]).median())
-        if not 1 / FOREIGN < ratio < FOREIGN or shift > FOREIGN:
+        told = [_apart(values[live], mean[live], variance[live] + least)]
+        if 0 < begun < 1:  # after few batches; without what it began with
+            rest = ((variance - begun) / (1 - begun)).clamp(min=0)
+            told.append(_apart(values[live], mean[live] / (1 - begun), rest[live] + least))
+        if all(not 1 / FOREIGN < ratio < FOREIGN or shift > FOREIGN for ratio, shift in told):
+            ratio, shift = told[0]
             raise BittrueError(
                 f"{what}: {node.place}: what it normalises has {ratio:.3g} times the standard deviation that it was "
                 f"trained on, and a mean {shift:.3g} of those away; the calibration data are scaled otherwise than "
                 "those of the training: give them as the model takes them"
             )
+
+
+def _apart(values: Tensor, mean: Tensor, variance: Tensor) -> tuple[float, float]:
+    """How many times the deviation of a normalisation that of channels `[C, values]` is, and how many of them apart
+    their means are."""
+    learned = variance.sqrt()
+    ratio = (values.std(1, correction=0) / learned).log().mean().exp()
+    return float(ratio), float(((values.mean(1) - mean).abs() / learned).median())

@@ -38,8 +38,5 @@ MLPS = {
     "rounded up": (SMALL, Convert(rounding="published", steps=7)),
     "integer pixels": (SMALL, Convert(first="integer")),
     "swish": (MlpSettings(hidden=(24, 16), nonlinearity="swish"), Convert(fraction_bits=8)),
-    "sigmoid": (
-        MlpSettings(hidden=(12, 12, 12), nonlinearity="sigmoid", norm=False),
-        Convert(fraction_bits=12, bits=7),
-    ),
+    "sigmoid": (MlpSettings(hidden=(12, 12, 12), nonlinearity="sigmoid"), Convert(fraction_bits=12, bits=7)),
 }

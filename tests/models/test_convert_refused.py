@@ -218,6 +218,19 @@ def test_data_of_another_scale_than_those_of_the_training(factor):
     assert bittrue.convert(norm(), X * 2)  # just allowed
 
 
+def test_what_a_normalisation_began_with_is_none_of_the_training():
+    """After five batches more than half of its statistics are still the mean 0 and the variance 1 of the beginning."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(X[0].numel(), 4), nn.BatchNorm1d(4))
+    with torch.no_grad():
+        model[1].weight *= 0.05
+        for _ in range(5):
+            model(X)
+    model.eval()
+    assert bittrue.convert(model, X)
+    with pytest.raises(BittrueError, match=r"cannot convert Sequential: 2: .*standard deviation"):
+        bittrue.convert(model, X * 3000)
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
