@@ -31,6 +31,8 @@ class TestJson:
             ('{"b": {"a": 1, "c": 2, "a": 3}}', "the key 'a' is there twice"),
             ("[" * 100_000, "nested more than 32 deep"),
             ("[" * 33 + "]" * 33, "nested more than 32 deep"),
+            ('{"a": ' * 33 + "5" + "}" * 33, "nested more than 32 deep"),
+            ('[{"a": 5, "b": ' * 17 + "5" + "}]" * 17, "nested more than 32 deep"),
             ("1" * 41, "a number of 41 digits"),
             ("{", "not JSON"),
             (b"\xff", "not JSON"),
@@ -43,6 +45,8 @@ class TestJson:
     def test_just_allowed(self):
         deep = "[" * 32 + "5" + "]" * 32
         assert reading.plain_json(deep) == json.loads(deep)
+        for deep in ('{"a": ' * 32 + "5" + "}" * 32, '[{"a": 5, "b": ' * 16 + "5" + "}]" * 16):
+            assert reading.plain_json(deep) == json.loads(deep)
         assert reading.plain_json("1" * 40) == int("1" * 40)
 
 
@@ -103,6 +107,21 @@ class TestArrays:
         monkeypatch.setattr(reading, "MAX_BYTES", size - 1)
         with pytest.raises(BittrueError, match=f"it says that it holds {size} bytes, and at most {size - 1} are read"):
             reading.arrays(buffer.getvalue())
+
+
+def test_damage_of_a_zip_is_told_in_the_words_of_its_reader():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x.npy", npy(np.arange(3)))
+    content = bytearray(buffer.getvalue())
+    content[content.index(b"NUMPY")] ^= 1
+    for damaged in (b"", bytes(content[:-1]), bytes(content)):
+        with pytest.raises(Exception) as truth, zipfile.ZipFile(io.BytesIO(damaged)) as archive:  # noqa: PT011
+            archive.read("x.npy")
+        assert str(truth.value)
+        with pytest.raises(BittrueError) as told:
+            reading.arrays(damaged)
+        assert str(told.value) == f"its zip is damaged ({truth.value})"
 
 
 def test_two_members_of_one_name_are_told_as_that_and_no_damage():

@@ -114,7 +114,7 @@ def helps(path: Sequence[PathStep]) -> tuple[str, ...]:
     routing = sum(step.ns for step in routes)
     far = max(routes, key=lambda step: step.ns, default=None)
     if far is not None and far.ns > LONG_NET and routing > 0.4 * total:
-        begin = path[max(0, path.index(far) - 1)]
+        begin = path[path.index(far) - 1]  # a path begins in a cell, with its clock-to-output
         net = f"the net from {begin.what} of {begin.stage} to {far.what} of {far.stage} takes {far.ns:.1f} ns"
         found.append(
             (routing, f"{net}: another seed of the placer, or a longer interval (fewer places that it goes to)")

@@ -35,6 +35,26 @@ def depthwise(rng, of: Window, weights: Format = INT8, **requantize) -> Depthwis
     return Depthwise(of.output, weight, Requantize(channels, **options), weights)
 
 
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("channels", [16, 32, 48, 64, 96, 112, 208, 240])
+def test_panels_are_as_few_as_their_widths_allow(name, channels):
+    """The wider a panel, the more windows share what is read of them; the widest come first."""
+    rng, kind, fmt = np.random.default_rng(0), KINDS[name], Format(8)
+    of = Window(TensorType((4, 4, channels), fmt), (2, 2), fill=0)
+    op = depthwise(rng, of)
+    codes, total = Range(fmt.low, fmt.high), channels // 16
+    if not kind.suits(of.reading, op.weight, op.by_row.epilogue, codes):
+        assert total % kind.lanes[-1]
+        return
+    tiles = Weighted(of.reading, op.weight, op.by_row.epilogue, codes, (kind,)).tiles
+    panels, fewest = tiles.copied[6].tolist(), [0]
+    for lanes in range(1, total + 1):
+        fewest.append(1 + min((fewest[lanes - wide] for wide in kind.lanes if wide <= lanes), default=10**6))
+    assert sum(panels) == total
+    assert len(panels) == fewest[total]
+    assert panels == sorted(panels, reverse=True)
+
+
 def images(of: Window, n: int, rng, codes: Range | None = None) -> np.ndarray:
     fmt = of.input.format
     low, high = (fmt.low, fmt.high) if codes is None else (codes.low, codes.high)

@@ -57,8 +57,8 @@ def mac(rows=1, bits=4, shift=0, cell=1, offset=((0,), (0,)), noise=None, tokens
     return PhotonicMac(kind, cells, cells, rows, bits, shift, np.array(offset), FOUR, noise)
 
 
-def cells(plus, minus, fmt=FOUR):
-    return PhotonicMac(TensorType((2,), fmt), np.array(plus), np.array(minus), 1, 4, 0, np.zeros(1, int), FOUR, None)
+def cells(plus, minus, fmt=FOUR, held=FOUR):
+    return PhotonicMac(TensorType((2,), fmt), np.array(plus), np.array(minus), 1, 4, 0, np.zeros(1, int), held, None)
 
 
 def weighted(weight):
@@ -89,6 +89,16 @@ def window(shape=(3, 4, 1), kernel=(2, 2), stride=(1, 1), dilation=(1, 1), paddi
 
 def depthwise(weight=1, taps=2, channels=2):
     return Depthwise(TensorType((2, 2), INT8), np.full((taps, channels), weight), Requantize(2, 0))
+
+
+def of_channels(*bias):
+    """Two sums of up to 2^46 in magnitude, with these numbers added behind the shift."""
+    ends = np.full(len(bias), 1 << 46)
+    return Requantize(len(bias), 0, np.array(bias)).ranges(-ends, ends, "x")
+
+
+WIDE = TensorType((2,), Format(24))
+WEIGHTS = Format(43)
 
 
 def requantize(floor=None, **numbers):
@@ -272,6 +282,23 @@ LIMITS = {
     "a held bias before a product": (lambda n: ranges(bias_acc=Held("b", (1,), -n, 0)), (1 << 27) - 1, (1 << 27) - 2),
     "a held bias, above": (lambda n: ranges(bias_acc=Held("b", (1,), 0, n)), (1 << 27) - 1, (1 << 27) - 2),
     "a sum before a product": (lambda n: ranges(-n, 0), (1 << 27) - 1, (1 << 27) - 2),
+    "a result of the first channel, above": (lambda n: of_channels(n, 0), 1 << 46, (1 << 46) - 1),
+    "a result of the first channel, below": (lambda n: of_channels(n, 0), -(1 << 46), 1 - (1 << 46)),
+    "a result of the last channel, above": (lambda n: of_channels(0, n), 1 << 46, (1 << 46) - 1),
+    "a result of the last channel, below": (lambda n: of_channels(0, n), -(1 << 46), 1 - (1 << 46)),
+    # what is refused has sums of 2^64, which 64 bits take for 0
+    "sums that would wrap": (lambda w: Linear(WIDE, np.full((1, 2), w), Requantize(1, 0), WEIGHTS), 1 << 40, 1 << 22),
+    "sums of taps that would wrap": (
+        lambda w: Depthwise(TensorType((2, 1), Format(24)), np.full((2, 1), w), Requantize(1, 0), WEIGHTS),
+        1 << 40,
+        1 << 22,
+    ),
+    "products that would wrap": (lambda w: Affine(WIDE, np.full(2, w), Requantize(2, 0), WEIGHTS), 1 << 41, 1 << 23),
+    "light that would wrap": (
+        lambda w: cells([[w, w]], [[w, w]], Format(24, signed=False), Format(42, signed=False)),
+        (1 << 40) + (1 << 16) + 1,  # times 2^24 - 1: 2^64 and some more
+        1 << 23,
+    ),
     "a negative seed": (lambda n: noise(seed=n), -1, 0),
     "largest seed": (lambda n: noise(seed=n), 1 << 64, (1 << 64) - 1),
     "a negative layer": (lambda n: noise(layer=n), -1, 0),

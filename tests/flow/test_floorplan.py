@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bittrue.flow.synth.floorplan import Floorplan
+from bittrue.flow.synth.floorplan import Floorplan, _springs
 from bittrue.flow.synth.synthesis import _Run
 from bittrue.flow.synth.targets import TARGETS, Site, target
 
@@ -82,6 +82,36 @@ def test_springs_are_those_of_a_dense_elimination():
     np.testing.assert_allclose(pulls / pulls.max(), expected / expected.max(), atol=1e-3)
 
 
+@pytest.mark.parametrize("chain", [False, True])
+def test_springs_of_a_net_hold_its_pins_together_as_those_between_all_of_them_do(chain):
+    """Whether each pulls each or all pull their middle, and then no more of them than a pin has: pins may be many."""
+    draw, few = np.random.default_rng(1), 0
+    for size in range(2, 40):
+        nets = [([int(k) for k in draw.permutation(50)[:size]], chain)]
+        count, stiffness, one, other = _springs(nets, 50)
+        assert count in (50, 51)
+        full = np.zeros((count, count))
+        np.add.at(full, (one, other), stiffness)
+        np.testing.assert_array_equal(full, full.T)
+        laplace = np.diag(full.sum(1)) - full
+        kept = laplace[:50, :50]
+        if count > 50:  # the middle moves to where nothing pulls it
+            kept = kept - np.outer(laplace[:50, 50], laplace[50, :50]) / laplace[50, 50]
+            assert len(stiffness) == 2 * size
+        few = max(few, size if count == 50 else 0)
+        pins = nets[0][0]
+        expected = np.zeros((50, 50))
+        expected[np.ix_(pins, pins)] = -1 / (size - 1)
+        expected[pins, pins] = 1
+        scale = kept[pins[0], pins[0]]
+        assert scale > 0
+        np.testing.assert_allclose(kept, scale * expected, atol=1e-12)
+        if not chain:
+            assert scale == pytest.approx(1, rel=1e-12)
+    assert 2 <= few < 10
+    assert all(_springs([(list(range(size)), chain)], 50)[0] == 50 + (size > few) for size in range(2, 40))
+
+
 def test_a_ring_of_blocks_is_laid_as_a_ring():
     around = 16
     module = blocks(*([k + 2, (k + 5) % around + 2] for k in range(around)))
@@ -124,11 +154,13 @@ def test_places_are_given_where_many_multipliers_are_used(count, pays):
     assert not Floorplan(blocks([2, 3]), {"DP16KD": sites["DP16KD"]}).pays
 
 
-def test_a_register_is_made_again_where_its_blocks_lie_far_apart():
-    """Two groups of blocks that have nothing in common but one register lie at both ends of a long row."""
+@pytest.mark.parametrize("across", [True, False])
+def test_a_register_is_made_again_where_its_blocks_lie_far_apart(across):
+    """Two groups of blocks that have nothing in common but one register lie at both ends of a long row, or column."""
     pairs = [cell("MULT18X18D", A0=9, P0=[10 + k // 4 * 10, 11 + k // 4 * 10]) for k in range(8)]
     module = {"cells": {f"m{k}": made for k, made in enumerate(pairs)} | {"f": cell("TRELLIS_FF", CLK=1, DI=2, Q=9)}}
-    ends = [Site(x, 0, f"X{x}/Y0") for x in (0, 1, 2, 3, 200, 201, 202, 203)]
+    far_and_near = (0, 1, 2, 3, 200, 201, 202, 203)
+    ends = [Site(at, 0, f"X{at}/Y0") if across else Site(at % 2, at, f"X{at}/Y0") for at in far_and_near]
     plan = Floorplan(module, {"MULT18X18D": tuple(ends)})
     before = json.dumps(module)
     told = plan.place(1)

@@ -76,6 +76,26 @@ def test_a_multiplier_with_registers_needs_none():
     assert helps(()) == ()
 
 
+def test_what_takes_long_is_told_by_what_it_is():
+    """A long way into an adder is no adder, nor into a multiplier one; a net is told with the cell it begins at."""
+    for cell in ("CCU2C", "MULT18X18D"):
+        path = (
+            PathStep("clk-to-q", 0.5, "pipeline.a.x0_TRELLIS_FF_Q.Q", "TRELLIS_FF"),
+            PathStep("routing", 4.0, "pipeline.b.s0_CCU2C_S0.A", cell),
+            PathStep("logic", 0.1, "pipeline.b.s0_CCU2C_S0.F", cell),
+            PathStep("setup", 0, "pipeline.b.s0_TRELLIS_FF_Q.DI", "TRELLIS_FF"),
+        )
+        (only,) = helps(path)
+        assert only.startswith("the net from register x0 of a to ")
+        swapped = (path[0], PathStep("routing", 0.1, *_of(path[1])), PathStep("logic", 4.0, *_of(path[2])), path[3])
+        (only,) = helps(swapped)
+        assert only.startswith({"CCU2C": "narrower sums", "MULT18X18D": "a register on both sides"}[cell])
+
+
+def _of(step: PathStep) -> tuple[str, str]:
+    return step.at, step.cell
+
+
 def test_a_cell_that_was_split_is_of_the_type_of_the_whole():
     types = {"a": "LUT4", "b$1": "CCU2C", "b": "DP16KD", "c$d": "TRELLIS_FF"}
     wanted = {"a": "LUT4", "b$1": "CCU2C", "b$2": "DP16KD", "c$d$7": "TRELLIS_FF", "c": "cell", "e$1": "cell"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bittrue.rtl.dataflow import recurrence
 from bittrue.rtl.dataflow.schedule import simulate
 from bittrue.rtl.dataflow.timing import UNLIMITED, Blocks, Phase, Phases, Timing, enough_credits
 from tests.helpers.cycles import blocks_by_cycles, by_cycles
@@ -162,3 +163,25 @@ class TestRandomNetworks:
             drawn = Drawn(1000 * group + seed + 500_000, general=True)
             complete += same(drawn, drawn.outputs(), by_cycles)
         assert 5 <= complete < 30
+
+
+@pytest.mark.parametrize("places", [1, 2, 8])
+def test_how_large_rings_are_at_first_changes_no_cycle(places, monkeypatch):
+    """Those of what was taken and of what was freed grow in any order, and keep what they hold."""
+    drawn = [Drawn(seed + 700_000, general=True) for seed in range(40)]
+    runs = [(d.outputs(), d) for d in drawn]
+    roomy = [simulate(d.stages, d.reads, [d.beats], outputs, FRAMES, work=d.work) for outputs, d in runs]
+    grown, larger = set(), recurrence._Rings._larger
+
+    def watched(self, memories, which, *operand):
+        grown.add(which)
+        return larger(self, memories, which, *operand)
+
+    monkeypatch.setattr(recurrence, "SMALL", places)
+    monkeypatch.setattr(recurrence._Rings, "_larger", watched)
+    for (outputs, d), wanted in zip(runs, roomy, strict=True):
+        found = simulate(d.stages, d.reads, [d.beats], outputs, FRAMES, work=d.work)
+        assert found.complete == wanted.complete
+        np.testing.assert_array_equal(found.output_ends, wanted.output_ends)
+        np.testing.assert_array_equal(found.first, wanted.first)
+    assert grown == {0, 1}
