@@ -80,12 +80,12 @@ def without_a_task(monkeypatch):
 # -- the whole -------------------------------------------------------------------------------------------
 def test_it_learns_two_images_in_one_pass(data):
     model = network(data)
-    done = training.fit(model, data, settings(epochs=3, batch=64, lr=0.1, low=1, frequency=0.8))
+    done = training.fit(model, data, settings(epochs=2, batch=32, lr=0.1, low=1, frequency=0.8))
     modes = evaluate.validate(model, data.test, (1, 2), 2)
     assert modes[0].mean > 0.85
     assert modes[1].mean > 0.75
     assert [one.accuracy for one in done.history] == [f["Accuracy/validation_at_capacity"] for f in done.figures]
-    assert done.history.kept == len(done.history) == 3
+    assert done.history.kept == len(done.history) == 2
     assert done.history.start < 0.4 < done.history[-1].accuracy
     assert done.figures[-1]["Accuracy/validation_at_sup_low"] > 0.75
     assert done.history[-1].loss < done.history[0].loss / 2
@@ -225,20 +225,21 @@ def test_mixup_mixes_images_and_losses_alike(few, watched, monkeypatch):
     run._epoch(0, lambda p: shares.append(p.loss * p.step))
     shares = np.diff([0.0, *shares])
     images = [codes for codes, _ in watched]
-    order = torch.cat(calls[::2])
+    own, swapped = calls[::2], calls[1::2]
     watched.clear()
     calls.clear()
     training._Run(network(few, slots=1), few, settings(epochs=1), None)._epoch(0, None)
     plain = [codes for codes, _ in watched]
-    assert torch.equal(order, torch.cat(calls))
+    assert torch.equal(torch.cat(own), torch.cat(calls))
     assert np.ptp(shares) > 0.2
-    for mixed, batch, share in zip(images, plain, shares, strict=True):
+    for mixed, batch, share, labels, theirs in zip(images, plain, shares, own, swapped, strict=True):
         assert 0 <= share <= 1
         rest = (mixed - share * batch).flatten(1)
         others = ((1 - share) * batch).flatten(1)
         partners = torch.cdist(rest.double(), others.double()).min(1)
         assert partners.values.max() < 0.05
         assert sorted(partners.indices.tolist()) == list(range(len(batch)))
+        assert torch.equal(theirs, labels[partners.indices])
 
 
 def test_activations_do_not_decay(few, monkeypatch):
