@@ -41,15 +41,10 @@ class Mlp(ImageNetwork):
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 `[n, h, w, channels]` as codes int8 `[n, h * w * channels]`, pixels in raster order."""
-        return flat_codes(images, self.gain)
+        return encode(images, 1, self.gain).reshape(len(images), -1)
 
     def forward(self, codes: Tensor) -> Tensor:
         x = codes.to(self.classifier.weight.dtype) * INPUT_SCALE
         for linear, norm, function in zip(self.hidden, self.norms, self.functions, strict=True):
             x = function(norm(linear(x)))
         return self.classifier(x)
-
-
-def flat_codes(images: np.ndarray, gain: int) -> np.ndarray:
-    """Images `[n, h, w, channels]` as codes int8 `[n, h * w * channels]` (`models.data.sets.encode`)."""
-    return encode(images, 1, gain).reshape(len(images), -1)

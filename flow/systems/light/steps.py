@@ -1,4 +1,4 @@
-"""What `train`, `quantize` and `lower` do: an MLP made non-negative, on an array of light, in exact integers.
+"""What `train` and `quantize` do: an MLP made non-negative, on an array of light, in exact integers.
 
 See `models.light.train` for the scenarios, `models.light.integer` for the array.
 """
@@ -14,6 +14,7 @@ from bittrue.flow.engine import kernels, statistics, training
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.systems.light.recipe import Recipe
 from bittrue.models.light.settings import Array, ArrayNoise
+from bittrue.sim.program import Program
 
 
 @training.one_thread
@@ -51,7 +52,7 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
 
 @training.one_thread
 def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
-    """Conversion to the array and exact-integer training; leaves `integer.pt`.
+    """Conversion to the array and exact-integer training; leaves the program and its test set.
 
     Accuracies are the golden simulator's on the test set, with the noise of the recipe where there is any.
     """
@@ -65,18 +66,20 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         "light": photonic_alphas.table(recipe, work, twin, data),
         "noise": recipe.array.noise.on,
     }
-    network, found = _converted(twin, recipe, recipe.array, data, work, recipe.finetune.epochs > 0)
+    network, program, found = _converted(twin, recipe, recipe.array, data, work, recipe.finetune.epochs > 0)
     result |= found
     if recipe.array.window == "pedestal" and recipe.beside.full_scale != "none":
         trained = recipe.beside.full_scale == "trained" and recipe.finetune.epochs > 0
         full = recipe.array.model_copy(update={"window": "full"})
-        result["full_scale"] = _converted(twin, recipe, full, data, work, trained)[1]
-    storage.save(network, work.folder / "integer.pt")
+        result["full_scale"] = _converted(twin, recipe, full, data, work, trained)[2]
+    training.write_lowered(work, program, network, data)
     return result | {"status": training.trained(result, len(data.test))}
 
 
-def _converted(twin, recipe: Recipe, array: Array, data, work: Workspace, trained: bool) -> tuple[Any, dict[str, Any]]:
-    """An integer network with what the report shows of it."""
+def _converted(
+    twin, recipe: Recipe, array: Array, data, work: Workspace, trained: bool
+) -> tuple[Any, Program, dict[str, Any]]:
+    """An integer network and its program, with what the report shows of it."""
     from bittrue.models.light.convert import convert
     from bittrue.models.light.measure import conversions
     from bittrue.models.training import qat
@@ -91,30 +94,24 @@ def _converted(twin, recipe: Recipe, array: Array, data, work: Workspace, traine
         epochs = qat.fit(network, data, recipe.finetune, checkpoint=checkpoint, progress=training.watch(work))
     program = _program(network, recipe, data)
     quiet = {"accuracy_without_noise": accuracy(network.under(ArrayNoise()), data.test)} if array.noise.on else {}
-    return network, quiet | training.history(epochs) | {
-        "accuracy_converted": before,
-        "accuracy": _accuracy(program, codes, data),
-        "converters": [asdict(row) for row in conversions(network, program, codes, work.progress)],
-    }
+    return (
+        network,
+        program,
+        quiet
+        | training.history(epochs)
+        | {
+            "accuracy_converted": before,
+            "accuracy": _accuracy(program, codes, data),
+            "converters": [asdict(row) for row in conversions(network, program, codes, work.progress)],
+        },
+    )
 
 
-@training.one_thread
-def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:
-    """The program, the encoded test set, and the network's own logits, with noise where there is any."""
-    from bittrue.models.light.integer import IntegerPhotonicMLP
-    from bittrue.models.training import storage
-
-    data = training.data_of(recipe)
-    network = storage.load(work.upstream["quantize"] / "integer.pt", IntegerPhotonicMLP)
-    program = _program(network, recipe, data)
-    return training.write_lowered(work, program, network, data)
-
-
-def _program(network, recipe: Recipe, data):
+def _program(network, recipe: Recipe, data) -> Program:
     from bittrue.models.graph.lower import lower as to_program
 
     return to_program(network, name=recipe.name, dataset=data.name, classes=list(data.classes))
 
 
-def _accuracy(program, codes: np.ndarray, data) -> float:
+def _accuracy(program: Program, codes: np.ndarray, data) -> float:
     return float((program(codes).argmax(1) == data.test.labels).mean())
