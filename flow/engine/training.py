@@ -139,8 +139,14 @@ LOWERED = ("program.npz", "inputs.npy", "labels.npy", "expected.npy", "program.j
 
 def copy_lowered(work: Workspace) -> dict[str, Any]:
     """The step `lower` of a system whose `quantize` left the program and its test set."""
+    left = work.upstream["quantize"]
+    if missing := [name for name in LOWERED if not (left / name).exists()]:
+        raise BittrueError(
+            f"lower: the step quantize left no {missing[0]}; let it leave the program with "
+            "`flow.engine.training.write_lowered`, or give the system's steps.py a `lower`"
+        )
     for name in LOWERED:
-        shutil.copyfile(work.upstream["quantize"] / name, work.folder / name)
+        shutil.copyfile(left / name, work.folder / name)
     program = Program.load(work.folder / "program.npz")
     return lowered(program, program.meta["classes"])
 

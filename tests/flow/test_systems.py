@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -129,6 +130,15 @@ class TestASystemOfOnesOwn:
         gone = bittrue("report", out)
         assert gone.returncode == 1
         assert "unknown system 'toy'" in gone.stderr
+
+    def test_one_without_a_lower_is_told_what_its_quantize_has_to_leave(self, tmp_path):
+        class Mine(System):
+            def part(self, name):
+                return ModuleType(name)
+
+        work = SimpleNamespace(upstream={"quantize": tmp_path}, folder=tmp_path)
+        with pytest.raises(BittrueError, match=r"quantize left no program\.npz; .*write_lowered.*a `lower`"):
+            Mine().lower(None, work)
 
     def test_an_option_of_another_system_is_refused(self, tmp_path):
         done = bittrue("flow", "toy-digits", "--scenario", "post", "--out", tmp_path / "f", path=install(tmp_path))
