@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import Data, Split
+from bittrue.models.fs.calibration import STRIDE, affine_of, samples
 from bittrue.models.fs.layers import IntegerFsNeuron, Neurons, least_step
 from bittrue.models.fs.networks import Place, spiking
 from bittrue.models.fs.sets import PUBLISHED, NeuronSet, find, shipped
 from bittrue.models.fs.settings import Convert, Sweep
-from bittrue.models.graph.calibration import STRIDE, affine_of, samples
 from bittrue.models.int8.converted import Converted
 from bittrue.models.int8.quantize import post_training
 from bittrue.models.layers.activations import ACTIVATIONS, name_of

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import INPUT_BITS
+from bittrue.models.fs.calibration import SMALLEST
 from bittrue.models.fs.sets import IntegerSet, NeuronSet
 from bittrue.models.fs.settings import Convert
-from bittrue.models.graph.calibration import SMALLEST
 from bittrue.models.layers.activations import activation
 from bittrue.models.layers.integer import CodeStep, IntegerLayer, IntegerLinear
 from bittrue.models.layers.lowering import Lowering, whole

@@ -1,4 +1,4 @@
-"""What every conversion of a trained network needs: its normalisations folded, and a look at its tensors on images."""
+"""What a conversion to neurons needs of a trained network: its normalisations folded, and a look at its tensors."""
 
 from __future__ import annotations
 
