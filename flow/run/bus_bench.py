@@ -56,7 +56,7 @@ class Bus:
             if self.due and self.ready(self.due[0][1][0]):
                 await self.perform(*self.due[0])
                 self.due.pop(0)
-            elif self.others and self.open(0) and repeats < REPEATS and not self.monitor.all_out:
+            elif self.others and repeats < REPEATS and not self.monitor.all_out:
                 await self.perform(*self.others[repeats % len(self.others)])
                 repeats += 1
             else:

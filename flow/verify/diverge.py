@@ -168,7 +168,7 @@ def in_rtl(
             idle=stalls.idle,
             backpressure=stalls.backpressure,
             waves=waves,
-            watchdog=max(1 << 14, design.patience) if frame - start < 7 else 1 << 20,
+            watchdog=design.patience,
             **written,
         )
         held = sets.met(design, again, start, len(expected[0])) if sets else None

@@ -172,10 +172,7 @@ def _of(table: Signal, numbers: Sequence[int]) -> Value:
     """The number of the table at hand."""
     if len(set(numbers)) == 1:
         return Const(numbers[0])
-    fmt = Format.covering(*numbers)
-    return Array(Const(n, Format.covering(n, signed=fmt.signed).bits) if not fmt.signed else Const(n) for n in numbers)[
-        table
-    ]
+    return Array(map(Const, numbers))[table]
 
 
 def beats_begin(m: Module, name: str, beats: int, taken: Value) -> Value:

@@ -87,6 +87,20 @@ def test_the_ring_of_a_larger_image_is_as_small_as_the_interval_allows(shape, fa
     assert stage.interval == stage.order.interval == stage.operation.output.size // lanes
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 2), (1, 1, 2), (2, 2, 2)])
+@pytest.mark.parametrize("factors", [(2, 1), (3, 1), (1, 1), (2, 2), (1, 2)])
+def test_a_column_of_pixels_in_a_beat_each_is_repeated(shape, factors):
+    """Where nothing counts but how often a row was given out, and where less does."""
+    larger, rng = Upsample(TensorType(shape, INT8), factors), np.random.default_rng(0)
+    build = Builder({"x": larger.input})
+    program = build.program(build.add("y", larger, "x"))
+    made = size_fifos(Plan(program, {"y": Folding(2, 1)}, {"x": 2}))
+    bench = StageBench(made)
+    exact_to_the_cycle(bench, batches(made, rng, 4))
+    x = batches(made, rng, 4)
+    np.testing.assert_array_equal(bench.run(x, 0.3, 0.4, 1).outputs, program.reference(*x))
+
+
 def test_lanes_follow_from_the_interval():
     window = same((6, 5, 12))
     make = realisation(window)

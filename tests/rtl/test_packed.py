@@ -39,6 +39,24 @@ def test_every_pair_of_weights_and_every_code(weight, code):
         np.testing.assert_array_equal(high, np.broadcast_to(upper * x, high.shape))
 
 
+@pytest.mark.parametrize("simd", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("code", [Format(3), Format(3, signed=False)])
+def test_ranges_of_upper_sums_are_those_of_all_codes_and_lack_the_last_carry(simd, code):
+    """Of every node of the tree of adders, each of whose leaves has any code of its own."""
+    rng = np.random.default_rng(simd)
+    for _ in range(4):
+        lower, upper = weight = rng.integers(-4, 4, (2, simd))
+        products = PackedProducts(weight, code, simd, 2)
+        whole = upper[:, None] * code.codes()
+        short = whole - (lower[:, None] * code.codes() < 0)
+        for depth, level in enumerate(products.levels):
+            for node, found in enumerate(level[1]):
+                first, end = node << depth, min((node + 1) << depth, simd)
+                leaves = [*whole[first : end - 1], short[end - 1]]
+                assert (found.low, found.high) == (sum(v.min() for v in leaves), sum(v.max() for v in leaves))
+        assert len(products.levels[-1][1]) == 1
+
+
 def unpack(wide: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
     """Both products in a wide one: `lower x` and `upper x`."""
     low = wide & ((1 << shift) - 1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Cat, Elaboratable, Module
+from amaranth.hdl import Cat, Elaboratable, Fragment, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,8 +19,9 @@ from bittrue.rtl.dataflow.estimate import area, estimate
 from bittrue.rtl.dataflow.loader import Loader, Words
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.dataflow.plumbing import Fifo, Narrow, Widen
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage
-from bittrue.rtl.dataflow.stage import Stage, Storage, beat
+from bittrue.rtl.dataflow.stage import Stage, Storage, beat, realisation
 from bittrue.rtl.dataflow.stages.affine import AffineStage
 from bittrue.rtl.dataflow.stages.lif import LifStage
 from bittrue.rtl.dataflow.stages.linear import LinearStage
@@ -28,6 +29,7 @@ from bittrue.rtl.dataflow.stages.photonic_mac import Rails
 from bittrue.rtl.dataflow.stages.transpose import TransposeStage
 from bittrue.rtl.dataflow.stages.window import WindowStage
 from bittrue.rtl.dataflow.structure import Structure
+from bittrue.rtl.dataflow.vectors import Vectors
 from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.parts.held import Exchange, Table
@@ -38,9 +40,12 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
+from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.transpose import Transpose
 from bittrue.sim.operations.window import Window
@@ -171,6 +176,15 @@ def test_flip_flops_of_events(simd, pe, written):
     stage.exchange = Exchange(stage.exchange_bits)  # as the network gives it
     built = stage.structure()
     assert built.registers == flip_flops(stage)
+
+
+def test_intervals_of_events_are_the_cycles_of_frames_in_which_everything_spikes():
+    kind = TensorType((3, 2, 4), Format(1, signed=False))
+    for decode in ([2, 1], [3, 2]):
+        op = SpikingLinear(kind, np.ones((6, 4), int), np.array(decode), Requantize(6, 0), Format(4))
+        made = [EventLinearStage(op, lanes=f.simd, simd=f.simd, pe=f.pe) for f in EventLinearStage.foldings(op)]
+        cycles = {int(stage.work(np.ones((1, *kind.shape), int)).sum()) for stage in made}
+        assert EventLinearStage.intervals(op) == cycles
 
 
 @pytest.mark.parametrize("architecture", ["parallel", "packed"])
@@ -324,6 +338,50 @@ def test_adders_of_noise_are_those_of_ciphers_roots_and_sums(relative, shot):
     assert built.multipliers == lanes * (1 + 2 * bool(noise.relative) + 2 * bool(noise.shot))
     bound = noise.bound(200)
     assert (pipe.sum.low, pipe.sum.high) == (min(0, bound.low + 32), bound.high + 32)
+
+
+@pytest.mark.parametrize("words", [1, 2, 3, 4, 5, 8, 9, 16, 17, 64, 65])
+def test_two_vectors_lie_in_as_little_memory_as_addresses_without_sums_allow(words):
+    """Each in a block of a power of two of words, the least that holds it: the block's number is the highest bit."""
+    depth = Vectors(Format(8), 4, words).storage.depth
+    assert depth.bit_count() == 1
+    assert depth // 4 < words <= depth // 2
+
+
+def reset_bits(stage: Elaboratable) -> int:
+    """Bits of the registers of a stage that a reset sets."""
+    waiting, found = [Fragment.get(stage, None)], {}
+    while waiting:
+        fragment = waiting.pop()
+        waiting += [sub[0] for sub in fragment.subfragments]
+        found |= {id(s): s for line in fragment.statements.get("sync", ()) for s in line._lhs_signals()}
+    return sum(len(signal) for signal in found.values() if not signal.reset_less)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda fmt: Fifo(fmt, 2, 5, 4),
+        lambda fmt: Narrow(fmt, 6, 2, 3),
+        lambda fmt: Widen(fmt, 2, 6, 3),
+        lambda fmt: realisation(Transpose(TensorType((4, 6), fmt)))(Transpose(TensorType((4, 6), fmt)), lanes=2),
+        lambda fmt: realisation(Maximum(TensorType((4, 6), fmt)))(Maximum(TensorType((4, 6), fmt)), lanes=2),
+        lambda fmt: realisation(add(fmt))(add(fmt), lanes=2),
+        lambda fmt: realisation(curve(fmt))(curve(fmt), lanes=2),
+    ],
+    ids=["fifo", "narrow", "widen", "transpose", "maximum", "add", "lerp"],
+)
+def test_codes_are_in_registers_without_a_reset(make):
+    """What a reset sets is control: it is no more where codes are wider."""
+    assert reset_bits(make(Format(4))) == reset_bits(make(Format(7))) > 0
+
+
+def add(fmt: Format) -> Add:
+    return Add(TensorType((3, 6), fmt), TensorType((3, 6), fmt), fmt)
+
+
+def curve(fmt: Format) -> Lerp:
+    return Lerp(TensorType((3, 6), fmt), np.arange(5)[None] % 4, fmt)
 
 
 class Alone(wiring.Component):
