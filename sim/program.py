@@ -23,11 +23,18 @@ BLOCK, BYTES = 256, 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One operation of a program; its result is the tensor of the same name."""
+    """One operation of a program; its result is the tensor of the same name.
+
+    operands  names of the tensors that it reads, in order; a name alone stands for one
+    """
 
     name: str
     operation: Operation
     operands: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        names = (self.operands,) if isinstance(self.operands, str) else tuple(self.operands)
+        object.__setattr__(self, "operands", names)
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, {type(self.operation).__name__} to {self.operation.output}, {self.operands})"
@@ -64,6 +71,7 @@ class Program:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", dict(self.inputs))
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "results", (self.results,) if isinstance(self.results, str) else tuple(self.results))
         types = dict(self.inputs)

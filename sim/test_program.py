@@ -16,6 +16,21 @@ from bittrue.sim.program import BLOCK, Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 
 
+def test_lists_are_taken_for_what_never_changes():
+    """A program that was made with lists is that made with tuples, and nothing of it can be changed behind its back."""
+    kind = TensorType((2, 3), INT8)
+    inputs, nodes, results, operands = {"x": kind}, [], ["y"], ["x"]
+    nodes.append(Node("y", Transpose(kind), operands))
+    made, again = Program(inputs, nodes, results), Program({"x": kind}, tuple(nodes), "y")
+    assert made.sha256 == again.sha256
+    nodes.clear(), results.clear(), operands.clear()
+    assert (made.results, [node.name for node in made.nodes], made.nodes[0].operands) == (("y",), ["y"], ("x",))
+    alone = Program({"image": kind}, (Node("y", Transpose(kind), "image"),), "y")
+    assert alone.nodes[0].operands == ("image",)
+    inputs.clear()
+    assert list(made.inputs) == ["x"]
+
+
 def mixer(rng: np.random.Generator, tokens: int, features: int, channels: int, hidden: int, classes: int) -> Program:
     """Embed, one residual block with token and channel mixing, pooling, classifier."""
 

@@ -135,6 +135,34 @@ def here(given, monkeypatch):
     return given
 
 
+# -- defaults ------------------------------------------------------------------------------------------------
+def defaults(function) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=name_of)
+def test_a_flag_is_off_until_it_is_given(command):
+    """But for those that have a word for both."""
+    for parameter in COMMANDS[name_of(command)]:
+        value = defaults(command.callback).get(parameter.name)
+        assert value is not True or "/--no-" in parameter.option, parameter
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [("import-nir", nir_read.program), ("synth", designs.synthesize_design)],
+)
+def test_what_is_left_out_is_what_python_takes_for_it(command, function):
+    """An option and a parameter of one name stand for the same, and so do their defaults."""
+    (callback,) = (made.callback for made in app.registered_commands if name_of(made) == command)
+    said, taken = defaults(callback), defaults(function)
+    plain = {name for name, value in taken.items() if isinstance(value, int | float | str)}
+    shared = plain & set(said)
+    assert shared
+    assert {name: said[name] for name in shared} == {name: taken[name] for name in shared}
+
+
 # -- the first screen ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(command, run, monkeypatch):

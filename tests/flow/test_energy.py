@@ -20,10 +20,18 @@ from bittrue.rtl.dataflow.plan import activity, plan
 from bittrue.rtl.dataflow.stage import Stage, realisation
 from bittrue.rtl.dataflow.stages.add import AddStage
 from bittrue.rtl.verilog import emit
+from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.add import Add
+from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.fs_neuron import FsNeuron
+from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
+from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.requantize import Requantize
 from tests.helpers.programs import resmlp, spiking, stimulus
 
 PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
@@ -237,3 +245,37 @@ def plain(text: str) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
         values[code] = value
         running |= code == names["TOP.bittrue_top", "aresetn"] and value == "1"
     return counts, names
+
+
+def kind(rows: int) -> TensorType:
+    return TensorType((rows, 4), Format(8))
+
+
+#: Operations whose rows are alike, of so many rows.
+ROWS = {
+    "Add": lambda n: Add(kind(n), kind(n), Format(8)),
+    "Affine": lambda n: Affine(kind(n), np.arange(4), Requantize(4, 3)),
+    "Lerp": lambda n: Lerp(kind(n), np.arange(5)[None]),
+    "Linear": lambda n: Linear(kind(n), np.arange(12).reshape(3, 4), Requantize(3, 3)),
+    "Multiply": lambda n: Multiply(kind(n), kind(n), Requantize(4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_twice_the_rows_are_twice_the_effort(name):
+    one, two = (realisation(op)(op, **FOLDED.get(name, {"lanes": 2})).effort() for op in map(ROWS[name], (3, 6)))
+    for each, both in ((one.additions, two.additions), (one.multiplications, two.multiplications)):
+        assert both == {width: 2 * times for width, times in each.items()}
+    assert [(t.purpose, t.size, t.read, t.written) for t in two.memory] == [
+        (t.purpose, t.size, 2 * t.read, 2 * t.written) for t in one.memory
+    ]
+    assert one.additions.total() + one.multiplications.total() > 0
+
+
+FOLDED = {"Linear": {"lanes": 1, "simd": 1, "pe": 1}}
+
+
+def test_a_value_between_two_knots_takes_a_product_and_two_sums():
+    op = ROWS["Lerp"](3)
+    effort = realisation(op)(op, lanes=2).effort()
+    assert (effort.multiplications.total(), effort.additions.total()) == (3 * 4, 2 * 3 * 4)

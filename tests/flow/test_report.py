@@ -115,6 +115,16 @@ def test_each_problem_is_told(change, sentence, content):
     assert any(sentence in problem for problem in report.problems(content))
 
 
+def test_what_is_wrong_first_on_the_way_to_hardware_is_told_first(content):
+    content["verify"][0].update(mismatches=1)
+    content["golden"].update(mismatches=3)
+    content.update(mismatches_with_network=4)
+    network, golden, hardware = report.problems(content)
+    assert network.startswith("golden: 4 outputs differ from the quantised network")
+    assert golden.startswith("golden: 3 of 12 values differ from the reference")
+    assert hardware.startswith("rtl/compiled: 1 of 60 values differ")
+
+
 def test_accuracy_before_and_after_integer_training_is_shown(content):
     """On the page and on the terminal, with the epoch that was kept; once where nothing was trained in integers."""
     sentence = "float training: epoch 2 of 2, the best on validation images; integer training: epoch 1 of 1, the best"

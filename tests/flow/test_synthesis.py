@@ -261,6 +261,46 @@ def test_counts(name):
     assert device.count({}) == dict.fromkeys(RESOURCES, 0)
 
 
+#: What the makers' data sheets say: kilobits of block RAM in blocks of so many, multipliers of 18 bits (of 16 in an
+#: iCE40), and look-up tables, of ECP5s in thousands.
+SHEETS = {
+    "ecp5-25k": (1008, 18, 28, 24_000),
+    "ecp5-45k": (1944, 18, 72, 44_000),
+    "ecp5-85k": (3744, 18, 156, 84_000),
+    "ice40-hx8k": (128, 4, 0, 7680),
+    "ice40-up5k": (120, 4, 8, 5280),
+    "gowin-gw1nr9": (468, 18, 20, 8640),
+    "gowin-gw2a18": (828, 18, 48, 20736),
+}
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_what_a_device_holds_is_what_its_data_sheet_says(name):
+    kilobits, block, multipliers, tables = SHEETS[name]
+    holds = target(name).holds
+    assert (holds["bram"] * block, holds["dsp"]) == (kilobits, multipliers)
+    assert holds["lut"] == pytest.approx(tables, rel=0.0125 if name.startswith("ecp5") else 0)
+    assert holds["ff"] == holds["lut"] * (0.75 if name.startswith("gowin") else 1)
+
+
+@pytest.mark.parametrize(("clocks", "located"), [(1, True), (2, False)])
+def test_the_clock_goes_to_the_pin_that_the_device_has_for_it(clocks, located, tmp_path, monkeypatch):
+    """Where there is one clock: nextpnr is given a file that says so."""
+    names = ["aclk", "clk"][:clocks]
+    top = {"ports": {name: {"direction": "input", "bits": [2 + k]} for k, name in enumerate(names)}, "cells": {}}
+    (tmp_path / "ports.json").write_text(json.dumps({"modules": {"top": top}}))
+    run = bittrue.flow.synth.synthesis._Run(target("ecp5-25k"), tmp_path, "top", lambda _: None, 600)
+    run._choose_pins()
+    asked = []
+    monkeypatch.setattr(run, "_tool", lambda _stage, _command, words: asked.extend(words))
+    with pytest.raises(BittrueError, match="nextpnr failed"):
+        run.route(25, 1, None)
+    assert ("--lpf" in asked) == located
+    if located:
+        said = (tmp_path / asked[asked.index("--lpf") + 1]).read_text().split()
+        assert said == ["LOCATE", "COMP", '"aclk"', "SITE", f'"{target("ecp5-25k").clock}";']
+
+
 def test_halves_round_up():
     assert target("xilinx-7").count({"RAMB18E1": 3, "RAMB36E1": 1})["bram"] == 3
     assert target("gowin-gw1nr9").count({"MULT9X9": 5})["dsp"] == 3

@@ -10,21 +10,26 @@ import pytest
 
 import bittrue
 from bittrue.flow import stages
+from bittrue.flow.cli import systems
 from bittrue.flow.engine import recipe, steps, training
 from bittrue.flow.report import report
 from bittrue.flow.run import cosim, verilate
 from bittrue.flow.run.result import RtlRun
-from bittrue.flow.verify import verify
+from bittrue.flow.verify import backends, verify
 from bittrue.flow.verify.backends import Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.design import Design, Probe, StreamTap
+from bittrue.rtl.light.design import PhotonicDesign
+from bittrue.rtl.light.jobs import Geometry
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.program import Builder
 from bittrue.sim.written import written
+from tests.helpers.photonic_programs import photonic_network
 from tests.helpers.programs import resmlp
 
 PROGRAM = resmlp(tokens=2, channels=2, features=2, hidden=2)
@@ -195,3 +200,50 @@ def test_a_lowered_network_leaves_its_program_inputs_labels_and_expected_logits(
     assert bittrue.load(tmp_path / "program.npz").sha256 == PROGRAM.sha256
     kept = {name: np.load(tmp_path / f"{name}.npy").tolist() for name in ("inputs", "labels", "expected")}
     assert kept == {"inputs": [[5, 5]] * 3, "labels": [1, 0, 1], "expected": [[1, 2]] * 3}
+
+
+def test_what_a_machine_lacks_is_told_of_what_is_asked_for(monkeypatch):
+    lacking = {"gxx": "g++ is not installed"}
+    monkeypatch.setattr(backends, "find", lambda name: SimpleNamespace(missing=lambda: lacking.get(name)))
+    assert backends.installed({"gxx": 3, "compiled": None, "icarus": 0}) == {"gxx": False, "compiled": True}
+
+
+def test_systems_that_cannot_be_used_are_told_one_by_one(monkeypatch, capsys):
+    broken = {"a": "the system of a [1.0] cannot be used: no", "b": "the system of b cannot be used: never"}
+    for known in (broken, {}):
+        monkeypatch.setattr(systems.registry, "found", lambda known=known: SimpleNamespace(broken=known))
+        systems.told()
+        assert capsys.readouterr().err.splitlines() == [f"note: {sentence}" for sentence in known.values()]
+
+
+def test_places_of_beats_are_those_of_the_tensor_one_after_the_other():
+    """Of a frame all, once, in order; a beat that is not offered, or not taken, is none."""
+    tap, seen = StreamTap([Probe("y", Format(4), 2, ("top", "p"))], {"y": 6}), []
+    for cycle in range(24):
+        valid, ready, word = cycle % 2, cycle // 2 % 2, f"{cycle % 8:04b}{cycle % 7:04b}"
+        told = {"valid": str(valid), "ready": str(ready), "payload": word}
+        seen += tap.see(cycle, lambda key, told=told: told[key.rpartition("__")[2]])
+    assert tap.signals.keys() == {f"0 o__{name}" for name in ("payload", "valid", "ready")}
+    assert [one.cycle for one in seen] == list(range(3, 24, 4))
+    assert [(one.frame, one.places.tolist()) for one in seen] == [
+        (frame, places) for frame in (0, 1) for places in ([0, 1], [2, 3], [4, 5])
+    ]
+    assert [one.codes.tolist() for one in seen] == [[one.cycle % 7, one.cycle % 8] for one in seen]
+
+
+class Bare(Design):
+    """The least that a design is."""
+
+    verilog = expect = to_json = from_json = None
+
+
+def test_a_design_says_nothing_of_what_it_has_not():
+    bare = Bare()
+    assert (bare.estimate, bare.parts, bare.probes, bare.accesses(3)) == (None, (), (), ())
+    assert list(bare.instances) == []
+
+
+def test_a_controller_is_named_with_the_twin_that_it_holds():
+    made = {twin: PhotonicDesign(photonic_network(), Geometry(4, 4, 2), twin=twin) for twin in (True, False)}
+    assert "twin" in made[True].title
+    assert "twin" not in made[False].title

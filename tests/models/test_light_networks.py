@@ -257,6 +257,9 @@ def test_the_energy_is_counted_from_the_geometry():
     assert math.isclose(made["int8_pj"]["products"], 7700 * (0.2 + 0.1))  # 8 bits by 8, and a sum of 32 bits
     assert made["int8_pj"]["weights"] == made["photonic_pj"]["weights"] > 0
     assert math.isclose(made["photonic_pj"]["digital"], 160 * 0.1 + made["int8_pj"]["digital"])
+    tables = [estimate((100, *hidden, 10), Array())["int8_pj"]["digital"] for hidden in ((), (70,), (70, 140))]
+    assert tables[0] == 0 < tables[1]  # a hidden value is looked up once
+    assert math.isclose(tables[2], 3 * tables[1])
     for side in ("photonic", "int8"):
         assert math.isclose(made[f"{side}_total_pj"], sum(made[f"{side}_pj"].values()))
     once = estimate((100, 70, 10), Array(rows=64, columns=64, adc_bits=9), 1)["photonic_pj"]

@@ -330,3 +330,12 @@ def test_a_photonic_array_is_folded_for_the_input_that_feeds_it(channels, interv
     found = PhotonicMacStage.fold(op, interval, "x")
     assert found in fed
     assert found.simd * found.pe == min(f.simd * f.pe for f in fed)
+
+
+def test_activity_of_what_has_no_events_changes_no_plan():
+    """The fastest that the device holds is one that every stage reaches, whatever is said of ones."""
+    program = resmlp(tokens=3, channels=4, features=4, hidden=8, seed=4)
+    plain, told = (plan(program, device="ecp5-85k", activity=seen) for seen in (None, {"x": 0.5}))
+    assert plain.estimated_interval == plain.network.bottleneck > 4
+    assert told.folding == plain.folding
+    assert told.estimated_interval == plain.estimated_interval

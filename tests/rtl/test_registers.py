@@ -303,6 +303,7 @@ def test_svd_says_the_same():
         for field in register.fields:
             entry = fields[field.name]
             assert (int(entry.findtext("bitOffset")), int(entry.findtext("bitWidth"))) == (field.low, field.bits)
+            assert entry.findtext("description") == (field.description or field.name)  # the schema wants one
             assert entry.findtext("access") == ("read-only" if field.access == "ro" else "read-write")
             assert entry.findtext("modifiedWriteValues") == writes.get(field.access)
             legal = entry.find("writeConstraint/range")
