@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bittrue.flow.engine import recipe as common
+from bittrue.models.data.sets import encode
 from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLinear
-from bittrue.models.networks.mlp import flat_codes
 from bittrue.models.training.settings import Train
 
 
@@ -35,7 +35,7 @@ class Toy(nn.Module):
         return cls(**values)
 
     def encode(self, images):
-        return flat_codes(images, self.gain)
+        return encode(images, 1, self.gain).reshape(len(images), -1)
 
     def forward(self, codes):
         return self.classifier(codes.to(self.classifier.weight.dtype) / 128)
