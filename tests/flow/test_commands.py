@@ -68,7 +68,7 @@ class Parameter:
         kind, self.info = get_args(annotation)[:2] if get_origin(annotation) is Annotated else (annotation, None)
         self.command, self.name = command, name
         kinds = [k for k in get_args(kind) if k is not NoneType] if get_origin(kind) is UnionType else [kind]
-        self.is_path = kinds == [Path]
+        self.kinds, self.is_path = kinds, kinds == [Path]
         words = (getattr(self.info, "default", None), *(getattr(self.info, "param_decls", None) or ()))
         declared = [word for word in words if isinstance(word, str) and word.startswith("--")]
         self.option = declared[0] if declared else f"--{name.replace('_', '-')}"
@@ -143,8 +143,9 @@ def defaults(function) -> dict[str, Any]:
 
 @pytest.mark.parametrize("command", app.registered_commands, ids=name_of)
 def test_a_flag_is_off_until_it_is_given(command):
-    """But for those that have a word for both."""
+    """But for those that have a word for both; and every other option takes a value of some kind."""
     for parameter in COMMANDS[name_of(command)]:
+        assert NoneType not in parameter.kinds, f"{parameter} takes nothing"
         value = defaults(command.callback).get(parameter.name)
         assert value is not True or "/--no-" in parameter.option, parameter
 
