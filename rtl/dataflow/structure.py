@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from amaranth.lib.memory import Memory
 
@@ -75,9 +75,17 @@ class Storage:
         return self._slice if self.style == "block" else self.width
 
     @property
+    def parts(self) -> list[Storage]:
+        """The memories that it is made of: slices beside each other, of which the last may be few bits and logic."""
+        lows = range(0, self.width, self.slice) if self.slice < self.width else ()
+        return [replace(self, width=min(self.slice, self.width - low), worth=0) for low in lows] or [self]
+
+    @property
     def _slice(self) -> int:
-        """Bits of a word that lie in a block as deep as the table, where that takes at most a third more blocks."""
-        apart = self.table and self.depth > SHAPES[0][1] and 3 * -(-self.width // self._wide) <= 4 * self._fewest
+        """Bits of a word that lie in a block as deep as the table, where that takes at most a third more blocks than
+        those of another shape, one below the other."""
+        below = min(-(-self.width // w) * -(-self.depth // d) for w, d in SHAPES)
+        apart = self.table and self.depth > SHAPES[0][1] and 3 * -(-self.width // self._wide) <= 4 * below
         return self._wide if apart else self.width
 
     @property
@@ -96,7 +104,20 @@ class Storage:
 
     @property
     def _fewest(self) -> int:
-        return min(-(-self.width // w) * -(-self.depth // d) for w, d in SHAPES)
+        return self._laid[0]
+
+    @property
+    def _laid(self) -> tuple[int, int]:
+        """The fewest blocks, and words that lie beside each other in them: one of them is chosen when it is read. Where
+        words are written, each has whole bytes of nine bits for itself, or blocks."""
+
+        def laid(wide: int, deep: int) -> tuple[int, int]:
+            words, bits = -(-self.depth // deep), self.width
+            if not self.table:
+                bits = -(-bits // min(wide, 9)) * min(wide, 9)
+            return -(-bits * words // wide), words
+
+        return min(laid(*shape) for shape in SHAPES)
 
     @property
     def _lutrams(self) -> int:
@@ -105,7 +126,12 @@ class Storage:
     @property
     def block_rams(self) -> int:
         """18 kbit block RAMs (ECP5 DP16KD), in the best of their shapes."""
-        return self._blocks if self.style == "block" else 0
+        return sum(part._blocks for part in self.parts if part.style == "block")
+
+    @property
+    def choices(self) -> int:
+        """Words in blocks beyond the one that is read, for each bit of it."""
+        return self._laid[1] - 1 if self.style == "block" and self.slice == self.width else 0
 
     @property
     def lutrams(self) -> int:
@@ -174,12 +200,14 @@ class Structure:
         """Memories; a block takes the register of what is read from it, what is read from LUTs has one at the port."""
         self.block_rams += copies * storage.block_rams
         self.lutrams += copies * storage.lutrams
-        if storage.style == "block":
-            self.inside += copies * storage.width
-        elif storage.clocked:
-            self.read_bits += copies * storage.width
-        if storage.style == "logic":
-            self.table_bits += copies * storage.bits
+        for part in storage.parts:
+            if part.style == "block":
+                self.inside += copies * part.width
+                self.select_bits += copies * part.choices * part.width
+            elif storage.clocked:
+                self.read_bits += copies * part.width
+            if part.style == "logic":
+                self.table_bits += copies * part.bits
 
     def __add__(self, other: Structure) -> Structure:
         return Structure(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

@@ -8,7 +8,6 @@ that the text stays small and neither Amaranth nor yosys carries millions of con
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 from amaranth.hdl import Cat, ClockSignal, Elaboratable, Instance, Module, Shape, Signal, unsigned
@@ -88,12 +87,11 @@ class Rom(Elaboratable):
                 ]
                 first = stop
             return m
-        if (width := self.storage.slice) < self.storage.width:
+        if len(slices := self.storage.parts) > 1:
             parts = []
-            for low in range(0, self.storage.width, width):
-                storage = replace(self.storage, width=min(width, self.storage.width - low), worth=0)
-                words = sliced(self.words, self.shape.width, low, storage.width)
-                m.submodules[f"slice{len(parts)}"] = part = Rom(storage, unsigned(storage.width), words)
+            for k, storage in enumerate(slices):
+                words = sliced(self.words, self.shape.width, k * self.storage.slice, storage.width)
+                m.submodules[f"slice{k}"] = part = Rom(storage, unsigned(storage.width), words)
                 part.bits = self.bits
                 m.d.comb += part.addr.eq(self.addr)
                 parts.append(part.data.as_value())

