@@ -125,6 +125,16 @@ def test_what_is_wrong_first_on_the_way_to_hardware_is_told_first(content):
     assert hardware.startswith("rtl/compiled: 1 of 60 values differ")
 
 
+def test_the_clock_is_of_a_pipeline_that_was_placed(content):
+    """What was only counted, and what is another design, has none that could head the page."""
+    known = report.headline(content)
+    assert [tile[0] for tile in known if tile[0] in ("clock", "throughput")] == ["clock", "throughput"]
+    placed = next(row for row in content["synth"] if row["fmax_mhz"])
+    others = [placed | {"fmax_mhz": None, "target": "xilinx-7"}, placed | {"fmax_mhz": 999.0, "design": "controller"}]
+    assert report.headline(content | {"synth": [*others, *content["synth"]]}) == known
+    assert [tile[0] for tile in report.headline(content | {"synth": others})] == [tile[0] for tile in known[:-2]]
+
+
 def test_accuracy_before_and_after_integer_training_is_shown(content):
     """On the page and on the terminal, with the epoch that was kept; once where nothing was trained in integers."""
     sentence = "float training: epoch 2 of 2, the best on validation images; integer training: epoch 1 of 1, the best"

@@ -1,6 +1,7 @@
 """Synthesis of small designs on every target: figures, function, what does not fit, and what is absent."""
 
 import dataclasses
+import inspect
 import json
 import re
 import subprocess
@@ -282,6 +283,32 @@ def test_what_a_device_holds_is_what_its_data_sheet_says(name):
     assert (holds["bram"] * block, holds["dsp"]) == (kilobits, multipliers)
     assert holds["lut"] == pytest.approx(tables, rel=0.0125 if name.startswith("ecp5") else 0)
     assert holds["ff"] == holds["lut"] * (0.75 if name.startswith("gowin") else 1)
+
+
+def test_defaults_are_the_same_in_every_function():
+    functions = (synthesize, bittrue.flow.synth.synthesis.placements, mapped, bittrue.flow.synth.synthesis.simulated)
+    kept: dict[str, set] = {}
+    for function in functions:
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not parameter.empty:
+                kept.setdefault(name, set()).add(parameter.default)
+    assert {"top", "limit_s", "registers_into_blocks"} <= kept.keys()
+    assert {name: len(values) for name, values in kept.items()} == dict.fromkeys(kept, 1)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_pins_go_on_pads_as_far_as_there_are_any(more, tmp_path):
+    """One more than the package has, and there are none: that is told, with both numbers."""
+    device = target("ecp5-25k")
+    ports = {"clk": {"direction": "input", "bits": [2]}}
+    ports["a"] = {"direction": "input", "bits": list(range(3, 2 + device.pads + more))}
+    (tmp_path / "ports.json").write_text(json.dumps({"modules": {"top": {"ports": ports, "cells": {}}}}))
+    run = bittrue.flow.synth.synthesis._Run(device, tmp_path, "top", lambda _: None, 600)
+    run._choose_pins()
+    (note,) = run.notes
+    assert bool(run.bare) == bool(more)
+    assert ("out of context" in note) == bool(more)
+    assert set(re.findall(r"\d+", note)) == {str(device.pads + more), str(device.pads)}
 
 
 @pytest.mark.parametrize(("clocks", "located"), [(1, True), (2, False)])

@@ -19,6 +19,7 @@ from bittrue.flow.verify import backends, verify
 from bittrue.flow.verify.backends import Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.dataflow.design import PipelineDesign
+from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.design import Design, Probe, StreamTap
 from bittrue.rtl.light.design import PhotonicDesign
@@ -27,7 +28,9 @@ from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
+from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder
+from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.photonic_programs import photonic_network
 from tests.helpers.programs import resmlp
@@ -247,3 +250,14 @@ def test_a_controller_is_named_with_the_twin_that_it_holds():
     made = {twin: PhotonicDesign(photonic_network(), Geometry(4, 4, 2), twin=twin) for twin in (True, False)}
     assert "twin" in made[True].title
     assert "twin" not in made[False].title
+
+
+@pytest.mark.parametrize("inputs", [2, 256])
+def test_a_design_waits_for_longer_than_a_frame_takes(inputs):
+    """A quiet stream is no deadlock while a frame is on its way, however slow the design is."""
+    kind = TensorType((inputs,), Format(8))
+    build = Builder({"x": kind})
+    build.add("y", Linear(kind, np.ones((80, inputs), int), Requantize(80, 8)), "x")
+    design = PipelineDesign(plan(build.program("y"), folding={"y": Folding(1, 1)}, interval=80 * inputs))
+    assert design.interval >= 80 * inputs
+    assert design.patience > design.interval + design.latency

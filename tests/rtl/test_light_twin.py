@@ -227,6 +227,17 @@ def test_refusals(options, words):
         PhotonicTwin(Jobs.of(network(ARRAY), ARRAY), **options)
 
 
+@pytest.mark.parametrize("simd", range(1, 9))
+def test_rows_at_once_are_a_power_of_two_that_divides_the_rows(simd):
+    array = Geometry(60, 4, 2)
+    jobs = Jobs.of(network(array), array)
+    if simd in (1, 2, 4):
+        assert PhotonicTwin(jobs, simd=simd).simd == simd
+        return
+    with pytest.raises(BittrueError, match=f"simd = {simd} rows; it is a power of two that divides 60 rows"):
+        PhotonicTwin(jobs, simd=simd)
+
+
 # -- the tests can fail -----------------------------------------------------------------------------------------
 class TestMutations:
     """`exact` holds, and does not once something is broken."""
