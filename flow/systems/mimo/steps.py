@@ -53,6 +53,3 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001
         "yet made into integers, so that there is no program, no RTL and no HLS of one; end the flow with --until "
         f"train, and see its modes with bittrue mimo validate {recipe.name}"
     )
-
-
-lower = quantize  # never reached
