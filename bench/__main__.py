@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.results import command, stored
@@ -71,6 +72,23 @@ def others(name: str, rows: list[Row]) -> list[dict[str, Any]]:
     return [run for run in runs if run["rows"]]
 
 
+def table(rows: list[Row]) -> Table:
+    """The rows as people read them; words in brackets are words, and no markup."""
+    drawn = Table("benchmark", "what", "value", "unit", "speed-up", "note")
+    for row in rows:
+        value, gain = row.get("value"), row.get("speed-up")
+        cells = (
+            str(row["bench"]),
+            str(row["what"]),
+            "" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}",
+            str(row.get("unit", "")),
+            "" if gain is None else f"{gain:.1f}x",
+            str(row.get("note", "")),
+        )
+        drawn.add_row(*(escape(cell) for cell in cells))
+    return drawn
+
+
 def main() -> None:
     if sys.argv[1:2] == ["results"]:
         sys.exit(command.main(sys.argv[2:]))
@@ -100,18 +118,7 @@ def main() -> None:
             kept = others(name, runs[0]) if told else []
             kept += [{"made": made(), "rows": found} for found in runs]
             print(f"stored: {stored.save(name, {'kind': 'bench', 'bench': name, 'runs': kept, 'note': ''})}")
-    table = Table("benchmark", "what", "value", "unit", "speed-up", "note")
-    for row in rows:
-        value, gain = row.get("value"), row.get("speed-up")
-        table.add_row(
-            str(row["bench"]),
-            str(row["what"]),
-            "" if value is None else f"{value:,.4g}" if value < 1000 else f"{value:,.0f}",
-            str(row.get("unit", "")),
-            "" if gain is None else f"{gain:.1f}x",
-            str(row.get("note", "")),
-        )
-    Console(width=150).print(table)
+    Console(width=150).print(table(rows))
     content = {"cpu": cpu(), "backends": backends(), "numpy": np.__version__, "rows": rows}
     print(f"written to {write_whole(RESULT, json.dumps(content, indent=1).encode())}")
 

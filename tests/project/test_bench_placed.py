@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from bench import __main__ as main
 from bench import placed
@@ -71,3 +73,11 @@ def test_what_is_measured_again_replaces_what_is_stored(monkeypatch):
 def test_what_is_measured_for_the_first_time_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(main.stored, "FOLDER", tmp_path)
     assert main.others("placed", [{"what": "a"}]) == []
+
+
+def test_words_in_brackets_are_words():
+    """An extra that is missing is named in brackets, which are no markup."""
+    rows = [{"bench": "adders", "what": "layer: da4ml", "note": "not installed: pip install 'bittrue[peers]'"}]
+    console = Console(width=150, record=True, file=io.StringIO())
+    console.print(main.table(rows))
+    assert "pip install 'bittrue[peers]'" in console.export_text()
