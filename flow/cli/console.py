@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -206,7 +207,11 @@ def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], ca
         cells = [row[index] for row in rows]
         numeric = all(isinstance(cell, int | float | None) for cell in cells) or heading in CYCLES
         words = any(isinstance(cell, str | Text) and " " in str(cell) for cell in cells) and not numeric
-        drawn.add_column(heading, justify="right" if numeric else "left", no_wrap=not words, overflow="fold")
+        # A column that does not wrap needs room for its whole heading: else others are cut for it.
+        least = None if words else max(cell_len(heading), *(cell_len(number(cell)) for cell in cells), 0)
+        drawn.add_column(
+            heading, justify="right" if numeric else "left", no_wrap=not words, overflow="fold", min_width=least
+        )
     for row in rows:
         drawn.add_row(*(cell if isinstance(cell, Text) else escape(number(cell)) for cell in row))
     return drawn

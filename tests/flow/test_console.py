@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 import bittrue
 from bittrue.flow.cli import console
@@ -144,6 +145,15 @@ class TestTables:
         for name in self.NAMES:
             assert any(name in line and "123,456,789" in line for line in lines)
         assert max(map(len, lines)) <= max(width, 70)
+
+    @pytest.mark.parametrize("width", [20, 80, 200])
+    def test_headings_of_several_words_take_no_digits_from_others(self, width, monkeypatch):
+        """In a terminal that is too narrow, too."""
+        heads = ("network", "at a time", "multiply-accumulates for an input", "/ N = 1")
+        row = ("MIMONet-28", 4, Text("5242.88", justify="right"), Text("0.997"))
+        lines = self.shown(console.table("T", heads, [row]), width, monkeypatch)
+        assert "MIMONet-28 4 5242.88 0.997".split() in [line.split() for line in lines]
+        assert any(all(head in line for head in heads) for line in lines)
 
     def test_a_pipeline_fits_into_80_columns(self, monkeypatch):
         stages = [stage | {"name": "fc2_width0_narrow"} for stage in plan_of_program()]

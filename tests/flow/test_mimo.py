@@ -47,8 +47,12 @@ def place(tmp_path_factory):
 
 
 class TestMacs:
-    def test_the_published_table(self, run):
-        """Every figure that was published, as it is printed."""
+    @pytest.mark.parametrize("columns", ["", "80"])
+    def test_the_published_table(self, run, columns, monkeypatch):
+        """Every figure that was published, as it is printed, in a narrow terminal too."""
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
         status, out, _ = run("mimo", "macs")
         assert status == 0
         for row in (
