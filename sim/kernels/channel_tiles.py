@@ -34,6 +34,8 @@ from bittrue.sim.kernels.word_tile import WordTile
 
 #: Windows of a tile.
 ROWS = 4
+#: Bytes of images from where they are read to where they are asked for.
+AHEAD = 8192
 #: Most kinds of windows that are kept apart.
 APART = 16
 
@@ -128,6 +130,21 @@ def tile(lanes: int) -> Any:
 _tile1, _tile2, _tile4 = (tile(lanes) for lanes in (1, 2, 4))
 
 
+@intrinsic
+def _ask(typingctx, image, at):  # noqa: ARG001
+    """Ask for the cache line of the code `at` of a flat image; what lies beyond its end is never read."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), I8.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), *[ir.IntType(32)] * 3])
+        asked = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(asked, [pointer, *(ir.Constant(ir.IntType(32), v) for v in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(image, types.int64), generate
+
+
 @jit
 def _run(x, flip, corner, image, flat, copied, images, windows, where, place, kinds, reach, weight, firsts, lanes,
          numbers, ends, out):  # fmt: skip
@@ -146,8 +163,12 @@ def _run(x, flip, corner, image, flat, copied, images, windows, where, place, ki
             given, turn = x[first : first + here].reshape(-1).view(flat.dtype), flip
         for k in range(kinds.shape[0]):
             begin, total, steps = kinds[k, 0], kinds[k, 1] * here, kinds[k, 2]
+            each = given.size * ROWS // (here * windows)  # what of the images a tile is worth
             for r in range(0, total, ROWS):  # all panels of the same windows: their pixels are read from afar once
                 row, column = begin + min(r, total - ROWS), 0
+                if not copied:
+                    for ahead in range(where[row] + AHEAD, where[row] + AHEAD + each, 64):
+                        _ask(given, ahead)
                 for p in range(lanes.size):
                     at, own = firsts[k, p], numbers[k, p]
                     if lanes[p] == 4:
