@@ -53,3 +53,17 @@ def content() -> dict:
     }
     recipe = load("lerp-psa-digits", ["description='<script>alert(1)</script> & more'"])
     return json.loads(json.dumps(report.collect(recipe, p, results, {"train": 1.5, "verify": 20.25})))
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command: (status, stdout, stderr in one line)."""
+    from bittrue.flow.cli import main as cli
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, " ".join(err.split())
+
+    return run

@@ -100,19 +100,6 @@ TO_FILE = [p for p in PARAMETERS if p.callback is options.tried_file]
 TO_FOLDER = [p for p in PARAMETERS if p.callback is options.tried_folder]
 
 
-@pytest.fixture
-def run(capsys):
-    """Run a command: (status, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, " ".join(err.split())
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """A folder with an input of every kind."""

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bittrue.flow.cli import main as cli
 from bittrue.flow.systems.fs import fit as fits
 from bittrue.models.fs import kernels as fs_kernels
 from bittrue.models.fs import sets as fs_sets
@@ -17,23 +16,10 @@ from bittrue.models.fs.sets import PUBLISHED, NeuronSet
 from bittrue.models.fs.target import target
 
 
-@pytest.fixture
-def bittrue(capsys):
-    """Run a command: (status, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, " ".join(err.split())
-
-    return run
-
-
-def test_the_command_writes_a_set_that_is_found_and_a_picture(bittrue, tmp_path):
+def test_the_command_writes_a_set_that_is_found_and_a_picture(run, tmp_path):
     out = tmp_path / "mine.json"
     words = ("tanh", "--steps", 8, "--range", -4, 4, "--bits", 8, "--restarts", 3, "--tries", 200)
-    status, text, _ = bittrue("fit", *words, "--out", out, "--json")
+    status, text, _ = run("fit", *words, "--out", out, "--json")
     assert status == 0
     result = json.loads(text)
     made = fs_sets.find(out)
@@ -45,14 +31,14 @@ def test_the_command_writes_a_set_that_is_found_and_a_picture(bittrue, tmp_path)
     for title in ("error", "spikes", "parameters of each step"):
         assert title in picture
     repeated = made.fit["command"].split()[1:]
-    status, _, _ = bittrue(*repeated[:-1], tmp_path / "again.json")
+    status, _, _ = run(*repeated[:-1], tmp_path / "again.json")
     assert status == 0
     assert fs_sets.find(tmp_path / "again.json").h.tobytes() == made.h.tobytes()
 
 
-def test_people_are_told_the_published_figure_and_the_time(bittrue, tmp_path):
+def test_people_are_told_the_published_figure_and_the_time(run, tmp_path):
     out = tmp_path / "s.json"
-    status, text, _ = bittrue("fit", "silu", "--restarts", 3, "--tries", 200, "--importance", "0,1.5", "--out", out)
+    status, text, _ = run("fit", "silu", "--restarts", 3, "--tries", 200, "--importance", "0,1.5", "--out", out)
     assert status == 0
     assert "3.4459e-03" in text
     assert re.search(r"[\d.]+ s; set in", text)
@@ -92,17 +78,17 @@ def test_the_raster_shows_every_spike():
         (("log",), "choose a range on which it is finite"),
     ],
 )
-def test_bad_wishes_cost_one_sentence_and_no_file(words, sentence, bittrue, tmp_path):
+def test_bad_wishes_cost_one_sentence_and_no_file(words, sentence, run, tmp_path):
     out = tmp_path / "x.json"
-    status, _, err = bittrue("fit", *words, "--out", out)
+    status, _, err = run("fit", *words, "--out", out)
     assert status == 1
     assert sentence in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_teaches(bittrue):
-    status, out, _ = bittrue("fit", "--help")
+def test_help_teaches(run):
+    status, out, _ = run("fit", "--help")
     assert status == 0
     assert "Examples" in out
 

@@ -5,7 +5,6 @@ import json
 import pytest
 import typer
 
-from bittrue.flow.cli import main as cli
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine import registry
@@ -21,19 +20,6 @@ dataset: {name: digits}
 network: {slots: 4}
 train: {epochs: 1, batch: 256, lr: 0.1, mixup: 0.0, low: 1, frequency: 0.5, augment: flip, seed: 1}
 """
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command: (status, stdout, stderr in one line)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return int(stop.value.code or 0), out, " ".join(err.split())
-
-    return run
 
 
 @pytest.fixture(scope="module")
