@@ -10,6 +10,7 @@ index of an image, which deterministic noise is drawn by, is one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -18,6 +19,10 @@ import numpy as np
 
 from bittrue.sim.contract import Format, axes
 from bittrue.sim.errors import BittrueError
+
+#: Mark in the metadata of a dataclass field that came later than its class: where it has its default it is left out of
+#: files and hashes, which are those of before.
+LATER = "later"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +34,7 @@ class Held:
     low, high  of every entry: what lies outside is refused
     initial   what it holds before it is written: int64 `shape`; by default the value nearest to 0
     counts    it is a counter of samples: nobody writes it
+    among     the values that an entry can have, ascending, where these are not all between `low` and `high`
     """
 
     name: str
@@ -37,12 +43,21 @@ class Held:
     high: int
     initial: np.ndarray | None = None
     counts: bool = False
+    among: tuple[int, ...] | None = dataclasses.field(default=None, metadata={LATER: True})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", axes(self.shape, f"held input {self.name!r}"))
         if self.low > self.high:
             raise BittrueError(f"held input {self.name!r}: its bounds {self.low}..{self.high} hold no value")
         nearest = min(max(0, self.low), self.high)
+        if self.among is not None:
+            values = tuple(int(value) for value in self.among)
+            if list(values) != sorted(set(values)) or not values or (values[0], values[-1]) != (self.low, self.high):
+                raise BittrueError(
+                    f"held input {self.name!r}: its values {values} must ascend from {self.low} to {self.high}"
+                )
+            object.__setattr__(self, "among", values)
+            nearest = min(values, key=abs)
         initial = np.full(self.shape, nearest) if self.initial is None else self.initial
         object.__setattr__(self, "initial", self.check(initial))
 
@@ -74,6 +89,11 @@ class Held:
                 f"held input {self.name!r}: values {values.min()}..{values.max()} lie outside its bounds "
                 f"{self.low}..{self.high}; widen the bounds, or change the values"
             )
+        if self.among is not None and (other := values[~np.isin(values, self.among)]).size:
+            raise BittrueError(
+                f"held input {self.name!r}: {other.flat[0]} is none of its values "
+                f"{', '.join(map(str, self.among))}; take one of these"
+            )
         frozen = np.array(values, dtype=np.int64, order="C")
         frozen.flags.writeable = False
         return frozen
@@ -81,7 +101,7 @@ class Held:
     def same_as(self, other: Held) -> bool:
         """Whether the two are one held input: in all but the name."""
         mine, its = (
-            (h.shape, h.low, h.high, h.counts, h.initial.tobytes())  # type: ignore[union-attr]
+            (h.shape, h.low, h.high, h.counts, h.among, h.initial.tobytes())  # type: ignore[union-attr]
             for h in (self, other)
         )
         return mine == its

@@ -25,10 +25,6 @@ from bittrue.sim.held import Held, Parameter, Set, find, put
 #: The package of the operations.
 OPERATIONS = "bittrue.sim.operations"
 
-#: Mark in the metadata of a dataclass field that came later than its operation: where it has its default it is left out
-#: of files and hashes, which are those of before.
-LATER = "later"
-
 #: What a realisation needs to know at compile time: integers, formats, and arrays or held inputs with their format.
 Constant = int | Format | tuple[Format, Parameter]
 
@@ -142,6 +138,9 @@ class Operation(ABC):
 
     #: Whether it only gives the same codes, in the same order, other axes: hardware has nothing to do.
     renames: ClassVar[bool] = False
+    #: What it does to the samples of a batch, and of hardware to frames: `TOGETHER` makes one of the n of a group,
+    #: `APART` n of one; such an operation has `slots` and `images` (`sim.groups`).
+    regroups: ClassVar[str] = ""
 
     @property
     def row(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bittrue.sim import describe, execution, storage
+from bittrue.sim import describe, execution, grouped, groups, storage
 from bittrue.sim import threads as workers
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held, Set, Sets, check_set, merge, split
@@ -98,6 +98,7 @@ class Program:
             if self.results.count(name) > 1:
                 raise BittrueError(f"program: {name!r} is named twice as a result; name it once and read it twice")
         _ = self.held  # refuses two of one name that differ
+        _ = self.grouping  # refuses samples that meet groups
 
     # -- what it is ------------------------------------------------------------------------------------
     @cached_property
@@ -132,7 +133,10 @@ class Program:
 
     @property
     def macs(self) -> int:
-        return sum(node.operation.macs for node in self.nodes)
+        """Multiply-accumulates of a sample; where samples go in groups, its share of them, rounded up."""
+        shared = sum(node.operation.macs for node in self.nodes if self._of_groups(node))
+        alone = sum(node.operation.macs for node in self.nodes) - shared
+        return alone + (-(-shared // self.grouping.size) if self.grouping is not None else 0)
 
     @property
     def weights(self) -> int:
@@ -172,6 +176,31 @@ class Program:
     def counts_frames(self) -> bool:
         """Whether a sample's result depends on its index in the run: whether a held input is a counter."""
         return any(held.counts for held in self.held.values())
+
+    @cached_property
+    def grouping(self) -> groups.Grouping | None:
+        """How its samples go in groups (`sim.groups`); None where each goes by itself."""
+        return groups.of(self.nodes)
+
+    def in_groups_of(self, n: int) -> Program:
+        """The program with n samples in every group, of those that it can have. Raises BittrueError for any other."""
+        if self.grouping is None or n not in self.grouping.modes:
+            known = "1" if self.grouping is None else ", ".join(map(str, self.grouping.modes))
+            raise BittrueError(f"program: its samples do not go {n} at a time; it takes {known}")
+        if self.grouping.held is None:
+            return self
+        if n not in self._sizes:
+            self._sizes[n] = self.bind({self.grouping.held.name: np.array(n)})
+        return self._sizes[n]
+
+    @cached_property
+    def _sizes(self) -> dict[int, Program]:
+        """Those that were asked for."""
+        return {}
+
+    def _of_groups(self, node: Node) -> bool:
+        """Whether it works for a group at a time: its operands are a group's."""
+        return self.grouping is not None and node.operands[0] in self.grouping.tensors
 
     @property
     def sha256(self) -> str:
@@ -247,6 +276,8 @@ class Program:
         samples (`counts_frames`) read it, from 0 to 2^32 - 1; the sample after the last of these is number 0 again.
         `held` is what the written inputs hold, see `parts`; without it they hold what they do at first.
         `threads`, 1 to 1024, share the samples of the batch; the codes are the same for any number of them.
+        Where samples go in groups (`grouping`), a result has an entry for each sample all the same, unless it is a
+        tensor of groups.
         """
         return alone(self.run(*x, first=first, held=held, threads=threads))
 
@@ -255,15 +286,17 @@ class Program:
         first, threads = self.check_first(first), workers.check(threads)
         checked = self.check(*x)
         count = len(checked[0])
+        if self.grouping is not None:
+            return grouped.run(self, checked, first, held, threads)
         made = {name: np.empty((count, *kind.shape), kind.format.dtype) for name, kind in self.outputs.items()}
         if held is None and threads == 1 and 0 < count <= self.block:  # one piece of one part: nothing to hand out
-            self._initially._run(checked, made, first)
+            self._initially.run_block(checked, made, first)
             return tuple(made.values())
         calls = []
         for part, program in self.parts(count, first, held):
             for block in workers.pieces(part, self.block, threads):
                 into = {name: codes[block] for name, codes in made.items()}
-                calls.append(partial(program._run, [v[block] for v in checked], into, first + block.start))
+                calls.append(partial(program.run_block, [v[block] for v in checked], into, first + block.start))
         workers.spread(threads, calls)
         return tuple(made.values())
 
@@ -274,7 +307,7 @@ class Program:
         largest = max(self.types[name].size * self.types[name].format.dtype.itemsize for name in stored)
         return max(8, min(BLOCK, BYTES // largest))
 
-    def _run(self, x: list[np.ndarray], results: Mapping[str, np.ndarray], first: int) -> None:
+    def run_block(self, x: list[np.ndarray], results: Mapping[str, np.ndarray], first: int) -> None:
         """Run one block of samples into `results`; the first of them has the index `first`."""
         live = dict(zip(self.inputs, x, strict=True))
         for step in self._steps:
@@ -298,8 +331,10 @@ class Program:
         `first`, `held` and `threads` as in a plain run.
         """
         first, threads, checked = self.check_first(first), workers.check(threads), self.check(*x)
+        if self.grouping is not None:
+            return Trace(*grouped.trace(self, checked, first, held))
         calls = [
-            partial(program._trace, [v[block] for v in checked], first + block.start)
+            partial(program.trace_block, [v[block] for v in checked], first + block.start)
             for part, program in self.parts(len(checked[0]), first, held)
             for block in list(workers.pieces(part, part.stop - part.start, threads)) or [part]
         ]
@@ -308,7 +343,7 @@ class Program:
         counts = {node.name: sum(trace.saturation[node.name] for trace in traces) for node in self.nodes}
         return Trace({name: v[0] if len(v) == 1 else np.concatenate(v) for name, v in kept.items()}, counts)
 
-    def _trace(self, x: list[np.ndarray], first: int) -> Trace:
+    def trace_block(self, x: list[np.ndarray], first: int) -> Trace:
         """The trace of samples that run together; the first of them has the index `first`."""
         live = dict(zip(self.inputs, x, strict=True))
         saturation, counted = {}, self._counted(first)
@@ -320,15 +355,21 @@ class Program:
     def reference(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Any:
         """The slow, obvious execution of the whole program; `first`, `held` and what is returned as in a plain run."""
         first, checked = self.check_first(first), self.check(*x)
+        if self.grouping is not None:
+            return alone(grouped.reference(self, checked, first, held))
         made: dict[str, list[np.ndarray]] = {name: [] for name in self.results}
         for part, program in self.parts(len(checked[0]), first, held):
-            live = dict(zip(self.inputs, (v[part] for v in checked), strict=True))
-            counted = self._counted(first + part.start)
-            for node in program.nodes:
-                live[node.name] = node.operation.bind(counted).reference(*(live[name] for name in node.operands))
+            live = program.obvious([v[part] for v in checked], first + part.start)
             for name, codes in made.items():
                 codes.append(live[name])
         return alone(tuple(v[0] if len(v) == 1 else np.concatenate(v) for v in made.values()))
+
+    def obvious(self, x: list[np.ndarray], first: int) -> dict[str, np.ndarray]:
+        """Every tensor of samples that run together, the slow way; the first of them has the index `first`."""
+        live, counted = dict(zip(self.inputs, x, strict=True)), self._counted(first)
+        for node in self.nodes:
+            live[node.name] = node.operation.bind(counted).reference(*(live[name] for name in node.operands))
+        return live
 
     # -- files -----------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:

@@ -22,9 +22,9 @@ from bittrue.sim import reading
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
-from bittrue.sim.held import Held
+from bittrue.sim.held import LATER, Held
 from bittrue.sim.noise import Noise
-from bittrue.sim.operation import LATER, TensorType, discover
+from bittrue.sim.operation import TensorType, discover
 from bittrue.sim.requantize import Requantize
 
 if TYPE_CHECKING:  # a program stores itself: here it is only looked at

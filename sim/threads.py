@@ -23,9 +23,13 @@ def check(threads: int) -> int:
     return int(threads)
 
 
-def pieces(part: slice, size: int, threads: int) -> Iterator[slice]:
-    """A part of a batch in pieces of at most `size` samples, small enough that every thread gets one."""
+def pieces(part: slice, size: int, threads: int, step: int = 1) -> Iterator[slice]:
+    """A part of a batch in pieces of at most `size` samples, small enough that every thread gets one.
+
+    Each is of whole groups of `step` samples, so that one of them may exceed `size`.
+    """
     size = max(1, min(size, -(-(part.stop - part.start) // threads)))
+    size = max(step, size // step * step)
     for start in range(part.start, part.stop, size):  # none where the part is empty
         yield slice(start, min(start + size, part.stop))
 

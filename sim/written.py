@@ -39,7 +39,7 @@ def written(
     1) in every program is left as it is, for it costs nothing in hardware; so is what is a held input already. The new
     ones are named `<operation>.<field>` and hold at first what the program had (`Program.initial`).
     """
-    known = [node.name for node in program.nodes if _arrays(node.operation) or hasattr(node.operation, "requantize")]
+    known = [node.name for node in program.nodes if _holds(node.operation)]
     if not known:
         raise BittrueError(
             "written weights: the program has no matrix product, affine or other operation with a requantiser, so "
@@ -65,6 +65,11 @@ def written(
 def _arrays(operation: Operation) -> list[str]:
     """The arrays of an operation that can be held, beside those of its requantiser."""
     return [field.name for field in fields(operation) if field.type in ("Parameter", Parameter)]
+
+
+def _holds(operation: Operation) -> bool:
+    """Whether anything of it can be held; what brings samples together has constants only (`sim.groups`)."""
+    return not operation.regroups and bool(_arrays(operation) or hasattr(operation, "requantize"))
 
 
 def _written(name: str, operation: Any, twins: Sequence[Any], margin: int, shifts: int) -> Operation:

@@ -9,8 +9,9 @@ import numpy as np
 
 from bittrue.sim.contract import INT8, Format, Range, saturate
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.held import LATER
 from bittrue.sim.kernels.matrix import add_codes, add_limited
-from bittrue.sim.operation import LATER, Constant, Operation, TensorType
+from bittrue.sim.operation import Constant, Operation, TensorType
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import numpy as np
 
 from bittrue.sim.contract import Format, Range, check_bits, round_shift
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import fixed
+from bittrue.sim.held import LATER, fixed
 from bittrue.sim.kernels.lif import integrate
-from bittrue.sim.operation import LATER, Constant, Operation, TensorType, freeze
+from bittrue.sim.operation import Constant, Operation, TensorType, freeze
 from bittrue.sim.operations.encode import SPIKE
 
 #: Most fraction bits of `keep`: beyond them a decay is not told from another in any number of steps that fits.
