@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 
 from bittrue.rtl.dataflow.stage import Outlet, Stage, Structure, advance, counting, tally
 
@@ -20,7 +20,7 @@ class Control:
     advance       one step of work is issued in this cycle, for (`read_block`, `word`, `step`)
     word          counts the steps of a block, 0 .. beats_out * steps - 1
     step          counts the steps of an output beat, 0 .. steps - 1
-    issue         the step is the last of its output beat, in the last of `gather` blocks
+    issue         the step is the last of its output beat, in the last of `gather` blocks, of a block that gives any
     release       the step is the last of its block
     word_last     whether `word` is that of the last step, issued or not
     fresh         of two blocks, another is the next to be worked on from here on, and whole
@@ -52,7 +52,20 @@ class BufferedStage(Stage):
         built.registers += 2  # room, active
         return built
 
-    def control(self, m: Module, outlet: Outlet) -> Control:
+    def control(
+        self,
+        m: Module,
+        outlet: Outlet,
+        may: Value | None = None,
+        gives: Value | None = None,
+        last_step: Value | None = None,
+    ) -> Control:
+        """The counters of the blocks, and when a step is issued.
+
+        may        whether the block at hand may be worked on
+        gives      whether it gives out any beats
+        last_step  the number of the last step of an output beat, where that changes from block to block
+        """
         t = self.timing
         held = Signal(range(t.blocks + 1))
         room, active = Signal(init=1, name="room"), Signal(name="active")
@@ -60,17 +73,24 @@ class BufferedStage(Stage):
         write_block, write_beat = Signal(counting(t.blocks)), Signal(counting(t.beats_in))
         go, issue, release = Signal(name="advance"), Signal(), Signal()
         read_block = Signal(counting(t.blocks))
-        word, step = Signal(counting(t.beats_out * t.steps)), Signal(counting(t.steps))
+        word = Signal(counting(t.beats_out * t.steps))
+        step = Signal(counting(t.steps) if last_step is None else last_step.shape())
 
         m.d.comb += [self.i.ready.eq(room), write.eq(self.i.valid & room)]
         m.d.comb += write_full.eq(write & advance(m, write_beat, t.beats_in - 1, write))
         advance(m, write_block, t.blocks - 1, write_full)
 
         turn, final, fresh = Signal(counting(t.gather)), Signal(), Signal(name="fresh")
-        m.d.comb += final.eq((step == t.steps - 1) & (turn == t.gather - 1))  # so it needs a credit
-        m.d.comb += go.eq(active & (outlet.available | ~final))
+        step_last = step == (t.steps - 1 if last_step is None else last_step)
+        m.d.comb += final.eq(step_last & (turn == t.gather - 1) & (Const(1) if gives is None else gives))
+        # What is final needs a credit.
+        m.d.comb += go.eq(active & (Const(1) if may is None else may) & (outlet.available | ~final))
         m.d.comb += [issue.eq(go & final), outlet.issue.eq(issue)]
-        advance(m, step, t.steps - 1, go)
+        if last_step is None:
+            advance(m, step, t.steps - 1, go)
+        else:
+            with m.If(go):
+                m.d.sync += step.eq(Mux(step_last, 0, step + 1))
         word_last = advance(m, word, t.beats_out * t.steps - 1, go)
         m.d.comb += release.eq(go & word_last)
         advance(m, read_block, t.blocks - 1, release)

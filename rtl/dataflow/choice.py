@@ -13,6 +13,21 @@ from bittrue.sim.operation import Operation
 from bittrue.sim.program import Program
 
 
+def frames_of(program: Program, name: str) -> int:
+    """Frames of a tensor, or that the operation of this name takes in, for a group as large as can be; 1 where frames
+    go by themselves."""
+    grouping = program.grouping
+    if grouping is None:
+        return 1
+    taken = next((node.operands[0] for node in program.nodes if node.name == name), name)
+    return 1 if taken in grouping.tensors else max(grouping.modes)
+
+
+def budget(program: Program, name: str, interval: int) -> int:
+    """Cycles that the operation of this name, or an input, has for a frame where a group has the interval."""
+    return interval // frames_of(program, name)
+
+
 def foldable(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> dict[str, type[Stage]]:
     """The stages that can be folded: by node, the class of each, in the architecture chosen for it.
 
@@ -72,7 +87,8 @@ def _wanted(program: Program, interval: int) -> Iterator[tuple[str, str, str | N
     for node in program.nodes:
         realisation(node.operation)  # imports the module, and with it every architecture
         for (kind, name), make in REALISATIONS.items():
-            if kind is type(node.operation) and make.preferred(node.operation, interval):
+            wanted = budget(program, node.name, interval)
+            if kind is type(node.operation) and make.preferred(node.operation, wanted):
                 yield node.name, name, make.refusal(node.operation)
 
 
@@ -95,9 +111,10 @@ def fold_all(
         told: dict[str, Any] = {"activity": activity[name]} if name in activity and make.dynamic else {}
         if make.told_lanes and (lanes := _offered(program, name, stages, result)):
             told["lanes"] = lanes
-        result[name] = fixed.get(name) or make.fold(program[name], interval, name, **told)
+        cycles = budget(program, name, interval)
+        result[name] = fixed.get(name) or make.fold(program[name], cycles, name, **told)
         if name not in fixed and isinstance(architecture, str) and make.architecture != architecture != PARALLEL:
-            first = realisation(program[name]).fold(program[name], interval, name, **told)
+            first = realisation(program[name]).fold(program[name], cycles, name, **told)
             if first.simd * first.pe <= result[name].simd * result[name].pe:  # it takes no fewer multipliers
                 result[name] = first
         if block_luts is not None and make.block_luts is not None and name not in fixed:

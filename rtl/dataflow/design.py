@@ -11,6 +11,7 @@ from bittrue.rtl.bus.access import Access
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.packed import unsuited
 from bittrue.rtl.dataflow.plan import Plan, fit
+from bittrue.rtl.dataflow.top import group_ports
 from bittrue.rtl.dataflow.weight_registers import write_set
 from bittrue.rtl.design import COUNT_BITS, Cycles, Design, Part, Port, Probe
 from bittrue.rtl.verilog import emit
@@ -30,8 +31,11 @@ class PipelineDesign(Design):
         self.inputs, self.outputs, self.weights = plan.inputs, plan.outputs, plan.weights
         self.interval, self.latency, self.steady = plan.estimated_interval, plan.estimated_latency, not plan.dynamic
         self.map = plan.registers
+        self.others = group_ports(plan.network.groups)
         if self.map is not None:
-            self.others = tuple(Port(f"weights_{name}", "output", COUNT_BITS) for name in ("sets", "errors"))
+            counts = tuple(Port(f"weights_{name}", "output", COUNT_BITS) for name in ("sets", "errors"))
+            self.others = (*counts, *self.others)
+        self.steady = self.steady and plan.network.groups is None
         self.patience = max(1 << 14, 4 * (self.latency + self.interval))
 
     def verilog(self) -> str:
@@ -54,7 +58,8 @@ class PipelineDesign(Design):
         elements = self.plan.network.elements
         forks = [f"{element.name}_fork" for element in elements if element.readers > 1]
         loader = [] if self.plan.network.words is None else [self.plan.network.loader_name]
-        return {"pipeline": (*(element.name for element in elements), *forks, *loader)}
+        groups = self.plan.network.group_names
+        return {"pipeline": (*(element.name for element in elements), *forks, *loader, *groups)}
 
     @property
     def probes(self) -> tuple[Probe, ...]:

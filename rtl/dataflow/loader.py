@@ -84,6 +84,12 @@ class Loader(Elaboratable):
         built.select_bits += 2 * (len(tables) - 1) * bits // 4
         return built
 
+    def _among(self, word: Value) -> Value:
+        """Whether a word is one of the values of the held input, where that is not all between two bounds; what has
+        such values is alone in a program (`sim.groups`)."""
+        among = self.words.tables[0].held.among
+        return Const(1) if among is None else Cat(word == value for value in among).any()
+
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         tables = self.words.tables
@@ -98,7 +104,7 @@ class Loader(Elaboratable):
         fits, slot_last, row_last, last_table = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             taken.eq(self.valid & self.ready),
-            fits.eq((word >= _of(table, self.words.lows)) & (word <= _of(table, self.words.highs))),
+            fits.eq((word >= _of(table, self.words.lows)) & (word <= _of(table, self.words.highs)) & self._among(word)),
             slot_last.eq(slot == _of(table, [t.slots - 1 for t in tables])),
             row_last.eq(row == _of(table, [t.rows - 1 for t in tables])),
             last_table.eq(table == len(tables) - 1),

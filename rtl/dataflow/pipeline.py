@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bittrue.rtl.dataflow.folding import Folding
+from bittrue.rtl.dataflow.groups import Groups, GroupStage, Passing
 from bittrue.rtl.dataflow.loader import Loader, Words, beats_begin
 from bittrue.rtl.dataflow.plumbing import Fifo, Fork, Narrow, Widen
 from bittrue.rtl.dataflow.schedule import Flow, simulate
 from bittrue.rtl.dataflow.stage import Stage, beat, realisation
 from bittrue.rtl.parts.held import Exchange
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.groups import Grouping
 from bittrue.sim.held import Sets
 from bittrue.sim.naming import identifier
 from bittrue.sim.operation import Operation, TensorType
@@ -29,7 +32,7 @@ from bittrue.sim.program import BLOCK, Program
 class Element:
     """One stage in its place: whose output it reads, and how many readers it has itself.
 
-    `fifo` is the key "node.k" of a FIFO before operand k of a node.
+    `fifo` is the key "node.k" of a FIFO before operand k of a node; `of` names the operation whose result it carries.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Element:
     readers: int = 0
     fifo: str | None = None
     branches: list[int] = field(default_factory=list)
+    of: str | None = None
 
 
 class Network:
@@ -69,6 +73,7 @@ class Network:
                 raise BittrueError(f"input {name!r}: {lanes} lanes do not divide its {kind.channels} channels")
             inlet = Widen(kind.format, lanes, lanes, kind.size // lanes)
             self.made[name] = self._enter(f"{name}_inlet", inlet, [], kind)
+        regrouping: list[Stage] = []
         for node in program.nodes:
             operation = node.operation
             sources = [self.made[name] for name in node.operands]
@@ -96,6 +101,8 @@ class Network:
             if stages is not None:
                 stages[key] = stage
             _check_held(node.name, operation, stage)
+            if isinstance(stage, GroupStage):
+                regrouping.append(stage)
             made = self._enter(node.name, stage, sources, operation.output, node.name)
             if stage.behind is not None:
                 made = self._enter(f"{node.name}_order", stage.behind, [made], operation.output)
@@ -111,9 +118,18 @@ class Network:
                 raise BittrueError(
                     f"{element.name}: nothing reads its result; remove it from the program, or name it as a result"
                 )
+        #: What counts frames that go in groups, or None where each goes by itself.
+        self.groups: Groups | None = None
+        if program.grouping is not None:
+            self._check_groups(program.grouping)
+            ((name, kind),) = program.inputs.items()
+            beats = kind.size // input_lanes[name]
+            most = self._frames_on_their_way()
+            self.groups = Groups(program.grouping, regrouping, most, beats, len(self.outputs))
         #: The order in which a set is written, or None where nothing is.
         self.words: Words | None = None
-        if tables := [table for element in self.elements for table in element.stage.tables]:
+        tables = [table for element in self.elements for table in element.stage.tables]
+        if tables := tables + ([] if self.groups is None else self.groups.tables):
             self._check_connected()
             self.words = Words(tables)
             bits = self._frames_on_their_way().bit_length()
@@ -126,7 +142,8 @@ class Network:
         for source in reads:
             branches.append(self.elements[source].readers)
             self.elements[source].readers += 1
-        self.elements.append(Element(identifier(name, self.names), stage, reads, node, branches=branches))
+        of = node or (self.elements[reads[0]].of if reads else None)
+        self.elements.append(Element(identifier(name, self.names), stage, reads, node, branches=branches, of=of))
         self.types.append(kind)
         return len(self.elements) - 1
 
@@ -162,6 +179,24 @@ class Network:
         made = self.made[name]
         return self._convert(f"{name}_result", made, math.gcd(self.elements[made].stage.lanes_out, kind.channels))
 
+    # -- groups ----------------------------------------------------------------------------------------
+    def _check_groups(self, grouping: Grouping) -> None:
+        """Refuse what is not there yet for frames that go in groups."""
+        if len(self.program.inputs) > 1:
+            raise BittrueError(
+                f"the program's samples go in groups and come in on {len(self.program.inputs)} inputs "
+                f"({', '.join(self.program.inputs)}); hardware of it takes one input, so join them before"
+            )
+        if of := [name for name in self.program.results if name in grouping.tensors]:
+            raise BittrueError(
+                f"the result {of[0]!r} is one of groups of samples; hardware gives a result a sample, so part it before"
+            )
+        if self.dynamic:
+            raise BittrueError(
+                f"{self.dynamic[0].name}: its cycles depend on the data, which is not planned yet where samples go in "
+                "groups; choose another architecture"
+            )
+
     # -- sets ------------------------------------------------------------------------------------------
     def _check_connected(self) -> None:
         """Refuse parts that share no stream: one could be any number of frames ahead of another, and a set is for one
@@ -191,24 +226,55 @@ class Network:
     @property
     def loader_name(self) -> str:
         """The name of the loader among the parts of the pipeline."""
-        forks = {f"{element.name}_fork" for element in self.elements if element.readers > 1}
-        return identifier("loader", self.names | forks)
+        return identifier("loader", self.names | self._forks)
+
+    @property
+    def groups_name(self) -> str:
+        """The name of what counts frames that go in groups, likewise."""
+        return identifier("groups", self.names | self._forks)
+
+    @property
+    def passing_names(self) -> list[str]:
+        """The names of what lets the frames of each result pass, likewise; none where frames go by themselves."""
+        if self.groups is None:
+            return []
+        taken = self.names | self._forks | {self.groups_name}
+        return [identifier(f"result{k}_passing", taken) for k in range(len(self.outputs))]
+
+    @property
+    def group_names(self) -> list[str]:
+        """All of these."""
+        return [] if self.groups is None else [self.groups_name, *self.passing_names]
+
+    @property
+    def _forks(self) -> set[str]:
+        return {f"{element.name}_fork" for element in self.elements if element.readers > 1}
 
     @cached_property
     def loader(self) -> Loader | None:
         """What takes the sets, where any are written, with the exchanges of the stages that hold them."""
         if self.words is None:
             return None
-        holding = [element.stage for element in self.elements if element.stage.tables]
+        holding: list[Any] = [element.stage for element in self.elements if element.stage.tables]
         for stage in holding:
             stage.exchange = Exchange(stage.exchange_bits)
+        if self.groups is not None and self.groups.tables:
+            self.groups.exchange = Exchange(1)
+            holding.append(self.groups)
         return Loader(self.words, [stage.exchange for stage in holding], len(self.program.inputs))
 
     # -- timing ----------------------------------------------------------------------------------------
     @property
     def bottleneck(self) -> int:
-        """Cycles per frame of the slowest stage: the pipeline's interval when no FIFO is too shallow."""
-        return max(e.stage.interval for e in self.elements)
+        """Cycles per frame of the slowest stage: the pipeline's interval when no FIFO is too shallow; per group, as
+        large as can be, where frames go in groups."""
+        return max(map(self.cycles, self.elements))
+
+    def cycles(self, element: Element) -> int:
+        """Those of a frame in an element by itself, of a group where frames go in groups; what regroups tells that."""
+        grouping = self.program.grouping
+        alone = grouping is None or isinstance(element.stage, GroupStage) or element.of in grouping.tensors
+        return element.stage.interval * (1 if alone or grouping is None else max(grouping.modes))
 
     @property
     def dynamic(self) -> list[Element]:
@@ -237,21 +303,28 @@ class Network:
         goal: np.ndarray | None = None,
         work: Mapping[int, np.ndarray] | None = None,
         early: bool = False,
+        modes: Sequence[int] | None = None,
     ) -> Flow:
         """The cycles of `frames` frames.
+
+        Where these go in groups, `modes` are the sizes of the groups, one after the other and then again; without, all
+        are as they are at first. `frames` completes the last one.
 
         `entries` tries other FIFO depths (0 takes the FIFO out); `goal` and `early` as in
         `rtl.dataflow.schedule.simulate`; `work` is what the method of that name gives, else every block takes the most
         cycles that it can.
         """
-        entries = entries or {}
+        entries, size = entries or {}, 1
+        if self.program.grouping is not None:
+            modes = [self.program.grouping.size] if modes is None else modes
+            size = modes[-1]
         gone = {index for index, e in enumerate(self.elements) if e.fifo in entries and not entries[e.fifo]}
         place = {index: k for k, index in enumerate(i for i in range(len(self.elements)) if i not in gone)}
         stages, reads, inputs = [], [], []
         for index, element in enumerate(self.elements):
             if index in gone:
                 continue
-            timing = element.stage.timing
+            timing = element.stage.timed(modes) if isinstance(element.stage, GroupStage) else element.stage.timing
             stages.append(replace(timing, blocks=entries[element.fifo]) if element.fifo in entries else timing)
             sources = (self.elements[s].reads[0] if s in gone else s for s in element.reads)
             if element.reads:
@@ -261,12 +334,14 @@ class Network:
                 inputs.append(element.stage.timing.supply[0])
         outputs = [(place[k], self.types[k].size // self.elements[k].stage.lanes_out) for k in self.outputs]
         told = {place[index]: cycles for index, cycles in (work or {}).items()}
-        return simulate(stages, reads, inputs, outputs, frames, goal, told, early)
+        return replace(simulate(stages, reads, inputs, outputs, frames, goal, told, early), size=size)
 
 
 def _check_held(name: str, operation: Operation, stage: Stage) -> None:
     """Refuse a stage that has no memory for what its operation holds."""
     stored = {table.held.name for table in stage.tables}
+    if operation.regroups:
+        return  # what it holds is kept where groups are counted
     lacking = [held.name for held in operation.held.values() if not held.counts and held.name not in stored]
     if lacking and any(held.low != held.high for held in operation.held.values() if held.name in lacking):
         raise BittrueError(
@@ -327,8 +402,12 @@ class Pipeline(wiring.Component):
             m.submodules[identifier(f"{element.name}_fork", names)] = fork
             connect(m, element.stage.o, fork.i)
             outputs.append(list(fork.o))
-        for name in network.program.inputs:
-            connect(m, flipped(self.inlet(name)), network.elements[network.made[name]].stage.i)
+        if network.groups is None:
+            for name in network.program.inputs:
+                connect(m, flipped(self.inlet(name)), network.elements[network.made[name]].stage.i)
+        else:
+            m.submodules[network.groups_name] = network.groups
+            self._fill(m, network.groups)
         if self.loader is not None:
             m.submodules[network.loader_name] = self.loader
             for k, (name, kind) in enumerate(network.program.inputs.items()):
@@ -338,6 +417,25 @@ class Pipeline(wiring.Component):
         for element in network.elements:
             for k, (source, branch) in enumerate(zip(element.reads, element.branches, strict=True)):
                 connect(m, outputs[source][branch], element.stage.operands[k])
-        for outlet, source, branch in zip(self.outlets, network.outputs, network.output_branches, strict=True):
-            connect(m, outputs[source][branch], flipped(outlet))
+        ends = zip(self.outlets, network.outputs, network.output_branches, strict=True)
+        for k, (outlet, source, branch) in enumerate(ends):
+            made = outputs[source][branch]
+            if network.groups is not None:
+                beats = network.types[source].size // network.elements[source].stage.lanes_out
+                passing = Passing(outlet.payload.shape(), beats, network.groups.groups[k])
+                m.submodules[network.passing_names[k]] = passing
+                connect(m, made, passing.i)
+                made = passing.o
+            connect(m, made, flipped(outlet))
         return m
+
+    def _fill(self, m: Module, groups: Groups) -> None:
+        """What comes in, or what fills a group that is not complete."""
+        (name,) = self.network.program.inputs
+        i, into = self.inlet(name), self.network.elements[self.network.made[name]].stage.i
+        m.d.comb += [
+            into.valid.eq(i.valid | groups.filling),
+            into.payload.eq(Mux(groups.filling, 0, i.payload.as_value())),
+            i.ready.eq(into.ready & ~groups.filling),
+            groups.taken.eq(into.valid & into.ready),
+        ]

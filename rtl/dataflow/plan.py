@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.bus.registers import RegisterMap
-from bittrue.rtl.dataflow.choice import fold_all, foldable, preferred
+from bittrue.rtl.dataflow.choice import budget, fold_all, foldable, frames_of, preferred
 from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.packed import WIDE_ONES
@@ -21,6 +21,7 @@ from bittrue.rtl.dataflow.schedule import Flow
 from bittrue.rtl.dataflow.stage import PARALLEL, Stage, architectures
 from bittrue.rtl.dataflow.weight_registers import WeightRegisters, register_map
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.groups import walk
 from bittrue.sim.held import Set, Sets, check_set
 from bittrue.sim.naming import identifier, master_prefixes, slave_prefixes
 from bittrue.sim.operation import TensorType
@@ -114,6 +115,18 @@ class Plan:
         constant = Plan(program, self.folding, self.input_lanes, self.fifos).estimate
         return {name: getattr(self.estimate, name) - getattr(constant, name) for name in ("lut", "ff", "dsp", "bram")}
 
+    @cached_property
+    def modes(self) -> dict[int, tuple[int, int]]:
+        """By n, where frames go in groups: cycles from the first input beat to the first output beat, and between the
+        ends of groups in steady state, all of that size. Empty where they do not."""
+        grouping = self.program.grouping
+        found: dict[int, tuple[int, int]] = {}
+        for n in grouping.modes if grouping is not None else ():
+            latency = self.network.schedule(2 * n, modes=[n]).latency or 0
+            flow = self.network.schedule(n * (latency // self.network.bottleneck + 5), modes=[n])
+            found[n] = int(flow.latency or 0), int(flow.interval or 0)
+        return found
+
     @property
     def dynamic(self) -> bool:
         """Whether the cycles of a frame depend on its data."""
@@ -121,6 +134,14 @@ class Plan:
 
     def expect(self, *x: np.ndarray, held: Sets | None = None) -> Flow:
         """The exact cycles of these frames, one after the other, unstalled; `held` is what is written meanwhile."""
+        if self.program.grouping is not None:
+            groups = list(walk(self.program.grouping, len(x[0]), 0, held))
+            if groups and groups[-1].present < groups[-1].size:
+                raise BittrueError(
+                    f"plan: the last group has {groups[-1].present} of {groups[-1].size} frames and waits for the "
+                    "others, so it never ends; give whole groups"
+                )
+            return self.network.schedule(len(x[0]), modes=[group.size for group in groups] or None)
         return self.network.schedule(len(x[0]), work=self.network.work(*x, held=held))
 
     def stages(self) -> list[dict[str, Any]]:
@@ -174,11 +195,11 @@ def _lanes_for(kind: TensorType, interval: int) -> int:
 
 def natural_interval(program: Program) -> int:
     """The interval at one code a beat: the size of the largest tensor."""
-    return max(kind.size for kind in program.types.values())
+    return max(kind.size * frames_of(program, name) for name, kind in program.types.items())
 
 
 def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: int, stages: Stages) -> Plan:
-    lanes = {name: _lanes_for(kind, interval) for name, kind in program.inputs.items()}
+    lanes = {name: _lanes_for(kind, budget(program, name, interval)) for name, kind in program.inputs.items()}
     draft = Plan(program, folding, lanes)
     draft.__dict__["network"] = Network(program, folding, lanes, {}, stages)
     return draft
@@ -195,6 +216,22 @@ def activity(program: Program, *x: np.ndarray) -> dict[str, float]:
 
 
 def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
+    """The plan with the smallest FIFOs that change no output time, and the exact latency and interval.
+
+    Where frames go in groups, a FIFO is as deep as any size of them needs it; the two are those of the size at first,
+    the interval that of a group in equal parts, rounded up (`Plan.modes` has all).
+    """
+    grouping = plan.program.grouping
+    if grouping is None:
+        return _sized(plan, stages)
+    each = [_sized(plan, stages, n) for n in grouping.modes]
+    fifos = {edge: max(one.fifos.get(edge, 0) for one in each) for one in each for edge in one.fifos}
+    found = replace(plan, fifos=fifos)
+    latency, interval = found.modes[grouping.size]
+    return replace(found, estimated_latency=latency, estimated_interval=-(-interval // grouping.size))
+
+
+def _sized(plan: Plan, stages: Stages | None = None, size: int = 1) -> Plan:
     """The plan with the smallest FIFOs that change no output time (`Flow.due`), and the exact latency and interval.
 
     Every operand of a join gets a FIFO at first, deep enough never to fill; those without which no frame ends later go,
@@ -209,20 +246,21 @@ def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
         for k in range(len(node.operands))
     }
     network = Network(program, plan.folding, plan.input_lanes, needed, stages)
-    frames = (network.schedule(2).latency or 0) // network.bottleneck + 5
-    goal = network.schedule(frames, needed)
+    schedule = network.schedule if program.grouping is None else partial(network.schedule, modes=[size])
+    frames = size * ((schedule(2 * size).latency or 0) // network.bottleneck + 5)
+    goal = schedule(frames, needed)
     # Mostly the longest way to a join needs none, and each of the others one: tried first, all of them in one run.
     ways = _ways(network)
     together = [edge for edge, shorter in ways.items() if not shorter]
     for edges in (together, *([edge] for edge in needed if edge not in together), *([edge] for edge in together)):
         if edges and all(needed[edge] for edge in edges):
             fewer = needed | dict.fromkeys(edges, 0)
-            without = network.schedule(frames, fewer, goal.due, early=True)
+            without = schedule(frames, fewer, goal.due, early=True)
             if without.interval == goal.interval:
                 needed, goal = fewer, without
 
     def unchanged(entries: Mapping[str, int]) -> bool:
-        return network.schedule(frames, entries, goal.due, early=len(goal.first) > 1).keeps(goal)
+        return schedule(frames, entries, goal.due, early=len(goal.first) > 1).keeps(goal)
 
     # Joins that are alike mostly need the same depth: all of them are tried at once, and then whether less is enough.
     edges = [edge for edge, most in needed.items() if most]
@@ -292,6 +330,8 @@ def plan(
     """Balance every stage to one interval and size the FIFOs.
 
     interval   wanted cycles per frame; the plan reaches it or better, or says why not. By default one code a beat.
+               Where frames go in groups it is that of a group, as large as can be: what works on every frame has its
+               part of it, what works on a group all
     device     instead: the smallest interval whose estimated area fits the device (see `rtl.dataflow.estimate.DEVICES`)
     folding    fixes the folding of some matrix stages
     architecture  which one of those an operation has (`parallel`, `packed`, `paired`, `adders`, `events`), for all that
@@ -322,11 +362,12 @@ def plan(
     architecture = preferred(program, interval) if architecture is None else architecture
     foldings = fold_all(program, interval, folding, architecture, activity, block_luts)
     draft = _without_fifos(program, foldings, interval, stages)
-    slowest = max(draft.network.elements, key=lambda e: 0 if activity and e.stage.timing.dynamic else e.stage.interval)
-    if slowest.stage.interval > interval and folding is None:
+    network = draft.network
+    cycles = [0 if activity and e.stage.timing.dynamic else network.cycles(e) for e in network.elements]
+    if (most := max(cycles)) > interval and folding is None:
         raise BittrueError(
-            f"plan: an interval of {interval} cycles cannot be reached: {slowest.name} needs {slowest.stage.interval}; "
-            f"ask for {slowest.stage.interval} or more"
+            f"plan: an interval of {interval} cycles cannot be reached: "
+            f"{network.elements[cycles.index(most)].name} needs {most}; ask for {most} or more"
         )
     made = replace(size_fifos(draft, stages), weight_bus=weight_bus)
     _ = made.registers  # refuses words that the bus cannot carry
@@ -354,7 +395,7 @@ def fit(
         architecture = {node: plain.get(name, name) for node, name in architecture.items()}
     candidates = {natural_interval(program)}
     for name, make in foldable(program, architecture).items():
-        candidates |= make.intervals(program[name])
+        candidates |= {cycles * frames_of(program, name) for cycles in make.intervals(program[name])}
     last: tuple[int, Area] | None = None
     stages = {} if stages is None else stages
     for interval in sorted(candidates):

@@ -22,11 +22,13 @@ class Flow:
     first        int64 `[outputs]`, cycle of the first beat of every output, -1 where none came
     output_ends  int64 `[outputs, frames]`, cycle of the last beat of every frame on every output, 0 where it never came
     complete     whether all frames came: whether the pipeline does not deadlock
+    size         frames of the last group, where they go in groups
     """
 
     first: np.ndarray
     output_ends: np.ndarray
     complete: bool
+    size: int = 1
 
     @property
     def latency(self) -> int | None:
@@ -40,10 +42,11 @@ class Flow:
 
     @property
     def interval(self) -> int | None:
-        """Cycles between the ends of the last two frames on the slowest output; None when the pipeline deadlocks."""
-        if not self.complete or self.output_ends.shape[1] < 2:
+        """Cycles between the ends of the last two frames on the slowest output; None when the pipeline deadlocks.
+        Where frames go in groups, between those of the last two groups."""
+        if not self.complete or self.output_ends.shape[1] <= self.size:
             return None
-        return int((self.output_ends[:, -1] - self.output_ends[:, -2]).max())
+        return int((self.output_ends[:, -1] - self.output_ends[:, -1 - self.size]).max())
 
     @property
     def due(self) -> np.ndarray:

@@ -245,6 +245,11 @@ class Stage(wiring.Component):
         self.lanes_in, self.lanes_out = inputs[0][1], output[1]
         self.operands = [getattr(self, name) for name in names]
 
+    def timed(self, modes: Sequence[int]) -> Timing:  # noqa: ARG002
+        """Its timing where the frames go in groups of these sizes, one after the other; only of stages that regroup
+        does it depend on that."""
+        return self.timing
+
     @property
     def behind(self) -> Stage | None:
         """A stage that has to follow at once, for its output is not in order; None where it is."""

@@ -8,11 +8,23 @@ from amaranth.lib.wiring import In, connect
 from bittrue.rtl.bus.framing import FrameInlet, FrameOutlet
 from bittrue.rtl.bus.lite import AxiLite
 from bittrue.rtl.bus.ports import ERROR_BITS, StreamPort
+from bittrue.rtl.dataflow.groups import Groups
 from bittrue.rtl.dataflow.loader import COUNT_BITS
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.rtl.dataflow.weight_registers import WeightRegisters
-from bittrue.rtl.design import BUS
+from bittrue.rtl.design import BUS, Port
+
+
+def group_ports(groups: Groups | None) -> tuple[Port, ...]:
+    """The ports beside the streams where frames go in groups (`rtl.dataflow.groups`)."""
+    if groups is None:
+        return ()
+    return (
+        Port("groups_flush", "input", 1),
+        Port("groups_waiting", "output", len(groups.waiting)),
+        Port("groups_filled", "output", len(groups.filled)),
+    )
 
 
 class AxisSignals:
@@ -66,6 +78,8 @@ class Accelerator(Elaboratable):
     s_axi_*              in place of that stream: AXI4-Lite (`rtl.dataflow.weight_registers`)
     weights_sets         sets that have taken effect, modulo 2^8: a frame meets the set of the cycle in which it begins
     weights_errors       sets that were refused, up to 255: too short, too long, or a value out of its bounds
+    groups_flush         where frames go in groups: a strobe fills one that is not complete with frames of code 0
+    groups_waiting       frames that wait for the rest of their group;  groups_filled  those of code 0, modulo 2^8
 
     Each code takes whole bytes, sign-extended, lane 0 lowest; TLAST ends each frame. `tvalid` waits for no `tready`.
     Of several outputs each gives its beats as they are made. One that is not ready holds up the stage that makes it,
@@ -85,14 +99,15 @@ class Accelerator(Elaboratable):
             members = AxiLite(plan.registers.address_bits).members
             self.lite = {name: Signal(member.shape, name=f"{BUS}_{name}") for name, member in members.items()}
         self.sets, self.errors = (Signal(COUNT_BITS, name=f"weights_{name}") for name in ("sets", "errors"))
+        self.grouped = {port.name: Signal(port.width, name=port.name) for port in group_ports(plan.network.groups)}
 
     @property
     def ports(self) -> list[Signal]:
         ports = [self.aclk, self.aresetn, *(s for axis in (*self.slaves, *self.masters) for s in axis.all)]
         if self.plan.network.words is None:
-            return ports
+            return [*ports, *self.grouped.values()]
         written = self.lite.values() if self.weights is None else self.weights.all
-        return [*ports, *written, self.sets, self.errors]
+        return [*ports, *written, self.sets, self.errors, *self.grouped.values()]
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -117,6 +132,10 @@ class Accelerator(Elaboratable):
                 m.d.comb += here.eq(wire) if member.flow == In else wire.eq(here)
         if self.plan.network.words is not None:
             m.d.comb += [self.sets.eq(pipeline.loader.sets), self.errors.eq(pipeline.loader.errors)]
+        groups = self.plan.network.groups
+        if groups is not None:
+            m.d.comb += groups.flush.eq(self.grouped["groups_flush"])
+            m.d.comb += [self.grouped[f"groups_{name}"].eq(getattr(groups, name)) for name in ("waiting", "filled")]
         for axis, stream in zip(self.masters, pipeline.outlets, strict=True):
             outlet = FrameOutlet(stream.payload.shape(), axis.port.beats)
             m.submodules[f"{axis.port.prefix}_frames"] = outlet
