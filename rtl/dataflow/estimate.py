@@ -60,6 +60,8 @@ def estimate(network: Network, framing: Structure) -> Area:
     parts = [area(element.stage.structure()) for element in network.elements] + [area(framing, stages=0)]
     if network.loader is not None:
         parts.append(area(network.loader.structure(), stages=0))
+    if network.groups is not None:
+        parts.append(area(network.groups.structure(), stages=0))
     forks = sum(element.readers > 1 for element in network.elements)
     lut, ff, dsp, bram = (sum(getattr(part, name) for part in parts) for name in ("lut", "ff", "dsp", "bram"))
     return Area(lut + 4 * forks, ff + 2 * forks, dsp, bram)

@@ -89,7 +89,7 @@ class Groups(Elaboratable):
         built = Structure()
         bits = max(self.grouping.modes).bit_length()
         built.count(self.beats - 1, (1 << COUNT_BITS) - 1, *[(1 << bits) - 1] * 3)
-        built.registers += 2 + bits
+        built.registers += 2
         fifos = [2 * bits] * len(self.groups)
         if self.tables:
             built.registers += 3 * bits

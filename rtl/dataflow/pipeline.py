@@ -324,7 +324,7 @@ class Network:
         for index, element in enumerate(self.elements):
             if index in gone:
                 continue
-            timing = element.stage.timed(modes) if isinstance(element.stage, GroupStage) else element.stage.timing
+            timing = element.stage.timing if modes is None else element.stage.timed(modes)
             stages.append(replace(timing, blocks=entries[element.fifo]) if element.fifo in entries else timing)
             sources = (self.elements[s].reads[0] if s in gone else s for s in element.reads)
             if element.reads:

@@ -127,8 +127,8 @@ class Driven:
             self.outlet = outlet(stage, m)
             return self.outlet
 
-        def with_control(stage: BufferedStage, m: Module, outlet: Outlet) -> Control:
-            self.control = control(stage, m, outlet)
+        def with_control(stage: BufferedStage, m: Module, outlet: Outlet, *told: Value | None) -> Control:
+            self.control = control(stage, m, outlet, *told)
             return self.control
 
         with pytest.MonkeyPatch.context() as patch, watched(self.b) as self.memories:

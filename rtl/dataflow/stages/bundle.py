@@ -21,7 +21,17 @@ from bittrue.rtl.dataflow.folded import Cells, FoldedStage
 from bittrue.rtl.dataflow.folding import Folding, check_folding, fold_matrix, matrix_foldings
 from bittrue.rtl.dataflow.groups import GroupStage
 from bittrue.rtl.dataflow.products import Products
-from bittrue.rtl.dataflow.stage import Storage, Structure, advance, counting, realises, register, shape_of, valid_chain
+from bittrue.rtl.dataflow.stage import (
+    Storage,
+    Structure,
+    advance,
+    counting,
+    counting_bits,
+    realises,
+    register,
+    shape_of,
+    valid_chain,
+)
 from bittrue.rtl.dataflow.timing import Blocks, Phase, Phases, Timing, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.rtl.parts.rom import Rom
@@ -53,7 +63,7 @@ class BundleStage(GroupStage, FoldedStage):
 
     def __init__(self, operation: Bundle, *, lanes: int, simd: int, pe: int, block_luts: int | None = None):
         self.block_luts = self.block_luts if block_luts is None else block_luts
-        self.bundle, self.tell_later = operation, None
+        self.bundle = operation
         self.tell(operation.modes, operation.held != {})
         _, outputs, inputs = operation.weight.shape
         check_folding("bundle", simd=(simd, inputs), pe=(pe, outputs), lanes=(lanes, inputs))
@@ -135,9 +145,11 @@ class BundleStage(GroupStage, FoldedStage):
         built = super().structure() + self.requantize.structure()
         built.count(self.pixels - 1, max(self.modes) - 1)
         if self.map is not None:
+            late, place = self.map.clocked, counting_bits(self.turns_of_map)
             built.store(self.map)
             built.count(self.turns_of_map - 1)
-            built.registers += 2 * self.pe * self.total.bits if self.map.clocked else 0
+            built.registers += 2 * self.front_depth + late  # that there are sums, and the first
+            built.registers += late * (3 * place + self.pe * self.total.bits)
             for _ in range(self.pe):
                 built.add(self.total.bits)
                 built.select_bits += self.total.bits
@@ -170,23 +182,25 @@ class BundleStage(GroupStage, FoldedStage):
         pixel_last = advance(m, pixel, self.pixels - 1, control.release)
         frame_ends = Signal(name="frame_ends")
         m.d.comb += frame_ends.eq(control.release & pixel_last)
-        with m.If(frame_ends):
-            m.d.sync += image.eq(Mux(last, 0, image + 1))
+        if self.adds:
+            with m.If(frame_ends):
+                m.d.sync += image.eq(Mux(last, 0, image + 1))
         if self.size is not None:
             m.d.comb += self.size.ready.eq(frame_ends & last)
-        self.key = Signal(counting(sum(self.modes)), name="key")
+        self.key = Signal(max(0, (sum(self.modes) - 1).bit_length()), name="key")
         before = {n: sum(k for k in self.modes if k < n) for n in self.modes}
-        m.d.comb += self.key.eq(self.of_group(before) + image)
+        if len(self.key):
+            m.d.comb += self.key.eq(self.of_group(before) + image)
         self.turn = Signal(name="turn")  # the first step of an image
         m.d.comb += self.turn.eq((pixel == 0) & (control.word == 0))
 
         whole = Signal(name="whole")  # a step that completes sums
         m.d.comb += whole.eq(control.advance & (control.step == self.products.steps - 1))
         at = self.front_depth
-        done = valid_chain(m, whole, at + self.adds)
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
         sums = self.sums(m, control)
         if self.map is not None:
+            done = valid_chain(m, whole, at + self.map.clocked)
             sums = self.with_those_before(m, sums, done, register(m, first, name="first_then", cycles=at))
         result = self.requantize.build(m, list(sums), issued[at + self.adds - 1])
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
@@ -222,7 +236,7 @@ class BundleStage(GroupStage, FoldedStage):
         self, m: Module, control: Control, codes: Sequence[Value], bank: Value | None
     ) -> tuple[list[Value], list[list[Value]]]:
         rows = (self.groups * self.products.steps - 1).bit_length()
-        row = Cat(control.word[:rows], self.key) if rows else self.key
+        row = Cat(control.word[: rows if len(self.key) else max(1, rows)], self.key)
         (held, weights), (_, addresses) = self.operand_registers, self.address_registers
         shape = shape_of(self.format)
         x: list[Value] = [register(m, code, shape, name=f"x{k}", cycles=held) for k, code in enumerate(codes)]
@@ -288,7 +302,8 @@ class Keys:
         built, bits = Structure(), self.storage.width
         built.store(self.storage)
         built.registers += bits + registers * self.simd * self.pe * self.format.bits
-        built.registers += addresses * ((len(self.keys) - 1).bit_length() + 3)
+        built.registers += addresses * (len(self.keys) - 1).bit_length()
+        built.registers += 3 * (addresses + 1)  # that it turns, that a beat ends, that an image begins
         built.select_bits += bits * (2 if self.pe < self.keys.shape[1] else 1)
         return built
 
@@ -323,7 +338,8 @@ class RotatingBundleStage(BundleStage):
         x: list[Value] = [register(m, code, shape, name=f"x{k}", cycles=held) for k, code in enumerate(codes)]
         size, code = cells.keys.shape[1], shape_of(cells.format)
         m.submodules.keys = memory = Rom(cells.storage, code, cells.keys)
-        m.d.comb += memory.addr.eq(register(m, self.key, name="key_then", cycles=addresses))
+        if len(self.key):
+            m.d.comb += memory.addr.eq(register(m, self.key, name="key_then", cycles=addresses))
         moved = valid_chain(m, control.advance, addresses + 1)[-1]
         ends, turn = (
             register(m, value, name=name, cycles=addresses + 1)

@@ -73,19 +73,38 @@ class UnbundleStage(GroupStage, BufferedStage):
 
     def structure(self) -> Structure:
         built, op, lanes = super().structure(), self.operation, self.lanes_in
-        bits = op.sum_range.bits
-        built.count(self.beats - 1, op.input.tokens - 1, max(self.modes) - 1)
-        built.add(self.total.bit_length())
-        built.registers += 2 * (1 + self.total.bit_length()) + lanes * op.input.format.bits
+        bits, code, place = op.sum_range.bits, op.input.format.bits, (self.total - 1).bit_length()
+        built.count(self.beats - 1, op.input.tokens - 1)
+        built.counter_bits += max(1, place)
+        built.registers += max(1, place) + place + 1 + max(1, place) + 1  # where a word lies, is read, is written
+        built.registers += 1 + lanes * code + 4  # what is written; that there is a sum, and that it begins
+        built.select_bits += 3 * place
         built.store(self.storage)
         for _ in range(lanes):
             if op.slots > min(self.modes):
                 built.add(bits)
                 built.select_bits += bits
-                built.add(bits + 1, registered=False)
-            built.select_bits += (len(self.modes) - 1) * op.input.format.bits
-            built.registers += op.input.format.bits
+            else:
+                built.registers += bits
+            built.registers += code
+            built.select_bits += (len(self.modes) - 1) * code
+            for r in (op.slots // n for n in self.modes if n < op.slots):
+                built.add(bits, registered=False)
+                for _ in range(self._terms(r) - 1):
+                    built.add(2 * bits, registered=False)
+        if self.size is not None:
+            most = op.slots // min(self.modes) - 1
+            built.count(most)
+            built.counter_bits -= (self.timing.steps - 1).bit_length()
+            built.registers += 3 * len(self.size.payload) - (self.timing.steps - 1).bit_length()
         return built
+
+    def _terms(self, r: int) -> int:
+        """Shifted numbers that are added up in place of a division by r."""
+        if r & (r - 1) == 0:
+            return 1
+        of, by = self.operation.sum_range, 2 * r
+        return reciprocal(by, 2 * of.high + r - (2 * of.low + r) // by * by)[0].bit_count()
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
         """Every code is written and read, and added to a sum; of a group."""
