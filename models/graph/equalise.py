@@ -31,9 +31,10 @@ def equalise(graph: Graph, x: Batch) -> int:
     gives the number of pairs."""
     pairs = [(node, reader) for node in graph.nodes if (reader := _reader(graph, node)) is not None]
     for first, second in pairs:
-        value = graph.run(x[:SAMPLES], {first})[first]
+        values = [graph.run(x[:SAMPLES], {first})[first] for _ in graph.modes()]
         axis = _channels(first) + 1
-        largest = value.abs().amax([k for k in range(value.ndim) if k != axis])
+        others = [k for k in range(values[0].ndim) if k != axis]
+        largest = torch.stack([value.abs().amax(others) for value in values]).amax(0)
         alone = isinstance(second, Function) or (isinstance(second, Conv) and second.groups > 1)
         if isinstance(second, Function):
             reads = torch.ones_like(largest)

@@ -6,7 +6,7 @@ Tensors are `[n, *shape]` with the axes that they have in torch. Windows have tw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from bittrue.models.data.batches import Batch
 from bittrue.models.graph.follow import Place
+from bittrue.models.layers.groups import Regrouping, bundled, unbundled
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
@@ -288,18 +289,63 @@ class View(Node):
         return x[0].reshape(len(x[0]), -1)[:, self.order].reshape(len(x[0]), *self.shape)
 
 
+@dataclass(eq=False)
+class Bundle(Node):
+    """The samples of a group as one, `[C, ...]` each: the sum of what the matrices of their slots, `weight` `[N, C',
+    C]`, make of them."""
+
+    regrouping: Regrouping
+    weight: Tensor
+    trained: bool
+
+    def product(self, x: Tensor) -> Tensor:
+        return bundled(x, self.weight, self.regrouping.size)
+
+    evaluate = product
+
+
+@dataclass(eq=False)
+class Unbundle(Node):
+    """`[N C, ...]` of a group apart: of each of its samples the mean `[C, ...]` over its slots."""
+
+    regrouping: Regrouping
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return unbundled(x[0], self.regrouping.slots, self.regrouping.size)
+
+
+#: What has weights that become codes.
+Weighted = Product | Bundle
+
+
 def _planes(x: Tensor) -> Tensor:
     return x.unsqueeze(2) if x.ndim == 3 else x
 
 
 @dataclass
 class Graph:
-    """Nodes in an order in which each operand exists; `tails` is what the model does with each result, left out."""
+    """Nodes in an order in which each operand exists; `tails` is what the model does with each result, left out.
+
+    Where its samples go in groups, `regrouping` says how.
+    """
 
     inputs: list[Input]
     nodes: list[Node]
     results: list[Node]
     tails: list[Callable[[Tensor], Tensor] | None] = field(default_factory=list)
+    regrouping: Regrouping | None = None
+
+    def modes(self) -> Iterator[int]:
+        """Every number of samples that there can be in a group, which holds until the next; of a network whose samples
+        stay by themselves 1."""
+        for n in (1,) if self.regrouping is None else self.regrouping.modes:
+            if self.regrouping is not None:
+                self.regrouping.set(n)
+            yield n
+
+    def whole(self, x: Batch) -> Batch:
+        """So many of the samples as fill groups."""
+        return x if self.regrouping is None else x[: len(x) // self.regrouping.size * self.regrouping.size]
 
     def readers(self, node: Node) -> list[Node]:
         """Who reads a node, once for every time it is read."""
@@ -329,8 +375,8 @@ class Graph:
 
     @torch.no_grad()
     def run(self, x: Batch | Tensor, keep: Iterable[Node] | None = None) -> dict[Node, Tensor]:
-        """The tensors of some nodes, of all without `keep`, for samples of the inputs."""
-        given = dict(zip(self.inputs, Batch.of(x).parts if isinstance(x, Tensor) else x.parts, strict=True))
+        """The tensors of some nodes, of all without `keep`, for samples of the inputs, those that fill groups."""
+        given = dict(zip(self.inputs, self.whole(Batch.of(x) if isinstance(x, Tensor) else x).parts, strict=True))
         kept = set(self.nodes if keep is None else keep)
         last = {operand: index for index, node in enumerate(self.nodes) for operand in node.operands}
         live: dict[Node, Tensor] = {}

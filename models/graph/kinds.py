@@ -54,8 +54,9 @@ def handles(*what: Any, says: str = "") -> Callable[[Handle], Handle]:
 
 
 def known(module: nn.Module) -> bool:
-    """Whether a handler takes modules of this very class."""
-    return type(module) in _MODULES
+    """Whether a handler takes modules of this very class, or of one derived from a class that is not torch's."""
+    kinds = type(module).__mro__
+    return kinds[0] in _MODULES or any(kind in _MODULES and not kind.__module__.startswith("torch.") for kind in kinds)
 
 
 def handler(module: nn.Module | None, node: fx.Node) -> Handle | None:

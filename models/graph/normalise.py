@@ -14,11 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from bittrue.models.graph import floats, handlers, joins, padding, pools, refusals  # noqa: F401  (they register themselves)
+from bittrue.models.graph import (
+    floats,
+    groups,  # noqa: F401  (they register themselves)
+    handlers,  # noqa: F401
+    joins,  # noqa: F401
+    padding,  # noqa: F401
+    pools,  # noqa: F401
+    refusals,  # noqa: F401
+)
 from bittrue.models.graph.floats import Graph, Node
 from bittrue.models.graph.follow import Followed
 from bittrue.models.graph.functions import differs_along, recognise
 from bittrue.models.graph.kinds import handler
+from bittrue.models.layers.groups import Regrouping
 from bittrue.sim.errors import BittrueError
 
 #: A function is told by what it gives for values up to so many times the largest that was seen.
@@ -36,8 +45,10 @@ class Value:
 class Normaliser:
     """Makes the graph, node by node; handlers read arguments and add nodes through it."""
 
-    def __init__(self, what: str, followed: Followed, names: Sequence[str]) -> None:
-        self.what, self.followed = what, followed
+    def __init__(
+        self, what: str, followed: Followed, names: Sequence[str], regrouping: Regrouping | None = None
+    ) -> None:
+        self.what, self.followed, self.regrouping = what, followed, regrouping
         self.inputs = [
             floats.Input(name, followed.places[node], [], tuple(followed.values[node].shape[1:]))
             for name, node in zip(names, followed.inputs, strict=True)
@@ -72,7 +83,7 @@ class Normaliser:
                 )
         results = [self.settle(node) for node in self.followed.results]
         tails = [self.tails.get(node) for node in self.followed.results]
-        graph = Graph(self.inputs, self.nodes, results, tails)
+        graph = Graph(self.inputs, self.nodes, results, tails, self.regrouping)
         graph.prune()
         for entry in self.inputs:
             if entry not in graph.nodes:
@@ -122,7 +133,7 @@ class Normaliser:
 
     def add(self, node: fx.Node, kind: type[Node], operands: list[fx.Node], **parameters: Any) -> bool:
         """Let an fx node stand for a new node of the graph, which reads what others stand for."""
-        if self.followed.values[node].shape[:1] != self.followed.values[self.followed.inputs[0]].shape[:1]:
+        if self.followed.values[node].shape[:1] != self.followed.values[operands[0]].shape[:1]:
             self.refuse(node, "it mixes samples; every sample goes through a circuit alone")
         return self.put(node, kind, [self.settle(operand) for operand in operands], self.shape(node), **parameters)
 
@@ -243,9 +254,10 @@ class Normaliser:
         return self.same_place(node)
 
 
-def normalise(what: str, followed: Followed, names: Sequence[str]) -> Graph:
-    """The graph of a followed forward, whose inputs have these names; `what` begins the sentences about refusals."""
-    return Normaliser(what, followed, names).graph()
+def normalise(what: str, followed: Followed, names: Sequence[str], regrouping: Regrouping | None = None) -> Graph:
+    """The graph of a followed forward, whose inputs have these names; `what` begins the sentences about refusals,
+    `regrouping` is how the samples go in groups, where they do."""
+    return Normaliser(what, followed, names, regrouping).graph()
 
 
 def _holds_tensors(value: Any) -> bool:

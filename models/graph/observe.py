@@ -21,6 +21,7 @@ from bittrue.models.graph.floats import (
     Multiply,
     Node,
     Pool,
+    Unbundle,
     Upsample,
     View,
 )
@@ -56,8 +57,13 @@ class Groups:
 
 
 def passes_codes(node: Node) -> bool:
-    """Whether a node's codes are some of those that it reads: views, copies, maxima, clamps."""
-    return isinstance(node, View | Upsample | Expand) or (isinstance(node, Pool) and not node.divisor) or is_clamp(node)
+    """Whether a node's codes are some of those that it reads, or lie between them: views, copies, maxima, clamps,
+    means of the copies of a sample."""
+    return (
+        isinstance(node, View | Upsample | Expand | Unbundle)
+        or (isinstance(node, Pool) and not node.divisor)
+        or is_clamp(node)
+    )
 
 
 def is_clamp(node: Node) -> bool:
@@ -124,8 +130,10 @@ def identity(graph: Graph, node: Node, name: str) -> Affine:
     return made
 
 
-def batches(x: Batch) -> Iterator[Batch]:
-    yield from (x[first : first + BATCH] for first in range(0, len(x), BATCH))
+def batches(x: Batch, n: int = 1) -> Iterator[Batch]:
+    """Samples that run together, as far as they fill groups of n."""
+    size = n * max(1, BATCH // n)
+    yield from (x[first : first + size] for first in range(0, len(x) // n * n, size))
 
 
 @dataclass(frozen=True)
@@ -139,11 +147,11 @@ class Observed:
 
 
 def observe(graph: Graph, x: Batch) -> Observed:
-    """Run the graph on samples and look at every tensor."""
+    """Run the graph on samples, in every mode, and look at every tensor."""
     seen: dict[Node, list[np.ndarray]] = {node: [] for node in graph.nodes}
     limits = {node: _limits(graph, node) for node in graph.nodes}
     draws = torch.Generator().manual_seed(1)
-    for part in batches(x):
+    for part in (part for n in graph.modes() for part in batches(x, n)):
         for node, value in graph.run(part).items():
             magnitudes = value.clamp(*limits[node]).abs().flatten()
             largest = magnitudes.max()

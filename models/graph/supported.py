@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from bittrue.models.graph import handlers, joins, padding, pools, refusals  # noqa: F401  (they register themselves)
+from bittrue.models.graph import groups, handlers, joins, padding, pools, refusals  # noqa: F401  (they register themselves)
 from bittrue.models.graph.kinds import KINDS, REFUSED, Kind
 
 INTRODUCTION = """\

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bittrue.models.data.batches import Batch
 from bittrue.models.data.sets import Data
 from bittrue.models.graph.equalise import equalise
-from bittrue.models.graph.floats import ArgMax, Graph, Product
+from bittrue.models.graph.floats import ArgMax, Graph, Node, Weighted
 from bittrue.models.graph.follow import SAMPLES, follow, line_of
 from bittrue.models.graph.normalise import normalise
 from bittrue.models.graph.observe import free_steps, observe, part_sums, refuse_foreign
@@ -32,6 +32,7 @@ from bittrue.models.graph.passes import simplify
 from bittrue.models.int8.converted import Converted, Ends, batch, check_bits, to_values
 from bittrue.models.int8.realise import realise
 from bittrue.models.int8.realiser import Choices, Realised, named
+from bittrue.models.layers.groups import Regrouping, Regroups
 from bittrue.models.layers.tensors import TensorInput, TensorProduct
 from bittrue.models.training.loop import accuracy
 from bittrue.models.training.precision import full_precision
@@ -59,6 +60,7 @@ def convert(
     leaves: tuple[type[nn.Module], ...] = (),
     equalise_channels: bool = True,
     correct_biases: bool = True,
+    modes: Sequence[int] | None = None,
 ) -> Converted:
     """The network of integers that computes what a trained module computes; the module is left as it is.
 
@@ -86,6 +88,9 @@ def convert(
 
     equalise_channels, correct_biases
                      what is done about channels of different size, and about the mean of rounding
+    modes            of a model whose samples go in groups (`models.layers.groups`) how many there can be in one: one
+                     number, or all that divide its slots, and the program holds it as an input; else as the model has
+                     it now. Ranges and biases are those of all of them
 
     The result is a module: `lower` it, `fit` it in its own integers, ask `sensitivity`. A module, function or input
     that cannot be converted is a BittrueError with its path in the model, the line of code, and what would work;
@@ -106,15 +111,16 @@ def convert(
         raise BittrueError(f"segments is a power of two, 2 or more, or None for exact tables; not {segments!r}")
     given = calibration.train.images[:images] if isinstance(calibration, Data) else calibration
     x, names = _calibration(what, model, given, preprocess)
+    regrouping = _regrouping(what, model, modes, len(x))
     with full_precision(), torch.no_grad():
-        graph, shapes, keys = _graph(what, model, x, names, leaves)
+        graph, shapes, keys = _graph(what, model, x, names, leaves, regrouping)
         refuse_foreign(what, graph, x)
         simplify(graph)
         if equalise_channels:
             equalise(graph, x)
         if requantize == "shift":
             free_steps(graph)
-        known = {named(node) for node in graph.nodes if isinstance(node, Product)}
+        known = {named(node) for node in graph.nodes if isinstance(node, Weighted)}
         if unknown := sorted(set(widths) - known - {""}):
             raise BittrueError(
                 f"bits: {unknown[0]!r} is no layer with weights; those are {', '.join(sorted(known)) or 'none'}"
@@ -154,6 +160,29 @@ def _candidates(ranges: Any, calibration: Any) -> tuple[Ranges, ...]:
             "them, or a data set (bittrue.dataset) as calibration"
         )
     return found
+
+
+def _regrouping(what: str, model: nn.Module, modes: Sequence[int] | None, samples: int) -> Regrouping | None:
+    """How the samples of a model go in groups; None: they stay by themselves."""
+    parts = {path: part for path, part in model.named_modules() if isinstance(part, Regroups)}
+    if not parts:
+        if modes is not None:
+            raise BittrueError(f"{what}: modes are those of a model whose samples go in groups, and its stay alone")
+        return None
+    found = {(part.slots, part.at_a_time) for part in parts.values()}
+    if len(found) > 1:
+        raise BittrueError(f"{what}: {', '.join(parts)} have other slots or samples at a time; give all the same")
+    ((slots, now),) = found
+    try:
+        made = Regrouping(slots, (now,) if modes is None else sorted(set(modes)))
+    except BittrueError as error:
+        raise BittrueError(f"{what}: {error}") from error
+    if samples < SAMPLES * made.modes[-1]:
+        raise BittrueError(
+            f"calibration: {samples} samples are too few for groups of {made.modes[-1]}; give a hundred or more of the "
+            "training data"
+        )
+    return made
 
 
 def _calibration(
@@ -221,12 +250,19 @@ def _ends(
 
 
 def _graph(
-    what: str, model: nn.Module, x: Batch, names: list[str], leaves: tuple[type[nn.Module], ...]
+    what: str,
+    model: nn.Module,
+    x: Batch,
+    names: list[str],
+    leaves: tuple[type[nn.Module], ...],
+    regrouping: Regrouping | None,
 ) -> tuple[Graph, tuple[tuple[int, ...], ...], tuple[str, ...] | None]:
     """The normalised graph of a model, held to the model's own results on some of the samples, and their shapes and
     keys."""
     own = copy.deepcopy(model).cpu().float().eval()
-    few = [part.clone() for part in x[:COMPARED].parts]
+    n = _take(own, regrouping, None if regrouping is None else regrouping.modes[-1])
+    some = x[: n * max(1, COMPARED // n)]
+    few = [part.clone() for part in some.parts]
     try:
         given = own(*few)
     except Exception as error:  # whatever the network's own code raises
@@ -237,15 +273,37 @@ def _graph(
             f"({type(error).__name__}: {said}); give the calibration data as the model takes them, in one tensor, or "
             "those of several inputs in a tuple"
         ) from error
-    followed = follow(own, Batch(tuple(part.clone() for part in x[:SAMPLES].parts)), leaves)
-    if not all(map(torch.equal, few, x[:COMPARED].parts)):
+    followed = follow(own, Batch(tuple(part.clone() for part in x[: n * SAMPLES].parts)), leaves)
+    if not all(map(torch.equal, few, some.parts)):
         raise BittrueError(f"{what}: it changes its input in place; write that without (inplace=False, x = x + 1)")
-    graph = normalise(what, followed, names)
-    given = list(given.values()) if isinstance(given, dict) else given if isinstance(given, tuple | list) else [given]
-    values = graph.run(x[:COMPARED], graph.results)
-    for expected, node, tail in zip(given, graph.results, graph.tails, strict=True):
-        _compare(what, expected, values[node] if tail is None else tail(values[node]))
-    return graph, tuple(tuple(expected.shape[1:]) for expected in given), followed.keys
+    graph = normalise(what, followed, names, regrouping)
+    results = _parts(given)
+    for mode in graph.modes():
+        samples, wanted = some, results
+        if mode != n:
+            samples = x[: mode * max(1, COMPARED // mode)]
+            _take(own, regrouping, mode)
+            wanted = _parts(own(*(part.clone() for part in samples.parts)))
+        values = graph.run(samples, graph.results)
+        for expected, node, tail in zip(wanted, graph.results, graph.tails, strict=True):
+            _compare(what, expected, values[node] if tail is None else tail(values[node]))
+    return graph, tuple(tuple(expected.shape[1:]) for expected in results), followed.keys
+
+
+def _parts(given: Any) -> list[Any]:
+    """What a forward gives, one after the other."""
+    given = list(given.values()) if isinstance(given, dict) else given
+    return list(given) if isinstance(given, tuple | list) else [given]
+
+
+def _take(model: nn.Module, regrouping: Regrouping | None, n: int | None) -> int:
+    """Let a model take n samples at a time, where they go in groups; gives n, which is 1 where they do not."""
+    if regrouping is None or n is None:
+        return 1
+    for part in model.modules():
+        if isinstance(part, Regroups):
+            part.at_a_time = n
+    return n
 
 
 def _compare(what: str, expected: Any, found: Tensor) -> None:
@@ -274,19 +332,25 @@ def _positive(value: float) -> float:
 
 
 def _correct(network: Converted, graph: Graph, realised: Realised, x: Batch) -> None:
-    """Take off every bias the mean of what a layer gives more than its float twin, on these samples.
+    """Take off every bias the mean of what a layer gives more than its float twin, on these samples, in all modes.
 
     A layer reads what the integer network gives it, so that it makes up for those in front of it as well.
     """
-    codes = Batch.of(network.encode(x.parts)).parts
-    values = {entry.label: entry(given) for entry, given in zip(network.inputs, codes, strict=True)}
-    wanted = graph.run(x)
+    values: dict[int, dict[str, Tensor]] = {}
+    wanted: dict[int, dict[Node, Tensor]] = {}
+    for n in graph.modes():
+        whole = graph.whole(x)
+        codes = Batch.of(network.encode(whole.parts)).parts
+        values[n] = {entry.label: entry(given) for entry, given in zip(network.inputs, codes, strict=True)}
+        wanted[n] = graph.run(whole)
     users = [id(layer.bias) for layer in network.layers if isinstance(layer, TensorProduct)]
     for layer, operands, node in realised.layers:
-        read = [values[name] for name in operands]
         if isinstance(layer, TensorProduct) and users.count(id(layer.bias)) == 1:
-            layout = realised.layouts[node]
-            target = node.product(wanted[node.operands[0]]).flatten(1)[:, torch.from_numpy(layout.order)]
-            target = target.reshape(-1, layout.shape[-1]).double().mean(0)
-            layer.bias -= (layer.real(read[0]).flatten(0, -2).mean(0) - target).float()
-        values[layer.label] = layer(*read)
+            layout, more = realised.layouts[node], []
+            for n in graph.modes():
+                target = node.product(wanted[n][node.operands[0]]).flatten(1)[:, torch.from_numpy(layout.order)]
+                target = target.reshape(-1, layout.shape[-1]).double().mean(0)
+                more.append(layer.real(values[n][operands[0]]).flatten(0, -2).mean(0) - target)
+            layer.bias -= torch.stack(more).mean(0).float()
+        for n in graph.modes():
+            values[n][layer.label] = layer(*(values[n][name] for name in operands))

@@ -16,6 +16,7 @@ from bittrue.models.data.batches import Batch
 from bittrue.models.data.sets import Data
 from bittrue.models.graph.layout import Layout
 from bittrue.models.graph.lower import lower
+from bittrue.models.layers.groups import Regrouping, TensorBundle, TensorUnbundle
 from bittrue.models.layers.integer import IntegerLayer
 from bittrue.models.layers.tensors import TensorInput, TensorProduct
 from bittrue.models.training import qat
@@ -112,13 +113,39 @@ class Converted(nn.Module):
         self.preprocess, self._ends = preprocess, ends
         self.ranges: str | float = "mse"
         self.scores: dict[str | float, float] = {}
+        found = (layer.regrouping for layer in self.layers if isinstance(layer, TensorBundle | TensorUnbundle))
+        self.regrouping: Regrouping | None = next(found, None)
 
     def forward(self, *codes: Tensor) -> Any:
+        count, missing = 0, 0
+        if self.regrouping is not None and isinstance(codes[0], Tensor):  # and not followed for its layers alone
+            count, missing = len(codes[0]), -len(codes[0]) % self.regrouping.size
+            codes = tuple(torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x for x in codes)
         values = {entry.label: entry(x) for entry, x in zip(self.inputs, codes, strict=True)}
         for layer, operands in zip(self.layers, self.wiring, strict=True):
             values[layer.label] = layer(*(values[name] for name in operands))
         results = tuple(values[name] for name in self._ends.results)
+        if missing:  # a tensor of groups has an entry for each of them
+            results = tuple(y[:count] if len(y) == count + missing else y for y in results)
         return results[0] if len(results) == 1 else results
+
+    @property
+    def modes(self) -> tuple[int, ...]:
+        """The numbers of samples that a group can have, ascending; 1 alone where samples stay by themselves."""
+        return (1,) if self.regrouping is None else self.regrouping.modes
+
+    @property
+    def at_a_time(self) -> int:
+        """Samples of a group now, of `modes`; at first the most. Those of a last group that is not complete go with
+        samples of code 0."""
+        return 1 if self.regrouping is None else self.regrouping.size
+
+    @at_a_time.setter
+    def at_a_time(self, n: int) -> None:
+        if self.regrouping is not None:
+            self.regrouping.set(n)
+        elif n != 1:
+            raise BittrueError(f"at_a_time: {n} samples do not go together in a network whose samples stay alone")
 
     @property
     def input(self) -> TensorInput:

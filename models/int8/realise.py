@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bittrue.models.graph import floats, functions
 from bittrue.models.graph.floats import Graph, Node
 from bittrue.models.graph.layout import Layout
 from bittrue.models.graph.observe import Observed, is_clamp
 from bittrue.models.int8.realiser import Choices, Kinds, Made, Realised, Realiser
-from bittrue.models.layers import tensors, windows
+from bittrue.models.layers import groups, tensors, windows
 from bittrue.models.layers.integer import IntegerAdd
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
@@ -241,6 +241,29 @@ def _cat(to: Realiser, node: floats.Cat) -> Made:
     return to.put(node, layer, tuple(names), layout)
 
 
+def _bundle(to: Realiser, node: floats.Bundle) -> Made:
+    made, channel, rows = to.innermost(node, 0)
+    keys = groups.keys_of(node.weight)
+    weight = nn.Parameter((node.weight if keys is None else keys).clone().contiguous(), requires_grad=node.trained)
+    outputs = node.weight.shape[1]
+    layer = groups.TensorBundle(
+        node.regrouping, torch.from_numpy(channel), weight, nn.Parameter(torch.zeros(outputs)),
+        to.step(node.operands[0]), to.step(node), to.choices.activation, to.label(node.name), **to.options(node),
+    )  # fmt: skip
+    layout = Layout.joined(node.shape, 0, np.arange(outputs), rows, (*made.layout.shape[:-1], outputs))
+    return to.put(node, layer, (made.name,), layout)
+
+
+def _unbundle(to: Realiser, node: floats.Unbundle) -> Made:
+    made, channel, rows = to.innermost(node, 0)
+    if not np.array_equal(channel, np.arange(len(channel))):
+        raise BittrueError("the channels of its slots lie in another order in a circuit; permute less before it")
+    layer = groups.TensorUnbundle(node.regrouping, to.step(node), to.choices.activation, to.label(node.name))
+    each = node.shape[0]
+    layout = Layout.joined(node.shape, 0, np.arange(each), rows, (*made.layout.shape[:-1], each))
+    return to.put(node, layer, (made.name,), layout)
+
+
 _KINDS: Kinds = {
     floats.Linear: _linear,
     floats.Affine: _affine,
@@ -256,6 +279,8 @@ _KINDS: Kinds = {
     floats.Mean: _mean,
     floats.Pad: _pad,
     floats.Cat: _cat,
+    floats.Bundle: _bundle,
+    floats.Unbundle: _unbundle,
 }
 
 

@@ -103,10 +103,10 @@ class Realiser:
             value = 1.0 if decided else max(largest / self.high, SMALLEST)
             self.steps[first] = CodeStep(value, fixed=fixed or decided)
         for node in self.graph.nodes:
-            if isinstance(node, floats.Product) and self.choices.mode == "shift":
+            if isinstance(node, floats.Weighted) and self.choices.mode == "shift":
                 self._guard(node)
 
-    def _guard(self, node: floats.Product) -> None:
+    def _guard(self, node: floats.Weighted) -> None:
         """Enlarge the step of a result where a weight, for which no shift is left, would not fit its codes."""
         source, target = (self.steps.get(self.groups.of(n)) for n in (node.operands[0], node))
         high = (1 << (self.choices.weight_bits(node) - 1)) - 1
@@ -273,10 +273,10 @@ class Realiser:
         largest = max(self._reach(member) for member in self.graph.nodes if self.groups.of(member) is group)
         return int(np.clip(np.ceil(np.log2(max(largest, SMALLEST) / (step * self.high))), 0, 2 * tensors.MAX_SHIFT))
 
-    def options(self, node: floats.Product) -> dict:
-        bits = self.choices.weight_bits(node)
+    def options(self, node: floats.Weighted) -> dict:
+        bits, relu = self.choices.weight_bits(node), isinstance(node, floats.Product) and node.relu
         mode, width = self.choices.mode, self.choices.activation
-        return {"weight_bits": bits, "input_bits": width, "relu": node.relu, "mode": mode}
+        return {"weight_bits": bits, "input_bits": width, "relu": relu, "mode": mode}
 
     def parameters(self, node: floats.Product, weight: Tensor, bias: Tensor) -> tuple[nn.Parameter, nn.Parameter]:
         """Real weights and bias; calls of one module share them where they are the same."""

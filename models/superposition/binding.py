@@ -21,32 +21,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from bittrue.models.layers.groups import Bundled
 from bittrue.models.superposition.penalties import key_penalty
 from bittrue.sim.errors import BittrueError
 
 
-class Binding(nn.Module):
+class Binding(Bundled):
     """The maps of `slots` slots of `channels` channels; this one binds nothing, and only adds.
 
-    `forward(x)` takes images `[groups, n, D, H, W]`, n a divisor of N, and gives `[groups, D, H, W]`.
+    `forward(x)` takes images `[B, D, H, W]`, n = `at_a_time` after n, and gives `[B / n, D, H, W]`.
     `macs(pixels, n)` are the multiplications of a group: none here.
     """
 
-    def __init__(self, slots: int, channels: int, trained: bool = True) -> None:
-        super().__init__()
-        self.slots, self.channels, self.trained = slots, channels, trained
+    what = "binding"
+    keyed = False
 
-    def copies(self, n: int) -> int:
-        """r = N / n, the slots that each of n images fills."""
-        if n < 1 or self.slots % n:
-            raise BittrueError(
-                f"binding: {n} images do not fill {self.slots} slots evenly; give a number that divides {self.slots}: "
-                f"{', '.join(str(d) for d in range(1, self.slots + 1) if self.slots % d == 0)}"
-            )
-        return self.slots // n
+    def __init__(self, slots: int, channels: int, trained: bool = True) -> None:
+        super().__init__(slots, trained and self.keyed)
+        self.channels = channels
+
+    def matrices(self) -> Tensor:
+        return torch.eye(self.channels).expand(self.slots, -1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.sum(1) * self.copies(x.shape[1])
+        n = self.at_a_time
+        return x.unflatten(0, (-1, n)).sum(1) * (self.slots // n)
 
     def penalty(self) -> Tensor:
         """What a training adds for its keys."""
@@ -60,6 +59,7 @@ class Keyed(Binding):
     """Base of bindings with a weight `[N, ...]`, a key for each slot."""
 
     weight: nn.Parameter
+    keyed = True
 
     def maps(self, weight: Tensor) -> Tensor:
         """Keys `[n, ...]` as matrices `[n, D, D]`."""
@@ -67,12 +67,15 @@ class Keyed(Binding):
 
     def summed(self, n: int) -> Tensor:
         """The keys of n images `[n, ...]`: that of image i is the sum over t of the keys of slots i + t n."""
-        return self.weight.unflatten(0, (self.copies(n), n)).sum(0)
+        return self.weight.unflatten(0, (self.slots // n, n)).sum(0)
+
+    def matrices(self) -> Tensor:
+        return self.maps(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, channels = x.shape[1:3]
+        n, channels = self.at_a_time, self.channels
         maps = self.maps(self.summed(n)).transpose(0, 1).reshape(channels, n * channels, 1, 1)
-        return conv2d(x.flatten(1, 2), maps)
+        return conv2d(x.unflatten(0, (-1, n)).flatten(1, 2), maps)
 
     def macs(self, pixels: int, n: int, summed: bool = False) -> int:
         """D^2 for every pixel and slot; where keys are summed, for every pixel and image."""

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 from bittrue.models.data.sets import Split
-from bittrue.models.superposition.networks import Superposition
 from bittrue.models.training.loop import share
 from bittrue.models.training.precision import full_precision
 from bittrue.sim.errors import BittrueError
@@ -26,6 +26,23 @@ from bittrue.sim.errors import BittrueError
 BATCH = 512
 #: Turns of which the fastest is timed.
 TURNS = 3
+
+
+class Network(Protocol):
+    """What can be evaluated: a torch module, in floats (`Superposition`) or integers (`Converted`)."""
+
+    at_a_time: int
+    training: bool
+
+    def encode(self, images: np.ndarray) -> Any: ...
+
+    def __call__(self, codes: torch.Tensor) -> Any: ...
+
+    def parameters(self) -> Iterator[torch.Tensor]: ...
+
+    def eval(self) -> Any: ...
+
+    def train(self, mode: bool) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ def pairing(images: int, seed: int, number: int) -> np.ndarray:
     return np.random.default_rng((seed, number)).permutation(images)
 
 
-def predict(model: Superposition, images: np.ndarray, n: int, order: np.ndarray | None = None) -> np.ndarray:
+def predict(model: Network, images: np.ndarray, n: int, order: np.ndarray | None = None) -> np.ndarray:
     """Logits `[m, classes]` of images uint8 `[m, h, w, channels]`, n at a time in this order, at their images' places.
 
     The model is left in the mode and with the images at a time that it had.
@@ -62,16 +79,19 @@ def predict(model: Superposition, images: np.ndarray, n: int, order: np.ndarray 
     order = np.arange(len(images)) if order is None else order
     device = next(model.parameters()).device
     step = n * max(1, BATCH // n)
-    logits = np.zeros((len(images), model.classes), np.float32)
+    parts: list[np.ndarray] = []
     with _evaluated(model, n):
         for start in range(0, len(images), step):
             chosen = order[start : start + step]
             codes = torch.from_numpy(model.encode(images[chosen])).to(device)
-            logits[chosen] = model(codes).cpu().numpy()
+            parts.append(model(codes).cpu().numpy())
+    found = np.concatenate(parts)
+    logits = np.empty_like(found)
+    logits[order] = found
     return logits
 
 
-def _seconds(model: Superposition, images: np.ndarray, n: int) -> float:
+def _seconds(model: Network, images: np.ndarray, n: int) -> float:
     """What an image takes, the fastest of some turns."""
     codes, turns = torch.from_numpy(model.encode(images)).to(next(model.parameters()).device), []
     with _evaluated(model, n):
@@ -83,7 +103,7 @@ def _seconds(model: Superposition, images: np.ndarray, n: int) -> float:
 
 
 @contextmanager
-def _evaluated(model: Superposition, n: int) -> Iterator[None]:
+def _evaluated(model: Network, n: int) -> Iterator[None]:
     """Within, the model is evaluated with n images at a time; afterwards it is as it was."""
     before, training = model.at_a_time, model.training
     model.at_a_time = n
@@ -96,16 +116,14 @@ def _evaluated(model: Superposition, n: int) -> Iterator[None]:
         model.train(training)
 
 
-def judge(model: Superposition, split: Split, n: int, order: np.ndarray) -> tuple[float, float]:
+def judge(model: Network, split: Split, n: int, order: np.ndarray) -> tuple[float, float]:
     """Accuracy (0..1) and loss with n images at a time in this order."""
     found = predict(model, split.images, n, order)
     loss = cross_entropy(torch.from_numpy(found), torch.from_numpy(split.labels.copy()))
     return share(found, split.labels), float(loss)
 
 
-def validate(
-    model: Superposition, split: Split, modes: Iterable[int], pairings: int = 5, seed: int = 0
-) -> tuple[Mode, ...]:
+def validate(model: Network, split: Split, modes: Iterable[int], pairings: int = 5, seed: int = 0) -> tuple[Mode, ...]:
     """Each mode over so many random pairings (one, where n is 1)."""
     if not len(split) or pairings < 1:
         raise BittrueError(

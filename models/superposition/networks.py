@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from bittrue.models.data.sets import INPUT_SCALE
+from bittrue.models.layers.groups import Unbundled
 from bittrue.models.networks.convolution import Pixels
 from bittrue.models.superposition.binding import BINDINGS
 from bittrue.models.superposition.penalties import isometry_penalty
@@ -115,16 +116,16 @@ class Superposition(Pixels):
             apart = nn.Linear(channels, slots * channels)
             nn.init.kaiming_normal_(apart.weight, mode="fan_out", nonlinearity="relu")
             self.unbind = nn.Sequential(apart, nn.ReLU())
+        self.apart = Unbundled(slots)
         self.classifier = nn.Linear(channels, classes)
         if network.dirac_init:
             for layer in self.isometries:
                 nn.init.dirac_(layer.weight)
-        self.at_a_time = slots
 
     @property
     def at_a_time(self) -> int:
         """n, the images of one pass."""
-        return self._at_a_time
+        return self.binding.at_a_time
 
     @at_a_time.setter
     def at_a_time(self, n: int) -> None:
@@ -133,7 +134,7 @@ class Superposition(Pixels):
                 f"superposition: {n} images at a time do not divide the {self.network.slots} slots; this network takes "
                 f"{', '.join(map(str, self.network.modes))}"
             )
-        self._at_a_time = n
+        self.binding.at_a_time = self.apart.at_a_time = n
 
     @property
     def isometries(self) -> list[nn.Conv2d]:
@@ -157,8 +158,7 @@ class Superposition(Pixels):
         x = codes.to(self.classifier.weight.dtype) * INPUT_SCALE
         if missing:
             x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
-        z = self.bulk(self.binding(self.stem(x).unflatten(0, (-1, n))))
-        u = self.pool(z)
+        u = self.pool(self.bulk(self.binding(self.stem(x))))
         if self.unbind is not None:
-            u = self.unbind(u).unflatten(1, (self.network.slots // n, n, -1)).mean(1).flatten(0, 1)
-        return self.classifier(u)[:images]
+            u = self.apart(self.unbind(u))
+        return self.classifier(u)[:images] if missing else self.classifier(u)

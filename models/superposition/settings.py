@@ -21,6 +21,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from bittrue.models.networks.settings import Convert
 from bittrue.models.settings import Settings
 
 Kind = Literal["WideResNet", "WideISOReLUNet", "WideISONet", "MIMONet"]
@@ -71,6 +72,16 @@ class SuperpositionSettings(Settings):
     def modes(self) -> tuple[int, ...]:
         """The numbers of images that a pass can take: what divides N."""
         return tuple(n for n in range(1, self.slots + 1) if self.slots % n == 0)
+
+
+class SuperpositionConvert(Convert):
+    """Quantisation of a trained network; keys of all slots have one scale."""
+
+    key_bits: int | None = Field(default=None, ge=2, le=8, description="bits of the keys; null: those of all weights")
+    dynamic: bool | None = Field(
+        default=None,
+        description="n is a held input, any number that divides N; null: where more than one mode is trained",
+    )
 
 
 class SuperpositionTrain(Settings):

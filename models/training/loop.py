@@ -5,8 +5,9 @@ A network is any module with
     encode(images)      images uint8 `[n, h, w, channels]` -> integer codes `[n, ...]`
     forward(codes)      codes `[B, ...]` -> logits `[B, classes]`
 
-(of several inputs or results `encode` gives a tuple, `forward` takes as many and gives a tuple, and labels are one)
-and where the logits depend on which images these are, as they do with noise, with `counts_frames = True` and
+(of several inputs or results `encode` gives a tuple, `forward` takes as many and gives a tuple, and labels are one),
+where samples go n at a time through it, with `at_a_time = n`, so that it is evaluated on whole groups, and where the
+logits depend on which images these are, as they do with noise, with `counts_frames = True` and
 
     forward(codes, first)   `first` is the index of the batch's first image: in evaluation its place in the set, in
                             training the number of those that were in front of it since the training began
@@ -97,6 +98,8 @@ class Progress:
 
 #: From logits and labels, of several results tuples.
 Loss = Callable[[Any, Any], Tensor]
+#: From a network, a split and a loss to accuracy and loss on it.
+Judge = Callable[[nn.Module, Split, Loss], tuple[float, float]]
 #: From the share of a training that is done, 0..1, to a factor on the learning rates.
 Schedule = Callable[[float], float]
 
@@ -123,8 +126,9 @@ def predict(model: nn.Module, images: Any, device: torch.device | None = None) -
     model.eval()
     codes = Batch.of(model.encode(images))
     with torch.inference_mode():
-        starts = range(0, max(len(codes), 1), EVALUATION_BATCH)
-        parts = [logits(model, codes[k : k + EVALUATION_BATCH].to(device), k) for k in starts]
+        n = getattr(model, "at_a_time", 1)
+        size = n * max(1, EVALUATION_BATCH // n)
+        parts = [logits(model, codes[k : k + size].to(device), k) for k in range(0, max(len(codes), 1), size)]
     model.train(training)
     results = zip(*(part if isinstance(part, tuple) else (part,) for part in parts), strict=True)
     found = tuple(torch.cat([part.cpu() for part in result]).numpy() for result in results)
@@ -158,7 +162,7 @@ class _Best:
     state: dict[str, Tensor]
 
 
-def _judge(model: nn.Module, split: Split, loss: Loss) -> tuple[float, float]:
+def accuracy_and_loss(model: nn.Module, split: Split, loss: Loss) -> tuple[float, float]:
     """Accuracy and loss on a split, on the model's device."""
     found, device = predict(model, split.images), next(model.parameters()).device
     with torch.no_grad():
@@ -200,6 +204,8 @@ def optimize(
     epochs: int,
     stage: str,
     loss: Loss = cross_entropy,
+    before: Callable[[np.random.Generator], None] | None = None,
+    judge: Judge | None = None,
     schedule: Schedule | None = None,
     shuffle: bool = True,
     drop_last: bool = True,
@@ -213,6 +219,8 @@ def optimize(
     settings     has `batch` and `seed`, may have `threads` (of the CPU, else one) and `augment` (what is done to the
                  training images, `models.data.augment`), and is part of what a checkpoint must share with a run
     optimizer    over the model's parameters; its groups' `lr` are the rates that `schedule` multiplies, step by step
+    before       called in front of every step with the epoch's generator
+    judge        accuracy and loss on the validation split, by which an epoch is the best; else those of `predict`
     shuffle      batches in another order in every epoch, or always in that of the data set
     drop_last    leave out an incomplete last batch; else it counts as any other
     checkpoint   file that keeps the state after each epoch; one that is already there, left by an interrupted run of
@@ -223,6 +231,7 @@ def optimize(
             f"{stage}: the data set {data.name} has no validation images, which decide on the epoch that is kept; "
             "give some of the training images as `val`"
         )
+    judge = judge or accuracy_and_loss
     device = torch.device(device) if device is not None else default_device()
     identity = identity_of(model, data, settings, stage)
     codes, labels = Batch.of(model.encode(data.train.images)), Batch.of(data.train.labels)
@@ -241,7 +250,7 @@ def optimize(
     with full_precision(), flushed_denormals(), threads(getattr(settings, "threads", 1)):
         history, start, best = resume(checkpoint, identity, model, optimizer)
         if best is None:
-            start, value = _judge(model, data.val, loss)
+            start, value = judge(model, data.val, loss)
             best = _Best(0, (start, -value), _copy(model))
         for epoch in range(len(history), epochs):
             begin, total = time.perf_counter(), 0.0
@@ -255,6 +264,8 @@ def optimize(
                         factor = schedule((epoch * steps + step) / (epochs * steps))
                         for group, rate in zip(optimizer.param_groups, rates, strict=True):
                             group["lr"] = rate * factor
+                    if before is not None:
+                        before(rng)
                     here = slice(step * batch, (step + 1) * batch)
                     chosen = here if order is None else order[here]
                     x = codes[chosen]
@@ -276,7 +287,7 @@ def optimize(
                         last = history[-1] if history else None
                         progress(Progress(stage, epoch + 1, epochs, step + 1, steps, total / (step + 1), last))
             seconds = time.perf_counter() - begin
-            right, value = _judge(model, data.val, loss)
+            right, value = judge(model, data.val, loss)
             history.append(Epoch(total / steps, right, value, seconds))
             if (right, -value) > best.score:
                 best = _Best(epoch + 1, (right, -value), _copy(model))

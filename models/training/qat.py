@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bittrue.models.data.sets import Data
 from bittrue.models.layers.integer import CodeStep
-from bittrue.models.training.loop import History, Progress, cosine, optimize
+from bittrue.models.training.loop import History, Judge, Progress, cosine, optimize
 from bittrue.models.training.settings import Qat
 
 
@@ -21,6 +22,8 @@ def fit(
     data: Data,
     settings: Qat = Qat(),  # noqa: B008  (frozen)
     *,
+    before: Callable[[np.random.Generator], None] | None = None,
+    judge: Judge | None = None,
     checkpoint: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     device: torch.device | str | None = None,
@@ -55,6 +58,8 @@ def fit(
         epochs=settings.epochs,
         stage="qat",
         loss=loss,
+        before=before,
+        judge=judge,
         schedule=cosine,
         checkpoint=checkpoint,
         progress=progress,

@@ -54,6 +54,7 @@ FOLDERS = {
     "train": ["relu-digits"],
     "quantize": ["relu-digits"],
     "mimo validate": ["mimonet-fashion-mnist"],
+    "mimo keys": ["mimonet-fashion-mnist"],
     "sweep": ["photonic-mlp-digits", "--over", "array.adc_bits=4,6"],
     "hls": ["p.npz"],
     "verify": ["p.npz", "--backends", "reference"],
@@ -167,7 +168,7 @@ def test_help_lists_every_command(run):
     status, out, _ = run("-h")
     assert status == 0
     assert all(command.split()[0] in out for command in COMMANDS)
-    assert {"mimo macs", "mimo validate"} <= COMMANDS.keys()
+    assert {"mimo macs", "mimo validate", "mimo keys"} <= COMMANDS.keys()
     assert len(COMMANDS) > 18
 
 

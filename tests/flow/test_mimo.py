@@ -7,7 +7,7 @@ import typer
 
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.engine import recipe as recipes
-from bittrue.flow.engine import registry
+from bittrue.flow.engine import registry, steps
 from bittrue.models.data.sets import load
 from bittrue.models.superposition.networks import Superposition
 from bittrue.models.superposition.settings import SuperpositionSettings
@@ -19,6 +19,7 @@ system: mimo
 dataset: {name: digits}
 network: {slots: 4}
 train: {epochs: 1, batch: 256, lr: 0.1, mixup: 0.0, low: 1, frequency: 0.5, augment: flip, seed: 1}
+qat: {epochs: 1, batch: 128, lr: 1.0e-3, seed: 1}
 """
 
 
@@ -84,7 +85,7 @@ class TestMacs:
 
 
 class TestTraining:
-    def test_it_is_trained_validated_and_ends_with_a_sentence(self, run, place, tmp_path):
+    def test_it_is_trained_validated_and_made_integers(self, run, place, tmp_path):
         recipe, out = place / "small.yaml", tmp_path / "flow"
         status, said, err = run(
             "mimo", "validate", recipe, "--pairings", 3, "--images", "1,2,4", "--out", out, "--json"
@@ -102,13 +103,18 @@ class TestTraining:
         assert result["modes"].keys() == {"1", "2", "4"}
         assert result["kept"] == 1
         assert result["figures"][0]["Accuracy/validation_at_sup_low"] > 0
-        status, _, err = run("flow", recipe, "--out", out)
-        assert status == 1
-        assert (
-            "quantize: the network of small is trained, but networks that take several images in one pass are not"
-            in err
-        )
-        assert "no program, no RTL and no HLS of one; end the flow with --until train" in err
+        status, _, err = run("flow", recipe, "--out", out, "--until", "simulate")
+        assert status == 0, err
+        found = {step: steps.stamp(out / step)["result"] for step in ("quantize", "simulate")}
+        modes = found["quantize"]["modes"]
+        assert modes.keys() == {"1", "2", "4"}
+        for n, one in modes.items():
+            assert one.keys() == {"float", "converted", "quantized", "golden"}
+            assert one["golden"] == one["quantized"]
+            assert one["converted"] == pytest.approx(one["float"], abs=0.1), n
+        assert found["simulate"]["mismatches_with_network"] == 0
+        assert found["simulate"]["accuracy"] == found["quantize"]["accuracy"] == modes["4"]["golden"]
+        assert len(found["quantize"]["history"]) == 1
 
     def test_a_file_in_words(self, run, place, monkeypatch):
         monkeypatch.setenv("COLUMNS", "120")
@@ -134,6 +140,7 @@ class TestTraining:
             ),
             (["dataset.name=watch"], "network.pt: it is not that of recipe small: shape is [8, 8, 1] there and"),
             (["train.low=3"], "train.low = 3 does not divide the 4 slots; take one that does"),
+            (["qat.batch=126"], "qat.batch = 126 is no multiple of 4, the images of one pass; take one"),
             (["train.low=null"], "frequency below 1 leaves updates to another mode; name it as low"),
             (
                 ["network.kind=WideResNet", "network.relu_parameter=0.1"],
@@ -145,6 +152,58 @@ class TestTraining:
         status, out, err = run("mimo", "validate", place / "small.yaml", *words, "--network", place / "network.pt")
         assert (status, out) == (1, "")
         assert sentence in err
+
+    def test_keys_of_several_widths(self, run, place, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "120")
+        words = ("--network", place / "network.pt", "--bits", "8,2", "--pairings", 2, "--split", "val")
+        status, out, err = run("mimo", "keys", place / "small.yaml", *words, "--json")
+        assert status == 0, err
+        found = json.loads(out)
+        assert found["modes"] == [1, 2, 4]
+        assert [row["bits"] for row in found["rows"]] == [8, 2]
+        for accuracies in (found["float"], *(row["accuracies"] for row in found["rows"])):
+            assert [len(accuracies[n]) for n in ("1", "2", "4")] == [1, 2, 2]
+        for n in ("1", "2", "4"):  # keys of 8 bits change next to nothing
+            assert found["rows"][0]["accuracies"][n] == pytest.approx(found["float"][n], abs=0.1)
+        words = (*words, "--bits", "4", "convert.dynamic=false")
+        status, out, err = run("mimo", "keys", place / "small.yaml", *words)
+        assert status == 0, err
+        assert "Accuracy of small in integers on 150 images (val)" in " ".join(out.split())
+        assert "4 at a time" in out
+        assert "1 at a time" not in out
+        assert [line.split()[:2] for line in out.splitlines() if " bits " in line] == [["4", "bits"]]
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--bits", "9"], "--bits '9': write widths of keys from 2 to 8, such as 8,4,2"),
+            (["--bits", "4,x"], "--bits '4,x': write widths"),
+            (["--bits", "4,4"], "--bits '4,4': a width is there twice; give each once"),
+            (["network.slots=2"], "is not that of recipe small: slots is 4 there and 2 here"),
+        ],
+    )
+    def test_keys_that_cannot_be_compared(self, words, sentence, run, place):
+        status, out, err = run("mimo", "keys", place / "small.yaml", *words, "--network", place / "network.pt")
+        assert (status, out) == (1, "")
+        assert sentence in err
+
+    def test_keys_of_a_network_that_has_none(self, run, place, tmp_path):
+        settings = SuperpositionSettings(slots=1, binding="None")
+        storage.save(Superposition.for_data(settings, load("digits"), 1), tmp_path / "network.pt")
+        words = ("network.slots=1", "network.binding=None", "train.low=null", "train.frequency=1.0")
+        status, _, err = run("mimo", "keys", place / "small.yaml", *words, "--network", tmp_path / "network.pt")
+        assert status == 1
+        assert "the network of small has one slot and binds nothing, so it has no keys; give it a binding" in err
+
+    def test_which_modes_integers_have(self, place):
+        def modes(*overrides):
+            return recipes.load(place / "small.yaml", overrides).modes
+
+        assert modes() == (1, 2, 4)
+        assert modes("convert.dynamic=false") == (4,)
+        assert modes("train.low=null", "train.frequency=1.0") == (4,)
+        assert modes("train.low=null", "train.frequency=1.0", "convert.dynamic=true") == (1, 2, 4)
+        assert modes("train.frequency=0.0") == (1,)
 
     def test_a_recipe_of_another_system(self, run):
         status, _, err = run("mimo", "validate", "cnn-digits")

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional
 
+from bittrue.models.layers.groups import bundled
 from bittrue.models.superposition import macs
 from bittrue.models.superposition.binding import Binding, Hrr, Mbat
 from bittrue.models.superposition.networks import ShiftedReLU, Superposition
@@ -48,7 +49,7 @@ class TestBinding:
     def test_the_published_vector(self):
         binding = Hrr(1, 4)
         binding.set_keys([[1, 2, 3, 4]])
-        x = torch.tensor([1.0, 0, 0, 0]).reshape(1, 1, 4, 1, 1)
+        x = torch.tensor([1.0, 0, 0, 0]).reshape(1, 4, 1, 1)
         assert binding(x).flatten().tolist() == [2, 1, 4, 3]
         assert binding.keys.tolist() == [[2, 1, 4, 3]]
 
@@ -62,7 +63,7 @@ class TestBinding:
         for slot in range(3):
             one = Hrr(1, channels)
             one.set_keys(binding.weight[slot : slot + 1].detach())
-            torch.testing.assert_close(one(x[:, slot, None, :, None, None]).flatten(1), expected[:, slot])
+            torch.testing.assert_close(one(x[:, slot, :, None, None]).flatten(1), expected[:, slot])
 
     @pytest.mark.parametrize("kind", [Hrr, Mbat, Binding])
     @pytest.mark.parametrize("n", [1, 2, 4])
@@ -77,7 +78,9 @@ class TestBinding:
             expected = torch.einsum("soi,gsihw->gohw", binding.weight, slots)
         else:
             expected = slots.sum(1)
-        torch.testing.assert_close(binding(x), expected)
+        binding.at_a_time = n
+        torch.testing.assert_close(binding(x.flatten(0, 1)), expected)
+        torch.testing.assert_close(bundled(x.flatten(0, 1), binding.matrices(), n), expected)
 
     def test_how_keys_begin(self):
         torch.manual_seed(0)
@@ -112,8 +115,8 @@ class TestBinding:
     def test_an_odd_number_of_channels(self):
         with pytest.raises(BittrueError, match="binding HRR: 7 channels are an odd number, .* take an even one"):
             Hrr(2, 7)
-        with pytest.raises(BittrueError, match="3 images do not fill 4 slots evenly; .* divides 4: 1, 2, 4"):
-            Hrr(4, 6)(torch.zeros(1, 3, 6, 1, 1))
+        with pytest.raises(BittrueError, match="binding: 3 images do not fill 4 slots evenly; give one of 1, 2, 4"):
+            Hrr(4, 6).at_a_time = 3
 
 
 class TestPenalties:

@@ -1,4 +1,4 @@
-"""The system `mimo`: networks that take several images in one pass; so far trained and validated in float."""
+"""The system `mimo`: networks that take several images in one pass, in floats, in integers, and as a program."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Mimo(System):
     """Wide residual networks that images go through together, bound with keys."""
 
     name = "mimo"
-    title = "several images in one pass, bound with keys (MIMONet); in float, up to the step train"
-    reads = {"train": ("network", "train"), "quantize": (), "lower": ()}
+    title = "several images in one pass, bound with keys (MIMONet)"
+    reads = {"train": ("network", "train"), "quantize": ("convert", "qat"), "lower": ()}
 
     @property
     def code(self) -> tuple[str, ...]:

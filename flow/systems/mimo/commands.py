@@ -1,9 +1,10 @@
-"""The commands of networks that take several images in one pass: `bittrue mimo macs` and `bittrue mimo validate`."""
+"""The commands of networks that take several images in one pass: `bittrue mimo macs`, `validate` and `keys`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command()(macs)
     group.command()(validate)
+    group.command()(keys)
     app.add_typer(group)
 
 
@@ -184,3 +186,51 @@ def validate(
     console.show(
         console.table(f"Accuracy of {result['network']} on {result['images']:,} images ({split})", heads, rows)
     )
+
+
+def keys(
+    recipe: options.Recipe,
+    overrides: options.Overrides = None,
+    bits: Annotated[str, typer.Option(help="Widths of the keys, comma-separated, each from 2 to 8.")] = "8,4,2",
+    pairings: Annotated[int, typer.Option(help="Random pairings of the images for each mode.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Of the pairings.", min=0)] = 0,
+    split: Annotated[str, typer.Option(help="Which images: `test` or `val`.")] = "test",
+    network: Annotated[
+        Path | None, options.from_file("--network", help="A trained `network.pt` instead of the recipe's training.")
+    ] = None,
+    out: options.FlowFolder = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare widths of the keys: the accuracy of a network in integers, in every mode that these take.
+
+    The recipe's network is trained if it is not yet, then quantised by the recipe's section `convert` but for the keys,
+    and not trained in integers. All weights but the keys keep their width.
+
+    Examples:
+
+        bittrue mimo keys mimonet-fashion-mnist
+
+        bittrue mimo keys my-recipe.yaml --network network.pt --bits 8,6,4,3,2
+    """
+    from bittrue.flow.systems.mimo import keys as comparison
+
+    with console.Bars() as bars:
+        result = comparison.run(
+            recipe, overrides or (), comparison.widths(bits), pairings,
+            seed=seed, split=split, network=network, flow=out, listener=bars,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(result))
+        return
+    heads = ("keys", *(f"{n} at a time" for n in result["modes"]))
+    named = [("float", result["float"]), *((f"{row['bits']} bits", row["accuracies"]) for row in result["rows"])]
+    rows = [(name, *(_spread(found[str(n)]) for n in result["modes"])) for name, found in named]
+    said = f"mean and standard deviation over {pairings} pairings" if pairings > 1 else ""
+    title = f"Accuracy of {result['network']} in integers on {result['images']:,} images ({split})"
+    console.show(console.table(title, heads, rows, *([said] if said else [])))
+
+
+def _spread(accuracies: list[float]) -> Text:
+    """Mean and, of several, standard deviation."""
+    mean = console.percent(fmean(accuracies))
+    return Text(f"{mean} ± {100 * stdev(accuracies):.2f}" if len(accuracies) > 1 else mean, justify="right")

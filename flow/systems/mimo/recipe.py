@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from bittrue.flow.engine import recipe as common
-from bittrue.models.superposition.settings import SuperpositionSettings, SuperpositionTrain
+from bittrue.models.superposition.settings import SuperpositionConvert, SuperpositionSettings, SuperpositionTrain
+from bittrue.models.training.settings import Qat
 
 
 class LogPart(common.Part):
@@ -23,6 +24,8 @@ class Recipe(common.Recipe):
     system: Literal["mimo"]
     network: SuperpositionSettings = SuperpositionSettings()
     train: SuperpositionTrain = SuperpositionTrain()
+    convert: SuperpositionConvert = SuperpositionConvert()
+    qat: Qat = Qat()
     log: LogPart = LogPart()
 
     @model_validator(mode="after")
@@ -31,4 +34,14 @@ class Recipe(common.Recipe):
             self.train.trained(self.network.slots)
         except ValueError as error:
             raise ValueError(f"train.{error}") from error
+        if self.qat.epochs and self.qat.batch % self.modes[-1]:
+            raise ValueError(
+                f"qat.batch = {self.qat.batch} is no multiple of {self.modes[-1]}, the images of one pass; take one"
+            )
         return self
+
+    @property
+    def modes(self) -> tuple[int, ...]:
+        """The numbers of images at a time that the integers take: all that divide N, or the largest that is trained."""
+        trained, dynamic = self.train.trained(self.network.slots), self.convert.dynamic
+        return self.network.modes if (len(trained) > 1 if dynamic is None else dynamic) else trained[-1:]

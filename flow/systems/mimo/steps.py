@@ -1,14 +1,19 @@
-"""What `train` does, and what is not there yet: a network that takes several images in one pass, in float."""
+"""What `train` and `quantize` do: a network that takes several images in one pass, in floats and in integers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.engine import kernels, training
 from bittrue.flow.engine.statistics import share
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.systems.mimo.recipe import Recipe
 from bittrue.sim.errors import BittrueError
+
+if TYPE_CHECKING:
+    from bittrue.models.data.sets import Data
+    from bittrue.models.int8.converted import Converted
+    from bittrue.sim.program import Program
 
 
 @training.one_thread
@@ -46,10 +51,71 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     }
 
 
-def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
-    """Not there yet: says so."""
-    raise BittrueError(
-        f"quantize: the network of {recipe.name} is trained, but networks that take several images in one pass are not "
-        "yet made into integers, so that there is no program, no RTL and no HLS of one; end the flow with --until "
-        f"train, and see its modes with bittrue mimo validate {recipe.name}"
-    )
+@training.one_thread
+def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
+    """The network in integers, and its training in these; leaves the program and its test set.
+
+    `modes` has, by images at a time, the accuracies on the test set in its own order: `float`, `converted`, `quantized`
+    (trained in integers, where it was) and `golden`, of the program. That this has the integers' logits, bit for bit,
+    is held here in every mode. `accuracy` is that of the most images at a time, which the program has at first.
+    """
+    import numpy as np
+
+    from bittrue.models.superposition import evaluate, integers
+    from bittrue.models.superposition.networks import Superposition
+    from bittrue.models.training import storage
+
+    data, modes = training.data_of(recipe), recipe.modes
+    model = storage.load(work.upstream["train"] / "network.pt", Superposition)
+    work.progress("calibrating", 0, 1)
+    integer = integers.quantize(model, data, recipe.convert, modes)
+    order = np.arange(len(data.test))
+
+    def accuracies(network: Any) -> dict[int, float]:
+        return {n: evaluate.judge(network, data.test, n, order)[0] for n in modes}
+
+    work.progress("evaluating", 1, 1)
+    found = {"float": accuracies(model), "converted": accuracies(integer)}
+    epochs = None
+    if recipe.qat.epochs:
+        low = recipe.train.low if len(modes) > 1 else None
+        epochs = integers.fit(
+            integer, data, recipe.qat, low=low, frequency=recipe.train.frequency if low is not None else 1.0,
+            checkpoint=work.scratch / "checkpoint.pt", progress=training.watch(work),
+        )  # fmt: skip
+    program = integer.lower(name=recipe.name, dataset=data.name, classes=list(data.classes))
+    work.progress("evaluating", 1, 1)
+    found["quantized"], found["golden"] = _in_golden(integer, program, data)
+    integer.at_a_time = modes[-1]
+    training.write_lowered(work, program, integer, data)
+    result = training.history(epochs) | {"accuracy_converted": found["converted"][modes[-1]]}
+    result |= {"accuracy": found["quantized"][modes[-1]], "slots": recipe.network.slots}
+    result["modes"] = {str(n): {name: one[n] for name, one in found.items()} for n in modes}
+    told = training.trained(result, len(data.test))
+    if len(modes) > 1:
+        told += "; " + ", ".join(f"{n} at a time {100 * found['quantized'][n]:.2f} %" for n in modes)
+    return result | {"status": told}
+
+
+def _in_golden(integer: Converted, program: Program, data: Data) -> tuple[dict[int, float], dict[int, float]]:
+    """Accuracies on the test set by images at a time, of integers and of their program, whose logits are the same."""
+    import numpy as np
+    import torch
+
+    from bittrue.models.layers.lowering import whole
+    from bittrue.models.training.loop import predict, share
+
+    codes, labels = integer.encode(data.test.images), data.test.labels
+    found: tuple[dict[int, float], dict[int, float]] = {}, {}
+    for n in integer.modes:
+        integer.at_a_time = n
+        logits = whole(torch.from_numpy(predict(integer, data.test.images)))
+        golden = program.in_groups_of(n)(codes) if program.grouping is not None else program(codes)
+        wrong = int(np.count_nonzero(golden.reshape(logits.shape) != logits))
+        if wrong:
+            raise BittrueError(
+                f"quantize: {wrong} of {logits.size} results of the program are not those of its network with {n} "
+                "images at a time, which is a fault of bittrue; report it with the recipe"
+            )
+        found[0][n], found[1][n] = share(logits, labels), share(golden, labels)
+    return found

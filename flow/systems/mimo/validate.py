@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +51,38 @@ def run(
     Returns the modes: images, whether the recipe trained it, accuracies by pairing, their mean and standard deviation
     (None of a single one), seconds an image.
     """
+    given = opened("validate", source, overrides, split, network, flow, listener, images)
+    return _evaluated(given, split, pairings, seed)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A recipe with its trained network, of the file `path`, and its data; `wanted` are numbers of images at a time."""
+
+    recipe: Recipe
+    path: Path
+    model: Superposition
+    data: Data
+    wanted: list[int]
+    listener: Any
+
+
+def opened(
+    command: str,
+    source: str | Path,
+    overrides: Sequence[str],
+    split: str,
+    network: Path | None,
+    flow: Path | None,
+    listener: Any,
+    images: Sequence[int] | None = None,
+) -> Opened:
+    """What a command of trained networks begins with; the network is trained by the flow if it is not yet."""
     recipe = recipes.load(source, overrides)
     if not isinstance(recipe, Recipe):
         raise BittrueError(
-            f"mimo validate: recipe {recipe.name} is of the system {recipe.system!r}, whose networks take one image at "
-            "a time; take one of the system 'mimo', such as mimonet-fashion-mnist"
+            f"mimo {command}: recipe {recipe.name} is of the system {recipe.system!r}, whose networks take one image "
+            "at a time; take one of the system 'mimo', such as mimonet-fashion-mnist"
         )
     if split not in ("test", "val"):
         raise BittrueError(f"--split {split!r}: take test or val")
@@ -70,27 +98,25 @@ def run(
         folder = flow or Path("build") / recipe.name
         (outcome,) = steps.run(stages.steps(recipe), recipe, folder, "train", None, listener)
         network = outcome.folder / "network.pt"
-    listener.begin("validate")
+    listener.begin(command)
     data = training.data_of(recipe)
-    return _evaluated(recipe, network, data, wanted, pairings, seed, split, listener)
+    return Opened(recipe, network, _network(recipe, network, data), data, wanted, listener)
 
 
-def _evaluated(
-    recipe: Recipe, path: Path, data: Data, wanted: list[int], pairings: int, seed: int, split: str, listener: Any
-) -> dict[str, Any]:
+def _evaluated(given: Opened, split: str, pairings: int, seed: int) -> dict[str, Any]:
     from bittrue.models.superposition import evaluate
     from bittrue.models.training.precision import threads
 
-    model, told = _network(recipe, path, data), []
+    recipe, told = given.recipe, []
     trained = recipe.train.trained(recipe.network.slots)
-    images = getattr(data, split)
+    images = getattr(given.data, split)
     with threads(recipe.train.threads):
-        for done, n in enumerate(wanted):
-            listener.progress(f"{n} at a time", done, len(wanted))
-            (mode,) = evaluate.validate(model, images, [n], pairings, seed)
+        for done, n in enumerate(given.wanted):
+            given.listener.progress(f"{n} at a time", done, len(given.wanted))
+            (mode,) = evaluate.validate(given.model, images, [n], pairings, seed)
             told.append({"images": n, "trained": n in trained, "accuracies": list(mode.accuracies), "mean": mode.mean})
             told[-1] |= {"deviation": mode.deviation, "seconds_per_image": mode.seconds}
-    return {"network": recipe.name, "file": str(path), "images": len(images), "split": split, "modes": told}
+    return {"network": recipe.name, "file": str(given.path), "images": len(images), "split": split, "modes": told}
 
 
 def _network(recipe: Recipe, path: Path, data: Data) -> Superposition:
