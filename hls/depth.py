@@ -2,7 +2,8 @@
 
 The host build runs one process after the other through unbounded streams, which says nothing about a deadlock in
 hardware. But a process of the DATAFLOW region accesses its streams in an order that does not depend on the data, so
-the recorded order of one frame, repeated, is what the hardware does. A network of such processes deadlocks for one
+the recorded order of one frame, repeated, is what the hardware does; where samples go in groups, that of a group, for
+each size of groups. A network of such processes deadlocks for one
 schedule exactly when it does for all (Kahn), so any schedule decides.
 """
 
@@ -19,22 +20,26 @@ from bittrue.sim.errors import BittrueError
 
 @dataclass(frozen=True)
 class Transfers:
-    """What one process reads and writes in one frame, in order: names of streams, and whether each is a write."""
+    """What one process reads and writes in a call of the top, in order: names of streams, and which are written."""
 
     process: str
     streams: tuple[str, ...]
     writes: tuple[bool, ...]
 
 
-def record(folder: str | Path) -> list[Transfers]:
+def record(folder: str | Path, images: int | None = None) -> list[Transfers]:
     """The accesses of every process of the project to the streams between processes, from running one frame.
 
-    Ports are left out: what is outside the network always delivers and always accepts. So are streams that a kernel
-    makes inside itself.
+    Where samples go in groups it is one group; `images` is its size, by default the one that it has at first. Ports are
+    left out: what is outside the network always delivers and always accepts. So are streams that a kernel makes inside
+    itself.
     """
     kernel = build(folder, ("BITTRUE_LOG",))
     before = len(kernel.log())
-    kernel.predict(*(np.zeros((1, *kernel.tensors[name].shape), np.int64) for name in kernel.inputs))
+    grouping = kernel.grouping
+    frames = images or (grouping.size if grouping is not None else 1)
+    held = {grouping.held.name: np.array(frames)} if grouping is not None and grouping.held is not None else None
+    kernel.predict(*(np.zeros((frames, *kernel.tensors[name].shape), np.int64) for name in kernel.inputs), held=held)
     log = kernel.log()[before:]
     # Streams are numbered as they are constructed: the ports of the frame, then the streams of the top, in order.
     ports, names = len(kernel.project["ports"]), list(kernel.project["streams"])
@@ -49,6 +54,18 @@ def record(folder: str | Path) -> list[Transfers]:
         inner, order = entries[between], tuple(names[k] for k in stream[between])
         processes.append(Transfers(call, order, tuple((inner & 1).astype(bool).tolist())))
     return processes
+
+
+def follow(*calls: list[Transfers]) -> list[Transfers]:
+    """The accesses of several calls, one after the other: of groups of different sizes."""
+    return [
+        Transfers(
+            parts[0].process,
+            tuple(name for part in parts for name in part.streams),
+            tuple(write for part in parts for write in part.writes),
+        )
+        for parts in zip(*calls, strict=True)
+    ]
 
 
 def check(processes: list[Transfers], depths: dict[str, int], frames: int = 3) -> None:

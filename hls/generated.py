@@ -1,4 +1,4 @@
-"""The generated C++ of an HLS project: parameters, top, test bench, and the entry of the host build.
+"""The generated C++ of an HLS project: parameters, top, test bench.
 
 Parameter structs are made from `operation.constants`, `inputs`, `output` and `accumulator` without knowing the
 operation.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bittrue.hls.network import KernelGraph, beat_bits, code_type
+from bittrue.hls.network import KernelGraph, Process, beat_bits, code_type
 from bittrue.sim.contract import Format
 from bittrue.sim.held import Held, bounds
 from bittrue.sim.operation import Operation
@@ -59,7 +59,7 @@ def rom(fmt: Format) -> str:
 
 
 def array(name: str, held: Held) -> str:
-    """The declaration of an array that holds a held input."""
+    """The declaration of an array that holds a held input, or of a number that does."""
     return f"{rom(held.format)} {name}{''.join(f'[{n}]' for n in held.shape)}"
 
 
@@ -73,10 +73,12 @@ def integer(key: str, value: int) -> str:
 
 
 def initializer(codes: np.ndarray) -> str:
-    """A brace-enclosed list, 24 numbers a line."""
+    """A brace-enclosed list, 24 numbers a line; a number alone as it is."""
     if codes.ndim > 1:
         return "{" + ",\n".join(initializer(part) for part in codes) + "}"
-    numbers = [f"{v}LL" if abs(v) >= 1 << 31 else str(v) for v in codes.tolist()]
+    numbers = [f"{v}LL" if abs(v) >= 1 << 31 else str(v) for v in codes.reshape(-1).tolist()]
+    if not codes.ndim:
+        return numbers[0]
     return "{" + ",\n ".join(", ".join(numbers[k : k + 24]) for k in range(0, len(numbers), 24)) + "}"
 
 
@@ -95,7 +97,7 @@ def top_header(network: KernelGraph) -> str:
     """`top.hpp`: the types of the ports and the signature of the top function."""
     lines = ['#include "ap_int.h"\n#include "axis.hpp"\n#include "contract.hpp"\n#include "hls_stream.h"\n']
     if network.held:
-        lines.append("// The arrays are held inputs: they are written between two calls, never within one.\n")
+        lines.append("// What is named held_ are held inputs: they are written between two calls, never within one.\n")
     for port, kind in network.ports:
         lines.append(f"// {port}: {kind}, one code a beat, `last` on the last of a frame")
         lines.append(f"typedef {code_type(kind.format)} {port}_code;")
@@ -106,59 +108,129 @@ def top_header(network: KernelGraph) -> str:
 
 def top(program: Program, network: KernelGraph, kernels: list[str]) -> str:
     """`top.cpp`: the DATAFLOW region."""
-    lines = [f"// Program {program.sha256}, generated; a call processes one frame.", '#include "top.hpp"']
+    what = "one frame" if program.grouping is None else f"one group, {network.images} frames"
+    lines = [f"// Program {program.sha256}, generated; a call processes {what}.", '#include "top.hpp"']
     lines += [f'#include "{kernel}.hpp"' for kernel in sorted(set(kernels))]
     lines += ['#include "parameters.h"', "", "#ifdef BITTRUE_HOST", '#include "probe.hpp"', "#else"]
     lines += ["#define BITTRUE_PROBE(tensor, stream)", "#define BITTRUE_PROCESS_END", "#endif", ""]
+    for k, process in enumerate(network.processes):
+        if process.repeats:
+            lines += [repeated(network, k, process), ""]
     lines.append(signature(network) + " {")
     lines += [f"#pragma HLS INTERFACE axis port={port}" for port, _ in network.ports]
-    for name in network.held:
-        lines += [f"#pragma HLS INTERFACE ap_memory port={name}", f"#pragma HLS STABLE variable={name}"]
+    for name, held in network.held.items():
+        mode = "ap_memory" if held.shape else "ap_none"
+        lines += [f"#pragma HLS INTERFACE {mode} port={name}", f"#pragma HLS STABLE variable={name}"]
     lines += [f"#pragma HLS INTERFACE ap_none port={name}" for name in network.reports]
     lines += ["#pragma HLS INTERFACE ap_ctrl_none port=return", "#pragma HLS DATAFLOW"]
     for stream in network.streams:
         lines.append(f'    hls::stream<{code_type(stream.tensor.format)} > {stream.name}("{stream.name}");')
         lines.append(f"#pragma HLS STREAM variable={stream.name} depth={stream.depth}")
-    for process in network.processes:
-        lines.append(f"    {process.call}({', '.join((*process.reads, *process.writes, *process.parameters))});")
+    for k, process in enumerate(network.processes):
+        given = (*process.reads, *process.writes, *process.parameters)
+        call = process.call
+        if process.repeats:
+            call, given = repeats(k, process), (*given, network.images)
+        lines.append(f"    {call}({', '.join(given)});")
         lines.append("    BITTRUE_PROCESS_END")
         if process.probe is not None:
             lines.append(f"    BITTRUE_PROBE({process.probe}, {process.writes[0]})")
     return "\n".join([*lines, "}", ""])
 
 
+def repeats(k: int, process: Process) -> str:
+    """The name of the function that runs the k-th process once for every frame of a group."""
+    return f"each_{k}_{process.call.removeprefix('bittrue::').partition('<')[0]}"
+
+
+def repeated(network: KernelGraph, k: int, process: Process) -> str:
+    """That function: it takes what the process takes, and how many frames there are."""
+    types = {stream.name: code_type(stream.tensor.format) for stream in network.streams}
+    types |= {port: f"{port}_beat" for port, _ in network.ports}
+    taken = [f"hls::stream<{types[name]} >& {name}" for name in (*process.reads, *process.writes)]
+    taken += [f"bittrue::framing_errors_t& {name}" for name in process.parameters]
+    call = f"{process.call}({', '.join((*process.reads, *process.writes, *process.parameters))});"
+    return (
+        f"static void {repeats(k, process)}({', '.join(taken)}, int frames) {{\n"
+        f"frames_of_a_group:\n    for (int f = 0; f < frames; ++f) {{\n        {call}\n    }}\n}}"
+    )
+
+
+def first(name: str, held: Held) -> str:
+    """The address of the first value of an array."""
+    return f"&{name}{'[0]' * held.ndim}"
+
+
 def test_bench(network: KernelGraph) -> str:
-    """`tb.cpp`: sends the frames of `vectors/`, compares every code of the result; for csim and cosim alike."""
-    (output, _), *_ = network.masters
+    """`tb.cpp`: sends the frames of `vectors/`, compares every code of the result; for csim and cosim alike.
+
+    Where frames go in groups, and how many is a held input, its file has a number a group.
+    """
+    (port, _), *_ = network.slaves
+    grouped, changing = network.images != "1", network.images in network.held
+    missing = ' is missing or has a wrong length\\n", folder.c_str());'
     lines = ["// Reads vectors/<port>.txt (one frame a line) from the folder given as the argument."]
     lines += ["#include <cstdio>"]
     lines += ["#include <fstream>", "#include <string>", "#include <vector>", ""]
     lines += ['#include "frames.hpp"', '#include "top.hpp"', "", TEST_BENCH_TOOLS]
     lines += ["int main(int argc, char** argv) {", '    const std::string folder = argc > 1 ? argv[1] : "vectors";']
-    for port, _ in network.ports:
-        lines.append(f'    const std::vector<long long> {port}_codes = numbers(folder + "/{port}.txt");')
+    for name, _ in network.ports:
+        lines.append(f'    const std::vector<long long> {name}_codes = numbers(folder + "/{name}.txt");')
     for name, held in network.held.items():
         lines.append(f"    static {array(name, held)};")
         lines.append(f'    const std::vector<long long> {name}_values = numbers(folder + "/{name}.txt");')
+        if name == network.images:
+            continue
         lines.append(f"    if ({name}_values.size() != {held.size}) {{")
-        lines.append(f'        std::printf("%s/{name}.txt is missing or has a wrong length\\n", folder.c_str());')
+        lines.append(f'        std::printf("%s/{name}.txt{missing}')
         lines += ["        return 2;", "    }"]
         lines.append(f"    bittrue::fill({first(name, held)}, {name}_values.data(), {held.size});")
-    lines.append(f"    const std::size_t frames = {output}_codes.size() / {output}_size;")
-    for port, _ in network.ports:
-        lines.append(f"    if (frames == 0 || {port}_codes.size() != frames * {port}_size) {{")
-        lines.append(f'        std::printf("%s/{port}.txt is missing or has a wrong length\\n", folder.c_str());')
+    if changing:
+        lines += [f"    const std::size_t groups = {network.images}_values.size();", "    std::size_t frames = 0;"]
+        lines += ["    for (std::size_t g = 0; g < groups; ++g) {", f"        frames += {network.images}_values[g];"]
+        lines.append("    }")
+    else:
+        lines.append(f"    const std::size_t frames = {port}_codes.size() / {port}_size;")
+    if grouped and not changing:
+        lines.append(f"    const std::size_t groups = frames / {network.images};")
+        lines += [f"    if (frames % {network.images} != 0) {{", f'        std::printf("%s/{port}.txt{missing}']
+        lines += ["        return 2;", "    }"]
+    for name, _ in network.ports:
+        count = "groups" if name in network.groups else "frames"
+        lines.append(f"    if (frames == 0 || {name}_codes.size() != {count} * {name}_size) {{")
+        lines.append(f'        std::printf("%s/{name}.txt{missing}')
         lines += ["        return 2;", "    }"]
     lines += [f"    bittrue::framing_errors_t {name} = 0;" for name in network.reports]
-    lines += ["    long mismatches = 0;", "    for (std::size_t f = 0; f < frames; ++f) {"]
-    lines += [f"        hls::stream<{port}_beat> {port};" for port, _ in network.ports]
-    for port, _ in network.slaves:
-        lines.append(f"        bittrue::send_frame<{port}_code>({port}, &{port}_codes[f * {port}_size], {port}_size);")
+    lines.append("    long mismatches = 0;")
+
+    def sent(name: str, f: str) -> str:
+        return f"bittrue::send_frame<{name}_code>({name}, &{name}_codes[{f} * {name}_size], {name}_size);"
+
+    def compared(name: str, f: str) -> str:
+        codes = f"&{name}_codes[{f} * {name}_size], {name}_size"
+        return f'mismatches += compare<{name}_code>("{name}", {name}, {codes}, {f}, mismatches);'
+
+    def each(calls: list[str]) -> list[str]:
+        """For every frame of the group, or of the one that there is."""
+        if not grouped or not calls:
+            return [f"        {call}" for call in calls]
+        head = "        for (std::size_t f = at; f < at + images; ++f) {"
+        return [head, *(f"            {call}" for call in calls), "        }"]
+
+    if grouped:
+        lines += ["    std::size_t at = 0;", "    for (std::size_t g = 0; g < groups; ++g) {"]
+        size = f"{network.images}_values[g]" if changing else network.images
+        lines.append(f"        const std::size_t images = {size};")
+    else:
+        lines.append("    for (std::size_t f = 0; f < frames; ++f) {")
+    if changing:
+        lines.append(f"        bittrue::fill(&{network.images}, &{size}, 1);")
+    lines += [f"        hls::stream<{name}_beat> {name};" for name, _ in network.ports]
+    lines += each([sent(name, "f") for name, _ in network.slaves])
     lines.append(f"        bittrue_top({network.arguments});")
-    for port, _ in network.masters:
-        lines.append(f'        mismatches += compare<{port}_code>("{port}", {port}, &{port}_codes[f * {port}_size], ')
-        lines[-1] += f"{port}_size, f, mismatches);"
-    lines.append("    }")
+    lines += each([compared(name, "f") for name, _ in network.masters if name not in network.groups])
+    lines += [f"        {compared(name, 'g')}" for name, _ in network.masters if name in network.groups]
+    lines += ["        at += images;", "    }"] if grouped else ["    }"]
     for name in network.reports:
         lines.append(f"    if ({name} != 0) {{")
         lines.append(f'        std::printf("{name} counts %d, 0 were made\\n", int({name}));')
@@ -195,138 +267,4 @@ static long compare(const char* port, hls::stream<Beat>& stream, const long long
     }
     return mismatches;
 }
-"""
-
-
-def first(name: str, held: Held) -> str:
-    """The address of the first value of an array."""
-    return f"&{name}{'[0]' * held.ndim}"
-
-
-def batch(network: KernelGraph) -> str:
-    """`host/batch.cpp`: the C functions that hls/host.py calls, in one translation unit with the top."""
-    streams = "\n".join(f'            hls::stream<{port}_beat> {port}("{port}");' for port, _ in network.ports)
-    sends = "\n".join(
-        f"            bittrue::send_frame<{port}_code>({port}, inputs[{k}] + f * {port}_size, {port}_size);"
-        for k, (port, _) in enumerate(network.slaves)
-    )
-    beats = "\n".join(
-        f"        for (long i = 0; i < beats[{k}]; ++i) {{\n"
-        f"            bittrue::send_beat<{port}_code>({port}, inputs[{k}][i], last[{k}][i] != 0);\n"
-        "        }"
-        for k, (port, _) in enumerate(network.slaves)
-    )
-    errors = "\n".join(f"    bittrue::framing_errors_t {name} = 0;" for name in network.reports)
-    counts = "\n".join(f"        errors[{k}] = static_cast<long>({name});" for k, name in enumerate(network.reports))
-    refuse = "\n".join(
-        f"        if ({name} != 0) {{\n"
-        f'            throw std::runtime_error("{name} is not 0 for right frames");\n'
-        "        }"
-        for name in network.reports
-    )
-    held = "".join(
-        f"    static {array(name, h)};\n    bittrue::fill({first(name, h)}, held[{k}], {h.size});\n"
-        for k, (name, h) in enumerate(network.held.items())
-    )
-    call = f"            bittrue_top({network.arguments});"
-    receives = "\n".join(RECEIVE.format(port=port, k=k) for k, (port, _) in enumerate(network.masters))
-    ends = "".join(END.format(port=port) for port, _ in network.masters)
-    parts = {
-        "receives": receives,
-        "ends": ends,
-        "errors": errors,
-        "held": held,
-        "outer": streams.replace("            ", "        "),
-        "counts": counts,
-        "refuse": refuse,
-        "beats": beats,
-    }
-    return BATCH.format(streams=streams, sends=sends, call=call, **parts)
-
-
-RECEIVE = """\
-            if (!bittrue::receive_frame<{port}_code>({port}, results[{k}] + f * {port}_size, {port}_size)) {{
-                throw std::runtime_error("{port}: TLAST is not on a frame's last beat, or on an earlier one too");
-            }}"""
-END = """
-            if (!{port}.empty()) {{
-                throw std::runtime_error("{port}: more codes come out than a frame has");
-            }}"""
-
-
-BATCH = """\
-// The kernels as a shared library for a host: frames in, codes out. Compiled with BITTRUE_HOST.
-#include <cstdio>
-
-#include "../top.cpp"
-#include "../frames.hpp"
-
-// Runs `frames` frames from reset; the index of the first is `first`. `held` has the values of every held input that is
-// written. `tensors` is null, or one pointer a tensor to
-// room for all its codes. Returns 0, or 1 with a sentence in `message` (room for `room` characters).
-extern "C" int bittrue_batch(long frames, long first, const long long* const* inputs,
-                             const long long* const* held, long long* const* results, long long** tensors,
-                             char* message, long room) {{
-    (void)held;
-{held}{errors}
-    bittrue::traced() = tensors;
-    ++hls::host_run::number();
-    hls::host_run::first() = first;
-    hls::stream_record::leftover() = 0;
-    try {{
-        for (long f = 0; f < frames; ++f) {{
-{streams}
-{sends}
-{call}
-{receives}{ends}
-        }}
-{refuse}
-    }} catch (const std::exception& error) {{
-        std::snprintf(message, room, "%s", error.what());
-        return 1;
-    }}
-    if (hls::stream_record::leftover() != 0) {{
-        std::snprintf(message, room, "%zu codes were written to streams and never read",
-                      hls::stream_record::leftover());
-        return 1;
-    }}
-    return 0;
-}}
-
-// The same for any beats: `beats[k]` codes of input k with their `last`, of which `frames` frames come. What each input
-// counts goes to `errors`.
-extern "C" int bittrue_beats(long frames, const long* beats, const long long* const* inputs,
-                             const long long* const* held, const unsigned char* const* last, long long* const* results,
-                             long* errors, char* message, long room) {{
-    (void)held;
-{held}{errors}
-    bittrue::traced() = nullptr;
-    ++hls::host_run::number();
-    hls::host_run::first() = 0;
-    hls::stream_record::leftover() = 0;
-    try {{
-{outer}
-{beats}
-        for (long f = 0; f < frames; ++f) {{
-{call}
-{receives}
-        }}
-{counts}
-    }} catch (const std::exception& error) {{
-        std::snprintf(message, room, "%s", error.what());
-        return 1;
-    }}
-    if (hls::stream_record::leftover() != 0) {{
-        std::snprintf(message, room, "%zu codes were written to streams and never read",
-                      hls::stream_record::leftover());
-        return 1;
-    }}
-    return 0;
-}}
-
-// The accesses to streams of all calls since the library was loaded (BITTRUE_LOG), as hls_stream.h describes.
-extern "C" long bittrue_log(const int** entries) {{
-    *entries = hls::stream_record::log().data();
-    return static_cast<long>(hls::stream_record::log().size());
-}}
 """

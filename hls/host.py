@@ -15,13 +15,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bittrue.sim import caches
+from bittrue.sim import caches, groups
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.extras import absent
@@ -111,6 +113,25 @@ def compile_library(compiler: str, flags: list[str], headers: Path, folder: Path
         os.replace(target, library)
 
 
+@dataclass(frozen=True)
+class Calls:
+    """The calls of the top that a run is.
+
+    frames    of each call: 1, or those of a group
+    sets      the set that each call meets
+    held      of every written input its values, `[sets, *shape]`
+    """
+
+    frames: np.ndarray
+    sets: np.ndarray
+    held: list[np.ndarray]
+
+    @property
+    def count(self) -> int:
+        """Frames of all calls."""
+        return int(self.frames.sum())
+
+
 class HostKernel:
     """A compiled project. `predict` and `trace` take what the program takes and give what it gives.
 
@@ -121,6 +142,7 @@ class HostKernel:
     inputs    names of the inputs, in order
     results   names of the results, in order
     written   the held inputs that are written; `predict` and `trace` take sets of them as `Program` does
+    grouping  how its samples go in groups, None where each goes by itself
     """
 
     def __init__(self, library: Path, project: dict) -> None:
@@ -129,9 +151,20 @@ class HostKernel:
         self.inputs: list[str] = project["inputs"]
         self.results: list[str] = project["results"]
         self.written = {
-            name: Held(name, h["shape"], h["low"], h["high"], np.reshape(np.array(h["initial"], np.int64), h["shape"]))
+            name: Held(
+                name,
+                h["shape"],
+                h["low"],
+                h["high"],
+                np.reshape(np.array(h["initial"], np.int64), h["shape"]),
+                among=h.get("among"),
+            )
             for name, h in project["held"].items()
         }
+        self.grouping: groups.Grouping | None = None
+        if group := project.get("grouping"):
+            images = self.written[group["held"]] if group["held"] else np.array(group["size"])
+            self.grouping = groups.Grouping(group["slots"], images, frozenset(group["tensors"]))
         self._library = ctypes.CDLL(str(library))
 
     @cached_property
@@ -140,86 +173,113 @@ class HostKernel:
         return {name: self.tensors[name] for name in self.results}
 
     def predict(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> Any:
-        """Run a batch: int arrays `[n, *shape]`, one per input, to codes `[n, *output shape]`; several are a tuple."""
+        """Run a batch: int arrays `[n, *shape]`, one per input, to codes `[n, *output shape]`; several are a tuple.
+
+        A result that is a tensor of groups has an entry a group.
+        """
         return alone(self.run(*x, first=first, held=held))
 
     def run(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> tuple[np.ndarray, ...]:
         """The same, always as a tuple: the codes of every result, in order."""
-        return self._run(x, None, first, held)
+        return self._run(x, False, first, held)[0]
 
     def trace(self, *x: np.ndarray, first: int = 0, held: Sets | None = None) -> dict[str, np.ndarray]:
-        """Run a batch and keep every tensor, by name: `[n, *shape]`, as `Program.trace` does."""
-        frames = len(x[0]) if x else 0
-        tensors = {name: np.zeros((frames, *kind.shape), np.int64) for name, kind in self.tensors.items()}
-        self._run(x, list(tensors.values()), first, held)
-        return {name: codes.astype(self.tensors[name].format.dtype) for name, codes in tensors.items()}
+        """Run a batch and keep every tensor, by name: `[n, *shape]`, or an entry a group, as `Program.trace` does."""
+        return self._run(x, True, first, held)[1]
 
     def _run(
-        self, x: tuple[np.ndarray, ...], tensors: list[np.ndarray] | None, first: int, held: Sets | None
-    ) -> tuple[np.ndarray, ...]:
+        self, x: tuple[np.ndarray, ...], trace: bool, first: int, held: Sets | None
+    ) -> tuple[tuple[np.ndarray, ...], dict[str, np.ndarray]]:
+        """Results, and every tensor where they are to be kept."""
         if len(x) != len(self.inputs):
             raise BittrueError(f"the kernel has {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(x)}")
         named = zip(self.inputs, x, strict=True)
         codes = [self.tensors[name].check(v, f"input {name!r}").astype(np.int64) for name, v in named]
         if len({len(v) for v in codes}) > 1:
             raise BittrueError(f"inputs have different batch sizes: {', '.join(str(len(v)) for v in codes)}")
-        results = self._room(len(codes[0]))
-        for part, values in split(self.written, len(codes[0]), first, held):
-            given = [h.initial if values is None else values[name] for name, h in self.written.items()]
-            into = None if tensors is None else [tensor[part] for tensor in tensors]
-            self._run_set([v[part] for v in codes], given, [y[part] for y in results], into, first + part.start)
-        return self._codes(results)
-
-    def _room(self, frames: int) -> list[np.ndarray]:
-        """Where the kernels write the codes of every result."""
-        return [np.empty((frames, *kind.shape), np.int64) for kind in self.outputs.values()]
-
-    def _codes(self, results: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-        return tuple(y.astype(kind.format.dtype) for y, kind in zip(results, self.outputs.values(), strict=True))
-
-    def _run_set(
-        self,
-        codes: list[np.ndarray],
-        held: list[np.ndarray],
-        results: list[np.ndarray],
-        tensors: list[np.ndarray] | None,
-        first: int,
-    ) -> None:
-        """Frames in which nothing is written; arrays are int64."""
+        count = len(codes[0])
+        calls = self._calls(count, first, held)
+        if missing := calls.count - count:
+            codes = [np.concatenate([v, np.zeros((missing, *v.shape[1:]), np.int64)]) for v in codes]
+        results, tensors = self._room(self.results, calls), self._room(self.tensors if trace else (), calls)
         self._call(
             "bittrue_batch",
-            ctypes.c_long(len(codes[0])),
+            ctypes.c_long(len(calls.frames)),
             ctypes.c_long(first),
+            _longs(calls.frames),
+            _longs(calls.sets),
             _pointers(codes),
-            _pointers(held),
-            _pointers(results),
-            None if tensors is None else _pointers(tensors),
+            _pointers(calls.held),
+            _pointers(list(results.values())),
+            _pointers(list(tensors.values())) if trace else None,
         )
+        return tuple(self._codes(results, count).values()), self._codes(tensors, count)
 
-    def beats(self, *sources: tuple[np.ndarray, np.ndarray], frames: int) -> tuple[tuple[np.ndarray, ...], list[int]]:
+    def _calls(self, count: int, first: int, held: Sets | None) -> Calls:
+        """The calls of the top that a run of so many frames is; the last group is complete."""
+        if self.grouping is not None:
+            frames = np.array([g.size for g in groups.walk(self.grouping, count, first, held)], np.int64)
+            given = [frames] if self.grouping.held is not None else []  # it holds nothing else
+            return Calls(frames, np.arange(len(frames)) if given else np.zeros_like(frames), given)
+        parts = list(split(self.written, count, first, held))
+        lengths = [part.stop - part.start for part, _ in parts]
+        given = [
+            np.stack([h.initial if values is None else values[name] for _, values in parts])  # type: ignore[misc]
+            for name, h in self.written.items()
+        ]
+        return Calls(np.ones(count, np.int64), np.repeat(np.arange(len(parts)), lengths), given)
+
+    def _room(self, names: Iterable[str], calls: Calls) -> dict[str, np.ndarray]:
+        """Where the kernels write the codes of tensors."""
+        return {
+            name: np.zeros((len(calls.frames) if self._grouped(name) else calls.count, *kind.shape), np.int64)
+            for name, kind in ((name, self.tensors[name]) for name in names)
+        }
+
+    def _grouped(self, name: str) -> bool:
+        """Whether a tensor has an entry a group."""
+        return self.grouping is not None and name in self.grouping.tensors
+
+    def _codes(self, made: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+        """What the kernels wrote, without what fills the last of so many frames' groups."""
+        return {
+            name: (codes if self._grouped(name) else codes[:count]).astype(self.tensors[name].format.dtype)
+            for name, codes in made.items()
+        }
+
+    def beats(
+        self, *sources: tuple[np.ndarray, np.ndarray], frames: int, held: Sets | None = None
+    ) -> tuple[tuple[np.ndarray, ...], list[int]]:
         """Run what sources send, whatever its TLAST: what `run` gives, and the framing errors of each.
 
-        Held inputs have their first values.
-
         sources   for every input, the codes of its beats and their TLAST, `[n]` each
-        frames    frames that come of them
+        frames    frames that come of them; after these come what completes the last group
+        held      the held inputs, for frames counted from 0
         """
-        codes = [np.ascontiguousarray(code, np.int64) for code, _ in sources]
-        last = [np.ascontiguousarray(flags, np.uint8) for _, flags in sources]
+        calls = self._calls(frames, 0, held)
+        codes, last = [], []
+        for name, (code, flags) in zip(self.inputs, sources, strict=True):
+            size = self.tensors[name].size
+            filling = np.zeros((calls.count - frames, size), np.uint8)
+            filling[:, -1] = 1
+            codes.append(np.concatenate([np.asarray(code, np.int64), np.zeros(filling.size, np.int64)]))
+            last.append(np.concatenate([np.asarray(flags, np.uint8), filling.reshape(-1)]))
         counts = np.array([len(code) for code in codes], np.int64)
-        results = self._room(frames)
+        results = self._room(self.results, calls)
         errors = np.zeros(len(sources), np.int64)
         self._call(
             "bittrue_beats",
-            ctypes.c_long(frames),
-            counts.ctypes.data_as(ctypes.POINTER(ctypes.c_long)),
+            ctypes.c_long(len(calls.frames)),
+            _longs(calls.frames),
+            _longs(calls.sets),
+            _longs(counts),
             _pointers(codes),
-            _pointers([np.ascontiguousarray(h.initial, np.int64) for h in self.written.values()]),
+            _pointers(calls.held),
             (ctypes.c_void_p * len(last))(*(flags.ctypes.data for flags in last)),
-            _pointers(results),
-            errors.ctypes.data_as(ctypes.POINTER(ctypes.c_long)),
+            _pointers(list(results.values())),
+            _longs(errors),
         )
-        return self._codes(results), errors.tolist()
+        return tuple(self._codes(results, frames).values()), errors.tolist()
 
     def _call(self, name: str, *arguments: object) -> None:
         """Call a function of the library that says by its status whether it failed, and in a message why."""
@@ -233,6 +293,10 @@ class HostKernel:
         self._library.bittrue_log.restype = ctypes.c_long
         length = self._library.bittrue_log(ctypes.byref(entries))
         return np.ctypeslib.as_array(entries, (length,)).copy() if length else np.empty(0, np.int32)
+
+
+def _longs(array: np.ndarray) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_long))
 
 
 def _pointers(arrays: list[np.ndarray]) -> ctypes.Array:

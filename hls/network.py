@@ -8,6 +8,13 @@ not finished, and of those processes the first in the order of the nodes: its op
 output can stop it. Follow the full streams downstream. Each ends at a process that has data on its only operand and is
 itself stopped by a full output, or at one with several operands; but a stream a frame deep that is full of this frame's
 codes still holds one of the frame before, which contradicts the choice of the oldest frame. So the process can run.
+
+Where samples go in groups (`sim.groups`), the same holds of groups: a process of tensors of samples runs once for each
+frame of a group, all others once, and so each finishes a group on every stream before it begins the next. An operand of
+an operation that has several is then as deep as the frames of the largest group, so that one full of a group's codes
+holds one of the group before, whichever the sizes of the two are. What brings frames together gives no code before the
+last frame of a group, and what parts them none before it has its whole frame; both have one operand, so that nothing
+but this and their output stops them.
 """
 
 from __future__ import annotations
@@ -53,7 +60,8 @@ class Process:
     """One function of the DATAFLOW region. `call` is the C++ name with its template arguments.
 
     `probe` is the index of the tensor that this process makes, None for forks and the output; `parameters` are the
-    arguments of the top that it takes too: held inputs, and where an input counts its framing errors.
+    arguments of the top that it takes too: held inputs, and where an input counts its framing errors. `repeats`: it
+    runs once for every frame of a group.
     """
 
     call: str
@@ -61,6 +69,7 @@ class Process:
     writes: tuple[str, ...]
     probe: int | None = None
     parameters: tuple[str, ...] = ()
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class KernelGraph:
     """Streams and processes in an order in which every operand exists.
 
     `slaves` and `masters` are the AXI4-Streams of inputs and results, in the program's order; `held` are the written
-    inputs, by the names that they have as arguments of the top.
+    inputs, by the names that they have as arguments of the top. `groups` are the masters that give a frame a group, and
+    `images` is how many frames a group has, as C++: a number, or the argument that holds it.
     """
 
     slaves: tuple[tuple[str, TensorType], ...]
@@ -77,6 +87,8 @@ class KernelGraph:
     streams: tuple[Stream, ...]
     processes: tuple[Process, ...]
     held: Mapping[str, Held]
+    groups: frozenset[str] = frozenset()
+    images: str = "1"
 
     @property
     def ports(self) -> tuple[tuple[str, TensorType], ...]:
@@ -104,6 +116,13 @@ class KernelGraph:
 
         taken = {port for port, _ in slaves + masters}
         arguments = {name: identifier(f"held_{name}", taken) for name in program.written}
+        grouping = program.grouping
+        of_groups = frozenset() if grouping is None else grouping.tensors
+        most = 1 if grouping is None else max(grouping.modes)
+
+        def of_samples(name: str) -> bool:
+            """Whether a tensor has several frames a call."""
+            return grouping is not None and name not in of_groups
 
         streams: list[Stream] = []
         processes: list[Process] = []
@@ -112,7 +131,8 @@ class KernelGraph:
         for at, node in enumerate(program.nodes):
             for operand, name in enumerate(node.operands):
                 several = len(node.operands) > 1
-                readers[name].append((at, operand, program.types[name].size if several else SHALLOW))
+                frames = 1 if name in of_groups else most
+                readers[name].append((at, operand, frames * program.types[name].size if several else SHALLOW))
         for k, name in enumerate(program.results):
             readers[name].append((-1, k, SHALLOW))
 
@@ -130,27 +150,35 @@ class KernelGraph:
                 branches.append(f"{base}_to_{k}")
                 streams.append(Stream(branches[-1], kind, depth))
                 feeds[at, operand] = branches[-1]
-            return base, Process(f"bittrue::fork<{kind.size}>", (base,), tuple(branches))
+            return base, Process(f"bittrue::fork<{kind.size}>", (base,), tuple(branches), repeats=of_samples(name))
 
         for k, ((port, kind), name) in enumerate(zip(slaves, program.inputs, strict=True)):
             made, fork = publish(name)
             call, reports = f"bittrue::unpack<{k}, {kind.size}>", (f"{port}_framing_errors",)
-            processes.append(Process(call, (port,), (made,), index[name], reports))
+            processes.append(Process(call, (port,), (made,), index[name], reports, of_samples(name)))
             processes += [fork] if fork else []
         for at, (node, struct, kernel) in enumerate(zip(program.nodes, structs, kernels, strict=True)):
             made, fork = publish(node.name)
             operands = tuple(feeds[at, k] for k in range(len(node.operands)))
             given = parameters(node.operation, struct, arguments)
-            processes.append(Process(f"bittrue::{kernel}<{struct}>", operands, (made,), index[node.name], given))
+            alone = of_samples(node.name) and of_samples(node.operands[0])
+            call = f"bittrue::{kernel}<{struct}>"
+            processes.append(Process(call, operands, (made,), index[node.name], given, alone))
             processes += [fork] if fork else []
-        for k, (port, kind) in enumerate(masters):
-            processes.append(Process(f"bittrue::pack<{kind.size}>", (feeds[-1, k],), (port,)))
+        for k, ((port, kind), name) in enumerate(zip(masters, program.results, strict=True)):
+            processes.append(Process(f"bittrue::pack<{kind.size}>", (feeds[-1, k],), (port,), repeats=of_samples(name)))
         held = {arguments[name]: h for name, h in program.written.items()}
-        return cls(slaves, masters, structs, tuple(streams), tuple(processes), held)
+        together = frozenset(
+            port for (port, _), name in zip(masters, program.results, strict=True) if name in of_groups
+        )
+        images = "1"
+        if grouping is not None:
+            images = str(grouping.size) if grouping.held is None else arguments[grouping.held.name]
+        return cls(slaves, masters, structs, tuple(streams), tuple(processes), held, together, images)
 
 
 #: The arrays that a kernel takes as arguments where one of them is held, in order.
-PARAMETERS = ("weight", "plus", "minus", "offset", "shift", "bias", "bias_acc", "multiplier")
+PARAMETERS = ("weight", "plus", "minus", "offset", "shift", "bias", "bias_acc", "multiplier", "images")
 
 
 def parameters(operation: Operation, struct: str, arguments: Mapping[str, str]) -> tuple[str, ...]:

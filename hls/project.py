@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bittrue.hls.generated import batch, parameters, test_bench, top, top_header
+from bittrue.hls.batch import batch
+from bittrue.hls.generated import parameters, test_bench, top, top_header
 from bittrue.hls.network import KernelGraph
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
+from bittrue.sim.held import Sets
 from bittrue.sim.locks import locked
 from bittrue.sim.program import Node, Program
 from bittrue.sim.reading import sealed
@@ -32,14 +34,18 @@ COMMON = {
 #: Frames of the test bench when the caller gives none; the first two are all low and all high.
 FRAMES = 8
 #: Kernels that take their arrays as arguments, so that these can be held inputs.
-HOLDING = ("affine", "depthwise", "linear", "mean", "multiply", "photonic_mac", "spiking_linear", "tile_sum")
+HOLDING = (
+    *("affine", "bundle", "depthwise", "linear", "mean", "multiply", "photonic_mac", "spiking_linear", "tile_sum"),
+    "unbundle",
+)
 
 
 def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None = None, interval: int = 0) -> Path:
     """Write the project and return its folder.
 
     `x` holds the test bench's frames, one array `[n, *shape]` per input; None draws `FRAMES` from a fixed seed.
-    The expected results are the golden simulator's. `interval` is the wanted number of cycles between frames: each
+    The expected results are the golden simulator's; where samples go in groups, these have every size in turn, and
+    frames of code 0 complete the last one. `interval` is the wanted number of cycles between frames: each
     matrix kernel forms `ceil(macs / interval)` products a cycle. Streams carry one code a cycle, so the size of the
     largest tensor is the least that can be had, and the default.
     Raises BittrueError when an operation has no kernel, before anything is written.
@@ -60,10 +66,15 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
     files["top.hpp"], files["top.cpp"] = top_header(network), top(program, network, kernels)
     files["tb.cpp"], files["host/batch.cpp"] = test_bench(network), batch(network)
     files["run_hls.tcl"] = (HERE / "run_hls.tcl").read_text()
-    for (port, _), codes in zip(network.ports, (*frames, *program.run(*frames)), strict=True):
+    sizes = group_sizes(program, len(frames[0]))
+    frames = [np.concatenate([v, np.zeros((sum(sizes) - len(v), *v.shape[1:]), v.dtype)]) for v in frames]
+    for (port, _), codes in zip(
+        network.ports, (*frames, *program.run(*frames, held=changes(program, sizes))), strict=True
+    ):
         files[f"vectors/{port}.txt"] = vectors(codes)
     for argument, held in network.held.items():
-        files[f"vectors/{argument}.txt"] = vectors(held.initial[None])
+        values = np.array(sizes) if argument == network.images else held.initial[None]
+        files[f"vectors/{argument}.txt"] = vectors(values)
     files["project.json"] = describe(program, network, files)
     with locked(folder) as place:
         for name, text in files.items():
@@ -94,6 +105,27 @@ def random_frames(program: Program) -> list[np.ndarray]:
     return drawn
 
 
+def group_sizes(program: Program, frames: int) -> list[int]:
+    """Of the test bench's calls the frames of each: where n is a held input it takes every value in turn."""
+    if program.grouping is None:
+        return [1] * frames
+    modes = program.grouping.modes
+    at = modes.index(program.grouping.size)
+    sizes: list[int] = []
+    while sum(sizes) < frames:
+        sizes.append(modes[at])
+        at = (at + 1) % len(modes)
+    return sizes
+
+
+def changes(program: Program, sizes: Sequence[int]) -> Sets | None:
+    """The sets with which the frames of a run make groups of these sizes."""
+    if program.grouping is None or program.grouping.held is None:
+        return None
+    name, starts = program.grouping.held.name, np.cumsum([0, *sizes[:-1]])
+    return [(int(at), {name: np.array(n)}) for at, n in zip(starts, sizes, strict=True)]
+
+
 def vectors(codes: np.ndarray) -> str:
     """One frame a line, decimal."""
     return "".join(" ".join(map(str, frame)) + "\n" for frame in codes.reshape(len(codes), -1).tolist())
@@ -108,6 +140,7 @@ def describe(program: Program, network: KernelGraph, files: dict[str, str]) -> s
         "tensors": [[name, list(kind.shape), str(kind.format)] for name, kind in program.types.items()],
         "held": {
             name: {"shape": list(h.shape), "low": h.low, "high": h.high, "initial": h.initial.reshape(-1).tolist()}
+            | ({"among": list(h.among)} if h.among else {})
             for name, h in program.written.items()
         },
         "ports": [port for port, _ in network.ports],
@@ -115,4 +148,11 @@ def describe(program: Program, network: KernelGraph, files: dict[str, str]) -> s
         "processes": [[p.call, list(p.reads), list(p.writes)] for p in network.processes],
         "sources": sorted(name for name in files if name.endswith((".h", ".hpp", ".cpp"))),
     }
+    if (grouping := program.grouping) is not None:
+        record["grouping"] = {
+            "slots": grouping.slots,
+            "size": grouping.size,
+            "held": grouping.held.name if grouping.held is not None else "",
+            "tensors": sorted(grouping.tensors),
+        }
     return sealed(record).decode()

@@ -124,6 +124,7 @@ class Bundle(Requantised):
             "outputs": outputs,
             "slots": slots,
             "weight": (self.weight_format, self.weight),
+            "summed": self.summed_format,
             **self.requantize.constants,
             "images": (Format.covering(1, slots), self.images),
         }

@@ -8,7 +8,7 @@ import pytest
 
 from bittrue.hls import host, project
 from bittrue.sim.written import written
-from tests.helpers import programs
+from tests.helpers import grouped, programs
 from tests.helpers.photonic_programs import photonic_network
 
 PROGRAMS = {
@@ -18,6 +18,7 @@ PROGRAMS = {
     "photonic": lambda: programs.photonic(noisy=True),
     "controller": lambda: photonic_network(noise=True, per_channel=True, seed=1),
     "written": lambda: written(programs.two_inputs()),
+    "groups": lambda: grouped.network(1, 3, together=True),
 }
 #: Pragmas and the labels of loops are for the vendor's tool.
 FLAGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-label")
