@@ -256,7 +256,7 @@ def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
         words = number(measured)
         return words if measured == promised else Text(f"{words} (planned {number(promised)})", "bold red")
 
-    from bittrue.flow.verify.verify import problems  # not before it is needed: it loads every back end
+    from bittrue.flow.verify.judged import problems  # not before it is needed: it loads every back end
 
     body = []
     for row in rows:

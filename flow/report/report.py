@@ -24,8 +24,8 @@ from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.statistics import chosen, wilson
 from bittrue.flow.report import figures
 from bittrue.flow.report.section import WORDS, Section
-from bittrue.flow.verify.verify import problems as verification_problems
-from bittrue.flow.verify.verify import unverified
+from bittrue.flow.verify.judged import problems as verification_problems
+from bittrue.flow.verify.judged import unverified
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program

@@ -13,8 +13,10 @@ from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.probe import sightings
 from bittrue.flow.run.result import RtlRun
 from bittrue.flow.verify.backends import Build, Stalls
-from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.flow.verify.exchanges import Exchanges, unwritten
 from bittrue.rtl.design import Sighting
+from bittrue.sim.groups import walk
+from bittrue.sim.held import Sets
 from bittrue.sim.program import Node, Program, Trace
 
 
@@ -29,6 +31,8 @@ class Divergence:
     what        `value`, `missing` (the code never came), `unknown` (an X)
     waves       the waveform to open
     held        number of the set that the frame met, where weights were written: 0 is the initial one
+    together    where frames go in groups, the first of its group and how many that has; of a tensor of groups `frame`
+                is the first, too
     """
 
     operation: str
@@ -41,12 +45,16 @@ class Divergence:
     what: str = "value"
     waves: str | None = None
     held: int | None = None
+    together: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"index": list(self.index), "text": str(self)}
 
     def __str__(self) -> str:
         image = f"image {self.frame}" + (f" with set {self.held} of its weights" if self.held is not None else "")
+        if self.together is not None:
+            first, size = self.together
+            image += f" (slot {self.frame - first}, images {first} to {first + size - 1} together)"
         place = f"{self.operation} ({self.kind}), {image}, [{', '.join(map(str, self.index))}]"
         when = f" in cycle {self.cycle}" if self.cycle is not None else ""
         say = {
@@ -151,7 +159,9 @@ def in_rtl(
         late = replace(late, held=sets.number(sets.met(design, run), late.frame, design))
     frame = late.frame if late else len(expected[0]) - 1
     # Every run of the RTL begins at index 0, so that a program that counts its images must begin at the first.
-    starts = (0,) if program.counts_frames else (frame, max(0, frame - 3), 0)
+    around = sets or unwritten(program)
+    starts = (0,) if program.counts_frames else around.starts(frame, run)
+    stop = around.stop(frame, run)
     if design.shown is not None:
         starts = tuple(k for k in starts if frame - k < design.shown)
     if not starts:
@@ -160,8 +170,8 @@ def in_rtl(
     waves = Path(folder) / "divergence.vcd"
     waves.parent.mkdir(parents=True, exist_ok=True)
     for start in dict.fromkeys(starts):
-        part = slice(start, frame + 1)
-        written = sets.replay(design, run, start, frame) if sets else {}
+        part = slice(start, stop)
+        written = sets.replay(design, run, start, stop - 1) if sets else {}
         again = rtl.run(
             *(v[part] for v in x),
             stall_seed=stalls.seed,
@@ -182,5 +192,21 @@ def in_rtl(
     found = in_sightings(program, golden, seen) or at_the_output(program, again, right)
     if found is None:
         return None
-    number = sets.number(held, found.frame, design) if held else None
+    if program.grouping is not None:
+        return replace(in_group(program, found, start, part.stop - start, held), waves=str(waves))
+    number = sets.number(held, found.frame, design) if sets else None
     return replace(found, frame=found.frame + start, waves=str(waves), held=number)
+
+
+def in_group(program: Program, found: Divergence, start: int, frames: int, held: Sets | None) -> Divergence:
+    """The same in a run that began at frame `start`, where frames go in groups: a tensor of groups counts these, and
+    its `frame` becomes the first of the group's."""
+    assert program.grouping is not None
+    groups = list(walk(program.grouping, frames, 0, held))
+    of_groups = found.operation in program.grouping.tensors
+    if of_groups:
+        group = groups[min(found.frame, len(groups) - 1)]
+    else:
+        group = next(g for g in reversed(groups) if g.start <= found.frame)
+    frame = group.start if of_groups else found.frame
+    return replace(found, frame=frame + start, together=(start + group.start, group.size))

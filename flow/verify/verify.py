@@ -21,10 +21,12 @@ import numpy as np
 
 from bittrue.flow.verify import backends, diverge
 from bittrue.flow.verify.backends import Backend, Build, Progress, Run, Stalls
-from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.flow.verify.exchanges import Exchanges, OneSize, whole
+from bittrue.flow.verify.judged import mean_interval, problems, unverified
 from bittrue.rtl.bus import access
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
+from bittrue.sim.groups import walk
 from bittrue.sim.held import Sets
 from bittrue.sim.locks import locked
 from bittrue.sim.program import BLOCK, Program
@@ -40,8 +42,6 @@ STALLED_IMAGES = 256
 #: Images without stalls in a slow simulator, once the compiled RTL has shown the steady state.
 FIRST_FRAMES = 3
 NO_STALLS = Stalls()
-#: The design whose rows are named by their back end.
-PIPELINE = "pipeline"
 
 
 @dataclass
@@ -67,63 +67,6 @@ class Verification:
     def to_dict(self) -> dict[str, Any]:
         """As JSON, the outputs apart."""
         return {"rows": self.rows, "golden": self.golden, "skipped": self.skipped, "problems": self.problems}
-
-
-def problems(rows: Sequence[Mapping[str, Any]], golden: Mapping[str, Any] | None) -> list[str]:
-    """What is wrong with the rows of a verification, in sentences."""
-    found = []
-    if golden and golden["mismatches"]:
-        differ = f"{golden['mismatches']} of {golden['values']} values differ from the reference"
-        found.append(f"golden: {differ}{_by_result(golden)}")
-    for row in rows:
-        design = row.get("design", PIPELINE)
-        kind = row["backend"] if design == PIPELINE else design
-        name = f"{kind}/{row['simulator']}" + (" with stalls" if row["stalls"] else "")
-        if row["mismatches"]:
-            first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
-            found.append(f"{name}: {row['mismatches']} of {row['values']} values differ{_by_result(row)}{first}")
-        elif row["errors"]:
-            first = f"; first divergence: {row['divergence']['text']}" if row["divergence"] else ""
-            found.append(f"{name}: {'; '.join(row['errors'])}{first}")
-        if row.get("schedule"):
-            found.append(f"{name}: {row['schedule']}")
-        for node, seen in (row.get("events") or {}).items():
-            if seen["rtl"] != seen["golden"]:
-                found.append(f"{name}: {seen['rtl']} events left {node}, in the golden simulator {seen['golden']}")
-        for figure in ("interval", "latency"):
-            if row[figure] != row[f"estimated_{figure}"]:
-                found.append(
-                    f"{name}: {figure} is {row[figure]} cycles, the design promised {row[f'estimated_{figure}']}"
-                )
-    return found
-
-
-def _by_result(row: Mapping[str, Any]) -> str:
-    """How many values differ in each result that is wrong, where there are several."""
-    wrong = [f"{count} in {name}" for name, count in row.get("results", {}).items() if count]
-    return f" ({', '.join(wrong)})" if wrong else ""
-
-
-def unverified(
-    rows: Sequence[Mapping[str, Any]],
-    skipped: Sequence[Mapping[str, str]],
-    golden: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Sentences for what was to be verified and was not, as no back end of its kind could run; without any, nothing."""
-    found = []
-    for kind, what in (("rtl", "the RTL was"), ("hls", "the HLS kernels were")):
-        reasons = [one["reason"] for one in skipped if one.get("backend", "rtl") == kind]
-        if reasons and not any(row["backend"] == kind for row in rows):
-            found.append(f"{what} not verified: {'; '.join(dict.fromkeys(reasons))}")
-    if not rows and not skipped and not golden:
-        found.append("nothing was verified: no back end was given any image; name some")
-    return found
-
-
-def mean_interval(ends: np.ndarray) -> int | None:
-    """Cycles per frame over the second half of the frames, from the cycles in which they ended; rounded."""
-    half = len(ends) // 2
-    return round((int(ends[-1]) - int(ends[half])) / (len(ends) - 1 - half)) if len(ends) > half + 1 else None
 
 
 def verify(
@@ -169,7 +112,7 @@ def verify(
         progress or (lambda *_: None),
         result,
         ET.Element("testsuites"),
-        Exchanges(build.program, stalls.seed),
+        Exchanges.of(build.program, stalls.seed),
     )
     with locked(folder):
         for one in result.skipped:
@@ -246,10 +189,13 @@ class _Session:
         """
         design = self.build.design
         settled = design.latency // max(1, design.interval) + 6
-        plain = max(images, settled) if backend.name == "compiled" else settled
+        program = self.build.program
+        if program.grouping is not None:
+            settled *= program.grouping.size
+        plain = whole(program, max(images, settled) if backend.name == "compiled" else settled)
         shown = not design.steady or any(row["simulator"] == "compiled" for row in self.result.rows)
         if backend.name != "compiled" and shown:
-            plain = min(settled, FIRST_FRAMES)
+            plain = whole(program, min(settled, FIRST_FRAMES))
         begin = time.perf_counter()
         run = self._run(backend, plain, NO_STALLS)
         cycles = self._cycles(run, plain)
@@ -259,16 +205,31 @@ class _Session:
             self._judge(backend, plain, images if backend.name == "compiled" else plain, run, NO_STALLS, cycles, begin)
         elif run.errors or run.rtl.mismatches(self._take(plain)[1]):
             self._judge(backend, plain, plain, run, NO_STALLS, cycles, begin)
+        if backend.name == "compiled" and program.grouping is not None:
+            for size in set(program.grouping.modes) - {program.grouping.size}:
+                self._of_size(backend, size)
         if stalls:
             begin = time.perf_counter()
-            count = min(images, STALLED_IMAGES) if backend.name == "compiled" else images
+            few = backend.name == "compiled" and not self.sets.all_images
+            count = min(images, STALLED_IMAGES) if few else images
+            count = count if self.sets else whole(program, count)
             self._judge(backend, count, count, self._run(backend, count, stalls), stalls, cycles, begin)
+
+    def _of_size(self, backend: Backend, size: int) -> None:
+        """Groups of another size than at first, unstalled, until the state is steady."""
+        begin, sets = time.perf_counter(), OneSize(self.build.program, size)
+        design = self.build.design
+        count = size * (design.latency // max(1, design.interval) + 6)
+        x, _ = self._take(count)
+        place = self.folder / f"{backend.name}-{size}"
+        run = backend.run(self.build, x, NO_STALLS, folder=place, progress=self.progress, sets=sets)
+        self._judge(backend, count, count, run, NO_STALLS, self._cycles(run, count, sets), begin, sets)
 
     def _with_sets(self, backend: Backend, x: list[np.ndarray]) -> list[np.ndarray]:
         """By result, which codes differ when weights are written in the course of a run; none where none can be."""
         if not self.sets:
             return [np.zeros(0, bool) for _ in self.expected]
-        x = [v[:STALLED_IMAGES] for v in x]
+        x = x if self.sets.all_images else [v[:STALLED_IMAGES] for v in x]
         results = backend.run(self.build, x, sets=self.sets, progress=self.progress).results
         expected = self.build.program.run(*x, held=self.sets.held(len(x[0])))
         return [a != b for a, b in zip(results, expected, strict=True)]
@@ -283,8 +244,9 @@ class _Session:
         """`count` images, from the beginning again where there are fewer, and every result of them."""
         index = np.arange(count) % self.images
         x = [v[index] for v in self.x]
-        if self.build.program.counts_frames and count > self.images:
-            return x, self.build.program.run(*x)  # an image that comes again is another one
+        program = self.build.program
+        if (program.counts_frames or program.grouping is not None) and count > self.images:
+            return x, program.run(*x)  # an image that comes again is another one, or has other companions
         return x, tuple(codes[index] for codes in self.expected)
 
     def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
@@ -298,7 +260,7 @@ class _Session:
             (place / name).unlink(missing_ok=True)
         return run
 
-    def _cycles(self, run: Run, frames: int) -> dict[str, Any]:
+    def _cycles(self, run: Run, frames: int, sets: Exchanges | None = None) -> dict[str, Any]:
         """Interval and latency of a run without stalls, and what the design says of them.
 
         Where frames differ, or the run is too short for a steady state, the schedule is made for the
@@ -308,7 +270,7 @@ class _Session:
         cycles = {"interval": run.rtl.interval, "latency": run.rtl.latency}
         if design.steady and frames > FIRST_FRAMES:
             return cycles | {"estimated_interval": design.interval, "estimated_latency": design.latency}
-        promised = design.expect(*self._take(frames)[0])
+        promised = design.expect(*self._take(frames)[0], held=sets.held(frames) if sets else None)
         few = not design.steady and frames <= FIRST_FRAMES  # what there is between so few of them says nothing
         if run.rtl.complete:
             ends = run.rtl.output_end_cycles - run.rtl.first_input_cycle
@@ -324,10 +286,22 @@ class _Session:
         interval = None if few else mean_interval(promised.ends)
         return cycles | {"estimated_interval": interval, "estimated_latency": promised.latency}
 
-    def _judge(self, backend, ran: int, images: int, run: Run, stalls: Stalls, cycles: dict, begin: float) -> None:
-        """Enter the row of an RTL run of `ran` frames, of which the first `images` are images of their own."""
+    def _judge(
+        self,
+        backend,
+        ran: int,
+        images: int,
+        run: Run,
+        stalls: Stalls,
+        cycles: dict,
+        begin: float,
+        sets: Exchanges | None = None,
+    ) -> None:
+        """Enter the row of an RTL run of `ran` frames, of which the first `images` are images of their own; `sets` were
+        written without stalls."""
         x, expected = self._take(ran)
-        held = self.sets.met(self.build.design, run.rtl) if stalls and self.sets else []
+        sets = sets or (self.sets if stalls and self.sets else None)
+        held = sets.met(self.build.design, run.rtl) if sets else []
         if held:
             expected = self.build.program.run(*x, held=held)
         wrong = run.rtl.wrong_codes(expected)
@@ -342,10 +316,18 @@ class _Session:
             row["registers"] = access.shown([answer for answer in run.rtl.answers if answer.access.name != "WEIGHTS"])
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
         row["sets"] = len(held) or 1
+        if self.build.program.grouping is not None:
+            row["together"] = sorted(set(self._sizes(ran, sets)))
         if any(wrong) or run.errors:
             self.progress("looking for the first divergence", 0, 1)
-            row["divergence"] = self._rtl_divergence(backend, x, expected, run, stalls, self.sets if held else None)
+            row["divergence"] = self._rtl_divergence(backend, x, expected, run, stalls, sets if held else None)
         self._enter(row, begin)
+
+    def _sizes(self, frames: int, sets: Exchanges | None) -> list[int]:
+        """n of every group of a run."""
+        grouping = self.build.program.grouping
+        assert grouping is not None
+        return [group.size for group in walk(grouping, frames, 0, sets.held(frames) if sets else None)]
 
     def _events(self, run: Run, x: Sequence[np.ndarray], held: Sets) -> dict[str, dict[str, int]]:
         """By node, the events that the RTL counted and those of the golden simulator in the very frames that ran, with

@@ -16,7 +16,7 @@ from bittrue.rtl.dataflow.weight_registers import write_set
 from bittrue.rtl.design import COUNT_BITS, Cycles, Design, Part, Port, Probe
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Set
+from bittrue.sim.held import Set, Sets
 from bittrue.sim.program import Program
 
 
@@ -41,8 +41,8 @@ class PipelineDesign(Design):
     def verilog(self) -> str:
         return emit(self.plan)
 
-    def expect(self, *x: np.ndarray) -> Cycles:
-        flow = self.plan.expect(*x)
+    def expect(self, *x: np.ndarray, held: Sets | None = None) -> Cycles:
+        flow = self.plan.expect(*x, held=held)
         return Cycles(flow.first, flow.output_ends)
 
     @property

@@ -8,7 +8,7 @@ from bittrue.flow.engine import registry
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.synth import harness
 from bittrue.flow.verify.backends import BACKENDS
-from bittrue.flow.verify.verify import mean_interval, problems
+from bittrue.flow.verify.judged import mean_interval, problems
 from bittrue.hls import host
 from bittrue.sim.errors import BittrueError
 

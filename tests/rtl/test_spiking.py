@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bittrue.flow.verify.backends import Build, Stalls
-from bittrue.flow.verify.verify import mean_interval, verify
+from bittrue.flow.verify.judged import mean_interval
+from bittrue.flow.verify.verify import verify
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, activity, plan, size_fifos

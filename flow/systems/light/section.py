@@ -58,7 +58,7 @@ class Light(Section):
 def table(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[str, str]] = ()) -> Table:
     """The rows of a controller with the array's twin behind it, for the terminal."""
     from bittrue.flow.cli import console
-    from bittrue.flow.verify.verify import problems
+    from bittrue.flow.verify.judged import problems
 
     body = []
     for row in rows:

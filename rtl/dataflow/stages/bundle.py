@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.buffered import Control
@@ -187,7 +187,8 @@ class BundleStage(GroupStage, FoldedStage):
                 m.d.sync += image.eq(Mux(last, 0, image + 1))
         if self.size is not None:
             m.d.comb += self.size.ready.eq(frame_ends & last)
-        self.key = Signal(max(0, (sum(self.modes) - 1).bit_length()), name="key")
+        bits = (sum(self.modes) - 1).bit_length()
+        self.key = Signal(bits, name="key") if bits else Const(0, 0)
         before = {n: sum(k for k in self.modes if k < n) for n in self.modes}
         if len(self.key):
             m.d.comb += self.key.eq(self.of_group(before) + image)
