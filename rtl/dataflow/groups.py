@@ -128,13 +128,11 @@ class Groups(Elaboratable):
         # Between two frames: what is asked for begins, and ends with the group.
         between = Signal(name="between")
         m.d.comb += between.eq(Mux(self.taken, whole, beat == 0))
-        with m.If(self.flush):
-            m.d.sync += asked.eq(1)
+        wanted = asked | self.flush
         after = Mux(begins, remaining, missing)
+        m.d.sync += asked.eq(wanted & ~between)
         with m.If(between):
-            m.d.sync += self.filling.eq((asked | self.filling) & (after != 0))
-            with m.If(~self.flush):
-                m.d.sync += asked.eq(0)
+            m.d.sync += self.filling.eq((wanted | self.filling) & (after != 0))
         m.d.comb += self.waiting.eq(Mux(missing == 0, 0, at_hand - missing))
         if self.tables:
             for k, stage in enumerate(self.stages):
