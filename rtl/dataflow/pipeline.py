@@ -104,8 +104,8 @@ class Network:
             if isinstance(stage, GroupStage):
                 regrouping.append(stage)
             made = self._enter(node.name, stage, sources, operation.output, node.name)
-            if stage.behind is not None:
-                made = self._enter(f"{node.name}_order", stage.behind, [made], operation.output)
+            if (behind := stage.behind) is not None:
+                made = self._enter(f"{node.name}_behind", behind, [made], operation.output)
             self.made[node.name] = made
         #: The elements that make the results, in the program's order, and which of their readers each output is.
         self.outputs = [self._result(name, kind) for name, kind in program.outputs.items()]

@@ -252,7 +252,7 @@ class Stage(wiring.Component):
 
     @property
     def behind(self) -> Stage | None:
-        """A stage that has to follow at once, for its output is not in order; None where it is."""
+        """A stage that has to follow at once: what puts its output in order, or holds it; None where there is none."""
         return None
 
     @property

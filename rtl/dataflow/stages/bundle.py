@@ -1,7 +1,8 @@
 """Several images as one: each through the matrix of its slot, all into one map of sums, requantised with the last.
 
 A pixel of an image is multiplied as a folded matrix stage does it; its sums are added to those of the images before it,
-which lie in one memory for the whole map, and leave with the last image of the group. So no image's own map is kept.
+which lie in one memory for the whole map, and leave with the last image of the group, into a FIFO. So no image's own
+map is kept.
 The matrices of an image that fills several slots are added beforehand. They come from a memory, or, where each is that
 of a circular convolution, from a register of D codes that turns (`rotating`).
 """
@@ -20,6 +21,7 @@ from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import Cells, FoldedStage
 from bittrue.rtl.dataflow.folding import Folding, check_folding, fold_matrix, matrix_foldings
 from bittrue.rtl.dataflow.groups import GroupStage
+from bittrue.rtl.dataflow.plumbing import Fifo
 from bittrue.rtl.dataflow.products import Products
 from bittrue.rtl.dataflow.stage import (
     Storage,
@@ -129,6 +131,14 @@ class BundleStage(GroupStage, FoldedStage):
                 f"{name}: {pixels} pixels need at least {pixels} cycles a frame, so {interval} cannot be reached"
             )
         return folding
+
+    @property
+    def behind(self) -> Fifo | None:
+        """Room for a whole bundle where several images make one: else the next group would wait at its first image
+        until what follows has worked through the map, at its own pace."""
+        if not self.adds:
+            return None
+        return Fifo(self.bundle.output.format, self.pe, max(2, self.turns_of_map), self.turns_of_map)
 
     def timed(self, modes: Sequence[int]) -> Timing:
         t = self.timing
