@@ -13,6 +13,7 @@ from bittrue.models.layers.groups import Bundled, Regrouping, Unbundled, circula
 from bittrue.models.superposition import evaluate, integers
 from bittrue.models.superposition.networks import Superposition
 from bittrue.models.superposition.settings import SuperpositionConvert
+from bittrue.models.training import loop
 from bittrue.models.training.loop import predict, share
 from bittrue.models.training.settings import Qat
 from bittrue.sim.errors import BittrueError
@@ -264,6 +265,14 @@ def test_a_network_of_ones_own(modes, places):
     assert program.grouping.slots == 3
     assert made.modes == (modes or (3,))
     assert bundle(program).circulant
+
+
+def test_a_set_is_predicted_in_whole_groups(monkeypatch):
+    """Batches of evaluation are no multiple of three; the groups are those of the program's run all the same."""
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 4)
+    made = bittrue.convert(Triple(), noise(90, 5))
+    x = noise(13, 5, seed=9)
+    assert np.array_equal(predict(made, x), made.lower()(made.encode(x)))
 
 
 def test_means_of_three_copies_are_rounded_half_up():

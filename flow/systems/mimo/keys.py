@@ -39,6 +39,7 @@ def run(
     the network in floats by these (text) and pairing; and `rows`, for each width `bits` and its `accuracies`.
     """
     from bittrue.models.superposition import evaluate, integers
+    from bittrue.models.training.loop import share
     from bittrue.models.training.precision import threads
 
     given = validate.opened("keys", source, overrides, split, network, flow, listener)
@@ -49,18 +50,25 @@ def run(
         )
     modes, images = given.recipe.modes, getattr(given.data, split)
 
-    def accuracies(of: Any) -> dict[str, list[float]]:
-        orders = {n: [evaluate.pairing(len(images), seed, k) for k in range(1 if n == 1 else pairings)] for n in modes}
-        return {str(n): [evaluate.judge(of, images, n, order)[0] for order in orders[n]] for n in modes}
-
+    orders = {n: [evaluate.pairing(len(images), seed, k) for k in range(1 if n == 1 else pairings)] for n in modes}
     rows = []
     with threads(given.recipe.train.threads):
         given.listener.progress("in floats", 0, 1 + len(bits))
-        floating = accuracies(given.model)
+        floating = {n: [evaluate.judge(given.model, images, n, order)[0] for order in orders[n]] for n in modes}
         made = integers.by_key_bits(given.model, given.data, given.recipe.convert, modes, bits)
         for done, width in enumerate(bits, 1):
             given.listener.progress(f"keys of {width} bits", done, 1 + len(bits))
             _, integer = next(made)
-            rows.append({"bits": width, "accuracies": accuracies(integer)})
+            program, codes = integer.lower(), integer.encode(images.images)
+            found = {
+                n: [share(integers.logits(program, codes, n, order), images.labels) for order in orders[n]]
+                for n in modes
+            }
+            rows.append({"bits": width, "accuracies": _named(found)})
     told = {"network": given.recipe.name, "file": str(given.path), "images": len(images), "split": split}
-    return told | {"modes": list(modes), "float": floating, "rows": rows}
+    return told | {"modes": list(modes), "float": _named(floating), "rows": rows}
+
+
+def _named(found: dict[int, list[float]]) -> dict[str, list[float]]:
+    """By images at a time, as JSON has names."""
+    return {str(n): accuracies for n, accuracies in found.items()}

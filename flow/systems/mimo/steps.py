@@ -11,6 +11,8 @@ from bittrue.flow.systems.mimo.recipe import Recipe
 from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bittrue.models.data.sets import Data
     from bittrue.models.int8.converted import Converted
     from bittrue.sim.program import Program
@@ -70,12 +72,9 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     work.progress("calibrating", 0, 1)
     integer = integers.quantize(model, data, recipe.convert, modes)
     order = np.arange(len(data.test))
-
-    def accuracies(network: Any) -> dict[int, float]:
-        return {n: evaluate.judge(network, data.test, n, order)[0] for n in modes}
-
     work.progress("evaluating", 1, 1)
-    found = {"float": accuracies(model), "converted": accuracies(integer)}
+    found = {"float": {n: evaluate.judge(model, data.test, n, order)[0] for n in modes}}
+    found["converted"] = _golden(integer.lower(), integer, data)[0]
     epochs = None
     if recipe.qat.epochs:
         low = recipe.train.low if len(modes) > 1 else None
@@ -97,25 +96,33 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return result | {"status": told}
 
 
+def _golden(program: Program, integer: Converted, data: Data) -> tuple[dict[int, float], dict[int, np.ndarray]]:
+    """The program's accuracies on the test set, and its logits, by images at a time."""
+    from bittrue.models.superposition import integers
+    from bittrue.models.training.loop import share
+
+    codes = integer.encode(data.test.images)
+    logits = {n: integers.logits(program, codes, n) for n in integer.modes}
+    return {n: share(found, data.test.labels) for n, found in logits.items()}, logits
+
+
 def _in_golden(integer: Converted, program: Program, data: Data) -> tuple[dict[int, float], dict[int, float]]:
     """Accuracies on the test set by images at a time, of integers and of their program, whose logits are the same."""
-    import numpy as np
     import torch
 
     from bittrue.models.layers.lowering import whole
     from bittrue.models.training.loop import predict, share
 
-    codes, labels = integer.encode(data.test.images), data.test.labels
-    found: tuple[dict[int, float], dict[int, float]] = {}, {}
+    accuracies, golden = _golden(program, integer, data)
+    found = {}
     for n in integer.modes:
         integer.at_a_time = n
         logits = whole(torch.from_numpy(predict(integer, data.test.images)))
-        golden = program.in_groups_of(n)(codes) if program.grouping is not None else program(codes)
-        wrong = int(np.count_nonzero(golden.reshape(logits.shape) != logits))
+        wrong = int((golden[n] != logits).sum())
         if wrong:
             raise BittrueError(
                 f"quantize: {wrong} of {logits.size} results of the program are not those of its network with {n} "
                 "images at a time, which is a fault of bittrue; report it with the recipe"
             )
-        found[0][n], found[1][n] = share(logits, labels), share(golden, labels)
-    return found
+        found[n] = share(logits, data.test.labels)
+    return found, accuracies
