@@ -78,6 +78,7 @@ class PipelineDesign(Design):
             "stages": self.plan.stages(),
             "written": {} if words is None else {row["held"]: row for row in words.describe()},
             "written_costs": self.plan.cost_of_writing,
+            "modes": {str(n): list(cycles) for n, cycles in self.plan.modes.items()},
         }
 
     def pack_set(self, values: Set) -> np.ndarray:

@@ -9,6 +9,8 @@ from bittrue.flow.engine.system import TRAINING, System
 if TYPE_CHECKING:
     import typer
 
+    from bittrue.flow.report.section import Section
+
 
 class Mimo(System):
     """Wide residual networks that images go through together, bound with keys."""
@@ -19,7 +21,12 @@ class Mimo(System):
 
     @property
     def code(self) -> tuple[str, ...]:
-        return (*TRAINING, *self.sources("recipe.py", "steps.py"))
+        return (*TRAINING, *self.sources("recipe.py", "steps.py", "told.py"))
+
+    def section(self) -> Section:
+        from bittrue.flow.systems.mimo.section import Modes
+
+        return Modes()
 
     def register(self, app: typer.Typer) -> None:
         from bittrue.flow.systems.mimo import commands

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bittrue.flow.engine import kernels, training
 from bittrue.flow.engine.statistics import share
 from bittrue.flow.engine.steps import Workspace
+from bittrue.flow.systems.mimo import told
 from bittrue.flow.systems.mimo.recipe import Recipe
 from bittrue.sim.errors import BittrueError
 
@@ -90,10 +91,11 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     result = training.history(epochs) | {"accuracy_converted": found["converted"][modes[-1]]}
     result |= {"accuracy": found["quantized"][modes[-1]], "slots": recipe.network.slots}
     result["modes"] = {str(n): {name: one[n] for name, one in found.items()} for n in modes}
-    told = training.trained(result, len(data.test))
+    result |= told.of(program, integer.encode(data.test.images), recipe.network, data.shape, len(data.classes))
+    words = training.trained(result, len(data.test))
     if len(modes) > 1:
-        told += "; " + ", ".join(f"{n} at a time {100 * found['quantized'][n]:.2f} %" for n in modes)
-    return result | {"status": told}
+        words += "; " + ", ".join(f"{n} at a time {100 * found['quantized'][n]:.2f} %" for n in modes)
+    return result | {"status": words}
 
 
 def _golden(program: Program, integer: Converted, data: Data) -> tuple[dict[int, float], dict[int, np.ndarray]]:
