@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from amaranth.hdl import Array, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting
@@ -96,8 +96,11 @@ class Groups(Elaboratable):
             built.select_bits += 2 * bits
             fifos += [bits] * len(self.stages)
         for width in fifos:
-            built.lutrams += -(-width // 4) * -(-self.most // 16)
-            built.count(self.most - 1, self.most - 1, self.most)
+            inner = self.most - 1  # the first entry is in a register at the read port
+            built.lutrams += -(-width // 4) * -(-inner // 16)
+            built.read_bits += width
+            built.count(inner - 1, inner - 1, inner)
+            built.registers += 1
         return built
 
     def elaborate(self, platform):  # noqa: ARG002
@@ -158,7 +161,7 @@ class Groups(Elaboratable):
         return Mux(self.exchange.bank, banks[1], banks[0])
 
     def _tell(self, m: Module, name: str, value: Value, when: Value, to) -> None:
-        m.submodules[name] = fifo = SyncFIFO(width=len(Value.cast(value)), depth=self.most)
+        m.submodules[name] = fifo = SyncFIFOBuffered(width=len(Value.cast(value)), depth=self.most)
         m.d.comb += [fifo.w_data.eq(value), fifo.w_en.eq(when)]
         m.d.comb += [Value.cast(to.payload).eq(fifo.r_data), to.valid.eq(fifo.r_rdy), fifo.r_en.eq(to.ready)]
 

@@ -13,8 +13,8 @@ from bittrue.sim import groups
 from bittrue.sim.contract import Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.bundle import Bundle
-from tests.helpers.drive import pack, unpack
 from tests.helpers.bundled import changes, grouped, images
+from tests.helpers.drive import pack, unpack
 from tests.helpers.stage_bench import StageBench, Written
 
 
