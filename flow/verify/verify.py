@@ -148,7 +148,7 @@ class _Session:
     # -- kinds of back end -----------------------------------------------------------------------------
     def _simulator(self, backend: Backend, images: int) -> None:
         self.progress(f"{backend.name} on {images} images", 0, 1)
-        x, expected = [v[:images] for v in self.x], [codes[:images] for codes in self.expected]
+        x, expected = self._take(images)
         begin = time.perf_counter()
         wrong = _differ(backend.run(self.build, x).results, expected)
         wrong = [a + int(np.count_nonzero(b)) for a, b in zip(wrong, self._with_sets(backend, x), strict=True)]
@@ -159,7 +159,7 @@ class _Session:
         self._report("sim", backend.name, time.perf_counter() - begin, problems([], row), row)
 
     def _kernels(self, backend: Backend, images: int) -> None:
-        x, expected = [v[:images] for v in self.x], [codes[:images] for codes in self.expected]
+        x, expected = self._take(images)
         begin = time.perf_counter()
         errors: list[str] = []
         try:
@@ -245,8 +245,8 @@ class _Session:
         index = np.arange(count) % self.images
         x = [v[index] for v in self.x]
         program = self.build.program
-        if (program.counts_frames or program.grouping is not None) and count > self.images:
-            return x, program.run(*x)  # an image that comes again is another one, or has other companions
+        if (program.counts_frames and count > self.images) or (program.grouping is not None and count != self.images):
+            return x, program.run(*x)  # an image that comes again is another one, and some have other companions
         return x, tuple(codes[index] for codes in self.expected)
 
     def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
