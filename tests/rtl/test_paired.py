@@ -107,3 +107,17 @@ def test_an_interval_that_pairs_cannot_reach_and_targets_without_wide_multiplier
     message = "y: packed products need multipliers of 25x18 bits, which ecp5-85k does not have"
     assert message in str(unsuited({"y": Folding(5, 1, "paired")}, "ecp5-85k"))
     assert unsuited({"y": Folding(5, 1, "paired")}, "xilinx-us+") is None
+
+
+def test_outputs_of_pairs_are_written_and_read_once_more():
+    """Beside what the same folding without pairs does: they come alternately, and leave one vector after the other."""
+    p = odd()
+    paired, alone = (
+        next(e.stage for e in plan(p, 4 * 63, folding={"y": Folding(3, 1, kind)}).network.elements if e.node == "y")
+        for kind in ("paired", "parallel")
+    )
+    written = [sum(t.written for t in one.effort().memory if t.purpose == "values") for one in (paired, alone)]
+    assert written[1] == p["y"].input.size * 8
+    assert written[0] - written[1] == p["y"].output.size * p["y"].output.format.bits
+    assert paired.effort().additions == alone.effort().additions
+    assert paired.effort().multiplications == alone.effort().multiplications
