@@ -12,6 +12,7 @@ from bittrue.flow.engine.recipe import load
 from bittrue.flow.report import report
 from bittrue.flow.report.energy import memory
 from bittrue.flow.systems.light import figures as photonic_figures
+from bittrue.flow.systems.light import section as photonic_section
 from bittrue.flow.systems.light.energy import estimate
 from bittrue.models.graph.lower import lower
 from bittrue.models.light.convert import convert
@@ -157,6 +158,17 @@ def test_energies_add_up_to_their_totals(page_of):
     assert set(photonic_figures.PARTS) >= set(estimate(SIZES, Array())["int8_pj"])
     assert drawn.count(" nJ<") == 4
     assert "16 images a load" in drawn
+
+
+def test_a_run_is_named_by_its_simulator_stalls_and_registers():
+    runs = [
+        row("compiled"),
+        row("compiled", stalls=True),
+        row("icarus", stalls=False, registers=[{"register": "STATUS"}]),
+    ]
+    runs += [row("icarus", stalls=True, registers=[{"register": "STATUS"}]), row("icarus", stalls=False, registers=[])]
+    names = list(photonic_section.table(runs).columns[0].cells)
+    assert names == ["compiled", "compiled + stalls", "icarus + AXI-Lite", "icarus + stalls + AXI-Lite", "icarus"]
 
 
 @pytest.mark.parametrize("rails", ["one", "two"])

@@ -237,16 +237,6 @@ def test_a_point_that_fails_is_named_and_the_others_stay(flow, address, tmp_path
         swept(flow, address, ["array.rows=16", "array.adc_bits=3,8"], 1, out=tmp_path)
 
 
-def test_what_else_goes_wrong_in_a_point_is_told_with_the_remedy(flow, address, tmp_path, monkeypatch):
-    def failing(*_):
-        raise RuntimeError("the roof is leaking")
-
-    monkeypatch.setattr("bittrue.models.light.convert.convert", failing)
-    said = r"at array.rows=16, seed 1: a worker failed \(RuntimeError: the roof is leaking\); what is done stays, so"
-    with pytest.raises(BittrueError, match=said):
-        swept(flow, address, ["array.rows=16"], 1, out=tmp_path)
-
-
 def test_a_worker_of_another_version_is_refused(flow, address, tmp_path, monkeypatch):
     task = {}
     monkeypatch.setattr(sweep, "Task", lambda *values: task.setdefault("made", _aged(values)))

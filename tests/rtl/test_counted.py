@@ -4,19 +4,11 @@ import json
 import re
 import subprocess
 
-import numpy as np
 import pytest
 from amaranth.back import rtlil
 
 from bittrue.flow.synth.synthesis import tool
-from bittrue.rtl.dataflow.plan import Plan, foldable
-from bittrue.sim.contract import Format
-from bittrue.sim.operation import TensorType
-from bittrue.sim.operations.linear import Linear
-from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.program import Node, Program
-from bittrue.sim.requantize import Requantize
-from tests.helpers.stages import OPERATIONS, architectures, planned
+from tests.helpers.stages import OPERATIONS, planned
 
 MEMORY = re.compile(
     r'attribute \\r[ao]m_style "(\w+)"\n(?:\s*attribute [^\n]*\n)*\s*memory width (\d+) size (\d+) \\(\S+)'
@@ -40,21 +32,7 @@ ADDRESSED = (
 
 
 def stages(seeds: int):
-    """Stages of all operations, in random plans; and of every architecture that a matrix or a spiking layer has."""
-    rng = np.random.default_rng(1)
-    r = Requantize(4, 7, rng.integers(-9, 9, 4))
-    spikes = TensorType((2, 2, 6), Format(1, signed=False))
-    for op in (
-        Linear(TensorType((2, 6), Format(8)), rng.integers(-99, 99, (4, 6)), r),
-        SpikingLinear(spikes, rng.integers(-9, 9, (4, 6)), np.array([2, 1]), r),
-    ):
-        for architecture in architectures(op):
-            program = Program({"x": op.input}, (Node("y", op, ("x",)),), "y")
-            folding = foldable(program, {"y": architecture})["y"].foldings(op)
-            for number, chosen in enumerate((folding[0], folding[-1])):
-                for element in Plan(program, {"y": chosen}, {"x": 1}).network.elements:
-                    if type(element.stage).__name__ not in PLAIN:
-                        yield f"{architecture} {number}: {type(element.stage).__name__}", element.stage
+    """Stages of all operations, in random plans."""
     for name in OPERATIONS:
         for seed in range(seeds):
             made, _ = planned(name, seed)

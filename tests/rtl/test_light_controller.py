@@ -91,6 +91,21 @@ def test_controller_alone_with_an_array_of_its_own_pace(seed, capacity):
     Bench(system, seed=seed, idle=0.2, backpressure=0.2).run(script)
 
 
+@pytest.mark.parametrize("pace", [1, 5])
+def test_every_channel_has_its_own_table_however_close_the_codes_of_two_come(pace):
+    """Whatever the requantiser takes: the number of a beat comes with its codes."""
+    program = photonic_network((8, 5, 6, 3), 8, seed=1, per_channel=True)
+    system = PhotonicSystem(program, Geometry(8, 4, 1), settling=4, images=2, twin=False)
+    x = images(program, 4)
+
+    async def script(bench):
+        bench.array = ArrayModel(system, 4, pace=(3, pace))
+        bench.send(x)
+        assert np.array_equal(await bench.receive(4), program(x))
+
+    Bench(system).run(script)
+
+
 def test_a_sample_too_early_shows():
     program = photonic_network()
     x = images(program, 1)

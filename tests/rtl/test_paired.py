@@ -1,11 +1,14 @@
 """Two vectors at once, a weight and two codes in a multiplier: exact in every folding, taken for odd outputs."""
 
+import re
+
 import numpy as np
 import pytest
+from amaranth.back import rtlil
 
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.packed import unsuited
-from bittrue.rtl.dataflow.paired import PairedProducts
+from bittrue.rtl.dataflow.paired import PairedProducts, Unpair
 from bittrue.rtl.dataflow.plan import Plan, foldable, plan, size_fifos
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
@@ -121,3 +124,12 @@ def test_outputs_of_pairs_are_written_and_read_once_more():
     assert written[0] - written[1] == p["y"].output.size * p["y"].output.format.bits
     assert paired.effort().additions == alone.effort().additions
     assert paired.effort().multiplications == alone.effort().multiplications
+
+
+@pytest.mark.parametrize("beats", [1, 3, 9])
+def test_the_memory_that_puts_pairs_in_order_is_counted(beats):
+    """In distributed RAMs of 16 words of 4 bits, as they are found in what yosys is given."""
+    stage = Unpair(Format(7), 2, beats, 1)
+    found = re.findall(r"memory width (\d+) size (\d+)", rtlil.convert(stage))
+    assert len(found) == 2  # and the outlet's
+    assert stage.structure().lutrams == sum(-(-int(width) // 4) * -(-int(size) // 16) for width, size in found)
