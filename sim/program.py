@@ -40,7 +40,7 @@ class Node:
         return f"Node({self.name!r}, {type(self.operation).__name__} to {self.operation.output}, {self.operands})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """What a traced run leaves: every tensor by name, and saturated codes by operation."""
 

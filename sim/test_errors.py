@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from bittrue.sim.errors import BittrueError, sentence
+from bittrue.sim.extras import explained
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EMFILE, errno.EIO])
@@ -31,6 +32,23 @@ def test_programs():
         subprocess.run(words, check=True, capture_output=True)
     assert sentence(failed.value) == f"{sys.executable} ended with status 1: it is broken; see `bittrue doctor`"
     assert "took longer than 2 s" in sentence(subprocess.TimeoutExpired("yosys", 2))
+
+
+@pytest.mark.parametrize(
+    ("output", "stderr", "said"),
+    [("made it", "broke", ": broke"), ("made it", "", ": made it"), (None, None, ""), (b"a\nb \n", None, ": b")],
+)
+def test_of_what_a_program_said_the_last_line_of_its_errors_is_told(output, stderr, said):
+    failed = subprocess.CalledProcessError(3, ("tool", "x"), output, stderr)
+    assert sentence(failed) == f"tool ended with status 3{said}; see `bittrue doctor`"
+
+
+@pytest.mark.parametrize(("name", "extra"), [("torch.nn", "train"), ("numpy", None), ("odd", None), (None, None)])
+def test_an_import_that_fails_is_explained_where_an_extra_brings_it(name, extra):
+    with pytest.raises(ModuleNotFoundError if extra is None else BittrueError) as failed, explained():
+        raise ModuleNotFoundError("no such module", name=name)
+    assert isinstance(failed.value, BittrueError) == (extra is not None)
+    assert str(failed.value).endswith(f"run pip install 'bittrue[{extra}]'" if extra else "no such module")
 
 
 def test_memory():

@@ -124,7 +124,7 @@ def verify(
     return result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Session:
     """One verification under way."""
 

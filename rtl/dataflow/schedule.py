@@ -15,7 +15,7 @@ from bittrue.rtl.dataflow.recurrence import Recurrence
 from bittrue.rtl.dataflow.timing import Timing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flow:
     """What the schedule of a few frames showed; cycles count from the first input beat.
 

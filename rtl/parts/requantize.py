@@ -145,7 +145,7 @@ def outside(x: Value, low: int, high: int) -> tuple[Value, Value]:
     return over, under
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PipeStep:
     """One register stage: what it does, and each channel's exact range after it, int64 `[channels]`."""
 

@@ -55,6 +55,34 @@ def test_panels_are_as_few_as_their_widths_allow(name, channels):
     assert panels == sorted(panels, reverse=True)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_what_tiles_take_and_what_they_leave(name):
+    """Weights and codes up to the ends of their types, and no more; whole panels of channels, but for one of a lane."""
+    rng, kind = np.random.default_rng(0), KINDS[name]
+    of = Window(TensorType((4, 4, 32), Format(8)), (2, 2))
+    epilogue, held = depthwise(rng, of).by_row.epilogue, np.iinfo(kind.weight)
+
+    def takes(weight=1, codes=(-128, 127), reading=of.reading, channels=32):
+        weights = np.ones((4, channels), int)
+        weights[1, 2] = weight
+        return kind.suits(reading, weights, epilogue, Range(*codes))
+
+    assert takes()
+    assert takes(held.max)
+    assert not takes(held.max + 1)
+    assert takes(held.min + (not kind.turns))  # two products of the lowest in a step would not fit
+    assert not takes(held.min - kind.turns)
+    assert takes(channels=24) == (kind.lanes[-1] == 1)
+    wide = Window(TensorType((4, 4, 32), Format(24)), (2, 2)).reading
+    if np.dtype(kind.image).itemsize == 1:
+        assert not takes(reading=wide)
+        assert takes(codes=(0, 128)) == kind.turns
+    else:
+        assert takes(codes=(-32768, 32767), reading=wide)
+        assert not takes(codes=(-32769, 0), reading=wide)
+        assert not takes(codes=(0, 32768), reading=wide)
+
+
 def images(of: Window, n: int, rng, codes: Range | None = None) -> np.ndarray:
     fmt = of.input.format
     low, high = (fmt.low, fmt.high) if codes is None else (codes.low, codes.high)

@@ -194,6 +194,13 @@ def test_what_suits(isa, weight, fmt, suits):
     assert Direct.suits(isa, np.array([[weight]]), fmt) == suits
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "suits"), [(-32768, 5, True), (-32769, 5, False), (-5, 32767, True), (-5, 32768, False)]
+)
+def test_words_hold_the_codes_that_occur_however_wide_their_format_is(low, high, suits):
+    assert Direct.suits(WORDS, np.array([[1]]), Format(24), Range(low, high)) == suits
+
+
 @pytest.mark.parametrize("name", ISAS)
 @pytest.mark.parametrize("images", [1, 2, 5, 200])
 @pytest.mark.parametrize("seed", range(6))

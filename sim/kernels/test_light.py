@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bittrue.sim.contract import Format
+from bittrue.sim.kernels import light_vnni
 from bittrue.sim.kernels import matrix as kernels
 from bittrue.sim.kernels.light import TileKernel
 from bittrue.sim.noise import Noise
@@ -141,3 +142,10 @@ def test_fewer_vectors_than_outputs(backend, images, monkeypatch):
     x = np.random.default_rng(2).integers(0, 16, (images, 3, 64)).astype(np.uint8)
     np.testing.assert_array_equal(made["mac"].run(x)[0], made["mac"].reference(x))
     np.testing.assert_array_equal(made(x), made.reference(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "highest", "suits"), [(np.int32, 255, True), (np.int64, 255, False), (np.int32, 256, False)]
+)
+def test_registers_take_bytes_and_constants_of_32_bits(kind, highest, suits):
+    assert light_vnni.suits(np.zeros((1, 1), kind), highest) == suits

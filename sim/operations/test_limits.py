@@ -36,6 +36,7 @@ from bittrue.sim.requantize import Requantize
 
 FOUR = Format(4, signed=False)
 TWO = TensorType((2,), INT8)
+ONE = np.ones((1, 1), int)
 TIMES = TensorType((3, 1), INT8)
 
 
@@ -242,6 +243,11 @@ LIMITS = {
     "axes of tiles": (lambda shape: TileSum(TensorType(shape, INT8), 0, Requantize(3, 0)), (3,), (1, 3)),
     "a negative step of the converter": (lambda n: TileSum(TensorType((1, 1), SPIKE), n, Requantize(1, 0)), -1, 0),
     "largest step of the converter": (lambda n: TileSum(TensorType((1, 1), SPIKE), n, Requantize(1, 0)), 41, 40),
+    "light and what is taken off it": (
+        lambda n: PhotonicMac(TensorType((1,), Format(46, signed=False)), ONE, ONE, 1, 4, 0, n * ONE, FOUR),
+        1 << 46,
+        (1 << 46) - 1,
+    ),
     "rows of a tile": (lambda n: mac(rows=n, offset=0), 0, 1),
     "fewest bits of an ADC": (lambda n: mac(bits=n), 0, 1),
     "most bits of an ADC": (lambda n: mac(bits=n), 25, 24),

@@ -13,6 +13,7 @@ from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.depthwise import Depthwise
 from bittrue.sim.operations.encode import SPIKE
+from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.multiply import Multiply
@@ -104,6 +105,13 @@ def test_accumulator_is_reached_and_never_passed(name, seed):
         assert op.accumulator | found == op.accumulator
     else:
         assert found == op.accumulator
+
+
+@pytest.mark.parametrize("slope", [-3, 0, 3])
+def test_a_curve_that_only_rises_or_falls_reaches_0_at_its_knots(slope):
+    op = Lerp(TensorType((1, 2), Format(4)), slope * np.array([[0, 1, 2, 3, 4], [0, 2, 3, 4, 5]]))
+    seen = SEEN["Lerp"](op, *(x.astype(int) for x in every_input(op)))
+    assert op.accumulator == Range(min(int(v.min()) for v in seen), max(int(v.max()) for v in seen))
 
 
 #: Stored parameters by the equations: what a kind has beyond its matrix, by its sizes.

@@ -77,6 +77,18 @@ def number(netlist: dict, kind: str) -> int:
     return sum(cell["type"] == kind for cell in netlist["modules"]["bittrue_top"]["cells"].values())
 
 
+def unread(netlist: dict) -> list[str]:
+    """Flip-flops whose output nobody reads."""
+    module, read = netlist["modules"]["bittrue_top"], set()
+    for port in module["ports"].values():
+        read |= set(port["bits"]) if port["direction"] == "output" else set()
+    for cell in module["cells"].values():
+        for pin, bits in cell["connections"].items():
+            read |= set(bits) if cell["port_directions"][pin] != "output" else set()
+    cells = module["cells"].items()
+    return [name for name, cell in cells if cell["type"] == "TRELLIS_FF" and not read & set(cell["connections"]["Q"])]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_same_outputs_every_cycle(case, tmp_path):
     verilog, moves = CASES[case]
@@ -87,6 +99,7 @@ def test_same_outputs_every_cycle(case, tmp_path):
     assert kinds == moves
     assert number(before, "TRELLIS_FF") - number(after, "TRELLIS_FF") == moved.flip_flops
     assert any(moves) == (before != after)
+    assert unread(after) == unread(before) == []
     ports, models = before["modules"]["bittrue_top"]["ports"], ecp5_models(tmp_path, before, after)
     truth = simulate([tmp_path / "design.v"], ports, tmp_path / "truth")
     assert "x" not in truth
@@ -126,6 +139,10 @@ def test_a_netlist_without_top_is_named():
     [
         ("CE", "CE", 5, 5),
         ("CE", "INV", 5, False),  # a block has no inverter there
+        ("CE", "INV", "1", False),
+        ("CE", "INV", "x", False),
+        ("LSR", "INV", "0", False),
+        ("LSR", "INV", "x", False),
         ("CE", "1", 5, None),
         ("CE", "0", 5, False),
         ("CE", "CE", "1", None),
@@ -144,3 +161,25 @@ def test_what_an_enable_or_a_reset_is_to_a_block(pin, mux, net, active):
     pins = {} if net is None else {pin: [net]}
     for text in (mux, mux.encode().decode()):  # equal texts need not be one object
         assert _Pass._active(pins, pin, text) is active
+
+
+@pytest.mark.parametrize(("a", "b", "moved"), [(9, 9, {"A", "B"}), (36, 36, {"B"}), (18, 36, {"B"}), (36, 18, {"B"})])
+def test_a_port_of_36_bits_is_read_on_the_outputs_of_both(a, b, moved):
+    """Then both halves have the register, by the enable of one port; else each port has its own."""
+    flip_flop = {"type": "TRELLIS_FF", "parameters": {"CEMUX": "CE"}, "attributes": {}}
+    flip_flop["port_directions"] = {"CLK": "input", "CE": "input", "DI": "input", "Q": "output"}
+    block = {"type": "DP16KD", "parameters": {"DATA_WIDTH_A": a, "DATA_WIDTH_B": b}, "attributes": {}}
+    block["connections"] = {"CLKA": [2], "CLKB": [2], "CEA": [3], "CEB": [4], "DOA0": [10], "DOB0": [11]}
+    block["port_directions"] = {pin: "output" if pin.startswith("DO") else "input" for pin in block["connections"]}
+    enables = [4, 4] if moved == {"B"} else [3, 4]
+    cells = {
+        f"f{k}": flip_flop | {"connections": {"CLK": [2], "CE": [enables[k]], "DI": [10 + k], "Q": [20 + k]}}
+        for k in range(2)
+    }
+    ports = {"q": {"direction": "output", "bits": [20, 21]}}
+    found = _Pass({"ports": ports, "cells": cells | {"ram": block}}).run()
+    assert (found.block_ram_outputs, found.flip_flops) == (len(moved), 2)
+    assert block["parameters"]["REGMODE_A"] == block["parameters"]["REGMODE_B"] == "OUTREG"
+    assert [block["connections"][pin] for pin in ("OCEA", "OCEB", "DOA0", "DOB0")] == [
+        [enables[0]], [enables[1]], [20], [21]
+    ]  # fmt: skip

@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, get_args, get_origin
 
 import nir
@@ -24,6 +24,7 @@ from bittrue.flow.engine.recipe import load
 from bittrue.flow.report import report
 from bittrue.flow.synth import designs
 from bittrue.flow.systems.fs import fit as fits
+from bittrue.flow.verify import verify as verify_module
 from bittrue.models.formats import headers
 from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir import read as nir_read
@@ -400,6 +401,24 @@ def test_people_are_told_where_a_design_is_slow_and_what_would_help(run, tmp_pat
             "xilinx-7: and more",
         ],
     )
+
+
+@pytest.mark.usefixtures("here")
+def test_a_netlist_is_held_to_the_codes_that_the_design_is_held_to(run, tmp_path, monkeypatch):
+    """`synth --check` and `verify` draw the same."""
+    seen = []
+
+    def hold(_, x, *__, **___):
+        seen.append(x)
+        return SimpleNamespace(to_dict=lambda: {"problems": [], "rows": [], "skipped": []}, problems=[], rows=[])
+
+    monkeypatch.setattr(designs, "synthesize_design", lambda _, target, *__: synthesised(target))
+    monkeypatch.setattr(verify_module, "verify", hold)
+    asked = ["--target", "ecp5-25k", "--out", tmp_path / "s", "--check", 64, "--json"]
+    assert run("synth", "p.npz", *asked)[0] == 0
+    assert run("verify", "p.npz", "--out", tmp_path / "v", "--json")[0] == 0
+    (netlist,), (design,) = seen
+    np.testing.assert_array_equal(netlist, design)
 
 
 def test_defaults_of_synthesis_are_those_of_recipes():

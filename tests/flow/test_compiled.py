@@ -249,6 +249,7 @@ def test_batches_of_different_size(adder):
         (pipeline().replace("bittrue_top", "other"), "Verilator refuses the Verilog"),
         (pipeline().replace("m_axis_tlast", "m_axis_tuser"), "module bittrue_top has no port m_axis_tlast; it has"),
         (pipeline(lanes=3), "port s_axis_tdata is 24 bits wide, 16 were expected"),
+        (pipeline().replace("15:0] m_axis_tdata", "23:0] m_axis_tdata"), "m_axis_tdata is 24 bits wide, 16 were"),
     ],
 )
 def test_wrong_verilog_leaves_nothing(verilog, message, tmp_path):

@@ -126,6 +126,7 @@ def test_waveform(simulator, tmp_path):
         (pipeline().replace("reg [2:0] gap;", "reg [2:0 gap;"), "Icarus refuses the Verilog: .*syntax error"),
         (pipeline().replace("m_axis_tlast", "m_axis_tuser"), "module bittrue_top has no port m_axis_tlast"),
         (pipeline(lanes=3), "port s_axis_tdata is 24 bits wide, 16 were expected"),
+        (pipeline().replace("15:0] m_axis_tdata", "23:0] m_axis_tdata"), "m_axis_tdata is 24 bits wide, 16 were"),
     ],
 )
 def test_wrong_verilog(verilog, message):

@@ -1,5 +1,6 @@
 """The energy view: counts against independent ones, energies at published points, toggles against a plain reader."""
 
+import inspect
 import json
 import re
 from collections import defaultdict
@@ -15,6 +16,7 @@ from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.systems.fs import energy as spike_energy
 from bittrue.flow.systems.fs import figures as spike_figures
 from bittrue.flow.systems.fs import spikes
+from bittrue.flow.systems.fs.commands import spikes as commands
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import activity, plan
 from bittrue.rtl.dataflow.stage import Stage, realisation
@@ -218,6 +220,12 @@ def test_the_command_says_where_its_energies_are_from(tmp_path, capsys):
     assert not stop.value.code
     out = " ".join(capsys.readouterr().out.split())
     assert " ".join(f"energies: {energy.SOURCE}".split()) in out
+
+
+def test_the_command_counts_as_many_toggles_as_its_functions_by_default():
+    said = inspect.signature(commands.energy).parameters["toggles"].default
+    for function in (energy.view, spike_energy.view):
+        assert inspect.signature(function).parameters["toggled"].default == said
 
 
 def plain(text: str) -> tuple[dict[str, int], dict[tuple[str, str], str]]:

@@ -112,10 +112,14 @@ def test_springs_of_a_net_hold_its_pins_together_as_those_between_all_of_them_do
     assert all(_springs([(list(range(size)), chain)], 50)[0] == 50 + (size > few) for size in range(2, 40))
 
 
-def test_a_ring_of_blocks_is_laid_as_a_ring():
+@pytest.mark.parametrize("stiffness", [None, 1])
+def test_a_ring_of_blocks_is_laid_as_a_ring(stiffness):
+    """However weak its springs are beside others: by whole numbers, the least of which is 1."""
     around = 16
     module = blocks(*([k + 2, (k + 5) % around + 2] for k in range(around)))
     plan = Floorplan(module, grid(4, 4))
+    if stiffness is not None:
+        plan.__dict__["pulls"] = stiffness * (plan.pulls > 0).astype(np.int64)
     at = plan.places(1)
     assert len(set(at.values())) == around
     ring = {k: at[f"m{k}"] for k in range(around)}

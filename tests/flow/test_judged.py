@@ -1,12 +1,14 @@
 """What a verification writes down of a run, with runs made by hand: rows, events, cycles; and the errors of a run."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.result import BROKEN, CYCLE_LIMIT, DEADLOCK, DONE, EVENTS, RtlRun, check_batch, collect
 from bittrue.flow.verify import backends, verify
@@ -147,6 +149,64 @@ def test_what_takes_long_says_that_it_begins(monkeypatch):
     assert COMPILED.made(build, lambda *words: told.append(words)) == 1
     assert COMPILED.made(build, None) == 1
     assert told == [("building the compiled RTL", 0, 1)]
+
+
+@pytest.mark.parametrize("name", ["compiled", "netlist", "icarus", "verilator", "gxx"])
+def test_every_back_end_says_at_first_that_nothing_is_done_yet(name, monkeypatch):
+    program, told = network(0, kinds=["linear"]), []
+    x = codes(program, 2, np.random.default_rng(1))
+    made = SimpleNamespace(results=program.run(*x), seconds=0.5)
+    build = Build(program)
+    build.__dict__ |= {"verilog": "", "netlist": "", "host": SimpleNamespace(run=lambda *_, **__: made.results)}
+    monkeypatch.setattr(CompiledRtl, "of", lambda *_, **__: SimpleNamespace(run=lambda *_, **__: made))
+    monkeypatch.setattr(cosim, "of", lambda *_, **__: made)
+    found = BACKENDS[name].run(build, x, progress=lambda *words: told.append(words))
+    assert found.results == made.results
+    assert [words[1:] for words in told] == [(0, 1)]
+    assert told[0][0]
+
+
+def test_what_a_simulator_wrote_stands_beside_its_own_run(tmp_path):
+    """In the JUnit file, with and without stalls, which have a folder each."""
+    program = network(0, kinds=["linear"])
+    one = replace(session(program, codes(program, 2, np.random.default_rng(1))), folder=tmp_path)
+
+    def run(_build, _x, stalls, folder, **_):
+        folder.mkdir()
+        case = f'<testcase name="written {"with" if stalls else "without"} stalls"/>'
+        (folder / "results.xml").write_text(f"<testsuites><testsuite>{case}</testsuite></testsuites>")
+        return ran(one.expected)
+
+    backend = SimpleNamespace(name="icarus", kind="rtl", run=run)
+    for stalls in (NO_STALLS, Stalls(0.5, 0.5, 1)):
+        found = one._run(backend, 2, stalls)
+        one._enter(one._row(backend, 2, one.expected, [0], [], found, stalls), 0.0)
+    cases = {suite.get("name"): [case.get("name") for case in suite] for suite in one.junit}
+    assert cases == {
+        "rtl.icarus": ["icarus", "written without stalls"],
+        "rtl.icarus-stalls": ["icarus-stalls", "written with stalls"],
+    }
+    assert all(suite.get("tests") == "2" and suite.get("failures") == "0" for suite in one.junit)
+
+
+def test_kernels_that_refuse_are_wrong_and_those_that_cannot_be_built_are_told():
+    """All codes are wrong then, for the reason that the kernel gives; what else went wrong is raised."""
+    program = network(0, kinds=["linear"])
+    one = session(program, codes(program, 3, np.random.default_rng(1)))
+
+    def kernels(words):
+        def run(*_, **__):
+            raise BittrueError(words)
+
+        return SimpleNamespace(name="gxx", kind="hls", run=run)
+
+    one.check(kernels("HLS kernel: a set is short"), 2, NO_STALLS)
+    (row,) = one.result.rows
+    values = one.expected[0][:2].size
+    assert (row["mismatches"], row["values"], row["errors"]) == (values, values, ["HLS kernel: a set is short"])
+    assert row["divergence"] is None
+    with pytest.raises(BittrueError, match="there is no compiler"):
+        one.check(kernels("there is no compiler"), 2, NO_STALLS)
 
 
 class TestCycles:

@@ -8,6 +8,7 @@ import typer
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine import registry, steps
+from bittrue.flow.systems.mimo import validate
 from bittrue.models.data.sets import load
 from bittrue.models.superposition.networks import Superposition
 from bittrue.models.superposition.settings import SuperpositionSettings
@@ -204,6 +205,18 @@ class TestTraining:
         assert modes("train.low=null", "train.frequency=1.0") == (4,)
         assert modes("train.low=null", "train.frequency=1.0", "convert.dynamic=true") == (1, 2, 4)
         assert modes("train.frequency=0.0") == (1,)
+    def test_whoever_listens_is_told_mode_by_mode(self, place):
+        told = []
+
+        class Ear(steps.Silent):
+            def begin(self, step):
+                told.append(step)
+
+            def progress(self, *words):
+                told.append(words)
+
+        validate.run(place / "small.yaml", [], [4, 2], 1, network=place / "network.pt", listener=Ear())
+        assert told == ["validate", ("4 at a time", 0, 2), ("2 at a time", 1, 2)]
 
     def test_a_recipe_of_another_system(self, run):
         status, _, err = run("mimo", "validate", "cnn-digits")

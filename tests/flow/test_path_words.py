@@ -92,6 +92,18 @@ def test_what_takes_long_is_told_by_what_it_is():
         assert only.startswith({"CCU2C": "narrower sums", "MULT18X18D": "a register on both sides"}[cell])
 
 
+def test_what_would_help_is_said_of_the_stage_that_it_is_in():
+    """A path that begins in a block of one stage and ends in a register of another."""
+    path = (
+        PathStep(RAM[0].kind, RAM[0].ns, *_of(RAM[0])),
+        *RAM[1:3],
+        *(PathStep(s.kind, s.ns, *_of(s)) for s in CONTROL[-1:]),
+    )
+    first, *_ = helps(path)
+    assert first.startswith("a register right behind block RAM vectors of layer0, which its block")
+    assert where(path).endswith(" of y (5.8 clk-to-q, 2.9 routing, 0.2 logic)")
+
+
 def _of(step: PathStep) -> tuple[str, str]:
     return step.at, step.cell
 

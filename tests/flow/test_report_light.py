@@ -10,7 +10,9 @@ from bittrue.flow import stages
 from bittrue.flow.engine import steps
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.report import report
+from bittrue.flow.report.energy import memory
 from bittrue.flow.systems.light import figures as photonic_figures
+from bittrue.flow.systems.light import section as photonic_section
 from bittrue.flow.systems.light.energy import estimate
 from bittrue.models.graph.lower import lower
 from bittrue.models.light.convert import convert
@@ -156,6 +158,42 @@ def test_energies_add_up_to_their_totals(page_of):
     assert set(photonic_figures.PARTS) >= set(estimate(SIZES, Array())["int8_pj"])
     assert drawn.count(" nJ<") == 4
     assert "16 images a load" in drawn
+
+
+def test_a_run_is_named_by_its_simulator_stalls_and_registers():
+    runs = [
+        row("compiled"),
+        row("compiled", stalls=True),
+        row("icarus", stalls=False, registers=[{"register": "STATUS"}]),
+    ]
+    runs += [row("icarus", stalls=True, registers=[{"register": "STATUS"}]), row("icarus", stalls=False, registers=[])]
+    names = list(photonic_section.table(runs).columns[0].cells)
+    assert names == ["compiled", "compiled + stalls", "icarus + AXI-Lite", "icarus + stalls + AXI-Lite", "icarus"]
+
+
+@pytest.mark.parametrize("rails", ["one", "two"])
+@pytest.mark.parametrize("load", [1, 5])
+def test_what_converters_cost_is_what_their_sheets_say_at_8_bits_and_twice_as_much_with_each_more(rails, load):
+    """A layer of 64 to 20 on 32 rows and 10 columns: two tiles of rows, two of columns, both rails of every input."""
+    at8 = Array(rows=32, columns=10, input_bits=8, weight_bits=8, adc_bits=8, rails=rails)
+    found = estimate((64, 20), at8, load)
+    assert found["conversions"] == {"inputs": 256, "cells": 1280 * (1 + (rails == "two")), "samples": 40}
+    pj, cells = found["photonic_pj"], found["conversions"]["cells"]
+    assert pj["input_dacs"] == pytest.approx(256 * 50 / 14)  # 50 mW at 14 GS/s
+    assert pj["weight_dacs"] == pytest.approx(cells * 50 / 14 / load)
+    assert pj["converters"] == pytest.approx(40 * (1.48 + 0.3))  # 14.8 mW and 3 mW at 10 GS/s
+    assert pj["digital"] == pytest.approx(40 * 0.1)  # a sum of 32 bits; there is no table
+    assert found["int8_pj"]["products"] == pytest.approx(1280 * (0.2 + 0.1))
+    assert pj["weights"] == found["int8_pj"]["weights"] == pytest.approx(memory(8 * 1280, 8 * 1280) / load)
+    assert found["photonic_total_pj"] == pytest.approx(sum(pj.values()))
+    for bits, part, more in (
+        ("input_bits", "input_dacs", 0),
+        ("weight_bits", "weight_dacs", 0),
+        ("adc_bits", "converters", 12),
+    ):
+        fewer = estimate((64, 20), at8.model_copy(update={bits: 7}), load)["photonic_pj"]
+        assert fewer[part] - more == pytest.approx((pj[part] - more) / 2)  # amplifiers have no bits
+        assert {k: v for k, v in fewer.items() if k != part} == {k: v for k, v in pj.items() if k != part}
 
 
 def test_prices_of_alpha_stand_side_by_side(page_of):

@@ -118,6 +118,15 @@ class TestSteps:
             steps.run(chain.steps(), quick, tmp_path, start="b")
         assert (tmp_path / "b" / "out.txt").read_text() == before
 
+    def test_a_step_may_take_its_checkpoints_away_itself(self, quick, tmp_path):
+        def run(_recipe, work):
+            shutil.rmtree(work.scratch)
+            return {}
+
+        (outcome,) = steps.run([Step("a", run)], quick, tmp_path)
+        assert outcome.ran
+        assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["a"]
+
     def test_checkpoint_survives_an_interruption_of_the_same_inputs_only(self, tmp_path):
         seen = []
 

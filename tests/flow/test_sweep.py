@@ -341,11 +341,51 @@ def test_a_point_is_named_by_what_decides_it():
 def test_columns_have_short_names_where_these_differ(keys, heads, monkeypatch, capsys):
     row = {"values": dict.fromkeys(keys, 1), "seeds": [1], "mean": 0.5, "deviation": 0.0, "lowest": 0.5, "highest": 0.5}
     found = {"axes": [{"key": key} for key in keys], "points": [row], "recipe": "r", "images": 5, "folder": "here"}
-    monkeypatch.setattr(sweep, "run", lambda *_, **__: found | {"accuracy_float": 0.9})
+    asked = {}
+    monkeypatch.setattr(sweep, "run", lambda *_, **told: asked.update(told) or found | {"accuracy_float": 0.9})
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
         cli.main(["sweep", "photonic-mlp-digits", "--over", f"{keys[0]}=1"])
     out = capsys.readouterr().out
     assert not stop.value.code
     line = next(line for line in out.splitlines() if "deviation" in line)
+    assert list(asked["overrides"]) == []  # none are given
     assert [word for word in line.replace("│", " ").replace("┃", " ").split() if word != "seeds"][:2] == heads
+
+
+@pytest.mark.parametrize(("seeds", "deviation"), [(1, "–"), (2, "1.25 %"), (3, "1.25 %")])
+def test_every_column_of_the_table_has_its_figure(seeds, deviation, monkeypatch, capsys):
+    """One seed has no deviation."""
+    figures = {"mean": 0.5, "deviation": 0.0125, "lowest": 0.25, "highest": 0.75}
+    row = {"values": {"array.rows": 7}, "seeds": [{}] * seeds} | figures
+    found = {"axes": [{"key": "array.rows"}], "points": [row], "recipe": "r", "images": 1234, "folder": "here"}
+    monkeypatch.setattr(sweep, "run", lambda *_, **__: found | {"accuracy_float": 0.875})
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        cli.main(["sweep", "photonic-mlp-digits", "--over", "array.rows=7"])
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"7 {seeds} 50.00 % {deviation} 25.00 % 75.00 %" in lines
+    assert "Accuracy of r on 1,234 test images" in lines
+    assert "float: 87.50 %" in lines
+    assert "here/sweep.json and sweep.svg" in lines
+
+
+def test_points_are_evaluated_on_one_thread(flow, address, tmp_path, monkeypatch):
+    """Sums in floating point depend on their number; and processes share the cores."""
+    torch, seen = pytest.importorskip("torch"), []
+
+    def watched(*given):
+        seen.append(torch.get_num_threads())
+        return convert(*given)
+
+    monkeypatch.setattr("bittrue.models.light.convert.convert", watched)
+    swept(flow, address, ["array.rows=16"], 1, out=tmp_path)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(("array", "calibrate"), [(40, 30), (30, 40)])
+def test_without_training_as_many_training_images_are_kept_as_any_point_looks_at(array, calibrate, flow):
+    changes = [f"array.images={array}", f"calibrate.images={calibrate}"]
+    base = recipe.load("photonic-mlp-digits", [*SMALL, *changes])
+    shared = sweep._shared(base, flow / "train", [base], 10, trained=False)
+    assert (len(shared.data.train), len(shared.data.val), len(shared.data.test)) == (40, 0, 10)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import bittrue
+from bittrue.sim.operation import Operation
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -116,3 +117,10 @@ def test_examples_use_names_that_exist():
 
 def test_the_architecture_can_be_read_at_one_sitting():
     assert len(text_of("ARCHITECTURE.md").splitlines()) <= 200
+
+
+def test_an_operation_is_asked_for_what_is_said_of_it():
+    """What CONTRIBUTING says that an operation has: one that lacks any of it cannot be made."""
+    text = " ".join(text_of("CONTRIBUTING.md").split())
+    named = re.search(r"a frozen dataclass with (.*?) Subclassing", text)[1]
+    assert set(re.findall(r"`(\w+)`", named)) == Operation.__abstractmethods__

@@ -15,6 +15,12 @@ FILLED = {
     "bittrue.rtl.dataflow.pipeline.Element",
     "bittrue.flow.verify.verify.Verification",
 }
+#: What is filled, and what holds functions of arrays and no array.
+COMPARED = {
+    "bittrue.flow.verify.verify.Verification",
+    "bittrue.sim.execution.Action",
+    "bittrue.sim.kernels.channel_tiles.Kind",
+}
 
 
 def declared(package: str) -> list[type]:
@@ -36,3 +42,13 @@ def test_dataclasses_are_frozen(package):
     assert len(kinds) > 15
     open_ones = {f"{c.__module__}.{c.__qualname__}" for c in kinds if not c.__dataclass_params__.frozen}
     assert open_ones == {name for name in FILLED if name.startswith(package + ".")}
+
+
+@pytest.mark.parametrize("package", ["bittrue.sim", "bittrue.rtl", "bittrue.flow"])
+def test_what_holds_arrays_is_equal_to_itself_alone(package):
+    """Arrays have no truth, and no hash: such a dataclass compares by identity, and can be a key."""
+    types = {c: " ".join(str(f.type) for f in dataclasses.fields(c)) for c in declared(package)}
+    holding = [c for c, text in types.items() if "ndarray" in text or "Parameter" in text]
+    assert len(holding) >= 3
+    compared = {f"{c.__module__}.{c.__qualname__}" for c in holding if c.__dataclass_params__.eq}
+    assert compared == {name for name in COMPARED if name.startswith(package + ".")}

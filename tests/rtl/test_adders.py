@@ -1,5 +1,6 @@
 """Constant matrices as shared adders: the graph computes the matrix, in exact integers, and no more than it must."""
 
+import itertools
 import re
 
 import numpy as np
@@ -40,6 +41,16 @@ def test_signed_digits_are_canonical():
         assert all(abs(sign) == 1 for _, sign in digits)
         assert all(b - a > 1 for (a, _), (b, _) in zip(digits, digits[1:], strict=False))
         assert int(count_terms(np.array([[value]]))[0]) == len(digits)
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations((0, 2, 4, 6))])
+def test_a_digit_stands_in_one_place_of_a_pair(order):
+    """Of 1 + 4 + 16 + 64 two pairs of neighbours are made, in whatever order the digits came to be there."""
+    one, none = np.ones(1, int), np.zeros(1, int)
+    made = solver._Solver(np.array([[85]]), none, one, none, S8, None)
+    made.rows[0][0] = dict.fromkeys(order, 1)
+    lower = [shift for _, shift in made.places((0, 0, 2, False))]
+    assert sorted([*lower, *(shift + 2 for shift in lower)]) == [0, 2, 4, 6]
 
 
 def case(seed: int) -> tuple:

@@ -7,6 +7,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from bittrue.rtl.dataflow.loader import Loader, Words
+from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.requantize import RequantizePipe
@@ -15,8 +16,9 @@ from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
+from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.mean import Mean
-from bittrue.sim.program import Node, Program
+from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.programs import two_inputs
 from tests.helpers.sets import KINDS, codes, drawn, golden, network
@@ -336,3 +338,30 @@ def test_ranges_of_a_requantiser_whose_numbers_are_written_are_those_of_their_en
             assert by_kind[kind] == (values.min(axis=0).tolist(), values.max(axis=0).tolist()), kind
     assert {"multiply", "after"} <= set(by_kind)
     assert "saturate" not in by_kind
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_frames_are_counted_twice_as_far_as_any_can_be_on_their_way(depth):
+    """Which of two comes first is told by the sign of a difference. Here nothing is taken at the end of a pipeline,
+    whose frames are of one beat."""
+    build, kind = Builder({"x": TensorType((2,), INT8)}), TensorType((2,), INT8)
+    tensor = "x"
+    for k in range(depth):
+        tensor = build.add(f"y{k}", Affine(kind, np.array([3, 5]), Requantize(2, 3)), tensor)
+    network = plan(build.program(tensor), interval=1, weights="written").network
+    dut, taken = Pipeline(network), 0
+
+    async def bench(ctx):
+        nonlocal taken
+        ctx.set(dut.i0.valid, 1)
+        for _ in range(200):
+            taken += ctx.get(dut.i0.ready)
+            await ctx.tick()
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
+    assert taken > 2 * depth
+    for element in network.elements:
+        assert 1 << element.stage.exchange_bits > 2 * taken

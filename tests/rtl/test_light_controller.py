@@ -16,7 +16,7 @@ from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
-from bittrue.sim.program import Builder
+from bittrue.sim.program import Builder, Program
 from bittrue.sim.written import written
 from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, exact
 from tests.helpers.photonic_programs import images, photonic_network
@@ -89,6 +89,21 @@ def test_controller_alone_with_an_array_of_its_own_pace(seed, capacity):
         assert bench.array.swaps == batches * len(work), "weights are set once a batch"
 
     Bench(system, seed=seed, idle=0.2, backpressure=0.2).run(script)
+
+
+@pytest.mark.parametrize("pace", [1, 5])
+def test_every_channel_has_its_own_table_however_close_the_codes_of_two_come(pace):
+    """Whatever the requantiser takes: the number of a beat comes with its codes."""
+    program = photonic_network((8, 5, 6, 3), 8, seed=1, per_channel=True)
+    system = PhotonicSystem(program, Geometry(8, 4, 1), settling=4, images=2, twin=False)
+    x = images(program, 4)
+
+    async def script(bench):
+        bench.array = ArrayModel(system, 4, pace=(3, pace))
+        bench.send(x)
+        assert np.array_equal(await bench.receive(4), program(x))
+
+    Bench(system).run(script)
 
 
 def test_a_sample_too_early_shows():
@@ -260,3 +275,20 @@ def test_verilog_is_deterministic_and_clean(options):
     texts = [emit(PhotonicSystem(program, ARRAY, **options)) for _ in range(2)]
     assert texts[0] == texts[1]
     assert lint(texts[0]) == []
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_a_controller_gives_out_is_what_its_last_layer_makes(backwards):
+    """Whatever the tensors are named: another one as the result is refused."""
+    program = photonic_network()
+    letters = "zyxwvutsrq" if backwards else "abcdefghij"
+    names = dict(zip((node.name for node in program.nodes), letters, strict=False))
+    nodes = tuple(
+        replace(node, name=names[node.name], operands=tuple(names.get(of, of) for of in node.operands))
+        for node in program.nodes
+    )
+    tensors = [node.name for node in nodes]
+    assert len(Jobs.of(Program(program.inputs, nodes, tensors[-1]), ARRAY).layers) == 2
+    for tensor in tensors[:-1]:
+        with pytest.raises(BittrueError, match=f"the result is '{tensor}', not its last tensor '{tensors[-1]}'"):
+            Jobs.of(Program(program.inputs, nodes, tensor), ARRAY)

@@ -10,10 +10,11 @@ import pytest
 
 from bittrue.rtl.bus.registers import OKAY, SLVERR
 from bittrue.rtl.light.design import FrontEndTap
-from bittrue.rtl.light.jobs import Geometry
-from bittrue.rtl.light.registers import Address, Errors
+from bittrue.rtl.light.jobs import Geometry, Jobs
+from bittrue.rtl.light.registers import Address, Errors, register_map
 from bittrue.rtl.light.system import PhotonicSystem
 from bittrue.sim.contract import Format
+from bittrue.sim.errors import BittrueError
 from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, losing_codes, without_codes
 from tests.helpers.photonic_programs import images, photonic_network
 
@@ -295,3 +296,17 @@ def test_one_requantiser_is_as_wide_as_every_layer_needs_and_no_wider(sizes):
         made = replace(jobs, layers=layers).requantize.format
         assert made == Format.covering(*(end for one in ends for end in (one.low, one.high)))
     assert len({Format.covering(one.low, one.high) for one in ends}) > 1
+
+
+@pytest.mark.parametrize(
+    ("settling", "images", "taken"),
+    [(1, 1, True), (65535, 65535, True), (0, 1, False), (65536, 1, False), (1, 0, False), (1, 65536, False)],
+)
+def test_settling_times_and_batches_are_what_registers_hold(settling, images, taken):
+    jobs = Jobs.of(photonic_network(), ARRAY)
+    if taken:
+        made = register_map(jobs, settling, images)
+        assert {r.name: r.reset for r in made.registers}.items() >= {"SETTLING": settling, "BATCH": images}.items()
+        return
+    with pytest.raises(BittrueError, match="they have 1 to 65535" if settling == 1 else "it is 1 to 65535"):
+        register_map(jobs, settling, images)

@@ -1,11 +1,14 @@
 """Two vectors at once, a weight and two codes in a multiplier: exact in every folding, taken for odd outputs."""
 
+import re
+
 import numpy as np
 import pytest
+from amaranth.back import rtlil
 
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.packed import unsuited
-from bittrue.rtl.dataflow.paired import PairedProducts
+from bittrue.rtl.dataflow.paired import PairedProducts, Unpair
 from bittrue.rtl.dataflow.plan import Plan, foldable, plan, size_fifos
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
@@ -107,3 +110,26 @@ def test_an_interval_that_pairs_cannot_reach_and_targets_without_wide_multiplier
     message = "y: packed products need multipliers of 25x18 bits, which ecp5-85k does not have"
     assert message in str(unsuited({"y": Folding(5, 1, "paired")}, "ecp5-85k"))
     assert unsuited({"y": Folding(5, 1, "paired")}, "xilinx-us+") is None
+
+
+def test_outputs_of_pairs_are_written_and_read_once_more():
+    """Beside what the same folding without pairs does: they come alternately, and leave one vector after the other."""
+    p = odd()
+    paired, alone = (
+        next(e.stage for e in plan(p, 4 * 63, folding={"y": Folding(3, 1, kind)}).network.elements if e.node == "y")
+        for kind in ("paired", "parallel")
+    )
+    written = [sum(t.written for t in one.effort().memory if t.purpose == "values") for one in (paired, alone)]
+    assert written[1] == p["y"].input.size * 8
+    assert written[0] - written[1] == p["y"].output.size * p["y"].output.format.bits
+    assert paired.effort().additions == alone.effort().additions
+    assert paired.effort().multiplications == alone.effort().multiplications
+
+
+@pytest.mark.parametrize("beats", [1, 3, 9])
+def test_the_memory_that_puts_pairs_in_order_is_counted(beats):
+    """In distributed RAMs of 16 words of 4 bits, as they are found in what yosys is given."""
+    stage = Unpair(Format(7), 2, beats, 1)
+    found = re.findall(r"memory width (\d+) size (\d+)", rtlil.convert(stage))
+    assert len(found) == 2  # and the outlet's
+    assert stage.structure().lutrams == sum(-(-int(width) // 4) * -(-int(size) // 16) for width, size in found)

@@ -10,6 +10,7 @@ from bittrue.rtl.dataflow.schedule import simulate
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage
 from bittrue.rtl.dataflow.stage import Stage
 from bittrue.rtl.dataflow.stages.fs_neuron import FsNeuronStage
+from bittrue.rtl.dataflow.stages.transpose import TransposeStage
 from bittrue.rtl.dataflow.stages.upsample import UpsampleStage
 from bittrue.rtl.dataflow.stages.window import WindowStage
 from bittrue.rtl.dataflow.timing import Blocks
@@ -20,6 +21,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
+from bittrue.sim.operations.transpose import Transpose
 from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
 from bittrue.sim.requantize import Requantize
@@ -131,6 +133,16 @@ LIMITS = {
     "frames of words": (read, LINE[0], LINE),
     "beats of words": (read, LINE[:, :3], LINE),
     "bytes of a beat": (read, LINE[:, :, :5], LINE),
+    "lanes that divide the tokens alone": (
+        lambda n: TransposeStage(Transpose(TensorType((4, 6), INT8)), lanes=n),
+        4,
+        2,
+    ),
+    "lanes that divide the channels alone": (
+        lambda n: TransposeStage(Transpose(TensorType((4, 6), INT8)), lanes=n),
+        3,
+        1,
+    ),
     "a folding of nothing": (lambda n: check_folding("x", simd=(n, 4)), 0, 1),
     "a folding that does not divide": (lambda n: check_folding("x", simd=(n, 4)), 3, 4),
     "a folding beyond all": (lambda n: check_folding("x", pe=(n, 4)), 8, 4),
