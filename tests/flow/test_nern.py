@@ -200,8 +200,7 @@ class TestConfigurations:
         [
             (
                 ["--nern.hiden_layer_size", "9"],
-                "override '--nern.hiden_layer_size 9': unknown key 'nern.hiden_layer_size'; did you mean "
-                "'nern.hidden_layer_size'? section 'nern' has init,",
+                "override '--nern.hiden_layer_size 9': unknown key 'nern.hiden_layer_size'; did you mean 'nern.hidden_",
             ),
             (["--epoch=9"], "unknown key 'epoch'; did you mean 'epochs'? a configuration has batch_size,"),
             (
