@@ -8,7 +8,7 @@
     logging                         names and places of what is left
 
 Keys that change nothing in the published code change nothing here: `norm_layer`, `normalization_mode` (the coordinates
-are whole numbers), `task_loss_type` (labels are not used), and workers, GPUs and what is drawn by a logging service.
+are whole numbers), `task_loss_type` (labels are not used); nor do `verbose`, and the numbers of workers and GPUs.
 Unknown keys and values out of range are refused by name. Source: Ashkenazi et al., "NeRN: Learning Neural
 Representations for Neural Networks", ICLR 2023 (arXiv:2212.13554), and the options of its code.
 """

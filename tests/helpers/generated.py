@@ -9,6 +9,8 @@ from bittrue.models.data.sets import Data, Split, load
 from bittrue.models.nern.networks import Resnet
 from bittrue.models.nern.settings import Embeddings, Generate, Nern, Optim, Permutations, TargetSettings
 from bittrue.models.nern.target import Target
+from bittrue.models.networks.convolution import Convolution
+from bittrue.models.networks.settings import ConvolutionSettings
 
 #: Levels that tell the indices up to 63 apart, and the published base.
 LEVELS, BASE = 16, 0.76
@@ -52,6 +54,11 @@ def resnet(architecture: str = "ResNet8", shape: tuple[int, int, int] = (8, 8, 1
 
 def target(**changes) -> Target:
     return Target(resnet(**changes))
+
+
+def small_target(seed: int = 1) -> Target:
+    """72 kernels of two convolutions, with random weights: what needs no more takes no time."""
+    return Target(Convolution.for_data(ConvolutionSettings(kind="plain", widths=(8, 8)), few(), seed))
 
 
 class Small(nn.Module):
