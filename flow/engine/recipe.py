@@ -14,7 +14,7 @@ import difflib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -26,6 +26,7 @@ from bittrue.sim.reading import shown
 
 #: So many faults of a recipe are told at once.
 SAID = 3
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Part(BaseModel):
@@ -167,7 +168,7 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     content.setdefault("name", path.stem)
     places: dict[str, str] = {}
     for override in overrides:
-        _apply(content, override, places)
+        apply(content, override, places)
     return parse(content, f"recipe {path.stem if path in shipped().values() else path}", places)
 
 
@@ -177,11 +178,20 @@ def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str]
         model = registry.find(content.get("system")).recipe
     except BittrueError as error:
         raise BittrueError(f"{where}: {error}") from error
+    return checked(model, content, where, places)
+
+
+def checked(
+    model: type[_Model], content: dict[str, Any], where: str, places: dict[str, str] | None = None,
+    whole: str = "a recipe",
+) -> _Model:  # fmt: skip
+    """Settings from plain values, or one sentence about what is wrong with them; `whole` is what all keys make up."""
     try:
         # as JSON, where lists are tuples and texts are paths, but no truth is a number and no text either
         return model.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
-        sentences = list(dict.fromkeys(_explain(model, problem, where, places or {}) for problem in error.errors()))
+        problems = error.errors()
+        sentences = list(dict.fromkeys(_explain(model, problem, where, places or {}, whole) for problem in problems))
         more = f"; and {len(sentences) - SAID} more" if len(sentences) > SAID else ""
         raise BittrueError("; ".join(sentences[:SAID]) + more) from error
 
@@ -200,8 +210,8 @@ def _find(source: str | Path) -> Path:
     )
 
 
-def _apply(content: dict[str, Any], override: str, places: dict[str, str]) -> None:
-    """Set one dotted key in nested dictionaries."""
+def apply(content: dict[str, Any], override: str, places: dict[str, str]) -> None:
+    """Set one dotted key in nested dictionaries, from `key.sub=value`; `places` is told which override it was."""
     key, equals, text = override.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
@@ -221,7 +231,9 @@ def _apply(content: dict[str, Any], override: str, places: dict[str, str]) -> No
     places[".".join(keys)] = override
 
 
-def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places: dict[str, str]) -> str:
+def _explain(
+    model: type[BaseModel], problem: dict[str, Any], where: str, places: dict[str, str], whole: str = "a recipe"
+) -> str:
     """One sentence for one problem that pydantic found: the key, its place, what is valid, the remedy."""
     path = [str(name) for name in problem["loc"]]
     key = ".".join(path)
@@ -234,7 +246,7 @@ def _explain(model: type[BaseModel], problem: dict[str, Any], where: str, places
         near = difflib.get_close_matches(path[-1], valid, 1, 0.5)
         nearest = ".".join([*path[:-1], near[0]]) if near else ""
         hint = f"did you mean {nearest!r}? " if near else ""
-        inside = f"section {section!r}" if section else "a recipe"
+        inside = f"section {section!r}" if section else whole
         return f"{where}: unknown key {shown(key)}; {hint}{inside} has {', '.join(valid)}"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
