@@ -151,6 +151,7 @@ def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     architecture = recipe.rtl.architecture or suited(recipe.synth.targets)
     options = {"architecture": architecture, "activity": activity(program, *(v[:TRACED] for v in x))}
     options |= {"weight_bus": recipe.rtl.weight_bus, "block_luts": recipe.rtl.block_luts}
+    options |= {"rings": recipe.rtl.rings}
     design = Build(program, interval=recipe.rtl.interval, device=recipe.rtl.device, options=options).design
     for target in recipe.synth.targets:
         if reason := design.unsuited(target):

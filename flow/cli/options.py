@@ -137,4 +137,12 @@ BlockLuts = Annotated[
         min=0,
     ),
 ]
+Rings = Annotated[
+    bool | None,
+    typer.Option(
+        "--rings/--no-rings",
+        help="Whether convolutions multiply what they read from the ring of pixels, and store no vectors: wherever "
+        "they can, or nowhere; default where it takes less.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]

@@ -56,6 +56,7 @@ def rtl(
     weight_bus: options.WeightBus = "stream",
     architecture: options.Architecture = None,
     block_luts: options.BlockLuts = None,
+    rings: options.Rings = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
@@ -75,7 +76,7 @@ def rtl(
     from bittrue.rtl.verilog import Verilog
     from bittrue.sim.files import beside, write_whole
 
-    settings = plan_options(weight_bus, architecture, block_luts)
+    settings = plan_options(weight_bus, architecture, block_luts, rings)
     loaded = read(program, weights)
     design = Build(loaded, interval=interval, device=device, options=settings).design
     text = design.verilog()
@@ -137,6 +138,7 @@ def verify(
     weight_bus: options.WeightBus = "stream",
     architecture: options.Architecture = None,
     block_luts: options.BlockLuts = None,
+    rings: options.Rings = None,
     target: Annotated[
         str, typer.Option(help="ECP5 that `netlist` is mapped for.", autocompletion=options.complete_target)
     ] = "ecp5-85k",
@@ -179,7 +181,7 @@ def verify(
     names = [name.strip() for name in backends.split(",")] if backends else list(DEFAULT)
     counts = {name: images if images else DEFAULT.get(name) for name in names}
     text = Verilog.read(verilog) if verilog else None
-    settings = plan_options(weight_bus, architecture, block_luts)
+    settings = plan_options(weight_bus, architecture, block_luts, rings)
     build = Build(
         loaded, interval=interval, device=device, options=settings, verilog=text, kernel=hls_folder, target=target
     )
@@ -212,6 +214,7 @@ def synth(
     weight_bus: options.WeightBus = "stream",
     architecture: options.Architecture = None,
     block_luts: options.BlockLuts = None,
+    rings: options.Rings = None,
     frequency: Annotated[float, typer.Option(help="Clock asked of place and route, MHz.", min=1)] = 100.0,
     check: Annotated[
         int, typer.Option(help="Hold the netlist of an ECP5 to the golden simulator on so many random images.", min=0)
@@ -255,7 +258,7 @@ def synth(
             tell = lambda words: bars.progress(words, 0, 1)  # noqa: E731
             suits = architecture or suited([name])
             if suits not in builds:
-                settings = plan_options(weight_bus, suits, block_luts)
+                settings = plan_options(weight_bus, suits, block_luts, rings)
                 builds[suits] = Build(loaded, interval=interval, device=device, options=settings)
             build = builds[suits]
             row = synthesize_design(build.design, name, out / name, frequency, tell, build.verilog)
@@ -280,9 +283,11 @@ def synth(
     console.conclude(wrong)
 
 
-def plan_options(weight_bus: str, architecture: str | None, block_luts: int | None) -> dict[str, Any]:
+def plan_options(
+    weight_bus: str, architecture: str | None, block_luts: int | None, rings: bool | None
+) -> dict[str, Any]:
     """What commands hand on to the planner: what was said, and nothing of what was not."""
-    told = {"weight_bus": weight_bus, "architecture": architecture, "block_luts": block_luts}
+    told = {"weight_bus": weight_bus, "architecture": architecture, "block_luts": block_luts, "rings": rings}
     return {name: value for name, value in told.items() if value is not None}
 
 

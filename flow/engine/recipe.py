@@ -49,12 +49,15 @@ class RtlPart(Part):
     suits all targets of `synth` (`packed` on AMD's, else what the planner takes for the interval). `weights` that are
     written while it runs: `written` for all operations that have any, or the names of some (`sim.written`), over a
     `weight_bus`. `block_luts`: LUTs that a block RAM is worth in matrix layers, where not what the planner takes.
+    `rings`: whether convolutions read the ring of pixels themselves, wherever they can, or nowhere; by default where
+    that takes less.
     """
 
     interval: int | None = Field(None, ge=1)
     device: str | None = "ecp5-85k"
     architecture: str | dict[str, str] | None = None
     block_luts: int | None = Field(None, ge=0)
+    rings: bool | None = None
     weights: Literal["constant", "written"] | list[str] = "constant"
     weight_bus: Literal["stream", "lite"] = "stream"
 

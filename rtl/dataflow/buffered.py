@@ -13,15 +13,31 @@ FEW = 4
 
 
 @dataclass(frozen=True)
-class Control:
+class Steps:
+    """The work of a stage that spends several steps on a beat of output, and several of these on a block.
+
+    advance       one step of work is issued in this cycle
+    word          counts the steps of a block, 0 .. beats_out * steps - 1
+    complete      the step is the last of its output beat
+    issue         and the beat is given out
+    release       the step is the last of its block
+    """
+
+    advance: Signal
+    word: Signal
+    complete: Signal
+    issue: Signal
+    release: Signal
+
+
+@dataclass(frozen=True)
+class Control(Steps):
     """The control signals of a buffered stage.
 
     write         an input beat is stored in this cycle, at (`write_block`, `write_beat`)
     advance       one step of work is issued in this cycle, for (`read_block`, `word`, `step`)
-    word          counts the steps of a block, 0 .. beats_out * steps - 1
     step          counts the steps of an output beat, 0 .. steps - 1
     issue         the step is the last of its output beat, in the last of `gather` blocks, of a block that gives any
-    release       the step is the last of its block
     word_last     whether `word` is that of the last step, issued or not
     fresh         of two blocks, another is the next to be worked on from here on, and whole
     turn          counts the blocks that make one block of output, 0 .. gather - 1
@@ -31,12 +47,8 @@ class Control:
     write_block: Signal
     write_beat: Signal
     write_full: Signal
-    advance: Signal
     read_block: Signal
-    word: Signal
     step: Signal
-    issue: Signal
-    release: Signal
     word_last: Signal
     turn: Signal
     fresh: Signal
@@ -71,7 +83,7 @@ class BufferedStage(Stage):
         room, active = Signal(init=1, name="room"), Signal(name="active")
         write, write_full = Signal(), Signal()
         write_block, write_beat = Signal(counting(t.blocks)), Signal(counting(t.beats_in))
-        go, issue, release = Signal(name="advance"), Signal(), Signal()
+        go, complete, issue, release = Signal(name="advance"), Signal(), Signal(), Signal()
         read_block = Signal(counting(t.blocks))
         word = Signal(counting(t.beats_out * t.steps))
         step = Signal(counting(t.steps) if last_step is None else last_step.shape())
@@ -85,7 +97,7 @@ class BufferedStage(Stage):
         m.d.comb += final.eq(step_last & (turn == t.gather - 1) & (Const(1) if gives is None else gives))
         # What is final needs a credit.
         m.d.comb += go.eq(active & (Const(1) if may is None else may) & (outlet.available | ~final))
-        m.d.comb += [issue.eq(go & final), outlet.issue.eq(issue)]
+        m.d.comb += [issue.eq(go & final), outlet.issue.eq(issue), complete.eq(go & step_last)]
         if last_step is None:
             advance(m, step, t.steps - 1, go)
         else:
@@ -113,6 +125,7 @@ class BufferedStage(Stage):
             read_block=read_block,
             word=word,
             step=step,
+            complete=complete,
             issue=issue,
             release=release,
             word_last=word_last,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.stage import PARALLEL, REALISATIONS, Stage, realisation
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation
+from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Program
 
 
@@ -70,6 +72,26 @@ def _offered(
     while source in made and realisation(made[source].operation).wires:
         source = made[source].operands[0]
     return stages[source].gives(folded[source]) if source in folded else None
+
+
+def windows_read(program: Program) -> dict[str, list[str]]:
+    """By node, the window whose rows it alone reads, and the renamings of axes between them, in order.
+
+    Those of a node whose vectors are whole windows.
+    """
+    made = {node.name: node for node in program.nodes}
+    readers = Counter(name for node in program.nodes for name in node.operands) + Counter(list(program.outputs))
+    found = {}
+    for node in program.nodes:
+        way = [source := node.operands[0]]
+        while source in made and realisation(made[source].operation).wires:
+            way.append(source := made[source].operands[0])
+        window = made[source].operation if source in made else None
+        if not isinstance(window, Window) or any(readers[name] > 1 for name in way) or len(node.operands) > 1:
+            continue
+        if node.operation.inputs[0].channels == window.taps * window.input.channels:
+            found[node.name] = way[::-1]
+    return found
 
 
 def preferred(program: Program, interval: int) -> dict[str, str]:

@@ -66,6 +66,8 @@ class PipelineDesign(Design):
         network = self.plan.network
         found = []
         for node in self.program.nodes:
+            if node.name in network.within:  # of windows that are read in place
+                continue
             element = network.elements[network.made[node.name]]
             fmt = self.program.types[node.name].format
             found.append(Probe(node.name, fmt, element.stage.lanes_out, ("pipeline", element.name)))

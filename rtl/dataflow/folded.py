@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 
-from bittrue.rtl.dataflow.buffered import BufferedStage, Control
+from bittrue.rtl.dataflow.buffered import BufferedStage, Control, Steps
+from bittrue.rtl.dataflow.cells import Cells
 from bittrue.rtl.dataflow.folding import (
     Folding,
     check_folding,
     fold_matrix,
     matrix_foldings,
 )
-from bittrue.rtl.dataflow.products import Partial, Products, fold_rows
+from bittrue.rtl.dataflow.products import Partial, Products
 from bittrue.rtl.dataflow.stage import (
-    Storage,
     Structure,
     advance,
     counting,
@@ -29,113 +29,9 @@ from bittrue.rtl.dataflow.stage import (
 from bittrue.rtl.dataflow.structure import BLOCK_LUTS
 from bittrue.rtl.dataflow.vectors import Vectors
 from bittrue.rtl.parts.held import Exchange, Table
-from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, Parameter, bounds
-
-
-class Cells:
-    """The memory of a matrix: a row of `pe` times `simd` weights a step, constant or held.
-
-    weight  int64 `[N, K]`, or a held input of which `index` `[N, K]` says which (flat) entry lies where
-    fmt     what a weight is handed over in
-    wire    the rows of a constant matrix are wires, where there is only one
-    block_luts  LUTs that a block RAM is worth
-    """
-
-    def __init__(
-        self,
-        weight: Parameter,
-        fmt: Format,
-        simd: int,
-        pe: int,
-        index: np.ndarray | None = None,
-        wire: bool = False,
-        block_luts: int = BLOCK_LUTS,
-    ):
-        self.format, self.simd, self.pe = fmt, simd, pe
-        self.table: Table | None = None
-        if isinstance(weight, Held):
-            index = np.arange(weight.size).reshape(weight.shape) if index is None else index
-            rows = fold_rows(index, simd, pe)
-            self.table = Table(weight, rows.reshape(len(rows), -1))
-            self.storage = self.table.storage
-        else:
-            rows = self.rows = fold_rows(weight, simd, pe)
-            self.storage = Storage(fmt.bits * simd * pe, len(rows), table=True, worth=block_luts)
-        self.wired = wire and len(rows) == 1 and self.table is None
-        self.beside_bits, self.beside_codes = 0, np.zeros((len(rows), 0), np.int64)
-        self.beside: Value | None = None
-
-    def take(self, bits: int, words: Sequence[int]) -> bool:
-        """Keep a word of so many bits beside each row, where the blocks have room for it; whether they have.
-
-        What is read of it is `beside`, with the weights, behind as many registers.
-        """
-        codes, each = -(-bits // self.format.bits), self.format.bits
-        wider = replace(self.storage, width=self.storage.width + codes * each)
-        alone = [storage.pieces(self.code_bits) == [storage] for storage in (self.storage, wider)]
-        if self.table is not None or self.storage.style != "block" or not all(alone):
-            return False
-        if wider.style != "block" or wider.block_rams > self.storage.block_rams or wider.slice < wider.width:
-            return False
-        pieces = [[(word >> k * each) & ((1 << each) - 1) for k in range(codes)] for word in words]
-        self.beside_codes = np.array(pieces, np.int64).reshape(len(words), codes)
-        if self.format.signed:
-            self.beside_codes -= (self.beside_codes >> (each - 1)) << each
-        self.storage, self.beside_bits = wider, bits
-        return True
-
-    def structure(self, addresses: int, registers: int) -> Structure:
-        """The memory, its address registers, and registers for the weights of a row."""
-        built = Structure()
-        if self.wired:
-            return built
-        built.registers += registers * (self.simd * self.pe * self.format.bits + self.beside_bits)
-        built.inside -= self.beside_codes.shape[1] * self.format.bits - self.beside_bits
-        built.registers += addresses * max(1, (self.storage.depth - 1).bit_length())
-        if self.table is not None:
-            return built + self.table.structure(early=True)
-        for piece in self.storage.pieces(self.code_bits):
-            built.store(piece)
-        return built
-
-    @property
-    def stored(self) -> np.ndarray:
-        """What the rows hold, `[rows, codes]`."""
-        return np.concatenate([self.rows.reshape(len(self.rows), -1), self.beside_codes], axis=1)
-
-    @property
-    def code_bits(self) -> int:
-        """Bits of what lies side by side in a row."""
-        return self.format.bits
-
-    def build(
-        self, m: Module, name: str, word: Value, bank: Value | None, addresses: int, registers: int
-    ) -> list[list[Value]]:
-        """The weights `[pe][simd]` of the row `word`, behind so many registers of its address and of what is read.
-
-        Held ones are those of the `bank`.
-        """
-        shape, places = shape_of(self.format), [(p, k) for p in range(self.pe) for k in range(self.simd)]
-        if self.wired:
-            flat: list[Value] = [Const(int(self.rows[0, p, k]), shape) for p, k in places]
-        else:
-            if self.table is not None:
-                where = register(m, self.table.address(word, bank), name=f"{name}_address", cycles=addresses)
-                row = self.table.build(m, name, where, early=True)
-            else:
-                m.submodules[name] = memory = Rom(self.storage, shape, self.stored)
-                m.d.comb += memory.addr.eq(register(m, word, name=f"{name}_address", cycles=addresses))
-                row = memory.data
-                beside = Cat(memory.data[k] for k in range(len(places), self.stored.shape[1]))[: self.beside_bits]
-                self.beside = register(m, beside, name=f"{name}_beside", cycles=registers) if self.beside_bits else None
-            flat = [
-                register(m, row[i], shape, name=f"{name[0]}{p}_{k}", cycles=registers)
-                for i, (p, k) in enumerate(places)
-            ]
-        return [flat[p * self.simd : (p + 1) * self.simd] for p in range(self.pe)]
+from bittrue.sim.held import Held, bounds
 
 
 class FoldedStage(BufferedStage):
@@ -169,10 +65,14 @@ class FoldedStage(BufferedStage):
         """What is multiplied and where it lies; comes before `timing`, for the depth follows from it."""
         self.operation, self.products, self.simd, self.pe = operation, products, simd, pe
         self.format = operation.input.format
-        self.vectors = Vectors(self.format, simd, self.words, self.block_luts)
+        self.vectors = self.store()
         options = {"wire": self.choosing, "block_luts": self.block_luts}
         self.cells = cells or [Cells(operation.weight, operation.weight_format, simd, pe, **options)]
         self.weights = self.cells[0].storage
+
+    def store(self) -> Any:
+        """Where what is multiplied lies."""
+        return Vectors(self.format, self.simd, self.words, self.block_luts)
 
     @classmethod
     def products_of(cls, operation, lanes: int, simd: int, pe: int) -> Products:
@@ -269,13 +169,27 @@ class FoldedStage(BufferedStage):
         """Whether the weights that single bits choose are the same in every cycle: then they are no memory."""
         return all(cells.wired for cells in self.cells)
 
+    @property
+    def beats_of_vector(self) -> int:
+        """Steps of a vector that end in output."""
+        return self.timing.beats_out
+
+    @property
+    def vectors_of_frame(self) -> int:
+        """Blocks of input that are worked through for a frame."""
+        return self.timing.frame
+
+    def front(self) -> Structure:
+        """What brings the codes of every step, and counts the steps."""
+        return super().structure() + self.vectors.structure(self.lanes_in, self.address_registers[0])
+
     def structure(self) -> Structure:
-        built = super().structure()
+        built = self.front()
         simd = self.simd
         built.multipliers += self.multipliers
-        (codes, weights), (read, row) = self.operand_registers, self.address_registers
+        (codes, weights), (_, row) = self.operand_registers, self.address_registers
+        codes -= self.vectors.registered
         built.registers += len(self.cells) * codes * simd * self.operand_bits
-        built += self.vectors.structure(self.lanes_in, read)
         self.grow_trees(built)
         built.inside += self.absorbed
         if self.folded:
@@ -287,7 +201,7 @@ class FoldedStage(BufferedStage):
             built += cells.structure(row, weights)
         if self.tables:
             built += Exchange.structure(self.exchange_bits, self.arrival)
-            built.count(self.timing.frame - 1, self.timing.beats_out * self.turns - 1)
+            built.count(self.vectors_of_frame - 1, self.beats_of_vector * self.turns - 1)
         return built
 
     @property
@@ -329,38 +243,42 @@ class FoldedStage(BufferedStage):
                     else:
                         built.registers += node.bits
 
-    def follow(self, m: Module, control: Control, issued: Sequence[Value]) -> tuple[Value | None, Value | None]:
+    def follow(self, m: Module, control: Steps, issued: Sequence[Value]) -> tuple[Value | None, Value | None]:
         """The bank of the step at hand, and the row of `tables` two cycles before each result is requantised.
 
         `issued[k]` says k cycles after it was issued that a beat was. Both are None where nothing is held.
         """
         if not self.tables:
             return None, None
-        rows = self.timing.beats_out * self.turns
-        block, group = Signal(counting(self.timing.frame)), Signal(counting(rows))
-        ends = control.release & advance(m, block, self.timing.frame - 1, control.release)
+        rows, vectors = self.beats_of_vector * self.turns, self.vectors_of_frame
+        block, group = Signal(counting(vectors)), Signal(counting(rows))
+        ends = control.release & advance(m, block, vectors - 1, control.release)
         banks = self.exchange.follow(m, ends, self.arrival)
         ahead = self.arrival - 2  # of the last of the beats of a step; before it the bank was the same
         advance(m, group, rows - 1, issued[ahead + 1 - self.turns])
         return banks[0], Cat(group[: (rows - 1).bit_length()], banks[ahead])
 
     def factors(
-        self, m: Module, control: Control, codes: Sequence[Value], bank: Value | None
+        self, m: Module, control: Steps, codes: Sequence[Value], bank: Value | None
     ) -> tuple[list[Value], list[list[Value]]]:
         """What is multiplied in a step, `x[k]` and `w[p][k]`, in registers: from the codes that were read."""
         (held, weights), (_, addresses) = self.operand_registers, self.address_registers
+        held -= self.vectors.registered
         shape = shape_of(self.format)
         x: list[Value] = [register(m, code, shape, name=f"x{k}", cycles=held) for k, code in enumerate(codes)]
         return x, self.cells[0].build(m, "weights", control.word, bank, addresses, weights)
 
-    def sums(self, m: Module, control: Control, bank: Value | None = None) -> list[Value]:
+    def read(self, m: Module, control: Any) -> list[Value]:
+        """The codes of the step at hand, as late as the vectors give them."""
+        word, wait = self.word_at(m, control) if self.words > 1 else Const(0), self.address_registers[0]
+        return self.vectors.build(m, control, word, self.i.payload, self.timing.beats_in, wait)
+
+    def sums(self, m: Module, control: Steps, bank: Value | None = None) -> list[Value]:
         """The sums of the `pe` outputs at hand, `front_depth` cycles after the step that completes them.
 
         Held weights are those of the `bank`.
         """
-        word, wait = self.word_at(m, control) if self.words > 1 else Const(0), self.address_registers[0]
-        codes = self.vectors.build(m, control, word, self.i.payload, self.timing.beats_in, wait)
-        x, w = self.factors(m, control, codes, bank)
+        x, w = self.factors(m, control, self.read(m, control), bank)
 
         sums = self.trees(m, x, w)
         at = self.tree_starts + self.products.tree_depth
@@ -368,7 +286,7 @@ class FoldedStage(BufferedStage):
             moved, last = Signal(), Signal()
             m.d.comb += [
                 moved.eq(control.advance),
-                last.eq(control.advance & (control.step == self.products.steps - 1)),
+                last.eq(control.complete),
             ]
             moving = valid_chain(m, moved, at)[at]
             ends = Signal(init=1, name="ends")  # so a reset clears, too, and no logic joins the two on their long way

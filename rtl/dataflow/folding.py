@@ -16,12 +16,15 @@ class Folding:
 
     block_luts  LUTs that a block RAM is worth where a stage has the choice (`rtl.dataflow.structure.Storage`); None: as
                 its class says
+    ring        whether it reads the ring of the window before it, which is no stage of its own then
+                (`rtl.dataflow.convolved`)
     """
 
     simd: int
     pe: int
     architecture: str = PARALLEL
     block_luts: int | None = None
+    ring: bool = False
 
 
 def divisors(n: int) -> list[int]:

@@ -19,8 +19,8 @@ from itertools import product
 import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 
-from bittrue.rtl.dataflow.buffered import Control
-from bittrue.rtl.dataflow.folded import Cells
+from bittrue.rtl.dataflow.buffered import Steps
+from bittrue.rtl.dataflow.cells import Cells
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.products import Partial, Products, fold_rows
 from bittrue.rtl.dataflow.stage import PARALLEL, Storage, Structure, register, shape_of
@@ -286,7 +286,7 @@ class Packed:
             sums.append((lower[0], upper[0]))
         return [lower for lower, _ in sums] + [upper for _, upper in sums]
 
-    def given(self, m: Module, control: Control) -> Value:
+    def given(self, m: Module, control: Steps) -> Value:
         if self.turns == 1:
             return control.issue
         later = Signal(name="later")

@@ -18,7 +18,8 @@ from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
-from bittrue.rtl.dataflow.folded import Cells, FoldedStage
+from bittrue.rtl.dataflow.cells import Cells
+from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors
 from bittrue.rtl.dataflow.packed import Packed, PackedProducts, too_wide
 from bittrue.rtl.dataflow.products import Products
@@ -65,6 +66,8 @@ class PairedProducts(PackedProducts):
 class PairVectors:
     """Two blocks of two vectors each, read a word of both at a time: codes of the first, and those of the second less
     one where that of the first is negative: the wide operand without the copies of the first one's sign."""
+
+    registered = 0
 
     def __init__(self, fmt: Format, simd: int, words: int, length: int, block_luts: int):
         self.format, self.above, self.length = fmt, Format.covering(fmt.low - fmt.signed, fmt.high, signed=True), length

@@ -6,13 +6,15 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from amaranth.hdl import Module, Mux
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from bittrue.rtl.dataflow.choice import windows_read
+from bittrue.rtl.dataflow.convolved import ring_lanes
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.groups import Groups, GroupStage, Passing
 from bittrue.rtl.dataflow.loader import Loader, Words, beats_begin
@@ -25,6 +27,7 @@ from bittrue.sim.groups import Grouping
 from bittrue.sim.held import Sets
 from bittrue.sim.naming import identifier
 from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.operations.window import Window
 from bittrue.sim.program import BLOCK, Program
 
 
@@ -74,13 +77,16 @@ class Network:
             inlet = Widen(kind.format, lanes, lanes, kind.size // lanes)
             self.made[name] = self._enter(f"{name}_inlet", inlet, [], kind)
         regrouping: list[Stage] = []
+        #: By node, the window whose ring it reads itself; and the tensors that so no stage gives.
+        self.windows, self.within = self._windows(folding)
         for node in program.nodes:
             operation = node.operation
             sources = [self.made[name] for name in node.operands]
-            if component(operation, None).wires:
+            if node.name in self.within or component(operation, None).wires:
                 self.made[node.name] = sources[0]
                 continue
-            lanes = self._lanes(sources, operation, folding.get(node.name))
+            window = self.windows.get(node.name)
+            lanes = self._lanes(sources, operation, folding.get(node.name), window)
             for k, source in enumerate(sources):
                 entries = fifos.get(f"{node.name}.{k}", 0)
                 if entries:
@@ -93,6 +99,8 @@ class Network:
                 options |= {"simd": folded.simd, "pe": folded.pe}
                 if folded.block_luts is not None:
                     options["block_luts"] = folded.block_luts
+                if window is not None:
+                    options["window"] = window
             key = (node.name, lanes, folded)
             try:
                 stage = (stages or {}).get(key) or component(operation, folded)(operation, **options)
@@ -147,8 +155,23 @@ class Network:
         self.types.append(kind)
         return len(self.elements) - 1
 
-    def _lanes(self, sources: list[int], operation, folding: Folding | None) -> int:
+    def _windows(self, folding: Mapping[str, Folding]) -> tuple[dict[str, Window], set[str]]:
+        """The windows that are read by the stages of other nodes, and the nodes that are in these."""
+        reading = [name for name, folded in folding.items() if folded.ring]
+        ways = windows_read(self.program) if reading else {}
+        for name in reading:
+            if name not in ways or component(self.program[name], folding[name]) is None:
+                raise BittrueError(
+                    f"{name}: it has no ring to read: its operand is no window that it alone reads, or its "
+                    f"architecture {folding[name].architecture!r} stores vectors; plan it with ring=False"
+                )
+        windows = {name: cast(Window, self.program[ways[name][0]]) for name in reading}
+        return windows, {within for name in reading for within in ways[name]}
+
+    def _lanes(self, sources: list[int], operation, folding: Folding | None, window: Window | None = None) -> int:
         lanes = [self.elements[s].stage.lanes_out for s in sources]
+        if folding is not None and window is not None:
+            return ring_lanes(window, folding.simd, lanes[0])
         make = component(operation, folding)
         if folding is not None:
             taken = min(folding.simd, operation.inputs[0].channels)
@@ -351,8 +374,12 @@ def _check_held(name: str, operation: Operation, stage: Stage) -> None:
 
 
 def component(operation: Operation, folding: Folding | None):
-    """The class of the stage of an operation, in the architecture that its folding names."""
-    return realisation(operation) if folding is None else realisation(operation, folding.architecture)
+    """The class of the stage of an operation, in the architecture that its folding names.
+
+    None where the folding says that it reads a ring, and there is no such stage.
+    """
+    make = realisation(operation) if folding is None else realisation(operation, folding.architecture)
+    return make.convolved if folding is not None and folding.ring else make
 
 
 class Pipeline(wiring.Component):

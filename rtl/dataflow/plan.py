@@ -17,6 +17,7 @@ from bittrue.rtl.dataflow.estimate import DEVICES, Area, estimate
 from bittrue.rtl.dataflow.folding import Folding, divisors
 from bittrue.rtl.dataflow.packed import WIDE_ONES
 from bittrue.rtl.dataflow.pipeline import Network
+from bittrue.rtl.dataflow.rings import Costs, with_rings
 from bittrue.rtl.dataflow.schedule import Flow
 from bittrue.rtl.dataflow.stage import PARALLEL, Stage, architectures
 from bittrue.rtl.dataflow.weight_registers import WeightRegisters, register_map
@@ -193,13 +194,17 @@ def _lanes_for(kind: TensorType, interval: int) -> int:
     return next((lanes for lanes in divisors(kind.channels) if kind.size // lanes <= interval), kind.channels)
 
 
+def _input_lanes(program: Program, interval: int) -> dict[str, int]:
+    return {name: _lanes_for(kind, budget(program, name, interval)) for name, kind in program.inputs.items()}
+
+
 def natural_interval(program: Program) -> int:
     """The interval at one code a beat: the size of the largest tensor."""
     return max(kind.size * frames_of(program, name) for name, kind in program.types.items())
 
 
 def _without_fifos(program: Program, folding: Mapping[str, Folding], interval: int, stages: Stages) -> Plan:
-    lanes = {name: _lanes_for(kind, budget(program, name, interval)) for name, kind in program.inputs.items()}
+    lanes = _input_lanes(program, interval)
     draft = Plan(program, folding, lanes)
     draft.__dict__["network"] = Network(program, folding, lanes, {}, stages)
     return draft
@@ -326,6 +331,7 @@ def plan(
     weights: str | Iterable[str] | None = None,
     weight_bus: str = "stream",
     block_luts: int | None = None,
+    rings: bool | None = None,
 ) -> Plan:
     """Balance every stage to one interval and size the FIFOs.
 
@@ -345,6 +351,8 @@ def plan(
     weight_bus  what weights are written over: `stream` (AXI4-Stream) or `lite` (registers on AXI4-Lite)
     block_luts  LUTs that a block RAM is worth in matrix stages: shallow memories go to LUTs where no block saves more
                (`rtl.dataflow.structure.Storage`); by default as the stages say (`BLOCK_LUTS`, fewer where `packed`)
+    rings      whether matrix stages read the ring of pixels of a window themselves, so that no vectors are stored
+               (`rtl.dataflow.convolved`): True wherever they can, False nowhere; by default where it takes less
     """
     if weight_bus not in WEIGHT_BUSES:
         raise BittrueError(f"plan: no bus for weights {weight_bus!r}; use one of {', '.join(WEIGHT_BUSES)}")
@@ -357,10 +365,11 @@ def plan(
     stages: Stages = {}
     if device is not None:
         architecture = architecture or PARALLEL
-        interval = fit(program, device, architecture, activity, stages, block_luts)
+        interval = fit(program, device, architecture, activity, stages, block_luts, rings)
     interval = natural_interval(program) if interval is None else interval
     architecture = preferred(program, interval) if architecture is None else architecture
-    foldings = fold_all(program, interval, folding, architecture, activity, block_luts)
+    apart = fold_all(program, interval, folding, architecture, activity, block_luts)
+    foldings = with_rings(program, apart, interval, _input_lanes(program, interval), folding, rings, stages)
     draft = _without_fifos(program, foldings, interval, stages)
     network = draft.network
     cycles = [0 if activity and e.stage.timing.dynamic else network.cycles(e) for e in network.elements]
@@ -369,7 +378,11 @@ def plan(
             f"plan: an interval of {interval} cycles cannot be reached: "
             f"{network.elements[cycles.index(most)].name} needs {most}; ask for {most} or more"
         )
-    made = replace(size_fifos(draft, stages), weight_bus=weight_bus)
+    made = size_fifos(draft, stages)
+    if rings is None and made.estimated_interval > interval and set(foldings) != set(apart):
+        without = size_fifos(_without_fifos(program, apart, interval, stages), stages)
+        made = min(made, without, key=lambda plan: plan.estimated_interval)
+    made = replace(made, weight_bus=weight_bus)
     _ = made.registers  # refuses words that the bus cannot carry
     return made
 
@@ -381,6 +394,7 @@ def fit(
     activity: Mapping[str, float] | None = None,
     stages: Stages | None = None,
     block_luts: int | None = None,
+    rings: bool | None = None,
 ) -> int:
     """The smallest interval whose estimated area (without residual FIFOs' exact depth) fits the device.
 
@@ -398,9 +412,12 @@ def fit(
         candidates |= {cycles * frames_of(program, name) for cycles in make.intervals(program[name])}
     last: tuple[int, Area] | None = None
     stages = {} if stages is None else stages
+    costs: Costs = {}
     for interval in sorted(candidates):
         try:
-            folding = fold_all(program, interval, None, architecture, activity, block_luts)
+            apart = fold_all(program, interval, None, architecture, activity, block_luts)
+            lanes = _input_lanes(program, interval)
+            folding = with_rings(program, apart, interval, lanes, None, rings, stages, costs)
             draft = _without_fifos(program, folding, interval, stages)
         except BittrueError:
             continue

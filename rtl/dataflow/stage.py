@@ -191,6 +191,9 @@ class Stage(wiring.Component):
     #: Whether the cycles of a frame depend on its data: then `fold` may be told an `activity`, and `work` answers.
     dynamic: ClassVar[bool] = False
 
+    #: What realises it together with the window that it reads, where there is such a stage (`rtl.dataflow.convolved`).
+    convolved: ClassVar[type[Stage] | None] = None
+
     #: Which one it is of those that its operation has.
     architecture: ClassVar[str]
 

@@ -177,7 +177,7 @@ class Phases(Timing):
 
     @cached_property
     def _alone(self) -> tuple[int, int]:
-        beats = sum(phase.times for phase in self.phases if phase.emits)
+        beats = sum(phase.times * phase.emits for phase in self.phases)
         inputs = [count // self.frame for count in self.supply]
         reads = [~k for k in range(self.operands)]
         first, ends, _ = recurrence.Recurrence([self], [reads], inputs, [(0, beats)]).run(6)

@@ -33,6 +33,8 @@ class Vectors:
         self.format, self.simd, self.words = fmt, simd, words
         self.storage = Storage(fmt.bits * simd, 2 << (words - 1).bit_length(), worth=block_luts)
 
+    #: Registers behind the memory that are its own.
+    registered = 0
     #: 16x4 distributed RAMs that share registers of what is written.
     SHARE = 16
 

@@ -205,6 +205,7 @@ class TestTraining:
         assert modes("train.low=null", "train.frequency=1.0") == (4,)
         assert modes("train.low=null", "train.frequency=1.0", "convert.dynamic=true") == (1, 2, 4)
         assert modes("train.frequency=0.0") == (1,)
+
     def test_whoever_listens_is_told_mode_by_mode(self, place):
         told = []
 

@@ -23,6 +23,7 @@ from bittrue.sim.written import written
 from tests.helpers import programs
 from tests.helpers.lint import rules, verilator_says
 from tests.helpers.photonic_programs import photonic_network
+from tests.helpers.resnet import resnet
 
 pytestmark = pytest.mark.needs("verilator")
 
@@ -45,6 +46,7 @@ DESIGNS = {
     "kinds": lambda: emit(plan(programs.every_kind(), interval=1100)),
     "spiking": lambda: emit(plan(programs.spiking(halving=True, shape=(2, 6)), interval=60)),
     "photonic": lambda: emit(plan(programs.photonic(noisy=True))),
+    "rings": lambda: emit(plan(resnet(4, (2, 4), 2), interval=1152, rings=True)),
     "packed": lambda: emit(plan(programs.resmlp(channels=6), interval=60, architecture="packed")),
     "written-packed": lambda: emit(plan(written(programs.resmlp(channels=6)), interval=60, architecture="packed")),
     "written": lambda: emit(plan(written(programs.resmlp(nonlinearity="relu")))),

@@ -1,5 +1,7 @@
 """ResNet-8, planned for multipliers that take two products: a plan in full size, and a small one in every cycle."""
 
+import pytest
+
 from bittrue.rtl.dataflow.plan import plan
 from tests.helpers.exact import exact
 from tests.helpers.resnet import resnet
@@ -20,9 +22,16 @@ def test_resnet8_at_thirty_thousand_images_a_second():
     assert program.macs / made.estimated_interval >= 0.99 * 2 * 764
 
 
-def test_a_small_one_to_the_cycle():
+@pytest.mark.parametrize("rings", [False, True])
+def test_a_small_one_to_the_cycle(rings):
     """Windows that give a row of taps, whole windows, strides of two, a shortcut: equal, and when the plan says."""
-    made = plan(resnet(4, (2, 4), 2), interval=32, architecture="packed")
+    made = plan(resnet(4, (2, 4), 2), interval=32, architecture="packed", rings=rings)
+    if rings:
+        assert made.estimated_interval == 32
+        reading = {name for name, f in made.folding.items() if f.ring}
+        assert reading == {"in", "block1.a", "block1.b", "block1.short"}  # beats of 9 are no rows of taps of 2 channels
+        exact(made, 1)
+        return
     lanes = {name: f.simd for name, f in made.folding.items() if name.endswith(".window")}
     assert made.estimated_interval == 32
     assert lanes["in.window"] == 27

@@ -433,7 +433,7 @@ def test_a_window_chooses_codes_only_where_some_lie_outside(padding):
     op = Window(TensorType((6, 6, 2), Format(5)), (3, 3), padding=(padding,) * 4)
     for folding in WindowStage.foldings(op):
         stage = WindowStage(op, lanes=min(folding.simd, 2), simd=folding.simd, pe=1)
-        numbers = [table for table in stage._steps() if len(np.unique(table)) > 1]
+        numbers = [table for table in stage.ring.steps() if len(np.unique(table)) > 1]
         negated = (1 + int(table.max() - 1).bit_length() for table in numbers)
         wanted = sum(negated) + padding * folding.simd * 5
         assert stage.structure().select_bits == wanted

@@ -17,8 +17,9 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from bittrue.rtl.dataflow.buffered import Control
+from bittrue.rtl.dataflow.cells import Cells
 from bittrue.rtl.dataflow.effort import Effort, width
-from bittrue.rtl.dataflow.folded import Cells, FoldedStage
+from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.folding import Folding, check_folding, fold_matrix, matrix_foldings
 from bittrue.rtl.dataflow.groups import GroupStage
 from bittrue.rtl.dataflow.plumbing import Fifo

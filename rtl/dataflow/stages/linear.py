@@ -8,13 +8,15 @@ import numpy as np
 from amaranth.hdl import Module, Value
 
 from bittrue.rtl.dataflow.adders.stage import ADDERS, AdderStage
-from bittrue.rtl.dataflow.buffered import Control
+from bittrue.rtl.dataflow.buffered import Steps
+from bittrue.rtl.dataflow.cells import Cells
+from bittrue.rtl.dataflow.convolved import Convolved
 from bittrue.rtl.dataflow.effort import Effort, width
-from bittrue.rtl.dataflow.folded import Cells, FoldedStage
+from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.packed import Packed
 from bittrue.rtl.dataflow.paired import Paired
 from bittrue.rtl.dataflow.stage import Storage, Structure, realises, register, valid_chain
-from bittrue.rtl.dataflow.timing import Blocks, enough_credits
+from bittrue.rtl.dataflow.timing import Blocks, Timing, enough_credits
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.sim.operations.linear import Linear
 
@@ -32,26 +34,30 @@ class LinearStage(FoldedStage):
 
     def __init__(self, operation: Linear, *, lanes: int, simd: int, pe: int, block_luts: int | None = None):
         self.block_luts = self.block_luts if block_luts is None else block_luts
-        outputs, inputs = operation.weight.shape
         self.lay_out(operation, self.products_of(operation, lanes, simd, pe), simd, pe)
         self.requantize = RequantizePipe(operation.requantize, *operation.sums, self.given_at_once)
         self.beside = self._constants_beside()
         depth = self.front_depth + self.requantize.cycles + 1
-        self.timing = Blocks(
-            beats_in=self.together * inputs // lanes,
-            beats_out=outputs // pe,
-            steps=self.products.steps,
-            blocks=2,
-            depth=depth,
-            credits=enough_credits(depth, self.products.steps, self.turns),
-            frame=operation.input.tokens // self.together,
-            each=self.turns,
-        )
+        self.timing = self.moves(lanes, depth)
         super().__init__(
             lanes=lanes,
             output=(operation.output.format, self.given_at_once),
             tables=self.requantize.tables,
             arrival=self.front_depth + self.turns - 1,
+        )
+
+    def moves(self, lanes: int, depth: int) -> Timing:
+        """Its timing, where a beat that comes has so many codes."""
+        outputs, inputs = self.operation.weight.shape
+        return Blocks(
+            beats_in=self.together * inputs // lanes,
+            beats_out=outputs // self.pe,
+            steps=self.products.steps,
+            blocks=2,
+            depth=depth,
+            credits=enough_credits(depth, self.products.steps, self.turns),
+            frame=self.operation.input.tokens // self.together,
+            each=self.turns,
         )
 
     def structure(self) -> Structure:
@@ -90,9 +96,15 @@ class LinearStage(FoldedStage):
         effort.add(width(*op.sums), op.macs)
         if not self.wired:
             effort.access("weights", self.weights.bits, vectors // self.together * n * c * op.weight_format.bits)
-        effort.access("values", self.vectors.bits, vectors * c * bits * (n // self.pe), vectors * c * bits)
+        self.access(effort)
         effort.requantize(self.requantize, vectors)
         return effort
+
+    def access(self, effort: Effort) -> None:
+        """A vector is written once, and read for every group of outputs."""
+        (n, c), vectors = self.operation.weight.shape, self.operation.input.tokens
+        codes = vectors * c * self.operation.input.format.bits
+        effort.access("values", self.vectors.bits, codes * (n // self.pe), codes)
 
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
@@ -115,7 +127,7 @@ class LinearStage(FoldedStage):
         """Two cycles before each output beat, which of a vector's it is, where they do not come in order."""
         return None
 
-    def given(self, m: Module, control: Control) -> Value:  # noqa: ARG002
+    def given(self, m: Module, control: Steps) -> Value:  # noqa: ARG002
         """Whether an output beat is issued, or is its turn behind another."""
         return control.issue
 
@@ -135,6 +147,24 @@ class PackedLinearStage(Packed, LinearStage):
     """
 
 
+class ConvolutionStage(Convolved, LinearStage):
+    """The same for the windows of an image, which it reads from the ring of pixels itself (`rtl.dataflow.convolved`).
+
+    Latency     until the first window's last pixel has come, K / simd - 1 + depth cycles more
+    Throughput  one window every (N / pe) * (K / simd) cycles, and no beat of the image a cycle is too fast for it
+    """
+
+
+LinearStage.convolved = ConvolutionStage
+
+
+class PackedConvolutionStage(Convolved, PackedLinearStage):
+    """The same with two products in a multiplier."""
+
+
+PackedLinearStage.convolved = PackedConvolutionStage
+
+
 @realises(Linear, "paired")
 class PairedLinearStage(Paired, LinearStage):
     """The same with two vectors at once, two products in a multiplier (`rtl.dataflow.paired`); another stage behind it
@@ -144,6 +174,8 @@ class PairedLinearStage(Paired, LinearStage):
     Throughput  two vectors every max(2 K / lanes, (N / pe) * steps) cycles, steps = K / simd, rounded up
     Multiplier  signed, 25x18 for INT8
     """
+
+    convolved = None  # two vectors at once are two windows at once
 
     def effort(self, **seen: float) -> Effort:
         """Outputs are written and read once more."""

@@ -9,8 +9,9 @@ import numpy as np
 from amaranth.hdl import Module, Mux, Signal, Value
 
 from bittrue.rtl.dataflow.buffered import Control
+from bittrue.rtl.dataflow.cells import Cells
 from bittrue.rtl.dataflow.effort import Effort
-from bittrue.rtl.dataflow.folded import Cells, FoldedStage
+from bittrue.rtl.dataflow.folded import FoldedStage
 from bittrue.rtl.dataflow.folding import Folding, check_folding, divisors, matrix_foldings
 from bittrue.rtl.dataflow.products import Products, fold_rows
 from bittrue.rtl.dataflow.stage import Structure, advance, counting, realises, register, shape_of, valid_chain
