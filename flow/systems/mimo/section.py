@@ -35,7 +35,7 @@ class Modes(Section):
             rows[-1]["rate"] = round(1e6 * mhz * int(n) / cycles) if mhz and cycles else None
             rows[-1]["changed"] = quantized["cross_talk"].get(n)
         told = {"slots": quantized["slots"], "modes": rows, "ordinary": quantized["ordinary"], "mhz": mhz}
-        told |= {"keys": quantized["keys"], "trained": "history" in quantized}
+        told |= {"keys": quantized["keys"], "trained": bool(quantized.get("history"))}
         return {"images_at_a_time": told}
 
     def context(self, content: Mapping[str, Any]) -> dict[str, Any]:
