@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from amaranth.hdl import Array, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting
@@ -96,11 +96,9 @@ class Groups(Elaboratable):
             built.select_bits += 2 * bits
             fifos += [bits] * len(self.stages)
         for width in fifos:
-            inner = self.most - 1  # the first entry is in a register at the read port
-            built.lutrams += -(-width // 4) * -(-inner // 16)
-            built.read_bits += width
-            built.count(inner - 1, inner - 1, inner)
-            built.registers += 1
+            built.lutrams += -(-width // 4) * -(-self.most // 16)
+            built.count(self.most - 1, self.most - 1, self.most)
+            built.registers += width + 1
         return built
 
     def elaborate(self, platform):  # noqa: ARG002
@@ -161,9 +159,14 @@ class Groups(Elaboratable):
         return Mux(self.exchange.bank, banks[1], banks[0])
 
     def _tell(self, m: Module, name: str, value: Value, when: Value, to) -> None:
-        m.submodules[name] = fifo = SyncFIFOBuffered(width=len(Value.cast(value)), depth=self.most)
-        m.d.comb += [fifo.w_data.eq(value), fifo.w_en.eq(when)]
-        m.d.comb += [Value.cast(to.payload).eq(fifo.r_data), to.valid.eq(fifo.r_rdy), fifo.r_en.eq(to.ready)]
+        """Through a FIFO; what is offered is in registers, for its readers decide by it in the same cycle."""
+        width = len(Value.cast(value))
+        m.submodules[name] = fifo = SyncFIFO(width=width, depth=self.most)
+        current, known = Signal(width, name=f"{name}_current", reset_less=True), Signal(name=f"{name}_known")
+        m.d.comb += [fifo.w_data.eq(value), fifo.w_en.eq(when), fifo.r_en.eq(~known | to.ready)]
+        m.d.comb += [Value.cast(to.payload).eq(current), to.valid.eq(known)]
+        with m.If(fifo.r_en):
+            m.d.sync += [current.eq(fifo.r_data), known.eq(fifo.r_rdy)]
 
 
 class Passing(wiring.Component):

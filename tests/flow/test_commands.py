@@ -38,7 +38,7 @@ from tests.helpers.programs import spiking, stimulus
 from tests.helpers.reports import synthesised
 
 #: Options that name something to read; every other one of a path is written, and has to be tried first.
-READ = {"--inputs", "--verilog", "--hls", "--network"}
+READ = {"--inputs", "--verilog", "--hls", "--network", "--config", "--data"}
 #: Words with which each command that writes files runs; the options of what it writes are added.
 RUNS = {
     "simulate": ["p.npz", "x.npy"],
@@ -48,6 +48,7 @@ RUNS = {
     "import-nir": ["net.nir", "--steps", str(nir_graphs.STEPS), "--samples", "1"],
     "export-nir": ["lif.npz"],
     "raster": ["s.npz", "s.npy"],
+    "nern original": ["ResNet8", "--dataset", "digits", "--epochs", "1", "--batch", "512"],
 }
 #: Words with which each command that works in folders begins; what it needs is there.
 FOLDERS = {
@@ -56,11 +57,14 @@ FOLDERS = {
     "quantize": ["relu-digits"],
     "mimo validate": ["mimonet-fashion-mnist"],
     "mimo keys": ["mimonet-fashion-mnist"],
+    "nern tours": ["ResNet8"],
     "sweep": ["photonic-mlp-digits", "--over", "array.adc_bits=4,6"],
     "hls": ["p.npz"],
     "verify": ["p.npz", "--backends", "reference"],
     "synth": ["p.npz", "--target", "ecp5-25k"],
 }
+#: Those whose folder only keeps files, each by its content, so that any number may work with it.
+SHARED = {"nern tours"}
 
 
 class Parameter:
@@ -249,7 +253,9 @@ def test_links_devices_and_pipes_are_written(command, run, tmp_path):
     written = [p.option for p in TO_FILE if p.command == command]
 
     def go(places: dict[str, Path]) -> None:
-        status, _, err = run(command, *RUNS[command], *(w for option in written for w in (option, places[option])))
+        status, _, err = run(
+            *command.split(), *RUNS[command], *(w for option in written for w in (option, places[option]))
+        )
         assert status == 0, err
 
     def names(kind: str) -> dict[str, Path]:
@@ -312,7 +318,7 @@ def test_two_results_in_one_file_are_refused(command, run, tmp_path, monkeypatch
     first, second, *_ = (p.option for p in TO_FILE if p.command == command)
     (tmp_path / "link").symlink_to(tmp_path / "same")
     for place in (tmp_path / "same", tmp_path / "x" / ".." / "same", tmp_path / "link"):
-        status, out, err = run(command, *RUNS[command], first, tmp_path / "same", second, place)
+        status, out, err = run(*command.split(), *RUNS[command], first, tmp_path / "same", second, place)
         assert (status, out) == (1, "")
         assert f"{place}: {first} ({tmp_path / 'same'}) and {second} name the same file" in err
         assert not (tmp_path / "same").exists()
@@ -432,7 +438,7 @@ def test_defaults_of_synthesis_are_those_of_recipes():
 
 # -- side by side --------------------------------------------------------------------------------------------
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("command", [*FOLDERS, "report"])
+@pytest.mark.parametrize("command", [*(name for name in FOLDERS if name not in SHARED), "report"])
 def test_two_in_one_folder_are_refused(command, run, tmp_path):
     """Every command with a working folder has it alone; the other one says so at once and writes nothing."""
     folder = tmp_path / "work"
