@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bittrue.rtl.bus.ports import StreamPort
     from bittrue.rtl.bus.registers import RegisterMap
     from bittrue.rtl.dataflow.estimate import Area
-    from bittrue.sim.held import Set, Sets
+    from bittrue.sim.held import Set
     from bittrue.sim.program import Program
 
 #: The top module of every design, and the prefix of its AXI4-Lite port.
@@ -227,9 +227,11 @@ class Design(ABC):
         """Its text, with the module `bittrue_top`; same design, same bytes."""
 
     @abstractmethod
-    def expect(self, *x: np.ndarray, held: Sets | None = None) -> Cycles:
-        """The exact cycles of these very frames, one after the other, unstalled; `held` is what is written meanwhile,
-        which cycles of most designs do not depend on."""
+    def expect(self, *x: np.ndarray) -> Cycles:
+        """The exact cycles of these very frames, one after the other, unstalled.
+
+        Of a program whose frames go in groups it also takes `held`, what is written meanwhile.
+        """
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

@@ -96,7 +96,10 @@ def test_images_that_a_verification_runs(name, images, ran):
     seen = []
     run = SimpleNamespace(results=(np.zeros((400, 1)),), errors=(), rtl=SimpleNamespace(mismatches=lambda _: 0))
     session = SimpleNamespace(
-        build=SimpleNamespace(design=SimpleNamespace(latency=50, interval=10, steady=True)),
+        sets=SimpleNamespace(all_images=False),
+        build=SimpleNamespace(
+            design=SimpleNamespace(latency=50, interval=10, steady=True), program=SimpleNamespace(grouping=None)
+        ),
         result=verify.Verification([]),
         _run=lambda _, count, stalls: seen.append((count, bool(stalls))) or run,
         _cycles=lambda *_: {},
