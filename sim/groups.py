@@ -30,6 +30,11 @@ def divisors(slots: int) -> tuple[int, ...]:
     return tuple(n for n in range(1, slots + 1) if slots % n == 0)
 
 
+def modes(images: Parameter, slots: int) -> tuple[int, ...]:
+    """Every n that there can be, ascending: those that divide the slots where it is written, else the one."""
+    return divisors(slots) if isinstance(images, Held) else (int(images),)
+
+
 def written(slots: int, name: str = "images", initial: int | None = None) -> Held:
     """n as a held input: at first all slots are taken by samples of their own."""
     return Held(name, (), 1, slots, np.array(slots if initial is None else initial), among=divisors(slots))
@@ -82,7 +87,7 @@ class Grouping:
     @property
     def modes(self) -> tuple[int, ...]:
         """Every n that there can be, ascending."""
-        return divisors(self.slots) if self.held is not None else (self.size,)
+        return modes(self.images, self.slots)
 
     def entries(self, name: str, samples: int) -> int:
         """Entries of a tensor for so many samples, a multiple of n."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bittrue.rtl.dataflow.choice import frames_shared
 from bittrue.rtl.dataflow.effort import PURPOSES, Effort
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.sim.errors import BittrueError
@@ -59,6 +60,8 @@ def view(
 ) -> dict[str, Any]:
     """The energy view of a plan on input batches `[n, *shape]`, as in `report.json`: an inference, layer by layer.
 
+    Where frames go in groups, an inference has its part of what is done for a group of the size that it has at first.
+
     toggled   of how many inputs the toggles are counted in the compiled RTL (needs Verilator and g++); 0: of none
     verilog   the plan's Verilog, where it is at hand
     """
@@ -68,8 +71,9 @@ def view(
     seen = _seen(plan, x)
     layers = [
         {"name": node.name, "kind": type(node.operation).__name__.lower()}
-        | figures(stages[node.name].effort(**seen.get(node.name, {})))
+        | figures(stages[node.name].effort(**seen.get(node.name, {})).shared(frames_shared(plan.program, node.name)))
         for node in plan.program.nodes
+        if node.name in stages  # others are wires, or within the stage of their reader
     ]
     result = {"inputs": len(x[0]), "source": SOURCE, "layers": layers, "total": total(layers), "toggles": None}
     return result | ({"toggles": _toggles(plan, x, verilog, toggled, progress)} if toggled else {})

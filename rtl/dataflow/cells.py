@@ -44,11 +44,15 @@ class Cells:
             self.table = Table(weight, rows.reshape(len(rows), -1))
             self.storage = self.table.storage
         else:
-            rows = self.rows = fold_rows(weight, simd, pe)
+            rows = self.rows = self.folded(weight)
             self.storage = Storage(fmt.bits * simd * pe, len(rows), table=True, worth=block_luts)
         self.wired = wire and len(rows) == 1 and self.table is None
         self.beside_bits, self.beside_codes = 0, np.zeros((len(rows), 0), np.int64)
         self.beside: Value | None = None
+
+    def folded(self, weight: np.ndarray) -> np.ndarray:
+        """The rows of a constant matrix, `[rows, pe, simd]`."""
+        return fold_rows(weight, self.simd, self.pe)
 
     def take(self, bits: int, words: Sequence[int]) -> bool:
         """Keep a word of so many bits beside each row, where the blocks have room for it; whether they have.

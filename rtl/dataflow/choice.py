@@ -25,6 +25,12 @@ def frames_of(program: Program, name: str) -> int:
     return 1 if taken in grouping.tensors else max(grouping.modes)
 
 
+def frames_shared(program: Program, name: str) -> int:
+    """Frames that the work of this operation is for at once: those of a group, as it is at first, or one."""
+    grouping = program.grouping
+    return 1 if grouping is None or frames_of(program, name) > 1 else grouping.size
+
+
 def budget(program: Program, name: str, interval: int) -> int:
     """Cycles that the operation of this name, or an input, has for a frame where a group has the interval."""
     return interval // frames_of(program, name)

@@ -8,7 +8,7 @@ blocks of input that are held, and state. Left out are shifts, clamps, counters,
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +60,14 @@ class Effort:
         """Bits read and written in a memory of `size` bits that holds `purpose`, one of `PURPOSES`."""
         if size and (read or written):
             self.memory.append(Traffic(purpose, size, read, written))
+
+    def shared(self, frames: int) -> Effort:
+        """The part of one of so many frames that it is for."""
+        if frames == 1:
+            return self
+        memory = [replace(t, read=t.read / frames, written=t.written / frames) for t in self.memory]
+        additions = Counter({bits: n / frames for bits, n in self.additions.items()})
+        return Effort(additions, Counter({bits: n / frames for bits, n in self.multiplications.items()}), memory)
 
     def requantize(self, pipe: RequantizePipe, vectors: int) -> None:
         """The adders and multipliers of a requantiser."""

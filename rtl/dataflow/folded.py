@@ -78,7 +78,7 @@ class FoldedStage(BufferedStage):
     def products_of(cls, operation, lanes: int, simd: int, pe: int) -> Products:
         """The folded weights and their ranges, or an error that says which folding is legal."""
         stem = operation.stem
-        outputs, inputs = operation.weight.shape
+        *_, outputs, inputs = operation.weight.shape
         check_folding(stem, simd=(simd, inputs), pe=(pe, outputs), lanes=(lanes, inputs))
         if simd % lanes:
             raise BittrueError(f"{stem}: {lanes} input lanes do not divide simd = {simd}")
@@ -91,19 +91,19 @@ class FoldedStage(BufferedStage):
     @classmethod
     def foldings(cls, operation) -> list[Folding]:
         """Every legal folding."""
-        outputs, inputs = operation.weight.shape
+        *_, outputs, inputs = operation.weight.shape
         return matrix_foldings(inputs, outputs, cls.architecture)
 
     @classmethod
     def intervals(cls, operation) -> set[int]:
         """The intervals that its foldings give."""
-        outputs, inputs = operation.weight.shape
+        *_, outputs, inputs = operation.weight.shape
         return {operation.input.tokens * (outputs // f.pe) * (inputs // f.simd) for f in cls.foldings(operation)}
 
     @classmethod
     def fold(cls, operation, interval: int, name: str, lanes: int | None = None) -> Folding:
         """The folding with the fewest products that works a frame off within `interval` cycles."""
-        outputs, inputs = operation.weight.shape
+        *_, outputs, inputs = operation.weight.shape
         vectors = operation.input.tokens
         folding = fold_matrix(inputs, outputs, interval // vectors, cls.foldings(operation), lanes)
         if folding is None:
@@ -262,11 +262,14 @@ class FoldedStage(BufferedStage):
         self, m: Module, control: Steps, codes: Sequence[Value], bank: Value | None
     ) -> tuple[list[Value], list[list[Value]]]:
         """What is multiplied in a step, `x[k]` and `w[p][k]`, in registers: from the codes that were read."""
-        (held, weights), (_, addresses) = self.operand_registers, self.address_registers
-        held -= self.vectors.registered
-        shape = shape_of(self.format)
+        held, shape = self.operand_registers[0] - self.vectors.registered, shape_of(self.format)
         x: list[Value] = [register(m, code, shape, name=f"x{k}", cycles=held) for k, code in enumerate(codes)]
-        return x, self.cells[0].build(m, "weights", control.word, bank, addresses, weights)
+        return x, self.row_of(m, control, bank)
+
+    def row_of(self, m: Module, control: Steps, bank: Value | None) -> list[list[Value]]:
+        """The weights `w[p][k]` of the step at hand."""
+        (_, weights), (_, addresses) = self.operand_registers, self.address_registers
+        return self.cells[0].build(m, "weights", control.word, bank, addresses, weights)
 
     def read(self, m: Module, control: Any) -> list[Value]:
         """The codes of the step at hand, as late as the vectors give them."""

@@ -25,8 +25,6 @@ class GroupStage:
     It is offered while the group is worked on, and taken with the last step of it.
     """
 
-    operation: object
-
     def tell(self, modes: tuple[int, ...], written: bool) -> None:
         """Make the stream."""
         self.modes = modes

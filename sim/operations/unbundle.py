@@ -36,7 +36,7 @@ class Unbundle(Moving):
     @property
     def modes(self) -> tuple[int, ...]:
         """Every n that there can be."""
-        return groups.divisors(self.slots) if isinstance(self.images, Held) else (int(self.images),)
+        return groups.modes(self.images, self.slots)
 
     @property
     def inputs(self) -> tuple[TensorType, ...]:

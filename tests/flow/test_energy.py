@@ -34,6 +34,8 @@ from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.requantize import Requantize
+from tests.helpers import convolutions
+from tests.helpers.bundled import grouped, images
 from tests.helpers.programs import resmlp, spiking, stimulus
 
 PROGRAM = spiking(shape=(3, 4), halving=True, steps=5, seed=11)
@@ -287,3 +289,29 @@ def test_a_value_between_two_knots_takes_a_product_and_two_sums():
     op = ROWS["Lerp"](3)
     effort = realisation(op)(op, lanes=2).effort()
     assert (effort.multiplications.total(), effort.additions.total()) == (3 * 4, 2 * 3 * 4)
+
+
+def test_what_is_done_for_a_group_is_shared():
+    """By its images; what is done for each is not."""
+    found = {}
+    for n in (1, 4):
+        p = grouped(1, slots=4, images=n)
+        layers = energy.view(plan(p), [images(p, 8)], toggled=0)["layers"]
+        found[n] = {row["name"]: (row["multiplications"], row["pj"]["multiplications"]) for row in layers}
+    for name in ("stem", "classes"):
+        assert found[4][name] == found[1][name]
+    for name in ("wide", "unbind"):
+        assert found[4][name] == pytest.approx(tuple(value / 4 for value in found[1][name]))
+
+
+def test_windows_that_have_no_stage_of_their_own():
+    """Axes that are only named otherwise are no layer, nor is a window within the stage of its product."""
+    p = convolutions.network(3)
+    seen = {}
+    for rings in (False, True):
+        made = plan(p, rings=rings)
+        layers = energy.view(made, stimulus(p, 2, 0), toggled=0)["layers"]
+        assert [row["name"] for row in layers] == [e.node for e in made.network.elements if e.node]
+        seen[rings] = {row["name"]: row["multiplications"] for row in layers}
+    assert len(seen[True]) < len(seen[False]) < len(p.nodes)
+    assert {name: count for name, count in seen[False].items() if name in seen[True]} == seen[True]

@@ -10,7 +10,7 @@ of a circular convolution, from a register of D codes that turns (`rotating`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
@@ -20,10 +20,10 @@ from bittrue.rtl.dataflow.buffered import Control
 from bittrue.rtl.dataflow.cells import Cells
 from bittrue.rtl.dataflow.effort import Effort, width
 from bittrue.rtl.dataflow.folded import FoldedStage
-from bittrue.rtl.dataflow.folding import Folding, check_folding, fold_matrix, matrix_foldings
+from bittrue.rtl.dataflow.folding import check_folding
 from bittrue.rtl.dataflow.groups import GroupStage
 from bittrue.rtl.dataflow.plumbing import Fifo
-from bittrue.rtl.dataflow.products import Products
+from bittrue.rtl.dataflow.products import Products, fold_rows
 from bittrue.rtl.dataflow.stage import (
     Storage,
     Structure,
@@ -100,38 +100,7 @@ class BundleStage(GroupStage, FoldedStage):
 
     def keys_of(self, matrices: np.ndarray, stacked: Stacked, simd: int, pe: int) -> Sequence[Cells]:  # noqa: ARG002
         """What the weights come from: here rows of every matrix, each matrix from a power of two on."""
-        outputs, inputs = matrices.shape[1:]
-        rows = (outputs // pe) * (inputs // simd)
-        spare = (1 << (rows - 1).bit_length()) - rows
-        folded = [
-            m.reshape(outputs // pe, pe, inputs // simd, simd).transpose(0, 2, 1, 3).reshape(rows, -1) for m in matrices
-        ]
-        blank = np.zeros((spare, pe * simd), np.int64)
-        return [KeyRows(np.concatenate([v for m in folded for v in (m, blank)]), stacked, simd, pe, self.block_luts)]
-
-    # -- planning --------------------------------------------------------------------------------------
-    @classmethod
-    def foldings(cls, operation: Bundle) -> list[Folding]:
-        _, outputs, inputs = operation.weight.shape
-        return matrix_foldings(inputs, outputs, cls.architecture)
-
-    @classmethod
-    def intervals(cls, operation: Bundle) -> set[int]:
-        """Cycles a frame that comes in."""
-        _, outputs, inputs = operation.weight.shape
-        return {operation.input.tokens * (outputs // f.pe) * (inputs // f.simd) for f in cls.foldings(operation)}
-
-    @classmethod
-    def fold(cls, operation: Bundle, interval: int, name: str, lanes: int | None = None) -> Folding:
-        """The folding with the fewest products that is through with a frame that comes in within so many cycles."""
-        _, outputs, inputs = operation.weight.shape
-        pixels = operation.input.tokens
-        folding = fold_matrix(inputs, outputs, interval // pixels, cls.foldings(operation), lanes)
-        if folding is None:
-            raise BittrueError(
-                f"{name}: {pixels} pixels need at least {pixels} cycles a frame, so {interval} cannot be reached"
-            )
-        return folding
+        return [Matrices(matrices, stacked.weight_format, simd, pe, block_luts=self.block_luts)]
 
     @property
     def behind(self) -> Fifo | None:
@@ -143,7 +112,7 @@ class BundleStage(GroupStage, FoldedStage):
 
     def timed(self, modes: Sequence[int]) -> Timing:
         t = self.timing
-        phases = tuple(phase for n in modes for phase in Bundled.of(t, n).phases)
+        phases = tuple(phase for n in modes for phase in replace(t, images=n).phases)
         return Phases(phases, t.rooms, t.depth, t.credits)
 
     @property
@@ -206,13 +175,11 @@ class BundleStage(GroupStage, FoldedStage):
         self.turn = Signal(name="turn")  # the first step of an image
         m.d.comb += self.turn.eq((pixel == 0) & (control.word == 0))
 
-        whole = Signal(name="whole")  # a step that completes sums
-        m.d.comb += whole.eq(control.advance & (control.step == self.products.steps - 1))
         at = self.front_depth
         issued = valid_chain(m, control.issue, self.timing.depth - 1)
         sums = self.sums(m, control)
         if self.map is not None:
-            done = valid_chain(m, whole, at + self.map.clocked)
+            done = valid_chain(m, control.complete, at + self.map.clocked)
             sums = self.with_those_before(m, sums, done, register(m, first, name="first_then", cycles=at))
         result = self.requantize.build(m, list(sums), issued[at + self.adds - 1])
         m.d.comb += outlet.push.eq(issued[self.timing.depth - 1])
@@ -244,24 +211,20 @@ class BundleStage(GroupStage, FoldedStage):
             m.d.comb += write.data[p].eq(totals[p] if self.map.clocked else total)
         return totals
 
-    def factors(
-        self, m: Module, control: Control, codes: Sequence[Value], bank: Value | None
-    ) -> tuple[list[Value], list[list[Value]]]:
+    def row_of(self, m: Module, control: Control, bank: Value | None) -> list[list[Value]]:
+        (_, weights), (_, addresses) = self.operand_registers, self.address_registers
         rows = (self.groups * self.products.steps - 1).bit_length()
         row = Cat(control.word[: rows if len(self.key) else max(1, rows)], self.key)
-        (held, weights), (_, addresses) = self.operand_registers, self.address_registers
-        shape = shape_of(self.format)
-        x: list[Value] = [register(m, code, shape, name=f"x{k}", cycles=held) for k, code in enumerate(codes)]
-        return x, self.cells[0].build(m, "weights", row, bank, addresses, weights)
+        return self.cells[0].build(m, "weights", row, bank, addresses, weights)
 
 
-class KeyRows(Cells):
-    """Rows of weights that are laid out already: `rows` `[rows, pe * simd]`."""
+class Matrices(Cells):
+    """The memory of several matrices `[matrices, outputs, inputs]`, the rows of each from a power of two on."""
 
-    def __init__(self, rows: np.ndarray, stacked: Stacked, simd: int, pe: int, block_luts: int):
-        super().__init__(rows.reshape(-1, pe, simd)[:, 0], stacked.weight_format, simd, 1, block_luts=block_luts)
-        self.pe, self.rows = pe, rows.reshape(-1, pe, simd)
-        self.storage = Storage(self.format.bits * simd * pe, len(rows), table=True, worth=block_luts)
+    def folded(self, weight: np.ndarray) -> np.ndarray:
+        each = np.stack([fold_rows(matrix, self.simd, self.pe) for matrix in weight])
+        spare = (1 << (each.shape[1] - 1).bit_length()) - each.shape[1]
+        return np.pad(each, ((0, 0), (0, spare), (0, 0), (0, 0))).reshape(-1, self.pe, self.simd)
 
 
 @dataclass(frozen=True)
@@ -270,13 +233,6 @@ class Bundled(Blocks):
 
     images: int = 1
     pixels: int = 1
-
-    @classmethod
-    def of(cls, t: Bundled, images: int) -> Bundled:
-        """The same with so many images."""
-        from dataclasses import replace
-
-        return replace(t, images=images)
 
     @property
     def phases(self) -> tuple[Phase, ...]:  # type: ignore[override]
@@ -338,16 +294,9 @@ class RotatingBundleStage(BundleStage):
     def keys_of(self, matrices: np.ndarray, stacked: Stacked, simd: int, pe: int) -> Sequence[Cells]:
         return [Keys(matrices[:, :, 0], stacked.weight_format, simd, pe)]  # type: ignore[list-item]
 
-    def factors(
-        self,
-        m: Module,
-        control: Control,
-        codes: Sequence[Value],
-        bank: Value | None,  # noqa: ARG002
-    ) -> tuple[list[Value], list[list[Value]]]:
-        (held, weights), (_, addresses) = self.operand_registers, self.address_registers
-        shape, cells = shape_of(self.format), self.cells[0]
-        x: list[Value] = [register(m, code, shape, name=f"x{k}", cycles=held) for k, code in enumerate(codes)]
+    def row_of(self, m: Module, control: Control, bank: Value | None) -> list[list[Value]]:  # noqa: ARG002
+        (_, weights), (_, addresses) = self.operand_registers, self.address_registers
+        cells = self.cells[0]
         size, code = cells.keys.shape[1], shape_of(cells.format)
         m.submodules.keys = memory = Rom(cells.storage, code, cells.keys)
         if len(self.key):
@@ -365,8 +314,7 @@ class RotatingBundleStage(BundleStage):
             for j in range(size):
                 onward, back = now[(j - self.simd) % size], now[(j + self.pe - self.simd) % size]
                 m.d.sync += key[j].eq(onward if self.pe == size else Mux(ends, back, onward))
-        taken = [
+        return [
             [register(m, now[(p - k) % size], code, name=f"w{p}_{k}", cycles=weights) for k in range(self.simd)]
             for p in range(self.pe)
         ]
-        return x, taken
