@@ -48,6 +48,7 @@ def batch(network: KernelGraph) -> str:
         "counts": counts,
         "refuse": refuse,
         "beats": beats,
+        "told": TOLD.rstrip("\n"),
         "call": f"            bittrue_top({network.arguments});",
     }
     return BATCH.format(**parts)
@@ -74,6 +75,20 @@ END = """
             if (!{port}.empty()) {{
                 throw std::runtime_error("{port}: more codes come out than a frame has");
             }}"""
+#: How both functions end: a sentence for what was thrown, or for what is left in a stream.
+TOLD = """\
+    } catch (const std::exception& error) {
+        std::snprintf(message, room, "%s", error.what());
+        return 1;
+    }
+    if (hls::stream_record::leftover() != 0) {
+        std::snprintf(message, room, "%zu codes were written to streams and never read",
+                      hls::stream_record::leftover());
+        return 1;
+    }
+    return 0;
+}
+"""
 
 
 BATCH = """\
@@ -111,17 +126,7 @@ extern "C" int bittrue_batch(long calls, long first, const long* frames, const l
             at += frames[c];
         }}
 {refuse}
-    }} catch (const std::exception& error) {{
-        std::snprintf(message, room, "%s", error.what());
-        return 1;
-    }}
-    if (hls::stream_record::leftover() != 0) {{
-        std::snprintf(message, room, "%zu codes were written to streams and never read",
-                      hls::stream_record::leftover());
-        return 1;
-    }}
-    return 0;
-}}
+{told}
 
 // The same for any beats: `beats[k]` codes of input k with their `last`, of which those frames come. What each input
 // counts goes to `errors`.
@@ -148,17 +153,7 @@ extern "C" int bittrue_beats(long calls, const long* frames, const long* sets, c
             at += frames[c];
         }}
 {counts}
-    }} catch (const std::exception& error) {{
-        std::snprintf(message, room, "%s", error.what());
-        return 1;
-    }}
-    if (hls::stream_record::leftover() != 0) {{
-        std::snprintf(message, room, "%zu codes were written to streams and never read",
-                      hls::stream_record::leftover());
-        return 1;
-    }}
-    return 0;
-}}
+{told}
 
 // The accesses to streams of all calls since the library was loaded (BITTRUE_LOG), as hls_stream.h describes.
 extern "C" long bittrue_log(const int** entries) {{

@@ -14,6 +14,31 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import try_file, try_folder
 
 
+# -- values that are written in one word -------------------------------------------------------------------
+def numbers(text: str, low: int, high: int | None, wanted: str, twice: str = "") -> list[int]:
+    """`1,2,4` as numbers.
+
+    Raises BittrueError for others than `low` to `high`: what is `wanted`; and, if `twice` is one named, for one that is
+    there twice.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and low <= int(part) and (high is None or int(part) <= high) for part in parts):
+        raise BittrueError(wanted)
+    found = [int(part) for part in parts]
+    if twice and len(set(found)) != len(found):
+        raise BittrueError(f"{twice} is there twice; give each once")
+    return found
+
+
+def image(text: str) -> tuple[int, int, int]:
+    """The option `--image`, `32x32x3`: height, width and channels."""
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) <= 4096 for part in parts):
+        raise BittrueError(f"--image {text!r}: write height, width and channels, such as 32x32x3")
+    height, width, channels = map(int, parts)
+    return height, width, channels
+
+
 # -- places that are written -------------------------------------------------------------------------------
 def tried_file(ctx: typer.Context, param: typer.CallbackParam, value: Path | None) -> Path | None:
     """The callback of an option that names a file to write: an error now, not after the work.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bittrue.rtl.dataflow.pipeline import Network
+from bittrue.rtl.dataflow.network import Network
 from bittrue.rtl.dataflow.stage import Structure
 
 

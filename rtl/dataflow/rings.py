@@ -11,7 +11,7 @@ import numpy as np
 from bittrue.rtl.dataflow.choice import budget, windows_read
 from bittrue.rtl.dataflow.estimate import estimate
 from bittrue.rtl.dataflow.folding import Folding
-from bittrue.rtl.dataflow.pipeline import Network
+from bittrue.rtl.dataflow.network import Network
 from bittrue.rtl.dataflow.stage import Stage, Structure, realisation
 from bittrue.rtl.dataflow.windows import lane_choices
 from bittrue.sim.operations.window import Window

@@ -12,7 +12,7 @@ import bittrue
 FILLED = {
     "bittrue.rtl.dataflow.structure.Structure",
     "bittrue.rtl.dataflow.effort.Effort",
-    "bittrue.rtl.dataflow.pipeline.Element",
+    "bittrue.rtl.dataflow.network.Element",
     "bittrue.flow.verify.verify.Verification",
 }
 #: What is filled, and what holds functions of arrays and no array.

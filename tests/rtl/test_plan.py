@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
+from bittrue.rtl.dataflow.fifos import _smallest
 from bittrue.rtl.dataflow.folding import Folding, divisors
-from bittrue.rtl.dataflow.plan import Plan, _smallest, natural_interval, plan
+from bittrue.rtl.dataflow.plan import Plan, natural_interval, plan
 from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.rtl.dataflow.stages.photonic_mac import PhotonicMacStage
 from bittrue.sim.contract import INT8, Format

@@ -65,7 +65,7 @@ def macs(
     if network is None and given:
         option = f"--{next(iter(given)).replace('_', '-')}"
         raise BittrueError(f"mimo macs: {option} is of one network; name it in front, such as MIMONet-28")
-    shape = _shape(image)
+    shape = options.image(image)
     networks = counts.published() if network is None else [_named(network, given)]
     rows = counts.table(networks, shape=shape, classes=classes, summed=summed_keys)
     if as_json:
@@ -123,14 +123,6 @@ def _named(name: str, given: dict[str, Any]) -> SuperpositionSettings:
             f"mimo macs {name}: {key}: {said[0].lower() + said[1:]}; a network is named by its kind and depth, such as "
             "MIMONet-28, its sizes by options"
         ) from error
-
-
-def _shape(image: str) -> tuple[int, int, int]:
-    parts = image.split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) <= 4096 for part in parts):
-        raise BittrueError(f"--image {image!r}: write height, width and channels, such as 32x32x3")
-    height, width, channels = map(int, parts)
-    return height, width, channels
 
 
 def validate(

@@ -6,18 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bittrue.flow.cli import options
 from bittrue.flow.systems.mimo import validate
 from bittrue.sim.errors import BittrueError
 
 
 def widths(text: str) -> list[int]:
     """`8,4,2` as numbers."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 2 <= int(part) <= 8 for part in parts):
-        raise BittrueError(f"--bits {text!r}: write widths of keys from 2 to 8, such as 8,4,2")
-    if len(set(map(int, parts))) != len(parts):
-        raise BittrueError(f"--bits {text!r}: a width is there twice; give each once")
-    return [int(part) for part in parts]
+    wanted = f"--bits {text!r}: write widths of keys from 2 to 8, such as 8,4,2"
+    return options.numbers(text, 2, 8, wanted, f"--bits {text!r}: a width")
 
 
 def run(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bittrue.flow import stages
+from bittrue.flow.cli import options
 from bittrue.flow.engine import kernels, steps, training
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.systems.mimo.recipe import Recipe
@@ -22,12 +23,8 @@ def modes(text: str | None) -> list[int] | None:
     """`1,2,4` as numbers; None stays."""
     if text is None:
         return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise BittrueError(f"--images {text!r}: write numbers of images at a time, from 1, such as 1,2,4")
-    if len(set(map(int, parts))) != len(parts):
-        raise BittrueError(f"--images {text!r}: a number is there twice; give each once")
-    return [int(part) for part in parts]
+    wanted = f"--images {text!r}: write numbers of images at a time, from 1, such as 1,2,4"
+    return options.numbers(text, 1, None, wanted, f"--images {text!r}: a number")
 
 
 def run(

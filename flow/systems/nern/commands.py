@@ -103,11 +103,11 @@ def _of(target: str, hidden: str | None, blocks: int, levels: int, option: str, 
     from bittrue.models.nern.settings import Embeddings, Nern
 
     network = _network(target, option)
-    numbers = counts.PUBLISHED.get(target, ()) if hidden is None else _numbers(hidden)
+    numbers = counts.PUBLISHED.get(target, ()) if hidden is None else _hidden(hidden)
     if not numbers:
         raise BittrueError(f"nern sizes {target}: no sizes of it are published; give --hidden, such as --hidden 80,96")
     settings = Nern(num_blocks=blocks, embeddings=Embeddings(enc_levels=levels, base=0.76))
-    return list(counts.of(network, numbers, settings, None if image is None else _shape(image)))
+    return list(counts.of(network, numbers, settings, None if image is None else options.image(image)))
 
 
 def _network(target: str, option: str = "A") -> Any:
@@ -117,19 +117,9 @@ def _network(target: str, option: str = "A") -> Any:
     return checked(TargetSettings, {"architecture": target, "option": option}, f"nern {target}", None, "a target")
 
 
-def _numbers(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 0 < int(part) <= 1 << 14 for part in parts):
-        raise BittrueError(f"--hidden {text!r}: write whole numbers from 1 to {1 << 14}, such as 140,180")
-    return [int(part) for part in parts]
-
-
-def _shape(image: str) -> tuple[int, int, int]:
-    parts = image.split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) <= 4096 for part in parts):
-        raise BittrueError(f"--image {image!r}: write height, width and channels, such as 32x32x3")
-    height, width, channels = map(int, parts)
-    return height, width, channels
+def _hidden(text: str) -> list[int]:
+    most = 1 << 14
+    return options.numbers(text, 1, most, f"--hidden {text!r}: write whole numbers from 1 to {most}, such as 140,180")
 
 
 def tours(
