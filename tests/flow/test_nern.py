@@ -1,6 +1,8 @@
 """Generated kernels from the command line: counted, toured, trained, evaluated, and where it ends so far."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -173,6 +175,23 @@ class TestConfigurations:
         status, out, _ = run("nern", "evaluate", "--config", folder / "config.yaml", *words, "--json")
         evaluated = json.loads(out)
         assert evaluated == {key: told[key] for key in evaluated}
+
+    def test_figures_go_to_tensorboard_where_it_is_asked_for(self, run, place, monkeypatch):
+        words = ("nern", "train", "--config", "small.yaml", "--logging.use_tensorboard", "true")
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        status, _, err = run(*words)
+        assert status == 1
+        assert "logging.use_tensorboard" in err
+        assert "TensorBoard is not installed" in err
+        written, lines = [], place / "figures.jsonl"
+        told = SimpleNamespace(logging=SimpleNamespace(disable_logging=False))
+        log = running._Log(lines, told, lambda *given: written.append(given))
+        log(3, {"loss": 0.5})
+        assert written == [(3, {"loss": 0.5})]
+        assert json.loads(lines.read_text()) == {"step": 3, "loss": 0.5}
+        told.logging.disable_logging = True
+        running._Log(lines, told, log.board)(4, {"loss": 0.4})
+        assert len(written) == len(lines.read_text().splitlines()) == 1
 
     def test_interrupted_and_continued(self, place):
         config = configurations.load(place / "small.yaml", ["--logging.exp_name", "a", "--logging.log_interval", "1"])

@@ -163,7 +163,7 @@ FAULTS = {
         "low[:, :1, p], high[:, :1, p])",
         "two outputs",
     ),
-    "weights of another row": (f"{FOLDED}.factors", "control.word, bank", "control.step, bank", "parts of words"),
+    "weights of another row": (f"{FOLDED}.row_of", "control.word, bank", "control.step, bank", "parts of words"),
     "no borrow": (
         "rtl.dataflow.packed:pack",
         "(upper.astype(np.int64) << shift) + lower",

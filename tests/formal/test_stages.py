@@ -85,7 +85,7 @@ FAULTS = {
         "narrow",
     ),
     "another block is read": (BUFFERED, "read_block, t.blocks - 1, release", "read_block, t.blocks - 1, go", "narrow"),
-    "work without a credit": (BUFFERED, "active & (outlet.available | ~final)", "active", "Transpose, parallel"),
+    "work without a credit": (BUFFERED, " & (outlet.available | ~final)", "", "Transpose, parallel"),
     "beats without a credit": (
         f"{STAGE}.accept",
         "Cat(outlet.available, *valids).all()",

@@ -333,6 +333,6 @@ class TestPrecision:
 
     def test_validation_between_epochs_is_full_too(self, monkeypatch):
         seen = []
-        monkeypatch.setattr(trainer, "_judge", lambda *_: seen.append(precisions()) or (0.0, 0.0))
+        monkeypatch.setattr(trainer, "accuracy_and_loss", lambda *_: seen.append(precisions()) or (0.0, 0.0))
         train(load("digits"), PhotonicTrain(epochs=1, batch=256))
         assert seen == [["ieee"] * len(SWITCHES)] * 2  # before the epoch and after it

@@ -12,10 +12,10 @@ from torch import nn
 
 from bittrue.models.networks.mlp import Mlp
 from bittrue.models.networks.settings import MlpSettings
-from bittrue.models.superposition import evaluate, logs
+from bittrue.models.superposition import evaluate
 from bittrue.models.superposition import train as training
 from bittrue.models.superposition.transfer import transfer
-from bittrue.models.training import storage
+from bittrue.models.training import logs, storage
 from bittrue.sim.errors import BittrueError
 from tests.helpers.superposition import few as make_few
 from tests.helpers.superposition import network, same, settings, state

@@ -18,6 +18,7 @@ from bittrue.models.fs.convert import relu_set
 from bittrue.models.fs.layers import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons, TensorSpikingLinear
 from bittrue.models.fs.settings import Convert
 from bittrue.models.graph.lower import lower
+from bittrue.models.layers.groups import Regrouping, TensorBundle, TensorUnbundle
 from bittrue.models.layers.integer import (
     CodeStep,
     IntegerAdd,
@@ -76,6 +77,7 @@ def neuron(parameters=None):
 
 
 READING = Reading((3, 2), (2, 1), padding=(1, 0, 0, 1))
+PAIRS = Regrouping(2, [2])
 PRODUCT, WIDTHS = (step(), step(), 8, ""), {"weight_bits": 8, "input_bits": 8}
 
 
@@ -89,6 +91,11 @@ def image():
 
 def parameters(*shape):
     return nn.Parameter(torch.zeros(shape)), nn.Parameter(torch.zeros(shape[0]))
+
+
+def bundle(outputs):
+    weight, bias = nn.Parameter(torch.zeros(2, outputs, CHANNELS)), nn.Parameter(torch.zeros(outputs))
+    return TensorBundle(PAIRS, torch.arange(CHANNELS), weight, bias, *PRODUCT, **WIDTHS)
 
 
 #: One layer of every kind behind an input: what the codes go through, layer after layer, the last being of that kind.
@@ -130,6 +137,8 @@ LAYERS = {
     TensorConv: lambda: [image(), TensorConv(READING, *parameters(4, 6 * CHANNELS), *PRODUCT, **WIDTHS)],
     TensorDepthwise: lambda: [image(), TensorDepthwise(READING, *parameters(CHANNELS, 6), *PRODUCT, **WIDTHS)],
     TensorMaximum: lambda: [image(), TensorMaximum(READING, step(), 8, "")],
+    TensorBundle: lambda: [flat(), bundle(5)],
+    TensorUnbundle: lambda: [flat(), bundle(6), TensorUnbundle(PAIRS, step(), 8, "")],
     TensorMean: lambda: [image(), TensorMean(READING, 6, 6, step(), None, 8, "", shift=2)],
 }
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Float training; leaves `network.pt`. `modes` are the accuracies on the test set by images at a time, each in one
     random pairing; `accuracy` is that of all slots taken."""
-    from bittrue.models.superposition import evaluate, logs
+    from bittrue.models.superposition import evaluate
     from bittrue.models.superposition.networks import Superposition
     from bittrue.models.superposition.train import fit
-    from bittrue.models.training import storage
+    from bittrue.models.training import logs, storage
 
     data = training.data_of(recipe)
     model = Superposition.for_data(recipe.network, data, recipe.train.seed)

@@ -26,19 +26,23 @@ def train(
     from bittrue.models.nern import evaluate
     from bittrue.models.nern import train as training
     from bittrue.models.nern.generator import Generator
-    from bittrue.models.training import storage
+    from bittrue.models.training import logs, storage
     from bittrue.models.training.loop import accuracy
     from bittrue.models.training.precision import threads
 
     kernels.hold()
     folder = try_folder(config.logging.log_dir / config.logging.exp_name)
-    with threads(config.threads):
+    drawn = folder if config.logging.use_tensorboard and not config.logging.disable_logging else None
+    with (
+        threads(config.threads),
+        logs.tensorboard(drawn, "logging.use_tensorboard", str(folder / "log.jsonl")) as board,
+    ):
         setting = configurations.setting(config, where)
         generator = evaluate.begin(
             config.nern, setting.target, seed=config.seed, learn_classifier=config.learn_fc_layer
         )
         write_whole(folder / "config.yaml", yaml.safe_dump(json.loads(config.model_dump_json())).encode())
-        checkpoint, log = folder / "checkpoint.pt", _Log(folder / "log.jsonl", config)
+        checkpoint, log = folder / "checkpoint.pt", _Log(folder / "log.jsonl", config, board)
         if not checkpoint.exists():
             log.begin()
         own = Generate(**{key: getattr(config, key) for key in Generate.model_fields})
@@ -82,19 +86,10 @@ def evaluate(config: Config, where: str) -> dict[str, Any]:
 
 
 class _Log:
-    """Figures of a training as lines of JSON, and for TensorBoard where the configuration asks for it."""
+    """Figures of a training as lines of JSON, and for TensorBoard where there is a `board`."""
 
-    def __init__(self, path: Path, config: Config) -> None:
-        self.path, self.silent, self.writer = path, config.logging.disable_logging, None
-        if config.logging.use_tensorboard and not self.silent:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise BittrueError(
-                    "logging.use_tensorboard: TensorBoard is not installed; run pip install tensorboard, or leave the "
-                    "key out, as log.jsonl has the same figures"
-                ) from error
-            self.writer = SummaryWriter(str(path.parent))
+    def __init__(self, path: Path, config: Config, board: Callable[[int, dict[str, float]], None] | None) -> None:
+        self.path, self.silent, self.board = path, config.logging.disable_logging, board
 
     def begin(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -104,6 +99,5 @@ class _Log:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | figures) + "\n")
-        if self.writer is not None:
-            for name, value in figures.items():
-                self.writer.add_scalar(name, value, step)
+        if self.board is not None:
+            self.board(step, figures)

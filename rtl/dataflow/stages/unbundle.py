@@ -89,22 +89,14 @@ class UnbundleStage(GroupStage, BufferedStage):
             built.registers += code
             built.select_bits += (len(self.modes) - 1) * code
             for r in (op.slots // n for n in self.modes if n < op.slots):
-                built.add(bits, registered=False)
-                for _ in range(self._terms(r) - 1):
-                    built.add(2 * bits, registered=False)
+                for wide in mean_sums(r, op.sum_range):
+                    built.add(wide, registered=False)
         if self.size is not None:
             most = op.slots // min(self.modes) - 1
             built.count(most)
             built.counter_bits -= (self.timing.steps - 1).bit_length()
             built.registers += 3 * len(self.size.payload) - (self.timing.steps - 1).bit_length()
         return built
-
-    def _terms(self, r: int) -> int:
-        """Shifted numbers that are added up in place of a division by r."""
-        if r & (r - 1) == 0:
-            return 1
-        of, by = self.operation.sum_range, 2 * r
-        return reciprocal(by, 2 * of.high + r - (2 * of.low + r) // by * by)[0].bit_count()
 
     def effort(self, **seen: float) -> Effort:  # noqa: ARG002
         """Every code is written and read, and added to a sum; of a group."""
@@ -180,7 +172,7 @@ class UnbundleStage(GroupStage, BufferedStage):
             total = Signal(self.sum_shape, name=f"sum{lane}", reset_less=True)
             with m.If(moved):
                 m.d.sync += total.eq(read.data[lane] + (Mux(first, 0, total) if slots > min(self.modes) else 0))
-            means = {n: mean(total, slots // n, op.sum_range) for n in self.modes}
+            means = {n: mean(m, total, slots // n, op.sum_range) for n in self.modes}
             chosen: Value = means[self.modes[0]]
             for n in self.modes[1:]:
                 chosen = Mux(n_then == n, means[n], chosen)
@@ -189,14 +181,31 @@ class UnbundleStage(GroupStage, BufferedStage):
         return m
 
 
-def mean(total: Value, r: int, of: Range) -> Value:
+def lifted_range(r: int, of: Range) -> tuple[int, int]:
+    """What is added to a mean so that no numerator is negative, and the largest numerator then: `2 total + r + up 2 r`."""
+    up = -((2 * of.low + r) // (2 * r))
+    return up, 2 * of.high + r + up * 2 * r
+
+
+def mean_sums(r: int, of: Range) -> list[int]:
+    """Widths of the sums that `mean` takes."""
+    if r & (r - 1) == 0:
+        return [of.bits]
+    _, most = lifted_range(r, of)
+    multiplier, shift = reciprocal(2 * r, most)
+    ones = [bit for bit in range(multiplier.bit_length()) if multiplier >> bit & 1]
+    parts = [(most * (multiplier & ((2 << bit) - 1))).bit_length() for bit in ones[1:]]
+    return [most.bit_length(), *parts, (most * multiplier >> shift).bit_length() + 1]
+
+
+def mean(m: Module, total: Value, r: int, of: Range) -> Value:
     """`floor((2 total + r) / 2 r)` for every total in the range, without a divider or a multiplier: shifts and adds."""
     if r & (r - 1) == 0:
         return (total + (r >> 1)) >> (r.bit_length() - 1)
-    by = 2 * r
-    up = -((2 * of.low + r) // by)  # so that nothing is negative
-    multiplier, shift = reciprocal(by, 2 * of.high + r + up * by)
-    lifted = (total << 1) + (r + up * by)
+    up, most = lifted_range(r, of)
+    multiplier, shift = reciprocal(2 * r, most)
+    lifted = Signal(range(most + 1))
+    m.d.comb += lifted.eq((total << 1) + (r + up * 2 * r))
     product: Value | None = None
     for bit in range(multiplier.bit_length()):
         if multiplier >> bit & 1:

@@ -11,8 +11,11 @@ from bittrue.sim.files import try_folder
 
 
 @contextmanager
-def tensorboard(folder: str | Path | None) -> Iterator[Callable[[int, dict[str, float]], None] | None]:
-    """A function that writes an epoch's figures as scalars for TensorBoard into a folder; None without a folder.
+def tensorboard(
+    folder: str | Path | None, key: str = "log.tensorboard", elsewhere: str = "the step's result"
+) -> Iterator[Callable[[int, dict[str, float]], None] | None]:
+    """A function that writes the figures of an epoch or a step as scalars for TensorBoard into a folder; None without
+    a folder. `key` is the one that asks for it; the same figures are `elsewhere`.
 
     TensorBoard is in no extra of bittrue; who names a folder and lacks it is told so before the training.
     """
@@ -23,8 +26,8 @@ def tensorboard(folder: str | Path | None) -> Iterator[Callable[[int, dict[str, 
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise BittrueError(
-            f"log.tensorboard = {str(folder)!r}: TensorBoard is not installed; pip install tensorboard, or leave the "
-            "key out: the same figures are in the step's result"
+            f"{key} = {str(folder)!r}: TensorBoard is not installed; pip install tensorboard, or leave the key out, as "
+            f"the same figures are in {elsewhere}"
         ) from error
     with SummaryWriter(str(try_folder(Path(folder)))) as writer:
 
