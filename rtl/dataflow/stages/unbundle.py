@@ -182,7 +182,7 @@ class UnbundleStage(GroupStage, BufferedStage):
 
 
 def lifted_range(r: int, of: Range) -> tuple[int, int]:
-    """What is added to a mean so that no numerator is negative, and the largest numerator then: `2 total + r + up 2 r`."""
+    """`up`, so that no numerator `2 total + r + up 2 r` is negative, and the largest numerator."""
     up = -((2 * of.low + r) // (2 * r))
     return up, 2 * of.high + r + up * 2 * r
 
