@@ -165,7 +165,7 @@ class CompiledRtl:
         for name in LOOP:
             shutil.copy(Path(__file__).parent / name, work)
         flags = [f"-DVM_TRACE={int(self.trace)}", f"-DVM_TRACE_VCD={int(self.trace)}"]
-        objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work)
+        objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work, self.cache)
         names = ["verilated", "verilated_threads"] + (["verilated_vcd_c"] if self.trace else [])
         objects += runtime(names, self.cache)
         words = [toolchain().gxx, *COMMON_FLAGS, "-shared", "-pthread", *objects, "-latomic", "-o", "../design.so"]

@@ -375,7 +375,7 @@ def _build_verilator(verilog: str, ports: tuple[StreamPort | Surroundings, ...],
         check_ports((work / f"{PREFIX}.h").read_text(), ports)
         shutil.copy(main, work / "main.cpp")
         flags = [f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
-        objects = compile_generated([*sources, work / "main.cpp"], flags, "-O1", work)
+        objects = compile_generated([*sources, work / "main.cpp"], flags, "-O1", work, cache)
         objects += runtime(["verilated", "verilated_threads"] + (["verilated_vcd_c"] if waves else []), cache)
         # cocotb's library finds the VPI functions in the executable.
         objects += runtime(["verilated_vpi"], cache, ["-fvisibility=default"])
