@@ -31,7 +31,7 @@ def measure() -> list[Row]:
     expected = program(x)
 
     def compiled(frames: int) -> RtlRun:
-        return CompiledRtl(verilog, inputs, outputs).run(x[:frames])
+        return CompiledRtl(verilog, inputs, outputs, optimize="-O2").run(x[:frames])
 
     def cocotb(simulator: str) -> Callable[[int], RtlRun]:
         return lambda frames: cosim.run(verilog, inputs, outputs, x[:frames], simulator=simulator)

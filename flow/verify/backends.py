@@ -51,6 +51,8 @@ SIMULATORS = (
     "flow/run/bus_bench.py",
     "flow/run/ports_header.py",
 )
+#: Frames from which on `-O2` pays in the compiled RTL: it runs a fifth faster and takes twice as long to compile.
+MANY = 1000
 #: What the netlist of `Netlist` is mapped for, unless another target is named.
 NETLIST_TARGET = "ecp5-85k"
 
@@ -251,19 +253,20 @@ class Compiled(Backend):
             return str(error)
         return None
 
-    def made(self, build: Build, progress: Progress | None) -> CompiledRtl:
-        """The simulator."""
+    def made(self, build: Build, progress: Progress | None, frames: int) -> CompiledRtl:
+        """The simulator, for a run of so many frames."""
         from bittrue.flow.run import monitors
         from bittrue.flow.run.compiled import CompiledRtl
 
         if progress:
             progress("building the compiled RTL", 0, 1)
-        return CompiledRtl.of(build.design, build.verilog, monitors=monitors.of(build.design))
+        level = "-O2" if frames >= MANY else "-O1"
+        return CompiledRtl.of(build.design, build.verilog, optimize=level, monitors=monitors.of(build.design))
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         from bittrue.flow.run.compiled import WATCHDOG
 
-        design, rtl = build.design, self.made(build, progress)
+        design, rtl = build.design, self.made(build, progress, len(x[0]))
         run = rtl.run(
             *x,
             stall_seed=stalls.seed,
@@ -292,12 +295,12 @@ class Netlist(Compiled):
             return str(error)
         return super().missing()
 
-    def made(self, build: Build, progress: Progress | None) -> CompiledRtl:
+    def made(self, build: Build, progress: Progress | None, frames: int) -> CompiledRtl:  # noqa: ARG002
         from bittrue.flow.run.compiled import CompiledRtl
 
         if progress:
             progress(f"mapping to {build.target} and building the compiled netlist", 0, 1)
-        return CompiledRtl.of(build.design, build.netlist)
+        return CompiledRtl.of(build.design, build.netlist, optimize="-O1")
 
 
 class Cosim(Backend):

@@ -166,7 +166,7 @@ def in_rtl(
         starts = tuple(k for k in starts if frame - k < design.shown)
     if not starts:
         return late
-    rtl = CompiledRtl.of(design, build.verilog, trace=True)
+    rtl = CompiledRtl.of(design, build.verilog, optimize="-O0", trace=True)  # for a frame or a few
     waves = Path(folder) / "divergence.vcd"
     waves.parent.mkdir(parents=True, exist_ok=True)
     for start in dict.fromkeys(starts):

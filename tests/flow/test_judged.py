@@ -12,7 +12,7 @@ from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.result import BROKEN, CYCLE_LIMIT, DEADLOCK, DONE, EVENTS, RtlRun, check_batch, collect
 from bittrue.flow.verify import backends, verify
-from bittrue.flow.verify.backends import BACKENDS, Build, Run, Stalls
+from bittrue.flow.verify.backends import BACKENDS, MANY, Build, Run, Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.contract import Format
@@ -142,12 +142,13 @@ def test_codes_that_a_simulator_makes_otherwise_are_counted(name, wrong):
 
 
 def test_what_takes_long_says_that_it_begins(monkeypatch):
-    """Nothing of one thing, before it is done."""
-    told = []
-    monkeypatch.setattr(CompiledRtl, "of", lambda *_, **__: len(told))
+    """Nothing of one thing, before it is done; many frames are worth a longer compilation."""
+    told, levels = [], []
+    monkeypatch.setattr(CompiledRtl, "of", lambda *_, optimize, **__: levels.append(optimize) or len(told))
     build = Build(network(0, kinds=["linear"]))
-    assert COMPILED.made(build, lambda *words: told.append(words)) == 1
-    assert COMPILED.made(build, None) == 1
+    assert COMPILED.made(build, lambda *words: told.append(words), 9) == 1
+    assert COMPILED.made(build, None, MANY - 1) == COMPILED.made(build, None, MANY) == 1
+    assert levels == ["-O1", "-O1", "-O2"]
     assert told == [("building the compiled RTL", 0, 1)]
 
 

@@ -19,6 +19,11 @@ PRINTED = {
         "image 41: 0 of 10 logits differ",
         "found: RTL (compiled)",
     ),
+    "superposition": (
+        "0 of 4500 results are not torch's",
+        "16 images, mode turned three times, with stalls: 0 codes differ",
+        "hls  gxx       no stalls      60 images, 0 of 600 values differ",
+    ),
     "your_own_network": ("4500 results of 450 images, 0 differ", "first divergence: right_0 (linear)"),
 }
 

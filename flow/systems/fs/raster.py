@@ -91,7 +91,7 @@ def _trains(spikes: np.ndarray) -> np.ndarray:
 
 
 def of_rtl(
-    plan: Plan, verilog: str, x: Sequence[np.ndarray], image: int = 0, file: Path | None = None, optimize: str = "-O1"
+    plan: Plan, verilog: str, x: Sequence[np.ndarray], image: int = 0, file: Path | None = None, optimize: str = "-O0"
 ) -> list[Raster]:
     """The rasters of one input in golden simulator and compiled RTL, the latter read from its waveform.
 
