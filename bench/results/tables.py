@@ -210,6 +210,21 @@ def convolution(folder: Path) -> str:
     return grid(["one thread, 64 images", *head], body, {"": b.source()})
 
 
+def superposition(folder: Path) -> str:
+    b, held = Bench("superposition", folder), ", AVX2"
+    torch = ("torch float", "torch INT8 (oneDNN)")
+    networks = ("ordinary, 1 at a time", *(f"MIMONet, {n} at a time" for n in (1, 2, 4)))
+
+    def cells(network: str) -> list[str]:
+        ours = f"{network}: bittrue, avx2{held}"
+        return [network, *(b(f"{network}: {who}{held}") for who in torch), b(ours), b.gain(ours)]
+
+    head = ("torch float", "torch INT8", "bittrue", "times torch float")
+    return grid(
+        ["images/s, one thread, held to AVX2", *head], [cells(network) for network in networks], {"": b.source()}
+    )
+
+
 def placed(folder: Path) -> str:
     b = Bench("placed", folder)
     body, trades = [], []
@@ -333,6 +348,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "written": written,
     "adders": adders,
     "convolution": convolution,
+    "superposition": superposition,
     "emulation": emulation,
     "placed": placed,
     "packed": packed,
