@@ -12,6 +12,7 @@ from bittrue.rtl.boot.design import BootDesign, boot
 from bittrue.rtl.boot.places import locate, sections
 from bittrue.rtl.boot.registers import Address
 from bittrue.rtl.boot.sequence import Samples, counted, runs
+from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.parts.held import Table
 from bittrue.sim.contract import Format
@@ -233,7 +234,12 @@ class Top:
 
 
 def small(banks: int = 2, **options) -> BootDesign:
-    return boot(system(1, 1, ((2, 1), (2, 2)), side=3), {"interval": 60}, {"interval": 500}, banks, **options)
+    """The second layer has 18 inputs in rows of 9, so that the codes of half of its kernels carry into the next row."""
+    options |= {"generator": {"interval": 60}, "accelerator": {"interval": 500, "folding": {"conv1": Folding(9, 1)}}}
+    design = boot(system(1, 1, ((2, 1), (2, 2)), side=3), banks=banks, **options)
+    (section,) = (s for s in design.sections if s.wrap == 9 and s.first)
+    assert section.parts[1][:, 2].max() + section.steps[:, 1].max() >= 9
+    return design
 
 
 @pytest.mark.parametrize("banks", [1, 2])
