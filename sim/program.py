@@ -387,13 +387,18 @@ def load(path: str | Path) -> Program:
 
     Raises BittrueError for what is no such file, was altered after it was written, or comes from a newer bittrue.
     """
+    return storage.load(path, _make)
 
-    def make(
-        inputs: Mapping[str, TensorType], nodes: Iterable, results: Sequence[str], meta: Mapping[str, Any]
-    ) -> Program:
-        return Program(inputs, tuple(Node(*node) for node in nodes), tuple(results), meta)
 
-    return storage.load(path, make)
+def unpack(content: bytes, where: str) -> Program:
+    """The program of the bytes that `storage.packed` gives, refused as `load` does; `where` is for people."""
+    return storage.unpacked(content, where, _make)
+
+
+def _make(
+    inputs: Mapping[str, TensorType], nodes: Iterable, results: Sequence[str], meta: Mapping[str, Any]
+) -> Program:
+    return Program(inputs, tuple(Node(*node) for node in nodes), tuple(results), meta)
 
 
 class Builder:

@@ -96,6 +96,11 @@ def save(program: Program, path: str | Path) -> Path:
 
     Raises BittrueError where `meta` holds something that is not JSON, or the place cannot be written.
     """
+    return write_whole(Path(path), packed(program))
+
+
+def packed(program: Program) -> bytes:
+    """The content of the file that `save` writes."""
     header, arrays = _content(program)
     header |= {"magic": MAGIC, "version": VERSION, "sha256": digest(program), "meta": dict(program.meta)}
     try:
@@ -113,7 +118,7 @@ def save(program: Program, path: str | Path) -> Path:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
         archive.comment = _SEAL + b"0" * 64
     body = buffer.getvalue()[:-64]
-    return write_whole(Path(path), body + hashlib.sha256(body).hexdigest().encode())
+    return body + hashlib.sha256(body).hexdigest().encode()
 
 
 def load(path: str | Path, make: Callable[..., Program]) -> Program:
@@ -127,6 +132,11 @@ def load(path: str | Path, make: Callable[..., Program]) -> Program:
         content = Path(path).read_bytes()
     except OSError as error:
         raise BittrueError(f"program {path}: cannot be read ({error.strerror})") from error
+    return unpacked(content, str(path), make)
+
+
+def unpacked(content: bytes, path: str, make: Callable[..., Program]) -> Program:
+    """What `load` makes of the content of a file; `path` is for people."""
     if not content.startswith(b"PK"):
         what = "a pickle, which could run anything" if content[:1] == b"\x80" else "not a bittrue program"
         raise BittrueError(f"program {path}: it is {what}; only files that bittrue wrote (.npz) are read")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from bittrue.flow.run.testbench import Monitor
 
 
+#: What an access is, as `Access.row` says it.
+WRITE, POLL = 1, 2
+
+
 class Bus:
     """The AXI4-Lite master, and what comes when: see `rtl.bus.access`. Without a bus there is nothing to wait for."""
 
@@ -64,10 +68,13 @@ class Bus:
 
     async def perform(self, index: int, access: list) -> None:
         """One access: its response, and the word that was read."""
-        _, address, value = access
-        if value is None:
-            answer = await self.master.read(address, 4)
-            word = int.from_bytes(answer.data, "little")
+        _, address, kind, value = access
+        if kind != WRITE:
+            while True:
+                answer = await self.master.read(address, 4)
+                word = int.from_bytes(answer.data, "little")
+                if kind != POLL or word == value or int(answer.resp):
+                    break
         else:
             answer, word = await self.master.write(address, value.to_bytes(4, "little")), 0
         self.answers.append((index, int(answer.resp), word, self.monitor.cycles))

@@ -1,12 +1,13 @@
 // The AXI4-Lite master of the batch loop: accesses at the frames they belong to (rtl/bus/access.py), with pauses.
 //
 // Included by batch_loop.cpp where the design has registers; Model has the ports s_axi_*. An access is a row
-// [frame, address, is a write, value], an answer a row [access, response, word, cycle]. Those of the frame MEANWHILE
+// [frame, address, read, write or POLL, value], an answer a row [access, response, word, cycle]. Those of the frame MEANWHILE
 // stand behind all others.
 #pragma once
 #include <cstdint>
 
 struct BusMaster {
+    static constexpr int64_t POLL = 2;  // a read, again and again until it gives the value
     static constexpr int64_t MEANWHILE = -1, END = int64_t(1) << 62;
     static constexpr uint64_t PAUSE = (uint64_t(1) << 53) / 3;  // a third of the cycles, on every channel
 
@@ -29,7 +30,8 @@ struct BusMaster {
     }
 
     int64_t frame(int64_t access) const { return job.accesses[4 * access]; }
-    bool writes(int64_t access) const { return job.accesses[4 * access + 2]; }
+    bool writes(int64_t access) const { return job.accesses[4 * access + 2] == 1; }
+    bool polls(int64_t access) const { return job.accesses[4 * access + 2] == POLL; }
     bool idle() const { return current < 0 && next == scheduled; }
     // Whether frame n may go in.
     bool open(int64_t n) const { return next == scheduled || frame(next) > n; }
@@ -80,15 +82,17 @@ struct BusMaster {
     }
 
     // The nets have settled: which handshakes there are at the coming edge. Call `withdraw` behind the edge.
-    bool took_address = false, took_data = false, answered = false;
+    bool took_address = false, took_data = false, answered = false, again = false;
     void look() {
-        took_address = took_data = answered = false;
+        took_address = took_data = answered = again = false;
         if (current < 0) return;
         const bool write = writes(current);
         took_address = write ? model.s_axi_awvalid && model.s_axi_awready : model.s_axi_arvalid && model.s_axi_arready;
         took_data = model.s_axi_wvalid && model.s_axi_wready;
         answered = write ? model.s_axi_bvalid && model.s_axi_bready : model.s_axi_rvalid && model.s_axi_rready;
-        if (!answered || job.answer_count >= job.answer_limit) return;
+        again = answered && polls(current) && model.s_axi_rresp == 0 &&
+                model.s_axi_rdata != uint32_t(job.accesses[4 * current + 3]);
+        if (!answered || again || job.answer_count >= job.answer_limit) return;
         int64_t* row = job.answers + 4 * job.answer_count++;
         row[0] = current, row[1] = write ? model.s_axi_bresp : model.s_axi_rresp;
         row[2] = write ? 0 : model.s_axi_rdata, row[3] = job.cycles;
@@ -101,6 +105,10 @@ struct BusMaster {
         if (took_data) data_due = false, model.s_axi_wvalid = 0;
         if (!answered) return false;
         model.s_axi_bready = model.s_axi_rready = 0;
+        if (again) {
+            current = -1;
+            return false;
+        }
         const bool waited = current == next;
         waited ? next++ : repeats++;
         current = -1;

@@ -245,8 +245,7 @@ class CompiledRtl:
         streams = [np.ascontiguousarray(source.words) for source in self.around.feeds]
         feeds = (ctypes.c_void_p * len(streams))(*(w.ctypes.data for w in streams))
         feed_beats = np.array([len(w) for w in streams], np.int64)
-        rows = [[a.frame, a.address, a.value is not None, (a.value or 0) & 0xFFFFFFFF] for a in accesses]
-        script = np.array(rows, np.int64).reshape(-1, 4)
+        script = np.array([access.row for access in accesses], np.int64).reshape(-1, 4)
         answers = np.zeros((len(accesses) + REPEATS, 4), np.int64)
         job = _Job(
             input=ctypes.addressof(pointers),

@@ -185,7 +185,7 @@ def describe(
         "outputs": [_describe(port) for port in outputs],
         "feeds": [{"prefix": f.prefix} for f in around.feeds],
         "bus": BUS if around.map is not None else None,
-        "accesses": [[a.frame, a.address, None if a.value is None else a.value & 0xFFFFFFFF] for a in accesses],
+        "accesses": [access.row for access in accesses],
         "others": [[port.name, port.idle] for port in around.others if port.direction == "input"],
         "ports": around.signals,
     }

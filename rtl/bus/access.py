@@ -30,6 +30,7 @@ class Access:
     response  OKAY or SLVERR
     read      the word that a read must give; None: any
     frame     when it is made: before this frame goes in, or MEANWHILE, or at the END
+    until     a read is made again and again until it gives `read`; only the last answer counts
     """
 
     name: str
@@ -38,6 +39,13 @@ class Access:
     response: int = OKAY
     read: int | None = None
     frame: int = 0
+    until: bool = False
+
+    @property
+    def row(self) -> list[int]:
+        """For simulators: frame, address, 0 (a read), 1 (a write) or 2 (a read until it gives the word); the word."""
+        word = self.read if self.until else self.value
+        return [self.frame, self.address, 2 if self.until else int(self.value is not None), (word or 0) & 0xFFFFFFFF]
 
     @property
     def phase(self) -> str:

@@ -60,6 +60,13 @@ class Loader(Elaboratable):
     begins    by input: a beat is taken that begins a frame
     sets      sets that were exchanged, modulo 2^8; 0 after reset, which leaves the newest set in force
     errors    sets that were refused, up to 2^8 - 1;  refused  strobe
+    settling  an exchange is under way;  exchanged  strobe, in the cycle after which `sets` counts it
+
+    Tables that are scattered are written value by value, and not from the stream alone:
+
+    boot      somebody else writes: nothing is taken from the stream, and a set that has begun there is refused
+    put       strobe: `put_value` goes to `put_slot` of `put_row` of table `put_table`
+    finish    strobe, behind the last of these: the set is whole
     """
 
     _MustUse__silence = True  # planning makes one that is never elaborated
@@ -72,6 +79,13 @@ class Loader(Elaboratable):
         self.valid, self.ready, self.last = Signal(), Signal(), Signal()
         self.begins = [Signal(name=f"begins_{k}") for k in range(inputs)]
         self.sets, self.errors, self.refused = Signal(COUNT_BITS), Signal(COUNT_BITS), Signal()
+        self.settling, self.exchanged = Signal(), Signal()
+        self.scattered = words.tables[0].scattered
+        self.boot, self.put, self.finish = Signal(), Signal(), Signal()
+        self.put_table = Signal(counting(len(words.tables)))
+        self.put_slot = Signal(counting(max(t.slots for t in words.tables)))
+        self.put_row = Signal(counting(max(t.rows for t in words.tables)))
+        self.put_value = Signal(Format.covering(min(words.lows), max(words.highs), signed=True).bits)
 
     def structure(self) -> Structure:
         built = Structure()
@@ -82,6 +96,10 @@ class Loader(Elaboratable):
         built.add(bits, registered=False)
         built.registers += self.bits + bits + max(t.row_bits for t in tables) + 2 * len(tables) + 8
         built.select_bits += 2 * (len(tables) - 1) * bits // 4
+        if self.scattered:
+            places = len(self.put_table) + len(self.put_slot) + len(self.put_row)
+            built.registers += len(self.put_table) + len(self.put_slot)
+            built.select_bits += places + bits
         return built
 
     def _among(self, word: Value) -> Value:
@@ -124,21 +142,19 @@ class Loader(Elaboratable):
                         m.d.sync += table.eq(table + 1)
             with m.If(self.last):
                 m.d.sync += [slot.eq(0), row.eq(0), table.eq(0), good.eq(1)]
+        if self.scattered:
+            with m.If(self.boot & Cat(slot, row, table).any()):
+                m.d.sync += good.eq(0)
         with m.If(refused & (self.errors != (1 << COUNT_BITS) - 1)):
             m.d.sync += self.errors.eq(self.errors + 1)
 
         # The value goes out in the next cycle, its row in the one after.
-        value, address = Signal.like(word, name="value"), Signal.like(row, name="value_row")
         bank, idle = Signal(name="bank", reset_less=True), Signal(name="idle_bank")
         m.d.comb += idle.eq(~bank)
-        m.d.sync += [value.eq(word), address.eq(row)]
-        later = Signal.like(address, name="written_row")
-        m.d.sync += later.eq(address)
-        for k, target in enumerate(tables):
-            shift, whole, write = Signal(name=f"shift_{k}"), Signal(name=f"whole_{k}"), Signal(name=f"write_{k}")
-            m.d.sync += [shift.eq(taken & (table == k)), whole.eq(taken & (table == k) & slot_last), write.eq(whole)]
-            p = target.port
-            m.d.comb += [p.value.eq(value), p.shift.eq(shift), p.write.eq(write), p.row.eq(later), p.bank.eq(idle)]
+        if self.scattered:
+            self._put(m, word, taken & ~over, (table, slot, row), idle)
+        else:
+            self._shift(m, word, taken, (table, slot_last, row), idle)
 
         # The exchange.
         entered, after = [], []
@@ -154,13 +170,13 @@ class Loader(Elaboratable):
             m.d.comb += ahead.eq(count - newest)
             newest = Mux(ahead[-1], newest, count)
         turn, armed, busy = Signal(self.bits), Signal(), Signal()
-        waiting = [accepted]
+        waiting: list[Value] = [accepted | self.finish if self.scattered else accepted]
         for k in range(SETTLE):
             waiting.append(Signal(name=f"accepted_{k + 1}"))
             m.d.sync += waiting[-1].eq(waiting[-2])
         settled = Signal()
         m.d.comb += settled.eq(Cat(x.settled for x in self.exchanges).all())
-        with m.If(accepted):
+        with m.If(waiting[0]):
             m.d.sync += busy.eq(1)
         with m.Elif(armed & settled):
             m.d.sync += [busy.eq(0), armed.eq(0)]
@@ -168,10 +184,43 @@ class Loader(Elaboratable):
             m.d.sync += [turn.eq(newest), armed.eq(1), self.sets.eq(self.sets + 1)]
         with m.If(waiting[-1] & ~ResetSignal()):
             m.d.sync += bank.eq(~bank)
-        m.d.comb += self.ready.eq(~busy)
+        m.d.comb += [
+            self.ready.eq(~busy & ~self.boot if self.scattered else ~busy),
+            self.settling.eq(busy),
+            self.exchanged.eq(waiting[-1]),
+        ]
         for exchange in self.exchanges:
             m.d.comb += [exchange.bank.eq(bank), exchange.turn.eq(turn), exchange.armed.eq(armed)]
         return m
+
+    def _shift(self, m: Module, word: Value, taken: Value, place: Sequence[Value], idle: Value) -> None:
+        """A row is shifted together, and then written."""
+        tables, (table, slot_last, row) = self.words.tables, place
+        value, address = Signal.like(word, name="value"), Signal.like(row, name="value_row")
+        m.d.sync += [value.eq(word), address.eq(row)]
+        later = Signal.like(address, name="written_row")
+        m.d.sync += later.eq(address)
+        for k, target in enumerate(tables):
+            shift, whole, write = Signal(name=f"shift_{k}"), Signal(name=f"whole_{k}"), Signal(name=f"write_{k}")
+            m.d.sync += [shift.eq(taken & (table == k)), whole.eq(taken & (table == k) & slot_last), write.eq(whole)]
+            p = target.port
+            m.d.comb += [p.value.eq(value), p.shift.eq(shift), p.write.eq(write), p.row.eq(later), p.bank.eq(idle)]
+
+    def _put(self, m: Module, word: Value, taken: Value, place: Sequence[Value], idle: Value) -> None:
+        """Every value is written by itself, from the stream or while `boot`."""
+        value = Signal.like(word, name="value")
+        table, slot, row = (
+            Signal.like(like, name=f"value_{name}") for name, like in zip(("table", "slot", "row"), place, strict=True)
+        )
+        theirs = self.put_value.as_signed() if self.words.format.signed else self.put_value
+        write = Signal(name="value_write")
+        m.d.sync += [value.eq(Mux(self.boot, theirs, word)), write.eq(Mux(self.boot, self.put, taken))]
+        puts = zip((table, slot, row), (self.put_table, self.put_slot, self.put_row), place, strict=True)
+        m.d.sync += [out.eq(Mux(self.boot, put, here)) for out, put, here in puts]
+        for k, target in enumerate(self.words.tables):
+            p = target.port
+            m.d.comb += [p.value.eq(value), p.write.eq(write & (table == k)), p.row.eq(row), p.slot.eq(slot)]
+            m.d.comb += p.bank.eq(idle)
 
 
 def _of(table: Signal, numbers: Sequence[int]) -> Value:

@@ -52,6 +52,8 @@ class Network:
     input_lanes   codes per beat of every program input
     fifos         entries of the FIFO before operand k of a node, by "node.k"
     stages        those made before, which is added to: for networks of one program that are only looked at
+    serial        results come a code a beat
+    scatter       banks of the tables of what is held, where these are written value by value; 0: row by row, of two
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Network:
         input_lanes: Mapping[str, int],
         fifos: Mapping[str, int],
         stages: dict[tuple[Hashable, ...], Stage] | None = None,
+        serial: bool = False,
+        scatter: int = 0,
     ):
-        self.program = program
+        self.program, self.serial = program, serial
         self.elements: list[Element] = []
         self.types: list[TensorType] = []
         self.made: dict[str, int] = {}
@@ -136,6 +140,8 @@ class Network:
         tables = [table for element in self.elements for table in element.stage.tables]
         if tables := tables + ([] if self.groups is None else self.groups.tables):
             self._check_connected()
+            for table in tables if scatter else ():
+                table.scatter(scatter)
             self.words = Words(tables)
             bits = self._frames_on_their_way().bit_length()
             for element in self.elements:
@@ -197,7 +203,8 @@ class Network:
     def _result(self, name: str, kind: TensorType) -> int:
         """What gives a result, in beats of codes of one token."""
         made = self.made[name]
-        return self._convert(f"{name}_result", made, math.gcd(self.elements[made].stage.lanes_out, kind.channels))
+        lanes = 1 if self.serial else math.gcd(self.elements[made].stage.lanes_out, kind.channels)
+        return self._convert(f"{name}_result", made, lanes)
 
     # -- groups ----------------------------------------------------------------------------------------
     def _check_groups(self, grouping: Grouping) -> None:

@@ -45,6 +45,9 @@ class Plan:
                        one that begins last (`network.schedule` knows every one)
     estimated_interval cycles between frames in steady state, unstalled; a frame ends with the last of its outputs
     weight_bus         what written weights come over, where there are any: `stream` or `lite`
+    serial             whether results come a code a beat
+    scatter            banks of the memories of written weights, where each value is written by itself; else 0, and they
+                       are written row by row
 
     Where a stage's cycles depend on the data, the two are the most that there can be; `expect` gives the exact cycles
     of given frames.
@@ -57,10 +60,13 @@ class Plan:
     estimated_latency: int = 0
     estimated_interval: int = 0
     weight_bus: str = "stream"
+    serial: bool = False
+    scatter: int = 0
 
     @cached_property
     def network(self) -> Network:
-        return Network(self.program, self.folding, self.input_lanes, self.fifos)
+        given = self.program, self.folding, self.input_lanes, self.fifos
+        return Network(*given, serial=self.serial, scatter=self.scatter)
 
     @property
     def inputs(self) -> tuple[StreamPort, ...]:
@@ -176,7 +182,7 @@ class Plan:
             "estimated_latency": self.estimated_latency,
             "estimated_interval": self.estimated_interval,
             "weight_bus": self.weight_bus,
-        }
+        } | {name: value for name in ("serial", "scatter") if (value := getattr(self, name))}
 
     @staticmethod
     def from_json(program: Program, value: Mapping[str, Any]) -> Plan:
@@ -185,7 +191,8 @@ class Plan:
         folding = {name: Folding(**f) for name, f in value["folding"].items()}
         latency, interval = value["estimated_latency"], value["estimated_interval"]
         bus = value.get("weight_bus", "stream")
-        return Plan(program, folding, value["input_lanes"], value["fifos"], latency, interval, bus)
+        made = value["input_lanes"], value["fifos"], latency, interval, bus
+        return Plan(program, folding, *made, value.get("serial", False), value.get("scatter", 0))
 
 
 def _lanes_for(kind: TensorType, interval: int) -> int:

@@ -24,6 +24,9 @@ class Storage:
     take LUTs (tables) or, up to 64 words, distributed RAM. Where a plan says that a block is worth less than by
     default, a written memory of any size goes to blocks that save more.
 
+    A written word may have `parted` parts that are written each by itself; `made_of` says the style where something
+    else decided it.
+
     All three are asked for by an attribute: without one yosys makes a block of a memory that is read without a clock
     into a register, and the block's slow output is then in the path. Families without distributed RAM (iCE40) would
     refuse it by name; synthesis for them takes that attribute away (`flow.synth.targets`), and yosys chooses. So that
@@ -35,6 +38,8 @@ class Storage:
     table: bool = False
     clocked: bool = True
     worth: int = BLOCK_LUTS
+    parted: int = 1
+    made_of: str | None = None
 
     @property
     def bits(self) -> int:
@@ -42,6 +47,8 @@ class Storage:
 
     @property
     def style(self) -> str:
+        if self.made_of is not None:
+            return self.made_of
         dear = self.luts > self.worth * self._blocks
         if self.table:
             return "block" if self.bits >= (2048 if self.depth > 256 else 4096) and dear else "logic"
@@ -109,19 +116,19 @@ class Storage:
     @property
     def _laid(self) -> tuple[int, int]:
         """The fewest blocks, and words that lie beside each other in them: one of them is chosen when it is read. Where
-        words are written, each has whole bytes of nine bits for itself, or blocks."""
+        words are written, each of their parts has whole bytes of nine bits for itself, or blocks."""
 
         def laid(wide: int, deep: int) -> tuple[int, int]:
             words, bits = -(-self.depth // deep), self.width
             if not self.table:
-                bits = -(-bits // min(wide, 9)) * min(wide, 9)
+                bits = self.parted * -(-bits // self.parted // min(wide, 9)) * min(wide, 9)
             return -(-bits * words // wide), words
 
         return min(laid(*shape) for shape in SHAPES)
 
     @property
     def _lutrams(self) -> int:
-        return -(-self.width // 4) * -(-self.depth // 16)
+        return self.parted * -(-self.width // self.parted // 4) * -(-self.depth // 16)
 
     @property
     def block_rams(self) -> int:

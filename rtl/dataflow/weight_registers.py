@@ -8,9 +8,10 @@ SLVERR, and ERRORS says BUSY: nothing is lost, for the word can be written again
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
-from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.hdl import Elaboratable, Module, Signal, Value
 
 from bittrue.rtl.bus.access import Access
 from bittrue.rtl.bus.lite import Slave
@@ -107,22 +108,30 @@ class WeightRegisters(Elaboratable):
     def elaborate(self, platform):  # noqa: ARG002
         m = Module()
         m.submodules.slave = slave = self.slave
-        loader, port = self.loader, self.slave.weights
-        word, waiting = Signal(len(loader.word)), Signal()
-        commit = slave.control_commit
-        with m.If(port.write):
-            m.d.sync += [word.eq(port.data), waiting.eq(1)]
-        with m.Elif(commit):
-            m.d.sync += waiting.eq(0)
+        loader, commit = self.loader, slave.control_commit
+        refused = hand_over(m, loader, slave.weights, commit)
         m.d.comb += [
-            loader.word.eq(word),
-            loader.valid.eq(waiting & (port.write | commit)),
-            loader.last.eq(commit),
             slave.control_commit_done.eq(commit),
             slave.busy.eq(~loader.ready),
             slave.status_ready.eq(loader.ready),
             slave.sets.eq(loader.sets),
             slave.status_refused.eq(loader.errors),
-            slave.errors_weights.eq(loader.refused | (commit & ~waiting)),
+            slave.errors_weights.eq(refused),
         ]
         return m
+
+
+def hand_over(m: Module, loader: Loader, port: Any, commit: Value, name: str = "") -> Value:
+    """Hand the words that are written to a window to a loader, the last one with `commit`; a strobe says that the set
+    was refused."""
+    word, waiting = Signal(len(loader.word), name=f"{name}word"), Signal(name=f"{name}waiting")
+    with m.If(port.write):
+        m.d.sync += [word.eq(port.data), waiting.eq(1)]
+    with m.Elif(commit):
+        m.d.sync += waiting.eq(0)
+    m.d.comb += [
+        loader.word.eq(word),
+        loader.valid.eq(waiting & (port.write | commit)),
+        loader.last.eq(commit),
+    ]
+    return loader.refused | (commit & ~waiting)

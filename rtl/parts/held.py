@@ -7,6 +7,7 @@ frames that it is through with, so that each frame meets one set in every stage,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +31,9 @@ class Table:
     negated  the held value is stored with its sign turned
 
     Values are written one after the other: `shift` takes the `value` into a register of a row, then `write` stores that
-    row at `row` of the `bank`.
+    row at `row` of the `bank`. A table that is `scattered` is written value by value, in any order: `write` stores the
+    `value` at `slot` of `row`, two cycles later; each slot has a write enable of its own in place of that register. Of
+    one bank (`banks`) the one that is read is the one that is written.
     """
 
     def __init__(self, held: Held, index: np.ndarray, base: int = 0, negated: bool = False):
@@ -39,6 +42,13 @@ class Table:
         rows, slots = index.shape
         self.row_bits = (rows - 1).bit_length()
         self.storage = Storage(self.format.bits * slots, (1 << self.row_bits) + rows)
+        self.scattered, self.banks = False, 2
+
+    def scatter(self, banks: int = 2) -> None:
+        """Have it written value by value, before anything is built. What it is made of stays what it was."""
+        self.scattered, self.banks = True, banks
+        depth = self.rows if banks == 1 else self.storage.depth
+        self.storage = replace(self.storage, depth=depth, parted=self.slots, made_of=self.storage.style)
 
     @property
     def rows(self) -> int:
@@ -60,7 +70,7 @@ class Table:
     def structure(self, early: bool = False) -> Structure:
         """The row that is written, the memory, and a register before distributed RAM or behind block RAM."""
         row, block = self.format.bits * self.slots, self.storage.style == "block"
-        built = Structure(registers=row)
+        built = Structure(registers=self.format.bits + self.slots + self.row_bits + 1 if self.scattered else row)
         if not early:
             built.registers += row if block else self.row_bits + 1
         built.store(self.storage)
@@ -73,20 +83,32 @@ class Table:
         port, bits = self.port, self.format.bits
         content = self.stored(self.held.initial.reshape(-1)[self.index])  # type: ignore[union-attr]
         m.submodules[f"{name}_table"] = memory = Ram(self.storage, shape_of(self.format), content)
-        row = Signal(bits * self.slots, name=f"{name}_written", reset_less=True)
-        with m.If(port.shift):
-            m.d.sync += row.eq(Cat(row, self.stored(port.value)[:bits])[bits:])
         block = self.storage.style == "block"
+        if self.scattered:
+            value = register(m, self.stored(port.value)[:bits], name=f"{name}_value")
+            enables = Signal(self.slots, name=f"{name}_enables")
+            m.d.sync += enables.eq(Cat(port.write & (port.slot == k) for k in range(self.slots)))
+            where = register(m, self.address(port.row, port.bank), name=f"{name}_place")
+            m.d.comb += [memory.write_addr.eq(where), memory.write.eq(enables)]
+            m.d.comb += memory.write_data.as_value().eq(value.replicate(self.slots))
+        else:
+            row = Signal(bits * self.slots, name=f"{name}_written", reset_less=True)
+            with m.If(port.shift):
+                m.d.sync += row.eq(Cat(row, self.stored(port.value)[:bits])[bits:])
+            m.d.comb += [
+                memory.write_addr.eq(self.address(port.row, port.bank)),
+                memory.write_data.as_value().eq(row),
+                memory.write.eq(port.write),
+            ]
         m.d.comb += [
-            memory.write_addr.eq(self.address(port.row, port.bank)),
-            memory.write_data.as_value().eq(row),
-            memory.write.eq(port.write),
             memory.addr.eq(address if block or early else register(m, address, name=f"{name}_address")),
         ]
         return register(m, memory.data, memory.data.shape(), name=f"{name}_row") if block and not early else memory.data
 
     def address(self, row: Value, bank: Value) -> Value:
         """Where a row of a bank lies."""
+        if self.banks == 1:
+            return row[: self.row_bits]
         return Cat(row[: self.row_bits], bank)
 
 
@@ -99,6 +121,7 @@ class TablePort:
         self.shift = Signal(name="written_shift")
         self.write = Signal(name="written_write")
         self.row = Signal(max(1, table.row_bits), name="written_row")
+        self.slot = Signal(max(1, (table.slots - 1).bit_length()), name="written_slot")
         self.bank = Signal(name="written_bank")
 
 

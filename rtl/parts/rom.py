@@ -33,12 +33,23 @@ class Contents:
 
     def module(self, storage: Storage, words: str, written: bool = False) -> str:
         """The name of the module that holds these words, at first where they are `written`."""
-        told = f"{storage.width} {storage.style}\n{words}"  # words of 5 and of 7 bits may look alike
+        parts = storage.parted
+        parted = f" {parts}" if parts > 1 else ""
+        told = f"{storage.width} {storage.style}{parted}\n{words}"  # words of 5 and of 7 bits may look alike
         name = f"bittrue_{'ram' if written else 'rom'}_{hashlib.sha256(told.encode()).hexdigest()[:16]}"
         bits, top = max(storage.depth - 1, 1).bit_length() - 1, storage.width - 1
         ports = "clk, addr, data, write, write_addr, write_data" if written else "clk, addr, data"
-        inputs = f"  input write;\n  input [{bits}:0] write_addr;\n  input [{top}:0] write_data;\n" if written else ""
-        writes = "  always @(posedge clk) if (write) words[write_addr] <= write_data;\n" if written else ""
+        each = storage.width // parts
+        write = f"[{parts - 1}:0] write" if parts > 1 else "write"
+        inputs = f"  input {write};\n  input [{bits}:0] write_addr;\n  input [{top}:0] write_data;\n" if written else ""
+        puts = ["  always @(posedge clk) if (write) words[write_addr] <= write_data;\n"]
+        if parts > 1:
+            spans = [f"[{k * each} +: {each}]" for k in range(parts)]
+            puts = [
+                f"  always @(posedge clk) if (write[{k}]) words[write_addr]{span} <= write_data{span};\n"
+                for k, span in enumerate(spans)
+            ]
+        writes = "".join(puts) if written else ""
         asked = [f'{what} = "{style}"' for what, style in storage.attributes.items()] + ["no_rw_check"] * written
         attributes = f"  (* {', '.join(asked)} *)\n" if asked else ""
         self.files[f"{name}.hex"] = words
@@ -114,14 +125,15 @@ class Ram(Elaboratable):
     Nobody reads a word in the cycle in which it is written.
 
     words  integers `[n, lanes]`, what the first n words hold at first; the others are 0
-    write, write_addr, write_data  in a cycle with `write`, the word is written
+    write, write_addr, write_data  in a cycle with `write`, the word is written; of a storage that is `parted`, each
+    lane by a bit of its own
     """
 
     def __init__(self, storage: Storage, shape: Shape, words: np.ndarray):
         self.storage, self.shape, self.words = storage, shape, words
         layout = data.ArrayLayout(shape, words.shape[1])
         self.addr, self.write_addr = (Signal(range(max(storage.depth, 2))) for _ in range(2))
-        self.data, self.write_data, self.write = Signal(layout), Signal(layout), Signal()
+        self.data, self.write_data, self.write = Signal(layout), Signal(layout), Signal(storage.parted)
 
     def elaborate(self, platform):
         m = Module()
@@ -134,7 +146,8 @@ class Ram(Elaboratable):
             m.submodules.memory = Instance(name, **ports, i_write_data=self.write_data.as_value())
             return m
         m.submodules.memory = memory = self.storage.memory(self.data.shape(), self.words.tolist(), apart=True)
-        write, read = memory.write_port(), memory.read_port(domain="sync")
+        write = memory.write_port(granularity=1 if self.storage.parted > 1 else None)
+        read = memory.read_port(domain="sync")
         m.d.comb += [read.addr.eq(self.addr), read.en.eq(1), self.data.eq(read.data)]
         m.d.comb += [write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write)]
         return m
