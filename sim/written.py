@@ -105,6 +105,20 @@ def _written(name: str, operation: Any, twins: Sequence[Any], margin: int, shift
     return replace(operation, **changed)
 
 
+def held_only(program: Program, names: Iterable[str]) -> Program:
+    """The program in which only these held inputs are written; the others are constants, what they hold at first."""
+    kept = set(names)
+    if unknown := sorted(kept - set(program.written)):
+        raise BittrueError(
+            f"written weights: no held input {unknown[0]!r} can be written; those are {', '.join(program.written)}"
+        )
+    values = {name: held.initial for name, held in program.written.items() if name not in kept}
+    if not values:
+        return program
+    nodes = tuple(replace(node, operation=node.operation.bind(values)) for node in program.nodes)
+    return Program(program.inputs, nodes, program.results, program.meta)
+
+
 def set_of(program: Program, constants: Program) -> dict[str, np.ndarray]:
     """The set with which a program with held inputs is another one, which has constants in their place.
 
