@@ -1,9 +1,11 @@
-"""Generated kernels from the command line: counted, toured, trained, evaluated, and where it ends so far."""
+"""Generated kernels from the command line: counted, toured, trained, evaluated, quantised, booted in golden."""
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -17,21 +19,24 @@ from bittrue.models.nern.networks import Resnet
 from bittrue.models.nern.settings import TargetSettings
 from bittrue.models.training import storage
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
+from bittrue.sim.system import Link, System
 from tests.helpers.generated import few
 
 RECIPE = """
 system: nern
 dataset: {name: digits}
 network: {stem_stride: 2}
-train: {epochs: 1, batch: 256, seed: 1}
+train: {epochs: 8, batch: 32, seed: 1}
 nern:
   num_blocks: 5
   hidden_layer_size: 8
   embeddings: {enc_levels: 16, base: 0.76, permutations: {permute_mode: infilter}}
   weights_batch_method: random_batch
   weights_batch_size: 128
-optim: {optimizer_type: ranger, lr: 5.0e-3}
-generate: {epochs: null, num_iterations: 4, loss_warmup_iterations: 2, batch_size: 64}
+optim: {optimizer_type: adamw, lr: 1.0e-2}
+generate: {epochs: null, num_iterations: 200, loss_warmup_iterations: 198, batch_size: 64, warmup_on_batch: true}
+integers: {num_iterations: 4, eval_iterations_interval: 2, images: 64}
 """
 #: As published, but for what is trained, on which images, and how long.
 CONFIG = """
@@ -299,24 +304,22 @@ class TestConfigurations:
 
 
 class TestFlow:
-    def test_it_is_trained_and_ends_with_a_sentence(self, run, place):
+    def test_it_is_trained_quantised_and_boots(self, run, place):
         (place / "small-recipe.yaml").write_text(RECIPE)
         status, said, err = run("train", "small-recipe.yaml", "--out", "flow", "--json")
         assert status == 0, err
         result = json.loads(said)
         assert result["size"]["bytes"] == sum(result["size"]["parts"].values())
         assert result["size"]["target"] == 73_872
-        assert len(result["history"]) == 1 + 2  # an epoch of the original, two of two steps of the generator
+        assert len(result["history"]) == 8 + 100  # epochs of the original, and those of two steps of the generator
         assert 0 <= result["accuracy"] <= 1
         assert f"generator of {result['size']['bytes']:,} bytes, " in result["status"]
         generator = storage.load(place / "flow/train/generator.pt", Generator)
         generator.belongs_to(_target(place / "flow/train/network.pt"))
-        status, _, err = run("flow", "small-recipe.yaml", "--out", "flow")
-        assert status == 1
-        assert (
-            "quantize: the network of small-recipe and the generator of its kernels are trained, but generators" in err
-        )
-        assert "no program, no RTL and no HLS of one; end the flow with --until train" in err
+        status, _, err = run("flow", "small-recipe.yaml", "--out", "flow", "--until", "simulate")
+        assert status == 0, err
+        told = json.loads((place / "flow/quantize/step.json").read_text())["result"]
+        _holds(told, place / "flow/lower", generator)
 
     def test_the_shipped_recipe(self):
         """At most 70 % of the target in INT8, permutations, biases and scales counted."""
@@ -339,3 +342,20 @@ def _target(path):
     from bittrue.models.nern.target import Target
 
     return Target(storage.load(path, Resnet))
+
+
+def _holds(told: dict, folder: Path, generator: Generator) -> None:
+    """What a flow left: sizes, checksum, and, from the files alone, that a boot makes the program of its constants."""
+    sizes = told["generated"]
+    assert sizes["bytes"]["weights"] == sum(layer.weight.numel() for layer in [*generator.hidden, generator.final])
+    assert sizes["share"] == sum(sizes["bytes"].values()) / 73_872
+    assert len(told["history"]) == 2
+    make, use, program = (Program.load(folder / f"{name}.npz") for name in ("generator", "accelerator", "program"))
+    where, coordinates, kernels = (np.load(folder / f"{name}.npy") for name in ("places", "coordinates", "kernels"))
+    np.testing.assert_array_equal(make(coordinates), kernels)
+    link = Link("generator", "network", tuple(sizes["held"]), where)
+    system = System({"generator": make, "network": use}, [link], {"generator": [coordinates]})
+    assert set(system.booted("network")) == set(use.written) == set(sizes["held"])
+    assert use.bind(system.booted("network")).sha256 == program.sha256
+    assert system.checksum(link, kernels.reshape(len(kernels), -1).astype(np.int64)) == sizes["checksum"]
+    assert (make.sha256, sizes["kernels"]) == (sizes["sha256"], len(kernels))

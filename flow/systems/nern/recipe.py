@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from bittrue.flow.engine import recipe as common
-from bittrue.models.nern.settings import Generate, Nern, Optim, Original, TargetSettings
+from bittrue.models.nern.settings import Generate, Integers, Nern, Optim, Original, TargetSettings
 
 
 class Recipe(common.Recipe):
     """A recipe of this system; the sections are those of `models.nern.settings`, `nern` and `optim` under the published
-    keys, `generate` the published keys that stand in no section."""
+    keys, `generate` the published keys that stand in no section, `integers` how its generator becomes integers."""
 
     system: Literal["nern"]
     network: TargetSettings = TargetSettings()
@@ -18,3 +18,4 @@ class Recipe(common.Recipe):
     nern: Nern = Nern()
     optim: Optim = Optim()
     generate: Generate = Generate()
+    integers: Integers = Integers()
