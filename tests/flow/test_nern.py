@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from jinja2 import Environment, StrictUndefined
 
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine import registry
+from bittrue.flow.systems.nern import boot
 from bittrue.flow.systems.nern import config as configurations
 from bittrue.flow.systems.nern import run as running
+from bittrue.flow.systems.nern.section import Generated
 from bittrue.models.data import sets
 from bittrue.models.nern.generator import Generator
 from bittrue.models.nern.networks import Resnet
@@ -320,6 +323,40 @@ class TestFlow:
         assert status == 0, err
         told = json.loads((place / "flow/quantize/step.json").read_text())["result"]
         _holds(told, place / "flow/lower", generator)
+        self._verified(place, result, told)
+
+    def _verified(self, place, trained, quantized):
+        """The step `generator`, by the slow reference alone, and what the report shows of it."""
+        recipe = recipes.load(place / "small-recipe.yaml", ["boot.reference=6", "boot.compiled=0", "boot.gxx=0"])
+        for name in ("step", "scratch"):
+            (place / name).mkdir()
+        where = {"folder": place / "step", "scratch": place / "scratch", "upstream": {"lower": place / "flow/lower"}}
+        found = boot.run(recipe, SimpleNamespace(progress=lambda *_: None, **where))
+        assert found["golden"]["mismatches"] == 0
+        assert found["golden"]["images"] == 6
+        assert found["kernels"] == 8_208
+        cycles = found["cycles"]
+        assert cycles["all"] == cycles["latency"] + 8_207 * cycles["kernel"]
+        section = Generated()
+        results = {"train": trained, "quantize": quantized, "generator": found}
+        told = section.collect(results)
+        assert list(told["generated"]["accuracies"].values()) == [
+            trained["accuracy_original"], trained["accuracy"], quantized["accuracy_converted"], quantized["accuracy"]
+        ]  # fmt: skip
+        assert [row[0].split()[0] for row in told["generated"]["rows"]] == [row[0] for row in trained["rms"]]
+        assert all(len(row) == 5 for row in told["generated"]["rows"])
+        for content in (told, section.collect({"train": trained, "quantize": quantized})):
+            environment = Environment(undefined=StrictUndefined)
+            environment.filters |= {"n": "{:,}".format, "percent": lambda share: f"{100 * share:.2f} %"}
+            page = environment.from_string(section.template.read_text()).render(section.context(content))
+            assert f"{sum(quantized['generated']['bytes'].values()):,} bytes" in page
+            assert (f"{cycles['all']:,} cycles" in page) == (content["generator"] is not None)
+        assert section.collect({"quantize": {}}) == {}
+        kernels = np.load(place / "flow/lower/kernels.npy")
+        kernels[5, 3] += 1 if kernels[5, 3] < 0 else -1
+        np.save(place / "flow/lower/kernels.npy", kernels)
+        with pytest.raises(BittrueError, match="makes 1 codes that are not those it was quantised with"):
+            boot.run(recipe, SimpleNamespace(progress=lambda *_: None, **where))
 
     def test_the_shipped_recipe(self):
         """At most 70 % of the target in INT8, permutations, biases and scales counted."""

@@ -9,6 +9,10 @@ from bittrue.flow.engine.system import TRAINING, System
 if TYPE_CHECKING:
     import typer
 
+    from bittrue.flow.engine.steps import Step
+    from bittrue.flow.report.section import Section
+    from bittrue.flow.systems.nern.recipe import Recipe
+
 
 class NernSystem(System):
     """Residual networks stored as a generator of their kernels."""
@@ -20,6 +24,17 @@ class NernSystem(System):
     @property
     def code(self) -> tuple[str, ...]:
         return (*TRAINING, *self.sources("recipe.py", "steps.py"))
+
+    def steps(self, recipe: Recipe) -> list[Step]:
+        """The step `generator`."""
+        from bittrue.flow.systems.nern import boot
+
+        return [boot.step(recipe)]
+
+    def section(self) -> Section:
+        from bittrue.flow.systems.nern.section import Generated
+
+        return Generated()
 
     def register(self, app: typer.Typer) -> None:
         from bittrue.flow.systems.nern import commands
