@@ -1,7 +1,7 @@
 """Run the benchmarks, print one table, write `out/bench.json`.
 
     python -m bench [layer] [convolution] [superposition] [emulation] [network] [first_inference] [rtl_speed]
-                    [spikes] [photonic] [peers] [written] [adders] [placed] [packed] [area]
+                    [spikes] [photonic] [peers] [written] [adders] [placed] [packed] [area] [generated]
     python -m bench layer --store --times 3     # measure three times, and keep the rows for README's tables
     python -m bench placed --designs all        # every recipe's design (see `bench.placed`, `bench.packed`)
     python -m bench results write               # README's tables of results from what is stored
@@ -47,6 +47,7 @@ BENCHES = (
     "placed",
     "packed",
     "area",
+    "generated",
 )
 #: Those of which `--designs` tells the designs.
 CHOOSING = ("placed", "packed")

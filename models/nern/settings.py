@@ -179,6 +179,23 @@ class Generate(Settings):
         return self
 
 
+class Integers(Settings):
+    """The generator in integers, and its training as such through the integer target; see `models.nern.exact`."""
+
+    requantize: Literal["shift", "multiplier"] = Field(
+        default="shift", description="how the sums of the generator's layers become codes; see bittrue.convert"
+    )
+    images: int = Field(default=1000, ge=2, description="training images that the target is calibrated on")
+    num_iterations: int = Field(default=400, ge=0, description="steps of training; 0 skips it")
+    batch_size: int = Field(default=64, ge=1, description="images of a step")
+    lr: float = Field(default=3e-5, gt=0)
+    reconstruction_loss_weight: float = Field(default=1.0, ge=0)
+    distillation_loss_weight: float = Field(default=1.0, ge=0)
+    eval_iterations_interval: int = Field(default=100, ge=1, description="steps between evaluations; the best is kept")
+    seed: int = Field(default=1, ge=0)
+    threads: int = Field(default=1, ge=1, description="of the CPU; the order of sums, and so the weights, depend on it")
+
+
 class Original(Train):
     """Training of the original network, whose neighbouring kernels may be drawn towards each other."""
 

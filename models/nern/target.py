@@ -172,6 +172,24 @@ class Target:
         return named or norms or {layer.path: 1 for layer in self.layers}
 
 
+@torch.no_grad()
+def upright(network: nn.Module) -> int:
+    """Turn the signs of all filters that the normalisation registered right behind their convolution multiplies with
+    less than 0, and of its factor and mean: the network computes the same, bit for bit, and a requantiser can take
+    these factors (`models.nern.accelerator`). How many there were."""
+    turned, before = 0, None
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and isinstance(before, nn.Conv2d) and module.affine:
+            below = module.weight < 0
+            if len(below) == before.out_channels and bool(below.any()):
+                for tensor in (before.weight, before.bias, module.weight, module.running_mean):
+                    if tensor is not None:
+                        tensor[below] = -tensor[below]
+                turned += int(below.sum())
+        before = module
+    return turned
+
+
 def coordinates(layers: Sequence[Layer]) -> np.ndarray:
     """(l, f, c) of every kernel of these layers, int32 `[K, 3]`."""
     parts = []

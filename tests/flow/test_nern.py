@@ -1,37 +1,45 @@
-"""Generated kernels from the command line: counted, toured, trained, evaluated, and where it ends so far."""
+"""Generated kernels from the command line: counted, toured, trained, evaluated, quantised, booted in golden."""
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
+from jinja2 import Environment, StrictUndefined
 
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine import registry
+from bittrue.flow.systems.nern import boot
 from bittrue.flow.systems.nern import config as configurations
 from bittrue.flow.systems.nern import run as running
+from bittrue.flow.systems.nern.section import Generated
 from bittrue.models.data import sets
 from bittrue.models.nern.generator import Generator
 from bittrue.models.nern.networks import Resnet
 from bittrue.models.nern.settings import TargetSettings
 from bittrue.models.training import storage
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.program import Program
+from bittrue.sim.system import Link, System
 from tests.helpers.generated import few
 
 RECIPE = """
 system: nern
 dataset: {name: digits}
 network: {stem_stride: 2}
-train: {epochs: 1, batch: 256, seed: 1}
+train: {epochs: 8, batch: 32, seed: 1}
 nern:
   num_blocks: 5
   hidden_layer_size: 8
   embeddings: {enc_levels: 16, base: 0.76, permutations: {permute_mode: infilter}}
   weights_batch_method: random_batch
   weights_batch_size: 128
-optim: {optimizer_type: ranger, lr: 5.0e-3}
-generate: {epochs: null, num_iterations: 4, loss_warmup_iterations: 2, batch_size: 64}
+optim: {optimizer_type: adamw, lr: 1.0e-2}
+generate: {epochs: null, num_iterations: 200, loss_warmup_iterations: 198, batch_size: 64, warmup_on_batch: true}
+integers: {num_iterations: 4, eval_iterations_interval: 2, images: 64}
 """
 #: As published, but for what is trained, on which images, and how long.
 CONFIG = """
@@ -299,24 +307,56 @@ class TestConfigurations:
 
 
 class TestFlow:
-    def test_it_is_trained_and_ends_with_a_sentence(self, run, place):
+    def test_it_is_trained_quantised_and_boots(self, run, place):
         (place / "small-recipe.yaml").write_text(RECIPE)
         status, said, err = run("train", "small-recipe.yaml", "--out", "flow", "--json")
         assert status == 0, err
         result = json.loads(said)
         assert result["size"]["bytes"] == sum(result["size"]["parts"].values())
         assert result["size"]["target"] == 73_872
-        assert len(result["history"]) == 1 + 2  # an epoch of the original, two of two steps of the generator
+        assert len(result["history"]) == 8 + 100  # epochs of the original, and those of two steps of the generator
         assert 0 <= result["accuracy"] <= 1
         assert f"generator of {result['size']['bytes']:,} bytes, " in result["status"]
         generator = storage.load(place / "flow/train/generator.pt", Generator)
         generator.belongs_to(_target(place / "flow/train/network.pt"))
-        status, _, err = run("flow", "small-recipe.yaml", "--out", "flow")
-        assert status == 1
-        assert (
-            "quantize: the network of small-recipe and the generator of its kernels are trained, but generators" in err
-        )
-        assert "no program, no RTL and no HLS of one; end the flow with --until train" in err
+        status, _, err = run("flow", "small-recipe.yaml", "--out", "flow", "--until", "simulate")
+        assert status == 0, err
+        told = json.loads((place / "flow/quantize/step.json").read_text())["result"]
+        _holds(told, place / "flow/lower", generator)
+        self._verified(place, result, told)
+
+    def _verified(self, place, trained, quantized):
+        """The step `generator`, by the slow reference alone, and what the report shows of it."""
+        recipe = recipes.load(place / "small-recipe.yaml", ["boot.reference=6", "boot.compiled=0", "boot.gxx=0"])
+        for name in ("step", "scratch"):
+            (place / name).mkdir()
+        where = {"folder": place / "step", "scratch": place / "scratch", "upstream": {"lower": place / "flow/lower"}}
+        found = boot.run(recipe, SimpleNamespace(progress=lambda *_: None, **where))
+        assert found["golden"]["mismatches"] == 0
+        assert found["golden"]["images"] == 6
+        assert found["kernels"] == 8_208
+        cycles = found["cycles"]
+        assert cycles["all"] == cycles["latency"] + 8_207 * cycles["kernel"]
+        section = Generated()
+        results = {"train": trained, "quantize": quantized, "generator": found}
+        told = section.collect(results)
+        assert list(told["generated"]["accuracies"].values()) == [
+            trained["accuracy_original"], trained["accuracy"], quantized["accuracy_converted"], quantized["accuracy"]
+        ]  # fmt: skip
+        assert [row[0].split()[0] for row in told["generated"]["rows"]] == [row[0] for row in trained["rms"]]
+        assert all(len(row) == 5 for row in told["generated"]["rows"])
+        for content in (told, section.collect({"train": trained, "quantize": quantized})):
+            environment = Environment(undefined=StrictUndefined)
+            environment.filters |= {"n": "{:,}".format, "percent": lambda share: f"{100 * share:.2f} %"}
+            page = environment.from_string(section.template.read_text()).render(section.context(content))
+            assert f"{sum(quantized['generated']['bytes'].values()):,} bytes" in page
+            assert (f"{cycles['all']:,} cycles" in page) == (content["generator"] is not None)
+        assert section.collect({"quantize": {}}) == {}
+        kernels = np.load(place / "flow/lower/kernels.npy")
+        kernels[5, 3] += 1 if kernels[5, 3] < 0 else -1
+        np.save(place / "flow/lower/kernels.npy", kernels)
+        with pytest.raises(BittrueError, match="makes 1 codes that are not those it was quantised with"):
+            boot.run(recipe, SimpleNamespace(progress=lambda *_: None, **where))
 
     def test_the_shipped_recipe(self):
         """At most 70 % of the target in INT8, permutations, biases and scales counted."""
@@ -339,3 +379,20 @@ def _target(path):
     from bittrue.models.nern.target import Target
 
     return Target(storage.load(path, Resnet))
+
+
+def _holds(told: dict, folder: Path, generator: Generator) -> None:
+    """What a flow left: sizes, checksum, and, from the files alone, that a boot makes the program of its constants."""
+    sizes = told["generated"]
+    assert sizes["bytes"]["weights"] == sum(layer.weight.numel() for layer in [*generator.hidden, generator.final])
+    assert sizes["share"] == sum(sizes["bytes"].values()) / 73_872
+    assert len(told["history"]) == 2
+    make, use, program = (Program.load(folder / f"{name}.npz") for name in ("generator", "accelerator", "program"))
+    where, coordinates, kernels = (np.load(folder / f"{name}.npy") for name in ("places", "coordinates", "kernels"))
+    np.testing.assert_array_equal(make(coordinates), kernels)
+    link = Link("generator", "network", tuple(sizes["held"]), where)
+    system = System({"generator": make, "network": use}, [link], {"generator": [coordinates]})
+    assert set(system.booted("network")) == set(use.written) == set(sizes["held"])
+    assert use.bind(system.booted("network")).sha256 == program.sha256
+    assert system.checksum(link, kernels.reshape(len(kernels), -1).astype(np.int64)) == sizes["checksum"]
+    assert (make.sha256, sizes["kernels"]) == (sizes["sha256"], len(kernels))

@@ -152,7 +152,7 @@ FAULTS = {
     "turn before the begin": (f"{LOADER}.elaborate", "after.append(behind)", "after.append(count)", "one input"),
     "the slower input counts": (f"{LOADER}.elaborate", "ahead[-1], newest", "~ahead[-1], newest", "two inputs"),
     "ready before all went over": (f"{LOADER}.elaborate", "m.Elif(armed & settled)", "m.Elif(armed)", "one input"),
-    "written to the bank in use": (f"{LOADER}.elaborate", "p.bank.eq(idle)", "p.bank.eq(bank)", "one input"),
+    "written to the bank in use": (f"{LOADER}.elaborate", "idle.eq(~bank)", "idle.eq(bank)", "one input"),
 }  # fmt: skip
 
 

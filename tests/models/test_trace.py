@@ -18,6 +18,8 @@ from bittrue.models.fs.convert import relu_set
 from bittrue.models.fs.layers import IntegerEncode, IntegerFsNeuron, IntegerSpikingLinear, Neurons, TensorSpikingLinear
 from bittrue.models.fs.settings import Convert
 from bittrue.models.graph.lower import lower
+from bittrue.models.layers.embedding import IndexInput, TensorEmbedding
+from bittrue.models.layers.given import GivenConv
 from bittrue.models.layers.groups import Regrouping, TensorBundle, TensorUnbundle
 from bittrue.models.layers.integer import (
     CodeStep,
@@ -135,6 +137,11 @@ LAYERS = {
     TensorConcat: lambda: [flat(), TensorConcat(step(), 8, "")],
     TensorArgMax: lambda: [flat(), TensorArgMax(CodeStep(1.0), 8, "")],
     TensorConv: lambda: [image(), TensorConv(READING, *parameters(4, 6 * CHANNELS), *PRODUCT, **WIDTHS)],
+    GivenConv: lambda: [
+        image(),
+        GivenConv(READING, *parameters(4, 6 * CHANNELS), *PRODUCT, gain=torch.arange(1.0, 5), unit=0.2, **WIDTHS),
+    ],
+    TensorEmbedding: lambda: [IndexInput((TOKENS,), 3), TensorEmbedding(torch.arange(24.0).view(6, 4), step(), 8, "")],
     TensorDepthwise: lambda: [image(), TensorDepthwise(READING, *parameters(CHANNELS, 6), *PRODUCT, **WIDTHS)],
     TensorMaximum: lambda: [image(), TensorMaximum(READING, step(), 8, "")],
     TensorBundle: lambda: [flat(), bundle(5)],
@@ -142,7 +149,7 @@ LAYERS = {
     TensorMean: lambda: [image(), TensorMean(READING, 6, 6, step(), None, 8, "", shift=2)],
 }
 
-INPUTS = {IntegerInput, IntegerLightInput, TensorInput}
+INPUTS = {IntegerInput, IntegerLightInput, IndexInput, TensorInput}
 BASES = {TensorLayer, TensorMap, TensorProduct}
 
 

@@ -1,4 +1,4 @@
-"""What `train` does, and what is not there yet: a network and the generator of its kernels, in float."""
+"""What `train`, `quantize` and `lower` do: a network and the generator of its kernels, in floats, then in integers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     from bittrue.models.nern import evaluate, original
     from bittrue.models.nern import train as generate
     from bittrue.models.nern.networks import Resnet
-    from bittrue.models.nern.target import Target
+    from bittrue.models.nern.target import Target, upright
     from bittrue.models.nern.tours import tours
     from bittrue.models.training import storage
     from bittrue.models.training.loop import accuracy
@@ -34,6 +34,7 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         model, data, recipe.train, side=recipe.nern.output_size, keep=recipe.nern.keep,
         checkpoint=work.scratch / "original.pt", progress=training.watch(work),
     )  # fmt: skip
+    upright(model)  # for the requantisers of its integers
     storage.save(model, work.folder / "network.pt")
     target = Target(model, recipe.nern.output_size, recipe.nern.keep)
     permutations = recipe.nern.embeddings.permutations
@@ -88,10 +89,102 @@ def sizes(recipe: Recipe, generator: Generator, target: Target, data: Data) -> d
     }
 
 
-def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
-    """Not there yet: says so."""
-    raise BittrueError(
-        f"quantize: the network of {recipe.name} and the generator of its kernels are trained, but generators are not "
-        "yet made into integers, so that there is no program, no RTL and no HLS of one; end the flow with --until "
-        "train, whose result has the accuracies and the bytes"
+#: What `quantize` leaves beside the target's program: those of the boot, and where its codes go.
+BOOT = ("generator.npz", "accelerator.npz", "places.npy", "coordinates.npy", "kernels.npy")
+
+
+@training.one_thread
+def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
+    """Generator and target in integers, and the training of the generator through both; leaves their programs.
+
+    `program.npz`      the target with the generated weights as constants, and what `write_lowered` leaves with it
+    `generator.npz`    the program whose frame is a kernel
+    `accelerator.npz`  the target's program with the generated weights as held inputs
+    `places.npy`, `coordinates.npy`, `kernels.npy`   the boot: its samples, their codes, and where each is written
+
+    Here it is held that the golden generator makes the codes that were trained, and that the accelerator which booted
+    has the logits of the integers on the whole test set.
+    """
+    import numpy as np
+    import torch
+
+    from bittrue.models.graph.lower import lower as lowered
+    from bittrue.models.layers.lowering import whole
+    from bittrue.models.nern import accelerator, boot, exact
+    from bittrue.models.nern.generator import Generator
+    from bittrue.models.nern.integers import Integers
+    from bittrue.models.nern.networks import Resnet
+    from bittrue.models.nern.target import Target
+    from bittrue.models.training import storage
+    from bittrue.models.training.loop import accuracy, predict
+    from bittrue.models.training.loop import share as right
+
+    data, settings = training.data_of(recipe), recipe.integers
+    model = storage.load(work.upstream["train"] / "network.pt", Resnet)
+    target = Target(model, recipe.nern.output_size, recipe.nern.keep)
+    generator = storage.load(work.upstream["train"] / "generator.pt", Generator)
+    generator.belongs_to(target)
+    work.progress("calibrating", 0, 1)
+    integers = Integers(generator, settings)
+    codes = exact.codes(integers, generator, target)
+    network = accelerator.convert(target, codes, integers.units.tolist(), data, settings.images, generator.others())
+    converted = accuracy(network, data.test)
+    done = exact.fit(integers, network, generator, target, data, settings, progress=training.watch(work))
+    work.progress("evaluating", 1, 1)
+    meta = {"name": recipe.name, "dataset": data.name}
+    made = lowered(integers.eval(), name=f"{recipe.name} generator", units=integers.units.tolist())
+    program = network.lower(**meta, classes=list(data.classes))
+    system = boot.system(generator, made, target, network, program)
+    booted, layers = system.booted(boot.NETWORK), accelerator.written_layers(network)
+    for path, layer in layers.items():
+        wrong = int((booted[f"{layer.label}.weight"] != whole(layer.weight)).sum())
+        if wrong:
+            raise BittrueError(
+                f"quantize: {wrong} weights of {path} that the golden generator makes are not those of its network, "
+                "which is a fault of bittrue; report it with the recipe"
+            )
+    x = network.encode(data.test.images)
+    logits, expected = (
+        system({boot.NETWORK: [x]})[boot.NETWORK],
+        whole(torch.from_numpy(predict(network, data.test.images))),
     )
+    if wrong := int((logits != expected).sum()):
+        raise BittrueError(
+            f"quantize: {wrong} of {logits.size} results of the accelerator that booted are not those of its network, "
+            "which is a fault of bittrue; report it with the recipe"
+        )
+    training.write_lowered(work, program, network, data)
+    made.save(work.folder / BOOT[0])
+    system.programs[boot.NETWORK].save(work.folder / BOOT[1])
+    contents = system.links[0].places, system.boots[boot.GENERATOR][0], system.boot(boot.GENERATOR)
+    for name, array in zip(BOOT[2:], contents, strict=True):
+        np.save(work.folder / name, array)
+    after = right(logits, data.test.labels)
+    size = integers.bytes(generator)
+    total, weights = sum(size.values()), sum(layer.weights for layer in target.layers)
+    words = [f"generated in INT8 {100 * converted:.2f} %, trained in integers {share(after, len(data.test))}"]
+    words.append(f"{total:,} bytes, {100 * total / weights:.1f} % of the target's {weights:,}")
+    return {
+        "status": "; ".join(words),
+        "accuracy": after,
+        "accuracy_converted": converted,
+        "history": [{"loss": round(loss, 6), "accuracy": got} for _, got, loss in done.evaluations[1:]],
+        "kept": [step for step, _, _ in done.evaluations].index(done.step),
+        "generated": {
+            "bytes": size, "target": weights, "share": total / weights, "kernels": target.kernels,
+            "held": list(system.links[0].names), "sha256": made.sha256,
+            "checksum": system.checksum(system.links[0], contents[2]),
+            "layers": [[str(layer), float(unit)] for layer, unit in zip(target.layers, integers.units, strict=True)],
+            "macs": made.macs,
+        },
+    }  # fmt: skip
+
+
+def lower(recipe: Recipe, work: Workspace) -> dict[str, Any]:  # noqa: ARG001 - a step is called so
+    """The program and its boot, which `quantize` left."""
+    import shutil
+
+    result = training.copy_lowered(work)
+    for name in BOOT:
+        shutil.copyfile(work.upstream["quantize"] / name, work.folder / name)
+    return result
