@@ -123,8 +123,8 @@ class EmbeddingStage(Stage):
         index = Signal(op.input.format.bits, name="index", reset_less=True)
         with m.If(go & begins):
             m.d.sync += index.eq(self.i.payload[0])
-        beat = register(m, at, name="beat")[: (self.beats - 1).bit_length()]
-        m.d.comb += [port.addr.eq(Cat(index, beat)), port.en.eq(1)]
+        address = Cat(index, register(m, at, name="beat")) if self.beats > 1 else index
+        m.d.comb += [port.addr.eq(address), port.en.eq(1)]
         m.d.comb += outlet.payload.eq(register(m, port.data, layout, name="y"))
         m.d.comb += [outlet.issue.eq(go), outlet.push.eq(valid_chain(m, go, ARRIVAL)[-1])]
         return m
