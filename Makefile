@@ -16,7 +16,7 @@ BIN = .venv/bin
 ONE_THREAD = OMP_NUM_THREADS=1
 PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
-.PHONY: help setup demo test test-sim mutants damage bench results lint wheel clean
+.PHONY: help setup demo test test-all test-sim mutants damage bench results lint wheel clean
 
 help:  ## print this list
 	@echo 'make TARGET, one of:'
@@ -28,7 +28,10 @@ setup:  ## make .venv with everything that the other targets use
 demo: setup  ## the main job: LERP-PSA on handwritten digits, from training to a placed FPGA design and its report
 	$(BIN)/bittrue flow lerp-psa-digits
 
-test: setup  ## run all tests, and name the ten that took longest
+test: setup  ## run the tests but for those marked long, and name the ten that took longest
+	$(PYTEST) -m "not long"
+
+test-all: setup  ## run all tests, and name the ten that took longest
 	$(PYTEST)
 
 test-sim: setup  ## run the tests of the golden models alone

@@ -109,6 +109,7 @@ class TestFlow:
 
 
 @needs_compiler
+@pytest.mark.long
 def test_a_wrong_weight_fails_the_flow_and_names_its_place(done, monkeypatch, tmp_path):
     made, out, _ = done
     shutil.copytree(out, tmp_path / "flow")

@@ -138,6 +138,7 @@ def kernels_equal(folder: Path) -> None:
         np.testing.assert_array_equal(codes, golden[name], err_msg=name)
 
 
+@pytest.mark.long
 def test_rounding_constant_in_the_kernels(tmp_path):
     folder = project.write(PROGRAM, tmp_path)
     substitute(

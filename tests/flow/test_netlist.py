@@ -292,6 +292,7 @@ FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.long
 def test_a_register_that_must_not_move_is_seen(fault, build, monkeypatch, tmp_path):
     """The pass goes wrong; the program's outputs, or when they come, are then not what they must be."""
     method, wrong = FAULTS[fault]
@@ -309,6 +310,7 @@ def command(capsys, *words: object) -> tuple[int, str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_commands_hold_netlists_to_golden(tmp_path, capsys, monkeypatch):
     """`verify` maps for itself, `synth` checks what it placed; either says what is wrong and leaves with status 1."""
     saved = resmlp(tokens=2, channels=3, classes=2, blocks=0).save(tmp_path / "p.npz")

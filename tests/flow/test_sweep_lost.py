@@ -119,6 +119,7 @@ def test_workers_and_scheduler_that_are_gone_are_told_and_the_rest_is_done_later
     assert same(flow, out)
 
 
+@pytest.mark.long
 def test_workers_of_another_version_are_refused_before_any_point(flow, tmp_path):
     other = tmp_path / "other"
     for name in ("bittrue", "sim", "models", "rtl", "hls", "flow"):

