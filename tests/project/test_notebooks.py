@@ -9,8 +9,8 @@ pytestmark = pytest.mark.needs("nbclient", "nbformat", "ipykernel")
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
-#: All but the quickest.
-LONG = {True: [pytest.mark.long], False: []}
+#: All but the quickest take long.
+RUN = [path if path.stem == "photonic" else pytest.param(path, marks=pytest.mark.long) for path in NOTEBOOKS]
 #: What every notebook must have printed: that nothing differs, and that the fault that it makes was found.
 PRINTED = {
     "fs_neurons": ("0 differ", "first divergence: neurons_1 (fsneuron)"),
@@ -44,9 +44,7 @@ def test_notebook_is_stored_without_outputs(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=LONG[path.stem != "photonic"]) for path in NOTEBOOKS], ids=NAMES
-)
+@pytest.mark.parametrize("path", RUN, ids=NAMES)
 def test_notebook_runs(path, tmp_path, monkeypatch):
     import nbclient
     import nbformat

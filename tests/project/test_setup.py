@@ -183,7 +183,20 @@ def test_an_old_or_absent_python_is_named(machine):
     assert "python9 is not installed" in absent.stderr
 
 
-TARGETS = ("setup", "demo", "test", "test-sim", "mutants", "damage", "bench", "results", "lint", "wheel", "clean")
+TARGETS = (
+    "setup",
+    "demo",
+    "test",
+    "test-all",
+    "test-sim",
+    "mutants",
+    "damage",
+    "bench",
+    "results",
+    "lint",
+    "wheel",
+    "clean",
+)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -191,6 +204,7 @@ def test_make_targets_set_up_first(name):
     shown = subprocess.run(["make", "-n", name], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert ("tools/setup.sh" in shown) is (name != "clean")
     assert ("--durations=10" in shown) is name.startswith("test")
+    assert ("not long" in shown) is (name == "test")
 
 
 @pytest.mark.parametrize("arguments", [[], ["help"]])
