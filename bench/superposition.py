@@ -5,8 +5,8 @@
 A MIMONet of depth 10 and width 2 with four slots, on images of 28 x 28, one, two and four at a time, its weights random
 and its normalisation that of a few batches; the ordinary network of its depth and width, which is bound to nothing,
 stands beside it. torch's INT8 is its own quantisation of the graph (`torch.ao.quantization`), whose convolutions are
-oneDNN's; what it has no quantised form for, the binding, stays in float there. Its network and torch's in float are
-channels last, compiled by neither. bittrue's codes are those of the reference.
+oneDNN's; what it has no quantised form for, the binding, stays in float there. Images and weights are channels last in
+torch, and nothing is compiled by `torch.compile`. bittrue's codes are those of the reference.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def one(what: str, network: Superposition, data: Data, real: Tensor, names: Sequ
     """A network with so many images at a time as it has now: bittrue's program of it and torch's two."""
     integer = of_codes(network, data)
     program, x = integer.lower(), integer.encode(data.test.images)
-    float_network, int8 = Passes(network), quantised(network, real)
+    float_network = Passes(network).to(memory_format=torch.channels_last)
+    int8 = quantised(network, real)
     with torch.inference_mode():
         calls = {REAL: lambda: float_network(real), INT8: lambda: int8(real)}
         expected = program.reference(x[:4])

@@ -1,8 +1,8 @@
 // The AXI4-Lite master of the batch loop: accesses at the frames they belong to (rtl/bus/access.py), with pauses.
 //
 // Included by batch_loop.cpp where the design has registers; Model has the ports s_axi_*. An access is a row
-// [frame, address, read, write or POLL, value], an answer a row [access, response, word, cycle]. Those of the frame MEANWHILE
-// stand behind all others.
+// [frame, address, read, write or POLL, value], an answer a row [access, response, word, cycle]. Those of the frame
+// MEANWHILE stand behind all others.
 #pragma once
 #include <cstdint>
 

@@ -2,12 +2,14 @@
 
 import multiprocessing
 import re
+import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bittrue.flow.run import verilate
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.result import RtlRun
 from bittrue.flow.run.verilate import cached
@@ -92,6 +94,17 @@ def test_two_inputs_wide_ports(adder):
     assert adder.run(a, b).interval == SUM_OUTPUT.beats
     with pytest.raises(BittrueError, match="codes differ"):
         run.check(sum_golden(a, a))
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O1"])
+def test_verilators_header_is_compiled_once_and_taken(level, tmp_path):
+    """g++ takes a precompiled header only for flags that are its own, and else reads the text without a word."""
+    flags = ["-DVM_TRACE=0", level]
+    header = verilate._headers(flags, verilate.default_cache())
+    (tmp_path / "empty.cpp").write_text("")
+    words = [verilate.toolchain().gxx, *verilate.COMMON_FLAGS, *flags, "-include", header, *verilate._includes(), "-H"]
+    done = subprocess.run([*words, "-c", "empty.cpp"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stderr.splitlines()[0] == f"! {header}.gch"
 
 
 def test_two_designs_in_one_process(design, adder):
