@@ -14,7 +14,8 @@ BIN = .venv/bin
 # A file's tests run in one process, so that it builds once what they share; files with slow tests begin first.
 # One thread a process: the tests are many processes, and the benchmarks give figures for one thread.
 ONE_THREAD = OMP_NUM_THREADS=1
-PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
+# Compiled modules are kept, whatever the surroundings say: hundreds of tests start a Python of their own.
+PYTEST = $(ONE_THREAD) PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 .PHONY: help setup demo test test-all test-sim mutants damage bench results lint wheel clean
 

@@ -5,10 +5,12 @@ What large memories hold lies beside the text, in files that it reads with `$rea
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from amaranth.hdl import Elaboratable, Signal
@@ -101,7 +103,8 @@ def convert(top: Elaboratable, ports: Sequence[Signal], name: str = TOP) -> Veri
     from amaranth.back import rtlil, verilog
 
     contents = Contents()
-    text = rtlil.convert(top, platform=contents, name=name, ports=list(ports), emit_src=False)
+    with _uncollected():
+        text = rtlil.convert(top, platform=contents, name=name, ports=list(ports), emit_src=False)
     try:  # the second half of `verilog.convert`, which has no place between the two
         text = verilog._convert_rtlil_text(explicit(text), strip_internal_attrs=True)
     except verilog.YosysError as error:
@@ -114,3 +117,16 @@ def convert(top: Elaboratable, ports: Sequence[Signal], name: str = TOP) -> Veri
     text = _STARTER.sub(r"  reg \1 = 0;\n  initial \1 <= 1;", text)
     note = "/* verilator lint_off INITIALDLY */ // meant: processes that wait at time 0 are to see a change\n"
     return Verilog(note + text + "".join(contents.modules.values()), contents.files)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for cycles meanwhile: a netlist is millions of small objects that all live until its text is written,
+    and to go through them again and again takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
