@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import signed
+from amaranth.lib import data
 from amaranth.sim import Simulator
 
 from bittrue.flow.run import cosim
@@ -220,3 +222,19 @@ def test_slices_are_the_words(bits, lanes):
     sim.run()
     netlist = rtlil.convert(memory, ports=[memory.addr, memory.data.as_value()])
     assert netlist.count("cell $memrd_v2") == -(-bits * lanes // 9)
+
+
+WORD = data.StructLayout(
+    {"knot": signed(8), "pair": data.ArrayLayout(signed(5), 2), "up": range(11), "deep": data.StructLayout({"a": 1})}
+)
+
+
+def test_words_of_a_table_are_packed_as_their_layout_would():
+    """At the corners of every field: -128 .. 127, -16 .. 15, 0 .. 10, 0 .. 1."""
+    corners = itertools.product((-128, -1, 0, 127), (-16, 15), (-16, 15), (0, 10), (0, 1))
+    rows = [{"knot": k, "pair": [p, q], "up": u, "deep": {"a": a}} for k, p, q, u, a in corners]
+    memory = Storage(WORD.size, len(rows), table=True).memory(WORD, rows)
+    assert list(memory.data.init._raw) == [WORD.const(row).as_value().value for row in rows]
+    view = memory.read_port().data
+    assert isinstance(view, data.View)
+    assert view.shape() == WORD
