@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from bittrue.flow.run import verilate
 from tests.helpers.promises import breaks_promise, require
 
 
@@ -19,10 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests stay until the end: the search for cycles leaves them out, which took a third of the time."""
+    """Modules and tests stay until the end: the search for cycles leaves them out, which took a third of the time.
+
+    Simulators are compiled as fast as can be: no test runs so many cycles that it pays to wait for better code.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 5, 5)
+    verilate.OPTIMIZE = "-O0"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bittrue.flow.run import monitors as event_counters
+from bittrue.flow.run import verilate
 from bittrue.flow.run.ports_header import PREFIX, ports_header
 from bittrue.flow.run.result import (
     MAX_EVENTS,
@@ -102,7 +103,7 @@ class CompiledRtl:
     inputs    its input ports, in the order of the arrays given to `run`
     outputs   its output ports, in the order of the arrays that `run` gives
     cache     folder of compiled designs; default `$XDG_CACHE_HOME/bittrue/rtl` or `~/.cache/bittrue/rtl`
-    optimize  optimisation flag(s) of g++ for the design's code; `-O2` takes twice as long and runs a fifth faster
+    optimize  optimisation flag(s) of g++ for the design's code; default `flow.run.verilate.OPTIMIZE`
     trace     build the slower variant that can write waveforms
     weights   its port for weights, if these are written
     monitors  streams within it whose events are counted (`flow.run.monitors`); the counts are `RtlRun.ones`
@@ -117,7 +118,7 @@ class CompiledRtl:
         inputs: Sequence[StreamPort],
         outputs: Sequence[StreamPort],
         cache: Path | None = None,
-        optimize: str = "-O1",
+        optimize: str | None = None,
         trace: bool = False,
         monitors: Sequence[Probe] = (),
         weights: StreamPort | None = None,
@@ -126,7 +127,8 @@ class CompiledRtl:
         self.weights = weights
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.around = surroundings
-        self.cache, self.optimize, self.trace = Path(cache or default_cache()), optimize, trace
+        self.cache, self.trace = Path(cache or default_cache()), trace
+        self.optimize = optimize or verilate.OPTIMIZE
         self.verilog = Verilog(verilog).placed(self.cache / MEMORIES)
         self.monitors = tuple(monitors)
         if not self.inputs:
@@ -137,7 +139,7 @@ class CompiledRtl:
         self._header = ports_header(self.inputs, self.outputs, weights, surroundings)
         files = [(Path(__file__).parent / name).read_text() for name in LOOP]
         self._bound = event_counters.verilog(self.monitors)
-        name = key(self.verilog, self._bound, *files, self._header, optimize, trace)
+        name = key(self.verilog, self._bound, *files, self._header, self.optimize, trace)
         folder = cached(self.cache, f"compiled-{name}", self._build)
         self.library = folder / "design.so"
         self.build_seconds = time.perf_counter() - start
@@ -165,9 +167,9 @@ class CompiledRtl:
         for name in LOOP:
             shutil.copy(Path(__file__).parent / name, work)
         flags = [f"-DVM_TRACE={int(self.trace)}", f"-DVM_TRACE_VCD={int(self.trace)}"]
-        objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work, self.cache)
+        objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work)
         names = ["verilated", "verilated_threads"] + (["verilated_vcd_c"] if self.trace else [])
-        objects += runtime(names, self.cache)
+        objects += runtime(names)
         words = [toolchain().gxx, *COMMON_FLAGS, "-shared", "-pthread", *objects, "-latomic", "-o", "../design.so"]
         command(words, work, "g++ cannot link the simulator")
         (folder / f"{TOP}.v").write_text(self.verilog)

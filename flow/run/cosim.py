@@ -24,6 +24,7 @@ import numpy as np
 from cocotb_tools.runner import get_runner
 
 import bittrue
+from bittrue.flow.run import verilate
 from bittrue.flow.run.result import (
     Beats,
     Codes,
@@ -375,15 +376,15 @@ def _build_verilator(verilog: str, ports: tuple[StreamPort | Surroundings, ...],
         check_ports((work / f"{PREFIX}.h").read_text(), ports)
         shutil.copy(main, work / "main.cpp")
         flags = [f"-DVM_TRACE={int(waves)}", f"-DVM_TRACE_VCD={int(waves)}"]
-        objects = compile_generated([*sources, work / "main.cpp"], flags, "-O1", work, cache)
-        objects += runtime(["verilated", "verilated_threads"] + (["verilated_vcd_c"] if waves else []), cache)
+        objects = compile_generated([*sources, work / "main.cpp"], flags, verilate.OPTIMIZE, work)
+        objects += runtime(["verilated", "verilated_threads"] + (["verilated_vcd_c"] if waves else []))
         # cocotb's library finds the VPI functions in the executable.
-        objects += runtime(["verilated_vpi"], cache, ["-fvisibility=default"])
+        objects += runtime(["verilated_vpi"], ["-fvisibility=default"])
         words = [toolchain().gxx, *COMMON_FLAGS, "-rdynamic", "-pthread", *objects, f"-L{libraries}"]
         words += [f"-Wl,-rpath,{libraries}", "-lcocotbvpi_verilator", "-latomic", "-o", f"../{TOP}"]
         command(words, work, "g++ cannot link the simulator")
         (folder / f"{TOP}.v").write_text(verilog)
         shutil.rmtree(work)
 
-    name = key(verilog, control, waves, version("cocotb"), libraries)
+    name = key(verilog, control, waves, verilate.OPTIMIZE, version("cocotb"), libraries)
     return cached(cache, f"verilator-{name}", make)

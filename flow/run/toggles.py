@@ -43,7 +43,7 @@ class Toggles:
 
 
 def count(
-    design: Design, verilog: str, x: Sequence[np.ndarray], cache: Path | None = None, optimize: str = "-O1"
+    design: Design, verilog: str, x: Sequence[np.ndarray], cache: Path | None = None, optimize: str | None = None
 ) -> tuple[list[Toggles], RtlRun]:
     """Run a batch without stalls and count the toggles of every part of the design, in order."""
     rtl = CompiledRtl.of(design, verilog, cache=cache, optimize=optimize, trace=True)

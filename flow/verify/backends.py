@@ -260,7 +260,7 @@ class Compiled(Backend):
 
         if progress:
             progress("building the compiled RTL", 0, 1)
-        level = "-O2" if frames >= MANY else "-O1"
+        level = "-O2" if frames >= MANY else None
         return CompiledRtl.of(build.design, build.verilog, optimize=level, monitors=monitors.of(build.design))
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
@@ -300,7 +300,7 @@ class Netlist(Compiled):
 
         if progress:
             progress(f"mapping to {build.target} and building the compiled netlist", 0, 1)
-        return CompiledRtl.of(build.design, build.netlist, optimize="-O1")
+        return CompiledRtl.of(build.design, build.netlist)
 
 
 class Cosim(Backend):

@@ -100,7 +100,7 @@ def test_two_inputs_wide_ports(adder):
 def test_verilators_header_is_compiled_once_and_taken(level, tmp_path):
     """g++ takes a precompiled header only for flags that are its own, and else reads the text without a word."""
     flags = ["-DVM_TRACE=0", level]
-    header = verilate._headers(flags, verilate.default_cache())
+    header = verilate._headers(flags)
     (tmp_path / "empty.cpp").write_text("")
     words = [verilate.toolchain().gxx, *verilate.COMMON_FLAGS, *flags, "-include", header, *verilate._includes(), "-H"]
     done = subprocess.run([*words, "-c", "empty.cpp"], cwd=tmp_path, check=True, capture_output=True, text=True)

@@ -172,7 +172,7 @@ class TestToggles:
         rows, run = toggles.count(PipelineDesign(planned), verilog, X)
         run.check(PROGRAM(*X))
         waves = tmp_path / "w.vcd"
-        CompiledRtl(verilog, planned.inputs, planned.outputs, optimize="-O1", trace=True).run(*X, waves=waves)
+        CompiledRtl(verilog, planned.inputs, planned.outputs, trace=True).run(*X, waves=waves)
         counts, names = plain(waves.read_text())
         assert len({row.stage for row in rows}) == len(planned.network.elements)
         registers = toggles.clocked(verilog)

@@ -82,6 +82,7 @@ class TestVerify:
         assert re.search(r"compiled with stalls: \d+ of \d+ values differ", " ".join(found.problems))
         assert re.search(r"first divergence: embed \(linear\), image 4 with set 1 of its", " ".join(found.problems))
 
+    @pytest.mark.long
     def test_two_words_in_the_wrong_order_are_found(self, tmp_path, monkeypatch):
         right = Exchanges.writes
 
@@ -131,6 +132,7 @@ class TestVerify:
         assert (tmp_path / "divergence.vcd").exists()
         assert f"mix (linear), image {frame} with set 2 of its weights" in found.problems[0]
 
+    @pytest.mark.long
     def test_a_stage_that_changes_late_is_found(self, tmp_path, monkeypatch):
         """One frame too late, at whatever exchange: it is that operation, and the frame with which the set came."""
         follow = Exchange.follow

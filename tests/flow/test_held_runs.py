@@ -89,7 +89,9 @@ def test_what_the_frames_are_told_apart_by(first):
     assert run.meets[-1] == 1
 
 
-@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"])
+@pytest.mark.parametrize(
+    "simulator", [pytest.param("icarus", marks=[pytest.mark.needs("iverilog"), pytest.mark.long]), "verilator"]
+)
 def test_cocotb(case, simulator, tmp_path):
     """The other testbench, another simulator; and the HLS kernel with the same sets gives the same codes."""
     p, _, x, sets = case

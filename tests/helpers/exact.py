@@ -52,7 +52,7 @@ def equal(results: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> None
 def exact_compiled(planned: Plan, verilog: str, x: list[np.ndarray]) -> None:
     """Codes, protocol, latency and interval of the compiled Verilog without stalls; codes and protocol with."""
     expected = planned.program(*x)
-    rtl = CompiledRtl(verilog, planned.inputs, planned.outputs, optimize="-O1")
+    rtl = CompiledRtl(verilog, planned.inputs, planned.outputs)
     plain = rtl.run(*x, watchdog=20_000).check(expected)
     assert (plain.latency, plain.interval) == (planned.estimated_latency, planned.estimated_interval)
     promised = planned.network.schedule(len(x[0]))

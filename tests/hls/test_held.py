@@ -16,12 +16,13 @@ from bittrue.sim.operations.mean import Mean
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
+from tests.helpers.lengths import long_but
 from tests.helpers.sets import KINDS, codes, drawn, golden, network
 
 pytestmark = pytest.mark.needs("g++")
 
 
-@pytest.mark.parametrize(("seed", "kinds"), [*((seed, ()) for seed in range(3)), *enumerate(KINDS)])
+@pytest.mark.parametrize(("seed", "kinds"), [*long_but([(0, ()), (1, ()), (2, ())], (0, ())), *enumerate(KINDS)])
 def test_several_sets_in_one_run(seed, kinds, tmp_path):
     """Kernels equal the golden simulator, tensor by tensor, with sets at random and at the bounds."""
     rng = np.random.default_rng([seed, 5])
@@ -74,7 +75,7 @@ def test_the_test_bench_has_the_first_set(tmp_path):
     assert status() == 2
 
 
-@pytest.mark.parametrize("rail", ["plus", "minus", "offset"])
+@pytest.mark.parametrize("rail", long_but(["plus", "minus", "offset"], "offset"))
 def test_one_array_of_a_photonic_layer(rail, tmp_path):
     """A rail or the offsets alone; the other arrays are constants of the kernel."""
     rng = np.random.default_rng(3)

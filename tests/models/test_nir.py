@@ -263,7 +263,7 @@ def test_compiled_rtl_equals_golden(interval):
     planned = plan(program, interval=interval)
     expected = program(*x)
     np.testing.assert_array_equal(expected, program.reference(*x))
-    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs, optimize="-O1")
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs)
     plain = rtl.run(*x, watchdog=20_000).check(expected)
     assert (plain.latency, plain.interval) == (planned.estimated_latency, planned.estimated_interval)
     rtl.run(*x, stall_seed=1, idle=0.3, backpressure=0.3, watchdog=20_000).check(expected)

@@ -143,7 +143,7 @@ def test_an_exact_default_network_equals_snntorch_spike_for_spike(kind, x, tmp_p
     np.testing.assert_array_equal(program(short), truth)
     np.testing.assert_array_equal(program.reference(short), truth)
     planned = plan(program)
-    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs, optimize="-O1")
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs)
     rtl.run(short, stall_seed=1, idle=0.3, backpressure=0.3, watchdog=20_000).check(truth)
     if kind == "Leaky":
         np.testing.assert_array_equal(host.build(project.write(program, tmp_path / "hls")).predict(short), truth)

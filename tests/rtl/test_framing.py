@@ -283,7 +283,7 @@ def test_the_count_stays_at_its_most(monkeypatch):
 @pytest.mark.parametrize("name", ["first of two", "several results"])
 def test_compiled(name):
     design, _ = built(name)
-    rtl = CompiledRtl(emit(plan(design.program)), design.inputs, design.outputs, optimize="-O1")
+    rtl = CompiledRtl(emit(plan(design.program)), design.inputs, design.outputs)
     for seed, case in enumerate(CASES):
         beats = stimulus(design, case, seed)
         words, _ = expected(design, beats)

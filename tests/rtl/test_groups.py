@@ -17,6 +17,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.bundle import Bundle
 from tests.helpers.bundled import changes, grouped, images
 from tests.helpers.drive import pack, unpack
+from tests.helpers.lengths import long_but
 from tests.helpers.stage_bench import StageBench, Written
 
 
@@ -34,7 +35,7 @@ def written(plan: Plan, sizes: list[int]) -> list[Written]:
 
 
 class TestWritten:
-    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize("seed", long_but(range(5), 0, 1))
     def test_to_the_cycle_with_another_size_in_every_group(self, seed):
         made = planned(seed)
         program, rng = made.program, np.random.default_rng(seed)
@@ -47,7 +48,7 @@ class TestWritten:
         stalled = bench.run([x], 0.3, 0.4, seed, written(made, sizes))
         np.testing.assert_array_equal(stalled.outputs, expected)
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", long_but(range(3), 2))
     def test_every_size_by_itself(self, seed):
         """Latency, and cycles between groups, are those of the plan in every mode."""
         made = planned(seed + 20)
@@ -147,7 +148,7 @@ def flushed(made: Plan, x: np.ndarray, after: list[int]) -> tuple[np.ndarray, li
     return codes, waited, filled
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", long_but(range(3), 0))
 def test_a_group_that_is_not_complete_is_flushed(seed):
     """What lacks is filled with images of code 0, whose results do not come out; nothing else is told apart."""
     made = planned(seed + 40, slots=4, images=4)

@@ -18,6 +18,7 @@ from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.cycles import by_cycles
 from tests.helpers.kinds import KINDS, Moved
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import stimulus
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
@@ -132,7 +133,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-@pytest.mark.parametrize("interval", [200, 480])
+@pytest.mark.parametrize("interval", long_but([200, 480], 200))
 def test_in_a_network(name, interval):
     """Planned, FIFOs and all; every frame ends when the plan says, and codes are right under stalls."""
     program = PROGRAMS[name]()

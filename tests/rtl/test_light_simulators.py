@@ -18,13 +18,14 @@ from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry
 from bittrue.rtl.light.registers import Address, Errors
 from bittrue.sim.errors import BittrueError
+from tests.helpers.lengths import long_but
 from tests.helpers.photonic_bench import ARRAY
 from tests.helpers.photonic_programs import images, photonic_network
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"]
 
 
-@pytest.mark.parametrize("weights", ["memory", "stream"])
+@pytest.mark.parametrize("weights", long_but(["memory", "stream"], "stream"))
 @pytest.mark.parametrize("simulator", ["compiled", *SIMULATORS])
 def test_all_buses(simulator, weights, tmp_path):
     program = photonic_network(noise=True)
@@ -66,7 +67,14 @@ def test_all_buses(simulator, weights, tmp_path):
     assert [a.cycle for a in run.answers] == sorted(a.cycle for a in run.answers)
 
 
-@pytest.mark.parametrize("simulator", ["compiled", *SIMULATORS])
+@pytest.mark.parametrize(
+    "simulator",
+    [
+        "compiled",
+        pytest.param("icarus", marks=[pytest.mark.needs("iverilog"), pytest.mark.long]),
+        pytest.param("verilator", marks=pytest.mark.long),
+    ],
+)
 def test_a_wrong_answer_is_an_error(simulator, tmp_path):
     program = photonic_network()
     design = PhotonicDesign(program, ARRAY)
@@ -115,7 +123,7 @@ def test_every_frame_ends_when_foretold(sizes, geometry, settling, capacity, noi
     program = photonic_network(sizes, geometry.rows, noise=noise)
     design = PhotonicDesign(program, geometry, settling, images=capacity)
     x = images(program, 60)
-    run = CompiledRtl.of(design, optimize="-O1").run(x).check(program(x))
+    run = CompiledRtl.of(design).run(x).check(program(x))
     assert (run.frame_end_cycles - run.first_input_cycle).tolist() == design.expect(x).ends.tolist()
     assert run.latency == design.latency
 

@@ -18,6 +18,7 @@ from bittrue.rtl.verilog import emit
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Program
 from tests.helpers.exact import exact, exact_compiled, settled
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import AWKWARD, awkward, often_several, resmlp, segment, several, stimulus, two_inputs
 
 SIMULATORS = [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"]
@@ -73,7 +74,7 @@ class TestTheProgramsAreAlive:
         np.testing.assert_array_equal(x, expected)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", long_but(range(12), *range(6)))
 def test_random_geometry_and_folding(seed):
     program, rng = random_program(seed)
     exact(plan(program, folding=random_foldings(program, rng)), seed)
@@ -172,7 +173,9 @@ def small() -> Plan:
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
-@pytest.mark.parametrize(("idle", "backpressure"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.5), (0.3, 0.3)])
+@pytest.mark.parametrize(
+    ("idle", "backpressure"), long_but([(0.0, 0.0), (0.4, 0.0), (0.0, 0.5), (0.3, 0.3)], (0.0, 0.0), (0.3, 0.3))
+)
 def test_cocotb_equals_golden(small, simulator, idle, backpressure):
     x = stimulus(small.program, 2 * settled(small), 2)
     expected = small.program(*x)

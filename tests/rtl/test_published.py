@@ -75,7 +75,7 @@ def test_segment_of_the_compiled_rtl(program, tensors, start, stop):
     whole = fold_all(program, interval)
     planned = plan(part, interval=interval)
     assert planned.folding == {node.name: whole[node.name] for node in part.nodes if node.name in whole}
-    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs, optimize="-O1")
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs)
     run = rtl.run(tensors[start]).check(tensors[stop])
     assert (run.latency, run.interval) == (planned.estimated_latency, planned.estimated_interval)
     rtl.run(tensors[start], stall_seed=1, idle=0.3, backpressure=0.3).check(tensors[stop])
@@ -84,7 +84,7 @@ def test_segment_of_the_compiled_rtl(program, tensors, start, stop):
 @pytest.mark.slow
 def test_compiled_rtl(program, tensors):
     planned = plan(program)
-    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs, optimize="-O1")
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs)
     frames = 2 * (planned.estimated_latency // planned.estimated_interval) + 8
     again = np.arange(frames) % len(tensors["x"])
     run = rtl.run(tensors["x"][again]).check(tensors["classifier"][again])

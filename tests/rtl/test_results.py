@@ -102,7 +102,7 @@ def test_and_in_cocotb(planned, fault, tmp_path):
 def test_stalls_of_the_outputs_are_independent(planned):
     """Ports of the same beats wait in different cycles, and a run is repeatable."""
     x = stimulus(PROGRAM, 200, 1)
-    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs, optimize="-O1")
+    rtl = CompiledRtl(emit(planned), planned.inputs, planned.outputs)
     a, b = (rtl.run(*x, backpressure=0.5, stall_seed=4).check(PROGRAM(*x)) for _ in range(2))
     assert all(np.array_equal(one, other) for one, other in zip(a.handshakes, b.handshakes, strict=True))
     out, total = a.handshakes[0], a.handshakes[1]
@@ -126,7 +126,7 @@ def test_the_kernel_beside_the_rtl(planned, tmp_path):
 
 def test_expected_codes_are_one_array_per_output(planned):
     x = stimulus(PROGRAM, FRAMES, 1)
-    run = CompiledRtl(emit(planned), planned.inputs, planned.outputs, optimize="-O1").run(*x)
+    run = CompiledRtl(emit(planned), planned.inputs, planned.outputs).run(*x)
     expected = PROGRAM.run(*x)
     assert run.check(expected) is run.check(list(expected)) is run
     with pytest.raises(BittrueError, match=r"4 outputs \(m_axis_out, .*\), codes of 1 are expected; give one array"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import signed
+from amaranth.hdl import Fragment, signed
 from amaranth.lib import data
 from amaranth.sim import Simulator
 
@@ -238,3 +238,4 @@ def test_words_of_a_table_are_packed_as_their_layout_would():
     view = memory.read_port().data
     assert isinstance(view, data.View)
     assert view.shape() == WORD
+    Fragment.get(memory, None)
