@@ -15,7 +15,6 @@ from bittrue.flow.verify import diverge, verify
 from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
-from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -220,7 +219,7 @@ def test_the_log_of_a_failed_synthesis_stays_where_the_error_says(tmp_path):
     log = Path(re.search(r"log in (\S+)\)", str(error.value))[1])
     assert log.parent.name == "xilinx-7"
     assert "ERROR" in log.with_name("read.yosys.log").read_text()
-    text = emit(planned)
+    text = "module bittrue_top(input a, output b); assign b = a; endmodule"
     steps.run(chain, recipe_, tmp_path)
     assert (tmp_path / "synth" / "xilinx-7" / "netlist.json").exists()
     assert not list(tmp_path.glob(".synth*"))
