@@ -28,6 +28,7 @@ from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.exact import exact, exact_compiled
 from tests.helpers.formal import planted
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import stimulus
 
 S8, U8 = Format(8), Format(8, signed=False)
@@ -69,7 +70,7 @@ def case(seed: int) -> tuple:
     return weight, constant, fmt, scale, after
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", long_but(range(60), *range(30)))
 def test_adders_compute_the_matrix(seed):
     """Every entry, from results for unit vectors and from what the values are worth; results for random codes."""
     weight, constant, fmt, scale, after = case(seed)
@@ -98,7 +99,7 @@ def test_the_least_levels():
     assert least_levels(np.zeros((2, 3), int), np.zeros(2, int)) == 0
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", long_but(range(40), *range(20)))
 def test_no_more_levels_than_allowed(seed):
     weight, constant, fmt, _, _ = case(seed)
     least = least_levels(weight, constant)

@@ -20,6 +20,7 @@ from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import two_inputs
 from tests.helpers.sets import KINDS, codes, drawn, golden, network
 from tests.helpers.stage_bench import StageBench, Written, run
@@ -47,7 +48,7 @@ def planned(seed: int, architecture: str = "parallel", **options) -> Plan:
         return plan(program, interval=interval, weights="written", architecture=architecture)
 
 
-@pytest.mark.parametrize(("seed", "kinds", "architecture", "stalled"), CASES)
+@pytest.mark.parametrize(("seed", "kinds", "architecture", "stalled"), long_but(CASES, *CASES[::3], *CASES[-4:]))
 def test_sets_are_exchanged_between_frames(seed, kinds, architecture, stalled):
     """Every frame is worked with the set that had taken effect when it began, and none is late for it."""
     rng = np.random.default_rng([seed, 1])

@@ -36,7 +36,7 @@ def alone(kind: str, seed: int) -> tuple[Plan, np.random.Generator]:
     return size_fifos(Plan(program, {}, dict.fromkeys(inputs, lanes))), rng
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", long_but(range(6), *range(3)))
 @pytest.mark.parametrize("kind", KINDS)
 class TestAlone:
     def test_to_the_cycle_and_right_under_stalls(self, kind, seed):

@@ -17,6 +17,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.exact import exact
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import resmlp
 from tests.helpers.small import every_input
 from tests.helpers.stage_bench import StageBench
@@ -91,7 +92,7 @@ def test_every_pair_of_weights_and_every_code_in_hardware(code):
 FORMATS = [(S8, S8), (S8, U8), (Format(4), U8), (Format(5), Format(3)), (U8, S8)]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", long_but(range(12), *range(5)))
 def test_any_folding_is_exact_to_the_cycle(seed):
     """Codes, latency, intervals, and under stalls nothing but time; registers as counted."""
     rng = np.random.default_rng(seed)

@@ -14,6 +14,7 @@ from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 from tests.helpers.exact import exact
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import resmlp
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
@@ -21,7 +22,7 @@ from tests.rtl.test_packed import FORMATS, S8, program
 from tests.rtl.test_structure import flip_flops
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", long_but(range(5), *range(3)))
 def test_any_folding_is_exact_to_the_cycle(seed):
     """Codes, latency, intervals, and under stalls nothing but time; steps that do not divide the inputs, too."""
     rng = np.random.default_rng(seed)

@@ -11,11 +11,12 @@ from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.lengths import long_but
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import OPERATIONS, batches, exact_to_the_cycle, planned
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", long_but(range(16), *range(8)))
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_component(name, seed):
     """Exact to the cycle without stalls; under stalls, nothing but time changes. One simulator does both."""
