@@ -11,7 +11,7 @@ from amaranth.sim import Simulator
 from bittrue.rtl.boot.design import BootDesign, boot
 from bittrue.rtl.boot.places import locate, sections
 from bittrue.rtl.boot.registers import Address
-from bittrue.rtl.boot.sequence import Samples, counted, runs
+from bittrue.rtl.boot.sequence import Samples
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.parts.held import Table
@@ -19,6 +19,7 @@ from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
+from bittrue.sim.sequence import counted, runs
 from bittrue.sim.system import Link, System
 from tests.helpers.booted import GENERATOR, NETWORK, coordinates, places, system
 from tests.helpers.sets import codes
