@@ -62,10 +62,7 @@ class BootDesign(Design):
         self.system, self.link, self.banks, self.auto = system, _link(system), banks, auto
         self.generator = replace(generator, serial=True)
         self.accelerator = replace(accelerator, scatter=banks)
-        source, target = (
-            system.programs[self.link.source],
-            held_only(system.programs[self.link.target], self.link.names),
-        )
+        source, target = system.programs[self.link.source], written_target(system)
         for plan_, program in ((generator, source), (accelerator, target)):
             if plan_.program.sha256 != program.sha256:
                 raise BittrueError("boot: a plan was made for another program; plan with `rtl.boot.design.boot`")
@@ -241,14 +238,16 @@ class BootDesign(Design):
 
     @classmethod
     def from_json(cls, program: Program, value: Mapping[str, Any]) -> BootDesign:
-        if value["program"] != program.sha256:
-            raise BittrueError("the booting accelerator was made for another program; make it again")
         system = _read(value["system"])
         link = _link(system)
-        target = held_only(system.programs[link.target], link.names)
+        target = written_target(system)
         generator = replace(Plan.from_json(system.programs[link.source], value["generator"]), serial=False)
         accelerator = replace(Plan.from_json(target, value["accelerator"]), scatter=0)
-        return cls(system, generator, accelerator, value["banks"], value["auto"])
+        made = cls(system, generator, accelerator, value["banks"], value["auto"])
+        same = {made.program.sha256, made.program.bind(made.program.initial).sha256}
+        if value["program"] != made.program.sha256 or program.sha256 not in same:
+            raise BittrueError("the booting accelerator was made for another program; make it again")
+        return made
 
 
 def boot(
@@ -260,9 +259,15 @@ def boot(
 ) -> BootDesign:
     """Plan both programs of a system, each with its options of `rtl.dataflow.plan.plan`, and make the design."""
     link = _link(system)
-    target = held_only(system.programs[link.target], link.names)
+    target = written_target(system)
     plans = plan(system.programs[link.source], **(generator or {})), plan(target, **(accelerator or {}))
     return BootDesign(system, *plans, banks, auto)
+
+
+def written_target(system: System) -> Program:
+    """The program that is written, with the held inputs of the link alone; others are constants."""
+    link = _link(system)
+    return held_only(system.programs[link.target], link.names)
 
 
 def _link(system: System) -> Link:
