@@ -16,7 +16,7 @@ from tests.helpers import programs
 from tests.helpers.booted import GENERATOR, NETWORK, generator, system
 from tests.helpers.sets import codes
 
-pytestmark = pytest.mark.needs("g++")
+pytestmark = [pytest.mark.needs("g++"), pytest.mark.slow]
 
 
 def counted() -> System:
