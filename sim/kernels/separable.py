@@ -24,19 +24,26 @@ BLOCK = 64
 @jit
 def _sum_rows(index, sums, vectors, limits, scaled, count, table, out):
     kind = sums.dtype.type
-    acc = np.empty((min(max(index.shape[0], 1), BLOCK), sums.shape[2]), sums.dtype)
+    last, channels = index.shape[1] - 1, sums.shape[2]
+    acc = np.empty((min(max(index.shape[0], 1), BLOCK), channels), sums.dtype)
+    most = np.zeros(channels, sums.dtype)  # of all indices but the last, which seldom change where samples count up
     saturated = 0
     for start in range(0, index.shape[0], BLOCK):
         stop = min(start + BLOCK, index.shape[0])
         for r in range(start, stop):
-            into = acc[r - start]
-            first = sums[0, index[r, 0]]
-            for n in range(into.size):
-                into[n] = first[n]
-            for p in range(1, index.shape[1]):
-                more = sums[p, index[r, p]]
-                for n in range(into.size):
-                    into[n] = kind(into[n] + more[n])
+            other = r == 0
+            for p in range(last):
+                other |= index[r, p] != index[r - 1, p]
+            if other:
+                for n in range(channels):
+                    most[n] = kind(0)
+                for p in range(last):
+                    more = sums[p, index[r, p]]
+                    for n in range(channels):
+                        most[n] = kind(most[n] + more[n])
+            into, more = acc[r - start], sums[last, index[r, last]]
+            for n in range(channels):
+                into[n] = kind(most[n] + more[n])
         saturated += finish(acc, vectors, limits, scaled, count, table, out[start:stop])
     return saturated
 
