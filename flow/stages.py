@@ -163,7 +163,7 @@ def rtl(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     write_whole(work.folder / "instance.v", template.encode())
     write_design(design, work.folder, verilog)
     beside = {}
-    for other, targets in registry.find(recipe.system).designs(recipe, program):
+    for other, targets in registry.find(recipe.system).designs(recipe, program, work.upstream["lower"]):
         write_design(other, work.folder, name=other.name)
         beside[other.name] = list(targets)
     return design.describe() | {"verilog_lines": verilog.count("\n"), "beside": beside}

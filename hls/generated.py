@@ -6,6 +6,8 @@ operation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 from bittrue.hls.network import KernelGraph, Process, beat_bits, code_type
@@ -106,36 +108,57 @@ def top_header(network: KernelGraph) -> str:
     return guarded("BITTRUE_TOP_HPP", "\n".join(lines) + signature(network) + ";\n")
 
 
-def top(program: Program, network: KernelGraph, kernels: list[str]) -> str:
-    """`top.cpp`: the DATAFLOW region."""
+def top(program: Program, network: KernelGraph, kernels: list[str], control: str = "ap_ctrl_none") -> str:
+    """`top.cpp`: the DATAFLOW region; `control` is how it is started."""
     what = "one frame" if program.grouping is None else f"one group, {network.images} frames"
-    lines = [f"// Program {program.sha256}, generated; a call processes {what}.", '#include "top.hpp"']
-    lines += [f'#include "{kernel}.hpp"' for kernel in sorted(set(kernels))]
-    lines += ['#include "parameters.h"', "", "#ifdef BITTRUE_HOST", '#include "probe.hpp"', "#else"]
-    lines += ["#define BITTRUE_PROBE(tensor, stream)", "#define BITTRUE_PROCESS_END", "#endif", ""]
+    lines = [
+        f"// Program {program.sha256}, generated; a call processes {what}.",
+        '#include "top.hpp"',
+        *includes(kernels),
+    ]
     for k, process in enumerate(network.processes):
         if process.repeats:
             lines += [repeated(network, k, process), ""]
     lines.append(signature(network) + " {")
     lines += [f"#pragma HLS INTERFACE axis port={port}" for port, _ in network.ports]
-    for name, held in network.held.items():
-        mode = "ap_memory" if held.shape else "ap_none"
-        lines += [f"#pragma HLS INTERFACE {mode} port={name}", f"#pragma HLS STABLE variable={name}"]
+    lines += interfaces(network.held)
     lines += [f"#pragma HLS INTERFACE ap_none port={name}" for name in network.reports]
-    lines += ["#pragma HLS INTERFACE ap_ctrl_none port=return", "#pragma HLS DATAFLOW"]
+    lines += [f"#pragma HLS INTERFACE {control} port=return", "#pragma HLS DATAFLOW", *region(network)]
+    return "\n".join([*lines, "}", ""])
+
+
+def includes(kernels: Iterable[str]) -> list[str]:
+    """The lines above a top: the headers of its kernels, and what the host build sees of it."""
+    lines = [f'#include "{kernel}.hpp"' for kernel in sorted(set(kernels))]
+    lines += ['#include "parameters.h"', "", "#ifdef BITTRUE_HOST", '#include "probe.hpp"', "#else"]
+    return [*lines, "#define BITTRUE_PROBE(tensor, stream)", "#define BITTRUE_PROCESS_END", "#endif", ""]
+
+
+def interfaces(held: Mapping[str, Held]) -> list[str]:
+    """The lines of a top that say how held inputs come in."""
+    lines = []
+    for name, one in held.items():
+        mode = "ap_memory" if one.shape else "ap_none"
+        lines += [f"#pragma HLS INTERFACE {mode} port={name}", f"#pragma HLS STABLE variable={name}"]
+    return lines
+
+
+def region(network: KernelGraph, indent: str = "    ") -> list[str]:
+    """The streams and the processes of a DATAFLOW region."""
+    lines = []
     for stream in network.streams:
-        lines.append(f'    hls::stream<{code_type(stream.tensor.format)} > {stream.name}("{stream.name}");')
+        lines.append(f'{indent}hls::stream<{code_type(stream.tensor.format)} > {stream.name}("{stream.name}");')
         lines.append(f"#pragma HLS STREAM variable={stream.name} depth={stream.depth}")
     for k, process in enumerate(network.processes):
         given = (*process.reads, *process.writes, *process.parameters)
         call = process.call
         if process.repeats:
             call, given = repeats(k, process), (*given, network.images)
-        lines.append(f"    {call}({', '.join(given)});")
-        lines.append("    BITTRUE_PROCESS_END")
+        lines.append(f"{indent}{call}({', '.join(given)});")
+        lines.append(f"{indent}BITTRUE_PROCESS_END")
         if process.probe is not None:
-            lines.append(f"    BITTRUE_PROBE({process.probe}, {process.writes[0]})")
-    return "\n".join([*lines, "}", ""])
+            lines.append(f"{indent}BITTRUE_PROBE({process.probe}, {process.writes[0]})")
+    return lines
 
 
 def repeats(k: int, process: Process) -> str:

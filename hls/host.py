@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,11 @@ def build(folder: str | Path, defines: tuple[str, ...] = ()) -> HostKernel:
     `defines` are preprocessor macros; `BITTRUE_LOG` records the accesses to streams. Raises BittrueError when the
     folder holds no project, when g++ or `ap_int.h` is absent, and when the sources do not compile.
     """
+    return HostKernel(*library(folder, defines))
+
+
+def library(folder: str | Path, defines: tuple[str, ...] = ()) -> tuple[Path, dict[str, Any]]:
+    """The compiled library of a project and what its `project.json` says; as `build`."""
     folder = Path(folder)
     project, contents = read_project(folder)
     compiler, headers = find_compiler(), find_headers()
@@ -54,10 +59,10 @@ def build(folder: str | Path, defines: tuple[str, ...] = ()) -> HostKernel:
     contents |= {f"ap_types/{path.name}": path.read_bytes() for path in sorted(headers.glob("*.h"))}
     for name, content in sorted(contents.items()):
         sha.update(f"{name} {len(content)}\n".encode() + content)
-    library = cache_folder() / f"{sha.hexdigest()}.so"
-    if not library.is_file():
-        compile_library(compiler, flags, headers, folder, library)
-    return HostKernel(library, project)
+    made = cache_folder() / f"{sha.hexdigest()}.so"
+    if not made.is_file():
+        compile_library(compiler, flags, headers, folder, made)
+    return made, project
 
 
 def read_project(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -150,17 +155,7 @@ class HostKernel:
         self.tensors = {name: TensorType(tuple(shape), Format.parse(fmt)) for name, shape, fmt in project["tensors"]}
         self.inputs: list[str] = project["inputs"]
         self.results: list[str] = project["results"]
-        self.written = {
-            name: Held(
-                name,
-                h["shape"],
-                h["low"],
-                h["high"],
-                np.reshape(np.array(h["initial"], np.int64), h["shape"]),
-                among=h.get("among"),
-            )
-            for name, h in project["held"].items()
-        }
+        self.written = held_of(project["held"])
         self.grouping: groups.Grouping | None = None
         if group := project.get("grouping"):
             images = self.written[group["held"]] if group["held"] else np.array(group["size"])
@@ -208,10 +203,10 @@ class HostKernel:
             ctypes.c_long(first),
             _longs(calls.frames),
             _longs(calls.sets),
-            _pointers(codes),
-            _pointers(calls.held),
-            _pointers(list(results.values())),
-            _pointers(list(tensors.values())) if trace else None,
+            pointers(codes),
+            pointers(calls.held),
+            pointers(list(results.values())),
+            pointers(list(tensors.values())) if trace else None,
         )
         return tuple(self._codes(results, count).values()), self._codes(tensors, count)
 
@@ -273,10 +268,10 @@ class HostKernel:
             _longs(calls.frames),
             _longs(calls.sets),
             _longs(counts),
-            _pointers(codes),
-            _pointers(calls.held),
+            pointers(codes),
+            pointers(calls.held),
             (ctypes.c_void_p * len(last))(*(flags.ctypes.data for flags in last)),
-            _pointers(list(results.values())),
+            pointers(list(results.values())),
             _longs(errors),
         )
         return tuple(self._codes(results, frames).values()), errors.tolist()
@@ -295,9 +290,25 @@ class HostKernel:
         return np.ctypeslib.as_array(entries, (length,)).copy() if length else np.empty(0, np.int32)
 
 
+def held_of(record: Mapping[str, Any]) -> dict[str, Held]:
+    """The held inputs of a `project.json`."""
+    return {
+        name: Held(
+            name,
+            h["shape"],
+            h["low"],
+            h["high"],
+            np.reshape(np.array(h["initial"], np.int64), h["shape"]),
+            among=h.get("among"),
+        )
+        for name, h in record.items()
+    }
+
+
 def _longs(array: np.ndarray) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_long))
 
 
-def _pointers(arrays: list[np.ndarray]) -> ctypes.Array:
+def pointers(arrays: list[np.ndarray]) -> ctypes.Array:
+    """Arrays of int64 as the libraries take them."""
     return (_POINTER * len(arrays))(*(array.ctypes.data_as(_POINTER) for array in arrays))

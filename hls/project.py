@@ -7,8 +7,9 @@ needs nothing but its kernel `hls/kernels/<stem>.hpp`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from bittrue.hls.generated import parameters, test_bench, top, top_header
 from bittrue.hls.network import KernelGraph
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
-from bittrue.sim.held import Sets
+from bittrue.sim.held import Held, Sets
 from bittrue.sim.locks import locked
 from bittrue.sim.program import Node, Program
 from bittrue.sim.reading import sealed
@@ -40,14 +41,21 @@ HOLDING = (
 )
 
 
-def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None = None, interval: int = 0) -> Path:
+def write(
+    program: Program,
+    folder: str | Path,
+    x: Sequence[np.ndarray] | None = None,
+    interval: int = 0,
+    control: str = "ap_ctrl_none",
+) -> Path:
     """Write the project and return its folder.
 
     `x` holds the test bench's frames, one array `[n, *shape]` per input; None draws `FRAMES` from a fixed seed.
     The expected results are the golden simulator's; where samples go in groups, these have every size in turn, and
     frames of code 0 complete the last one. `interval` is the wanted number of cycles between frames: each
     matrix kernel forms `ceil(macs / interval)` products a cycle. Streams carry one code a cycle, so the size of the
-    largest tensor is the least that can be had, and the default.
+    largest tensor is the least that can be had, and the default. `control` is how the top is
+    started: by default it takes frames as they come.
     Raises BittrueError when an operation has no kernel, before anything is written.
     """
     kernels = [kernel_of(node) for node in program.nodes]
@@ -63,7 +71,7 @@ def write(program: Program, folder: str | Path, x: Sequence[np.ndarray] | None =
     files = {target: (HERE / source).read_text() for source, target in COMMON.items()}
     files |= {f"{kernel}.hpp": (HERE / "kernels" / f"{kernel}.hpp").read_text() for kernel in kernels}
     files["parameters.h"] = parameters(program, network, interval)
-    files["top.hpp"], files["top.cpp"] = top_header(network), top(program, network, kernels)
+    files["top.hpp"], files["top.cpp"] = top_header(network), top(program, network, kernels, control)
     files["tb.cpp"], files["host/batch.cpp"] = test_bench(network), batch(network)
     files["run_hls.tcl"] = (HERE / "run_hls.tcl").read_text()
     sizes = group_sizes(program, len(frames[0]))
@@ -138,11 +146,7 @@ def describe(program: Program, network: KernelGraph, files: dict[str, str]) -> s
         "inputs": list(program.inputs),
         "results": list(program.results),
         "tensors": [[name, list(kind.shape), str(kind.format)] for name, kind in program.types.items()],
-        "held": {
-            name: {"shape": list(h.shape), "low": h.low, "high": h.high, "initial": h.initial.reshape(-1).tolist()}
-            | ({"among": list(h.among)} if h.among else {})
-            for name, h in program.written.items()
-        },
+        "held": held_record(program.written),
         "ports": [port for port, _ in network.ports],
         "streams": {stream.name: stream.depth for stream in network.streams},
         "processes": [[p.call, list(p.reads), list(p.writes)] for p in network.processes],
@@ -156,3 +160,12 @@ def describe(program: Program, network: KernelGraph, files: dict[str, str]) -> s
             "tensors": sorted(grouping.tensors),
         }
     return sealed(record).decode()
+
+
+def held_record(written: Mapping[str, Held]) -> dict[str, Any]:
+    """Held inputs as JSON."""
+    return {
+        name: {"shape": list(h.shape), "low": h.low, "high": h.high, "initial": h.initial.reshape(-1).tolist()}
+        | ({"among": list(h.among)} if h.among else {})
+        for name, h in written.items()
+    }

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bittrue.rtl.dataflow.estimate import Area
     from bittrue.sim.held import Set
     from bittrue.sim.program import Program
+    from bittrue.sim.system import System
 
 #: The top module of every design, and the prefix of its AXI4-Lite port.
 TOP, BUS = "bittrue_top", "s_axi"
@@ -190,6 +191,7 @@ class Design(ABC):
                `weights_sets` and `weights_errors` (`rtl.dataflow.loader`)
     feeds      streams that go in beside them, again and again
     map        of the AXI4-Lite registers at `s_axi_*`, if there are any
+    system     the programs that it boots from, where what is held is made by another program (`sim.system`)
     others     ports beyond all these; inputs of them stay at `idle`
     interval   cycles between frames in steady state, unstalled
     latency    cycles from the first input beat to the first output beat, of several outputs that of the one that
@@ -209,6 +211,7 @@ class Design(ABC):
     weights: StreamPort | None = None
     feeds: tuple[Feed, ...] = ()
     map: RegisterMap | None = None
+    system: System | None = None
     others: tuple[Port, ...] = ()
     interval: int
     latency: int

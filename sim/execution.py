@@ -2,7 +2,8 @@
 
 A *matrix product* is an operation with `by_row`: rows of `row` codes to rows of codes, with the table of a function
 of one code in its epilogue. So three run as one: a reading order in front (`reading`, a window: rows are gathered a
-block at a time, while they are in cache), the product, and the table of its only reader. Other pairs join by
+block at a time, while they are in cache), the product, and the table of its only reader. In front there may also be
+rows of a table by an index, each of which is then multiplied once (`by_index`). Other pairs join by
 `Operation.fuse`. Saturation is not counted here; a traced run counts it.
 """
 
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bittrue.sim.contract import Range
+from bittrue.sim.kernels.separable import SumOfRows
 from bittrue.sim.operation import Operation, TensorType
+from bittrue.sim.operations.embedding import Embedding
 
 if TYPE_CHECKING:
     from bittrue.sim.program import Node, Program
@@ -87,6 +90,16 @@ def product(
     return run
 
 
+def summed(output: TensorType, rows: Any, table: np.ndarray | None = None) -> Callable[..., np.ndarray]:
+    """A product of rows of a table, from their indices; with the table of the function that reads it."""
+
+    def run(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        into = None if out is None else out.reshape(-1, output.channels)
+        return rows(x.reshape(-1, rows.indices), table, into).reshape(len(x), *output.shape)
+
+    return run
+
+
 def codes_of(program: Program) -> dict[str, Range]:
     """The codes that every tensor can hold, which may be fewer than its format has."""
     held = {name: Range(kind.format.low, kind.format.high) for name, kind in program.inputs.items()}
@@ -110,8 +123,9 @@ def actions(program: Program) -> list[Action]:
         return reader is not None and not node.operation.held and not reader.operation.held
 
     def reading_of(node: Node) -> tuple[Any, tuple[str, ...], list[str]]:
-        """The reading order in front of a product, what it reads, and the nodes that are not run by themselves: a
-        product takes rows of the codes that there are, so axes that are only named otherwise are none of its concern.
+        """The reading order (or table) in front of a product, what it reads, and the nodes that are not run by
+        themselves: a product takes rows of the codes that there are, so axes that are only named otherwise are none of
+        its concern.
         """
         passed: list[str] = []
         name = node.operands[0]
@@ -120,6 +134,9 @@ def actions(program: Program) -> list[Action]:
             reading = getattr(maker.operation, "reading", None)
             if reading is not None and reading.size == node.operation.row:
                 return reading, maker.operands, [*passed, name]
+            if isinstance(maker.operation, Embedding) and hasattr(node.operation, "by_index"):
+                if (rows := node.operation.by_index(maker.operation)) is not None:
+                    return rows, maker.operands, [*passed, name]
             if not maker.operation.renames:
                 break
             passed.append(name)
@@ -138,7 +155,10 @@ def actions(program: Program) -> list[Action]:
         if is_product:
             table = reader.operation.table() if joined(node, reader) else None  # type: ignore[union-attr]
             last = reader if table is not None else node  # type: ignore[assignment]
-            run = product(operation, last.operation.output, held[node.operands[0]], table, reading)
+            if isinstance(reading, SumOfRows):
+                run = summed(last.operation.output, reading, table)
+            else:
+                run = product(operation, last.operation.output, held[node.operands[0]], table, reading)
         elif joined(node, reader) and (together := reader.operation.fuse(operation)) is not None:  # type: ignore[union-attr]
             last, run = reader, together  # type: ignore[assignment]
         else:

@@ -170,6 +170,21 @@ class System:
         """The held inputs that a link writes, in the order in which its places count."""
         return [self.programs[link.target].written[name] for name in link.names]
 
+    @property
+    def boot_link(self) -> Link:
+        """The only link, of a system that can be built: a generator that boots a network."""
+        if len(self.links) != 1 or len(self.programs) != 2 or self.links[0].places is None:
+            raise BittrueError(
+                f"boot: hardware of a system has two programs and one link with places, this one has "
+                f"{len(self.programs)} and {len(self.links)}; make a system of one generator and one network"
+            )
+        (link,) = self.links
+        if link.source not in self.boots:
+            raise BittrueError(f"boot: the system does not say with which samples {link.source!r} boots; give `boots`")
+        if len(self.programs[link.source].results) != 1:
+            raise BittrueError(f"boot: {link.source!r} has several results; a generator has one")
+        return link
+
     # -- runs ------------------------------------------------------------------------------------------
     def __call__(
         self,

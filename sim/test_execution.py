@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 
 from bittrue.sim.contract import INT8, Format
+from bittrue.sim.execution import actions
+from bittrue.sim.kernels import separable
+from bittrue.sim.kernels.separable import BLOCK
 from bittrue.sim.kernels.window import Reading
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.clamp import Clamp
 from bittrue.sim.operations.depthwise import Depthwise
+from bittrue.sim.operations.embedding import Embedding
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.maximum import Maximum
@@ -118,3 +122,57 @@ def test_blocks_of_rows_need_not_end_with_an_image(images, monkeypatch):
     program = convolution(rng, "linear")
     x = rng.integers(-128, 128, (images, *IMAGE.shape)).astype(np.int8)
     np.testing.assert_array_equal(program(x), program.reference(x))
+
+
+class TestRowsOfATable:
+    """A product of rows of a table is a sum of products that are made once."""
+
+    @staticmethod
+    def program(rng, table=True, second=False, tokens=2, rows=5, bits=3, wide=False):
+        index = TensorType((tokens, 3), Format(bits, signed=False))
+        build = Builder({"x": index})
+        fmt = Format(16) if wide else INT8  # sums of 35 bits
+        entries = rng.integers(fmt.low, fmt.high + 1, (rows, 4))
+        build.add("rows", Embedding(index, entries, fmt), "x")
+        build.add("side", Reshape(build.types["rows"], (tokens, 12)), "rows")
+        weight_format = Format(16) if wide else INT8
+        weight = rng.integers(weight_format.low, weight_format.high + 1, (7, 12))
+        bias = rng.integers(-3000, 3000, 7)
+        r = Requantize(7, 26 if wide else 8, bias_acc=bias, format=INT8, floor=0 if table else None)
+        y = build.add("y", Linear(build.types["side"], weight, r, weight_format), "side")
+        if table:
+            y = build.add("table", Lerp(build.types[y], rng.integers(-128, 128, (7, 257))), y)
+        results = [y]
+        if second:
+            results.append(build.add("clamp", Clamp(build.types["rows"], -3, 3, Format(3)), "rows"))
+        return build.program(*results)
+
+    @pytest.mark.parametrize("table", [True, False])
+    @pytest.mark.parametrize(("wide", "rows"), [(False, 5), (True, 8), (False, 1)])
+    def test_it_is_the_product(self, table, wide, rows):
+        """Also of indices beyond the last row, of more rows than are added up at once, of one, and of none."""
+        rng = np.random.default_rng(rows)
+        program = self.program(rng, table, wide=wide, rows=rows)
+        assert [step.operands for step in actions(program)] == [("x",)]
+        for count in (0, 1, BLOCK + 3):
+            x = rng.integers(0, 8, (count, 2, 3))
+            x[count // 2 :, :, :2] = x[count // 2 :, :1, :2] // 4  # there the first ones stay for a while
+            expected = program.reference(x)
+            assert program(x).dtype == expected.dtype
+            np.testing.assert_array_equal(program(x), expected)
+            np.testing.assert_array_equal(program.trace(x).tensors[program.results[0]], expected)
+
+    def test_where_it_is_not_taken(self, monkeypatch):
+        """The rows have another reader; they do not fill the product's; they are too many."""
+        rng = np.random.default_rng(0)
+        second = self.program(rng, second=True)
+        assert ("rows",) in [step.operands for step in actions(second)]
+        x = rng.integers(0, 8, (5, 2, 3))
+        for made, expected in zip(second.run(x), second.reference(x), strict=True):
+            np.testing.assert_array_equal(made, expected)
+        linear, table = (self.program(rng)[name] for name in ("y", "rows"))
+        monkeypatch.setattr(separable, "MOST", 3 * 8 * 7)
+        assert linear.by_index(table) is not None
+        monkeypatch.setattr(separable, "MOST", 3 * 8 * 7 - 1)
+        assert linear.by_index(table) is None
+        assert not separable.SumOfRows.suits(linear.weight, 1, 5)

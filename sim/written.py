@@ -10,7 +10,7 @@ import numpy as np
 
 from bittrue.sim.contract import MAX_BITS, Format
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, Parameter, bounds, check_set
+from bittrue.sim.held import Held, Parameter, Set, bounds, check_set
 from bittrue.sim.operation import Operation, same
 from bittrue.sim.program import Program
 
@@ -116,6 +116,24 @@ def held_only(program: Program, names: Iterable[str]) -> Program:
     if not values:
         return program
     nodes = tuple(replace(node, operation=node.operation.bind(values)) for node in program.nodes)
+    return Program(program.inputs, nodes, program.results, program.meta)
+
+
+def at_first(program: Program, values: Set) -> Program:
+    """The program whose held inputs hold these values at first, by name; the others hold what they held."""
+
+    def put(part: Any) -> Any:
+        changed = {}
+        for name in part.__dataclass_fields__:
+            value = getattr(part, name)
+            if isinstance(value, Held):
+                if value.name in values:
+                    changed[name] = replace(value, initial=values[value.name])
+            elif hasattr(value, "__dataclass_fields__") and (inner := put(value)) is not value:
+                changed[name] = inner
+        return replace(part, **changed) if changed else part
+
+    nodes = tuple(replace(node, operation=put(node.operation)) for node in program.nodes)
     return Program(program.inputs, nodes, program.results, program.meta)
 
 

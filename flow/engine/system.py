@@ -114,8 +114,9 @@ class System:
         """Steps of its own, between `verify` and `synth`."""
         return []
 
-    def designs(self, recipe: Any, program: Program) -> Sequence[tuple[Design, tuple[str, ...]]]:  # noqa: ARG002
-        """Designs that are placed and routed beside the pipeline, each with its targets."""
+    def designs(self, recipe: Any, program: Program, folder: Path) -> Sequence[tuple[Design, tuple[str, ...]]]:  # noqa: ARG002
+        """Designs that are placed and routed beside the pipeline, each with its targets, from what `lower` left in this
+        folder."""
         return ()
 
     def section(self) -> Section:

@@ -30,6 +30,7 @@ from bittrue.sim.program import Program, alone
 if TYPE_CHECKING:
     from bittrue.flow.run.compiled import CompiledRtl
     from bittrue.flow.verify.exchanges import Exchanges
+    from bittrue.hls.boot_host import BootedKernel
     from bittrue.hls.host import HostKernel
     from bittrue.rtl.dataflow.plan import Plan
     from bittrue.rtl.design import Design
@@ -155,15 +156,19 @@ class Build:
         return synthesis.mapped(self.verilog, self.target, self.folder / "netlist")
 
     @cached_property
-    def host(self) -> HostKernel:
-        """The HLS kernels of the program, built with g++."""
-        from bittrue.hls import host, project
+    def host(self) -> HostKernel | BootedKernel:
+        """The HLS kernels of the program, built with g++; of a design that boots those of its system."""
+        from bittrue.hls import boot, boot_host, host, project
 
+        system = None if self._design is None else self._design.system
         folder = self._kernel
         if folder is None:
             folder = self.folder / "hls"
-            project.write(self.program, folder)
-        return host.build(folder)
+            if system is None:
+                project.write(self.program, folder)
+            else:
+                boot.write(system, folder)
+        return host.build(folder) if system is None else boot_host.build(folder)
 
     @property
     def folder(self) -> Path:

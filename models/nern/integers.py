@@ -121,20 +121,13 @@ class Integers(nn.Module):
         return self.kernel(self.final(x), self.gain(self.gains(self.layer(index))))
 
     def bytes(self, generator: Generator) -> dict[str, int]:
-        """What it holds, in bytes by what: weights, biases of 32 bits, scales (of each channel a shift of 4 bits, or a
-        multiplier of 15 and a shift of 6; of each generated layer a multiplier and of all one shift), permutations."""
-        from bittrue.models.nern.sizes import permutation_bytes
+        """What it holds, in bytes by what (`models.nern.sizes.held`)."""
+        from bittrue.models.nern.sizes import held
 
         layers = [*self.hidden, self.final]
-        each = 4 if layers[0].mode == "shift" else MULTIPLIER_BITS + 6
-        scales = each * sum(len(layer.bias) for layer in layers) + MULTIPLIER_BITS * len(self.units) + 6
+        weights, channels = (sum(getattr(layer, name).numel() for layer in layers) for name in ("weight", "bias"))
         mode = generator.settings.embeddings.permutations.permute_mode
-        return {
-            "weights": sum(layer.weight.numel() for layer in layers),
-            "biases": 4 * sum(len(layer.bias) for layer in layers),
-            "scales": -(-scales // 8),
-            "permutations": permutation_bytes(generator.layers, mode),
-        }
+        return held(weights, channels, generator.layers, mode, layers[0].mode)
 
 
 def _copies(layer: nn.Linear) -> tuple[nn.Parameter, nn.Parameter]:

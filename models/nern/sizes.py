@@ -3,8 +3,9 @@
     permutations    crossfilter   filters channels ceil(log2(filters channels)) bits of a layer
                     infilter      filters channels ceil(log2 channels) + filters ceil(log2 filters)
     published       a byte for every parameter of the generator, and the permutations
-    exact           a byte for every weight, `BIAS` for every bias, `SCALE` for every layer of the target and of the
-                    generator, and the permutations: what an INT8 generator holds
+    exact           what an INT8 generator holds (`held`): a byte for every weight, `BIAS` for every bias; the scales,
+                    of each channel a shift of four bits, or a multiplier of 15 and a shift of six, of each generated
+                    layer a multiplier, and of all one shift; and the permutations
 
 The target is that of the generated weights, a byte each; what is not generated is the same in both.
 """
@@ -17,13 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from bittrue.models.layers.tensors import MULTIPLIER_BITS
 from bittrue.models.nern import generator
 from bittrue.models.nern.networks import Resnet
 from bittrue.models.nern.settings import Embeddings, Nern, TargetSettings
 from bittrue.models.nern.target import Layer, generated
 
-#: Bytes of a bias, of int32, and of a scale: a multiplier of 16 bits and a shift of 8.
-BIAS, SCALE = 4, 3
+#: Bytes of a bias, of int32.
+BIAS = 4
+#: Bits of the shift of a channel where requantisers only shift, and behind a multiplier.
+SHIFT_BITS, SHIFT_BEHIND = 4, 6
 #: The published hidden sizes, by target.
 PUBLISHED = {
     "ResNet20": (140, 160, 180, 200),
@@ -50,6 +54,23 @@ def permutation_bytes(layers: Iterable[Layer], mode: str | None) -> int:
     return -(-permutation_bits(layers, mode) // 8)
 
 
+def held(weights: int, channels: int, layers: Sequence[Layer], mode: str | None, requantize: str) -> dict[str, int]:
+    """Bytes of an INT8 generator, by what they hold.
+
+    weights, channels   of all its layers together, a bias for each channel
+    layers              what it generates, in the permutations `mode`
+    requantize          how its layers do: `shift` or `multiplier`
+    """
+    each = SHIFT_BITS if requantize == "shift" else MULTIPLIER_BITS + SHIFT_BEHIND
+    scales = each * channels + MULTIPLIER_BITS * len(layers) + SHIFT_BEHIND
+    return {
+        "weights": weights,
+        "biases": BIAS * channels,
+        "scales": -(-scales // 8),
+        "permutations": permutation_bytes(layers, mode),
+    }
+
+
 @dataclass(frozen=True)
 class Size:
     """A generator beside its target.
@@ -57,12 +78,14 @@ class Size:
     layers       what is generated
     settings     of the generator
     inference    multiply-accumulates of one pass of the whole target
+    requantize   how the layers of the generator do in integers
     """
 
     name: str
     layers: tuple[Layer, ...]
     settings: Nern
     inference: int
+    requantize: str = "shift"
 
     @property
     def weights(self) -> int:
@@ -93,12 +116,7 @@ class Size:
     def parts(self) -> dict[str, int]:
         """Bytes of the generator by what they hold, exactly, with the permutations of its settings."""
         mode = self.settings.embeddings.permutations.permute_mode
-        return {
-            "weights": self.parameters - self.biases,
-            "biases": BIAS * self.biases,
-            "scales": SCALE * (len(self.layers) + self.settings.num_blocks),
-            "permutations": self.permutations(mode),
-        }
+        return held(self.parameters - self.biases, self.biases, self.layers, mode, self.requantize)
 
     @property
     def share(self) -> float:
@@ -116,10 +134,10 @@ class Size:
         return self.macs * self.kernels
 
 
-def size(network: nn.Module, codes: Sequence[int], settings: Nern, name: str = "") -> Size:
+def size(network: nn.Module, codes: Sequence[int], settings: Nern, name: str = "", requantize: str = "shift") -> Size:
     """Of a generator of a network that sees codes of this shape, without the axis of samples."""
     layers = generated(network, settings.output_size, settings.keep)
-    return Size(name or type(network).__name__, layers, settings, inference(network, codes))
+    return Size(name or type(network).__name__, layers, settings, inference(network, codes), requantize)
 
 
 def inference(network: nn.Module, codes: Sequence[int]) -> int:

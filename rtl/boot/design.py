@@ -27,11 +27,12 @@ from bittrue.rtl.dataflow.stage import Structure
 from bittrue.rtl.design import Cycles, Design, Part, Probe
 from bittrue.rtl.verilog import convert
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.held import Held, Set, check_set
+from bittrue.sim.held import Set, check_set
 from bittrue.sim.program import Program, unpack
+from bittrue.sim.sequence import columns
 from bittrue.sim.storage import MAX_ENTRIES, packed
 from bittrue.sim.system import Link, System
-from bittrue.sim.written import held_only
+from bittrue.sim.written import at_first, held_only
 
 #: STATUS when frames are taken and nothing is under way.
 READY = 0b1001
@@ -61,17 +62,14 @@ class BootDesign(Design):
         self.system, self.link, self.banks, self.auto = system, _link(system), banks, auto
         self.generator = replace(generator, serial=True)
         self.accelerator = replace(accelerator, scatter=banks)
-        source, target = (
-            system.programs[self.link.source],
-            held_only(system.programs[self.link.target], self.link.names),
-        )
+        source, target = system.programs[self.link.source], written_target(system)
         for plan_, program in ((generator, source), (accelerator, target)):
             if plan_.program.sha256 != program.sha256:
                 raise BittrueError("boot: a plan was made for another program; plan with `rtl.boot.design.boot`")
         self.codes = system.boot(self.link.source)
         self.checksum = system.checksum(self.link, self.codes)
         values = system.scattered(self.link, self.codes)
-        self.program = target.bind(values) if banks == 1 else _at_first(target, values)
+        self.program = target.bind(values) if banks == 1 else at_first(target, values)
         self.inputs, self.outputs = self.accelerator.inputs, self.accelerator.outputs
         self.interval, self.latency = accelerator.estimated_interval, accelerator.estimated_latency
         self.steady = not accelerator.dynamic
@@ -79,15 +77,11 @@ class BootDesign(Design):
         assert words is not None
         located = locate(words.tables, system.held(self.link), self.link.places)
         self.sections: list[Section] = sections(words.tables, self.link.places, located)
-        batches = [np.asarray(batch).reshape(len(batch), -1) for batch in system.boots[self.link.source]]
-        columns, firsts = (
-            np.concatenate(batches, axis=1).astype(np.int64),
-            np.cumsum([0, *(b.shape[1] for b in batches)]),
-        )
+        samples, firsts = columns(system.boots[self.link.source])
         lanes = self.generator.input_lanes
         self.samples = [
-            Samples(kind, lanes[name], columns, int(first))
-            for (name, kind), first in zip(source.inputs.items(), firsts, strict=False)
+            Samples(kind, lanes[name], samples, first)
+            for (name, kind), first in zip(source.inputs.items(), firsts, strict=True)
         ]
         own = self.generator.network.words
         self.map = register_map(words if banks == 2 else None, own, self.checksum)
@@ -244,14 +238,16 @@ class BootDesign(Design):
 
     @classmethod
     def from_json(cls, program: Program, value: Mapping[str, Any]) -> BootDesign:
-        if value["program"] != program.sha256:
-            raise BittrueError("the booting accelerator was made for another program; make it again")
         system = _read(value["system"])
         link = _link(system)
-        target = held_only(system.programs[link.target], link.names)
+        target = written_target(system)
         generator = replace(Plan.from_json(system.programs[link.source], value["generator"]), serial=False)
         accelerator = replace(Plan.from_json(target, value["accelerator"]), scatter=0)
-        return cls(system, generator, accelerator, value["banks"], value["auto"])
+        made = cls(system, generator, accelerator, value["banks"], value["auto"])
+        same = {made.program.sha256, made.program.bind(made.program.initial).sha256}
+        if value["program"] != made.program.sha256 or program.sha256 not in same:
+            raise BittrueError("the booting accelerator was made for another program; make it again")
+        return made
 
 
 def boot(
@@ -263,24 +259,22 @@ def boot(
 ) -> BootDesign:
     """Plan both programs of a system, each with its options of `rtl.dataflow.plan.plan`, and make the design."""
     link = _link(system)
-    target = held_only(system.programs[link.target], link.names)
+    target = written_target(system)
     plans = plan(system.programs[link.source], **(generator or {})), plan(target, **(accelerator or {}))
     return BootDesign(system, *plans, banks, auto)
 
 
+def written_target(system: System) -> Program:
+    """The program that is written, with the held inputs of the link alone; others are constants."""
+    link = _link(system)
+    return held_only(system.programs[link.target], link.names)
+
+
 def _link(system: System) -> Link:
-    """The only link of a system that can be built."""
-    if len(system.links) != 1 or len(system.programs) != 2 or system.links[0].places is None:
-        raise BittrueError(
-            f"boot: hardware of a system has two programs and one link with places, this one has "
-            f"{len(system.programs)} and {len(system.links)}; make a system of one generator and one network"
-        )
-    (link,) = system.links
-    if link.source not in system.boots:
-        raise BittrueError(f"boot: the system does not say with which samples {link.source!r} boots; give `boots`")
-    if len(system.programs[link.source].results) != 1:
-        raise BittrueError(f"boot: {link.source!r} has several results; a generator has one")
+    """The only link, which has to write all that it can."""
+    link = system.boot_link
     places = link.places
+    assert places is not None
     total = sum(held.size for held in system.held(link))
     if (places >= 0).sum() < total:
         raise BittrueError(
@@ -288,24 +282,6 @@ def _link(system: System) -> Link:
             "writes all of a bank; make the others constants"
         )
     return link
-
-
-def _at_first(program: Program, values: Set) -> Program:
-    """The program whose held inputs hold these values at first."""
-
-    def put(part: Any) -> Any:
-        changed = {}
-        for name in part.__dataclass_fields__:
-            value = getattr(part, name)
-            if isinstance(value, Held):
-                if value.name in values:
-                    changed[name] = replace(value, initial=values[value.name])
-            elif hasattr(value, "__dataclass_fields__") and (inner := put(value)) is not value:
-                changed[name] = inner
-        return replace(part, **changed) if changed else part
-
-    nodes = tuple(replace(node, operation=put(node.operation)) for node in program.nodes)
-    return Program(program.inputs, nodes, program.results, program.meta)
 
 
 def _written_down(system: System, link: Link) -> dict[str, Any]:

@@ -1,14 +1,11 @@
 """The samples of a boot, from counters where they count, else from a memory.
 
-Samples count where they fall into few runs of nested counters: in a run every column goes from a first value up in
-ones, the last column fastest, and begins anew with every step of the one before it. The runs are found from the front,
-each as long as it can be: as often as the last column goes on, then as often as the one before it does so.
+Which it is, and the runs of counters, says `sim.sequence`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
@@ -18,53 +15,7 @@ from amaranth.lib.wiring import In, Out
 from bittrue.rtl.dataflow.stage import Storage, Structure, beat, counting, shape_of
 from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.operation import TensorType
-
-#: Most runs for which there are counters.
-MOST_RUNS = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Nested counters: the first value of every column, and how many it has."""
-
-    first: np.ndarray
-    sizes: np.ndarray
-
-    def __len__(self) -> int:
-        return int(self.sizes.prod())
-
-    @property
-    def last(self) -> np.ndarray:
-        return self.first + self.sizes - 1
-
-    @property
-    def samples(self) -> np.ndarray:
-        """All of them, int64 `[n, columns]`."""
-        grid = np.indices(self.sizes).reshape(len(self.sizes), -1)
-        return self.first + grid.T
-
-
-def runs(samples: np.ndarray) -> list[Run]:
-    """The nested counters that samples `[n, columns]` are."""
-    found, at, columns = [], 0, samples.shape[1]
-    while at < len(samples):
-        sizes, block = np.ones(columns, np.int64), 1
-        for column in reversed(range(columns)):
-            step = np.arange(columns) == column
-            whole, count = samples[at : at + block], 1
-            while np.array_equal(samples[at + count * block : at + (count + 1) * block], whole + count * step):
-                count += 1
-            sizes[column] = count
-            block *= count
-        found.append(Run(samples[at].astype(np.int64), sizes))
-        at += block
-    return found
-
-
-def counted(samples: np.ndarray) -> list[Run] | None:
-    """The runs, where counters take less than a memory of the samples; else None."""
-    found = runs(samples)
-    return found if len(found) <= MOST_RUNS and 2 * len(found) < len(samples) else None
+from bittrue.sim.sequence import Run, counted
 
 
 class Samples(wiring.Component):

@@ -292,6 +292,14 @@ def plan(
     return made
 
 
+def intervals(program: Program, architecture: str | Mapping[str, str] = PARALLEL) -> list[int]:
+    """Those at which a stage of the program has a folding of its own, ascending."""
+    found = {natural_interval(program)}
+    for name, make in foldable(program, architecture).items():
+        found |= {cycles * frames_of(program, name) for cycles in make.intervals(program[name])}
+    return sorted(found)
+
+
 def fit(
     program: Program,
     device: str,
@@ -312,13 +320,10 @@ def fit(
         architecture = plain.get(architecture, architecture)
     else:
         architecture = {node: plain.get(name, name) for node, name in architecture.items()}
-    candidates = {natural_interval(program)}
-    for name, make in foldable(program, architecture).items():
-        candidates |= {cycles * frames_of(program, name) for cycles in make.intervals(program[name])}
     last: tuple[int, Area] | None = None
     stages = {} if stages is None else stages
     costs: Costs = {}
-    for interval in sorted(candidates):
+    for interval in intervals(program, architecture):
         try:
             apart = fold_all(program, interval, None, architecture, activity, block_luts)
             lanes = _input_lanes(program, interval)

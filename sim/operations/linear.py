@@ -13,8 +13,10 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Parameter, bounds
 from bittrue.sim.kernels.direct import Direct
 from bittrue.sim.kernels.matrix import MatrixKernel
+from bittrue.sim.kernels.separable import SumOfRows
 from bittrue.sim.kernels.window import Reading
 from bittrue.sim.operation import Constant, TensorType
+from bittrue.sim.operations.embedding import Embedding
 from bittrue.sim.requantize import Requantize
 
 
@@ -82,6 +84,12 @@ class Linear(Requantised):
         """A faster execution than by rows, where this computer has one: rows are those of a window, or as they are,
         and the codes that they hold lie within `codes`."""
         return self.by_row.direct(reading, codes)
+
+    def by_index(self, table: Embedding) -> SumOfRows | None:
+        """The same for rows that are rows of a table side by side, from their indices; None where it saves nothing."""
+        if not SumOfRows.suits(self.weight, table.input.format.levels, table.dimension):
+            return None
+        return SumOfRows(self.weight, table.complete, self.sums, self.requantize)
 
     def run(self, *x: np.ndarray) -> tuple[np.ndarray, int]:
         rows = x[0].reshape(-1, self.input.channels)

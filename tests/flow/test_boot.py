@@ -11,6 +11,7 @@ from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.verify.backends import Stalls
 from bittrue.flow.verify.verify import verify
+from bittrue.hls.boot_host import BootedKernel
 from bittrue.rtl import readback
 from bittrue.rtl.boot.design import boot
 from bittrue.rtl.design import load
@@ -96,6 +97,24 @@ def test_it_is_verified_like_any_design(banks, tmp_path):
     found = verify(design, [x], counts, Stalls(0.3, 0.3, 2), folder=tmp_path, strict=True)
     assert found.problems == []
     readback.check(design, design.verilog())
+
+
+@pytest.mark.needs("g++")
+def test_kernels_that_put_codes_elsewhere_are_told(monkeypatch, tmp_path):
+    """The checksum covers codes and not their places: two filters exchanged are wrong answers, and are named."""
+    s = system(6, 1, ((2, 1), (2, 2)), side=3)
+    design = boot(s, {"interval": 60}, {"interval": 300}, 1)
+    (x,) = codes(design.program, 8, np.random.default_rng(6))
+    right = BootedKernel.boot
+    turned = {"conv1.weight": lambda values: values[::-1].copy()}
+    monkeypatch.setattr(
+        BootedKernel,
+        "boot",
+        lambda self, *given: {k: turned.get(k, np.asarray)(v) for k, v in right(self, *given).items()},
+    )
+    (problem,) = verify(design, [x], {"gxx": 8}, folder=tmp_path, strict=True).problems
+    assert problem.startswith("hls/gxx: ")
+    assert "first divergence: conv1" in problem
 
 
 @pytest.mark.slow

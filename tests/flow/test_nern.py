@@ -340,6 +340,11 @@ class TestFlow:
         section = Generated()
         results = {"train": trained, "quantize": quantized, "generator": found}
         told = section.collect(results)
+        rows = told["generated"]["pictures"]
+        assert [sum(row["errors"]) for row in rows] == [16 * 9, *(n * 9 for n in (256, 256, 512, 1024, 2048, 4096))]
+        assert all(row["along"] > row["plain"] for row in rows)  # tours
+        assert [row["tour"] is not None for row in rows] == [True] * 3 + [False] * 4
+        assert sorted(rows[1]["tour"]) == list(range(256))
         assert list(told["generated"]["accuracies"].values()) == [
             trained["accuracy_original"], trained["accuracy"], quantized["accuracy_converted"], quantized["accuracy"]
         ]  # fmt: skip

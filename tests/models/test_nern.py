@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -376,13 +378,15 @@ def test_the_published_table(table):
 
 
 def test_exact_bytes_of_an_int8_generator():
-    """Of a target of 7 layers: 4 bytes a bias, 3 a scale of each layer of both networks."""
+    """Of a target of 7 layers: 4 bytes a bias, 4 bits a shift, or 21 a multiplier and its shift; 7 multipliers."""
     settings = nern("crossfilter", hidden_layer_size=80)
     found = sizes.size(resnet(shape=(28, 28, 1), stem_stride=2), (1, 28, 28), settings)
     bits = 16 * 4 + 2 * 256 * 8 + 512 * 9 + 1024 * 10 + 2048 * 11 + 4096 * 12
-    parts = {"weights": 96 * 80 + 3 * 80 * 80 + 80 * 9, "biases": 4 * (4 * 80 + 9), "scales": 3 * (7 + 5)}
+    scales = -(-(4 * 329 + 15 * 7 + 6) // 8)
+    parts = {"weights": 96 * 80 + 3 * 80 * 80 + 80 * 9, "biases": 4 * (4 * 80 + 9), "scales": scales}
     assert found.parts == parts | {"permutations": bits // 8}
     assert found.share == sum(found.parts.values()) / 73_872
+    assert replace(found, requantize="multiplier").parts["scales"] == -(-(21 * 329 + 15 * 7 + 6) // 8)
     assert found.inference == 196 * (9 * 16 + 2 * 2304) + 49 * (4608 + 9216) + 16 * (18432 + 36864) + 640
     assert generators.macs(settings) - generators.macs(settings, separable=True) == 96 * 80
     none = sizes.size(resnet(), (1, 8, 8), nern())

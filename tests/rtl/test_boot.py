@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from bittrue.rtl.boot.design import BootDesign, boot
+from bittrue.rtl.boot.design import BootDesign, boot, written_target
+from bittrue.rtl.boot.fit import fit
 from bittrue.rtl.boot.places import locate, sections
 from bittrue.rtl.boot.registers import Address
-from bittrue.rtl.boot.sequence import Samples, counted, runs
+from bittrue.rtl.boot.sequence import Samples
+from bittrue.rtl.dataflow.estimate import DEVICES
 from bittrue.rtl.dataflow.folding import Folding
-from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.dataflow.plan import intervals, plan
 from bittrue.rtl.parts.held import Table
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
+from bittrue.sim.sequence import counted, runs
 from bittrue.sim.system import Link, System
 from tests.helpers.booted import GENERATOR, NETWORK, coordinates, places, system
 from tests.helpers.sets import codes
@@ -356,6 +359,46 @@ class TestRefused:
         assert list(design.program.written) == ["conv1.weight"]
         (x,) = codes(design.program, 3, np.random.default_rng(0))
         np.testing.assert_array_equal(design.program(x), second({NETWORK: [x]})[NETWORK])
+
+
+class TestFit:
+    """The fastest accelerator beside a generator."""
+
+    @pytest.fixture
+    def given(self):
+        s = system(3, 3, ((6, 4), (4, 6)))
+        return s, plan(s.programs[GENERATOR], 60)
+
+    def test_it_is_the_smallest_that_fits(self, given, monkeypatch):
+        """Against every interval; one multiplier less, and it is a slower one."""
+        s, generator = given
+        target = written_target(s)
+        found = []
+        for interval in intervals(target):
+            try:
+                made = BootDesign(s, generator, plan(target, interval), 1)
+            except BittrueError:
+                continue
+            found.append((made.estimate.dsp, made.accelerator.estimated_interval))
+        most = sorted({dsp for dsp, _ in found})[-3:]
+        for dsp in (most[1], most[1] - 1):
+            monkeypatch.setitem(DEVICES, "mine", replace(DEVICES["ecp5-85k"], dsp=dsp))
+            made = fit(s, generator, "mine", banks=1)
+            assert made.interval == min(interval for used, interval in found if used <= dsp)
+            assert made.banks == 1
+            assert not made.estimate.over(DEVICES["mine"])
+
+    def test_what_does_not_fit(self, given, monkeypatch):
+        s, generator = given
+        with pytest.raises(BittrueError, match="no device 'mine'; known are ecp5-25k"):
+            fit(s, generator, "mine")
+        dsp = generator.estimate.dsp
+        monkeypatch.setitem(DEVICES, "mine", replace(DEVICES["ecp5-85k"], dsp=dsp))
+        with pytest.raises(BittrueError, match="even the slowest accelerator does not fit mine beside .*: dsp"):
+            fit(s, generator, "mine")
+        monkeypatch.setitem(DEVICES, "mine", replace(DEVICES["ecp5-85k"], dsp=dsp - 1))
+        with pytest.raises(BittrueError, match="the generator alone does not fit mine: dsp .* more cycles than"):
+            fit(s, generator, "mine")
 
 
 def test_what_it_takes_is_told():

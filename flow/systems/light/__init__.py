@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from bittrue.flow.engine.system import TRAINING, Shortcut, System
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
 
     from bittrue.flow.engine.steps import Step
@@ -42,7 +44,7 @@ class Photonic(System):
 
         return [controller.step(recipe)]
 
-    def designs(self, recipe: Recipe, program: Program) -> Sequence[tuple[Design, tuple[str, ...]]]:
+    def designs(self, recipe: Recipe, program: Program, folder: Path) -> Sequence[tuple[Design, tuple[str, ...]]]:  # noqa: ARG002
         """The controller without the array, for the targets that the recipe names."""
         from bittrue.flow.systems.light import controller
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bittrue.flow.engine.system import TRAINING, System
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import typer
 
     from bittrue.flow.engine.steps import Step
     from bittrue.flow.report.section import Section
     from bittrue.flow.systems.nern.recipe import Recipe
+    from bittrue.rtl.design import Design
+    from bittrue.sim.program import Program
 
 
 class NernSystem(System):
@@ -19,17 +24,28 @@ class NernSystem(System):
 
     name = "nern"
     title = "kernels generated at boot by a network of their coordinates (NeRN)"
-    reads = {"train": ("network", "train", "nern", "optim", "generate"), "quantize": ("integers",), "lower": ()}
+    reads = {
+        "train": ("network", "train", "nern", "optim", "generate"),
+        "quantize": ("integers",),
+        "lower": (),
+        "rtl": ("boot", "booted"),
+    }
 
     @property
     def code(self) -> tuple[str, ...]:
-        return (*TRAINING, *self.sources("recipe.py", "steps.py"))
+        return (*TRAINING, *self.sources("recipe.py", "steps.py", "pictures.py"))
 
     def steps(self, recipe: Recipe) -> list[Step]:
-        """The step `generator`."""
-        from bittrue.flow.systems.nern import boot
+        """The steps `generator` and `boot`."""
+        from bittrue.flow.systems.nern import boot, booted
 
-        return [boot.step(recipe)]
+        return [boot.step(recipe), booted.step(recipe)]
+
+    def designs(self, recipe: Recipe, program: Program, folder: Path) -> Sequence[tuple[Design, tuple[str, ...]]]:  # noqa: ARG002
+        """Generator and accelerator as one design, beside the pipeline whose weights are constants."""
+        from bittrue.flow.systems.nern import booted
+
+        return [(booted.design(recipe, booted.read(folder)), recipe.booted.synth)]
 
     def section(self) -> Section:
         from bittrue.flow.systems.nern.section import Generated

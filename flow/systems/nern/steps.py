@@ -9,6 +9,8 @@ from bittrue.flow.engine.statistics import share
 from bittrue.flow.engine.steps import Workspace
 from bittrue.flow.systems.nern.recipe import Recipe
 from bittrue.sim.errors import BittrueError
+from bittrue.sim.files import write_whole
+from bittrue.sim.reading import sealed
 
 if TYPE_CHECKING:
     from bittrue.models.data.sets import Data
@@ -76,7 +78,8 @@ def sizes(recipe: Recipe, generator: Generator, target: Target, data: Data) -> d
     from bittrue.models.nern.sizes import size
 
     height, width, channels = data.shape
-    found = size(target.network, (channels, height, width), generator.settings, recipe.name)
+    shape, how = (channels, height, width), recipe.integers.requantize
+    found = size(target.network, shape, generator.settings, recipe.name, how)
     parts = found.parts
     return {
         "parts": parts,
@@ -90,7 +93,7 @@ def sizes(recipe: Recipe, generator: Generator, target: Target, data: Data) -> d
 
 
 #: What `quantize` leaves beside the target's program: those of the boot, and where its codes go.
-BOOT = ("generator.npz", "accelerator.npz", "places.npy", "coordinates.npy", "kernels.npy")
+BOOT = ("generator.npz", "accelerator.npz", "places.npy", "coordinates.npy", "kernels.npy", "boot.json")
 
 
 @training.one_thread
@@ -101,6 +104,7 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     `generator.npz`    the program whose frame is a kernel
     `accelerator.npz`  the target's program with the generated weights as held inputs
     `places.npy`, `coordinates.npy`, `kernels.npy`   the boot: its samples, their codes, and where each is written
+    `boot.json`        the held inputs that places count through, in their order
 
     Here it is held that the golden generator makes the codes that were trained, and that the accelerator which booted
     has the logits of the integers on the whole test set.
@@ -108,6 +112,7 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from bittrue.flow.systems.nern import pictures
     from bittrue.models.graph.lower import lower as lowered
     from bittrue.models.layers.lowering import whole
     from bittrue.models.nern import accelerator, boot, exact
@@ -157,8 +162,9 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     made.save(work.folder / BOOT[0])
     system.programs[boot.NETWORK].save(work.folder / BOOT[1])
     contents = system.links[0].places, system.boots[boot.GENERATOR][0], system.boot(boot.GENERATOR)
-    for name, array in zip(BOOT[2:], contents, strict=True):
+    for name, array in zip(BOOT[2:5], contents, strict=True):
         np.save(work.folder / name, array)
+    write_whole(work.folder / BOOT[5], sealed({"held": list(system.links[0].names)}))
     after = right(logits, data.test.labels)
     size = integers.bytes(generator)
     total, weights = sum(size.values()), sum(layer.weights for layer in target.layers)
@@ -177,6 +183,7 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
             "layers": [[str(layer), float(unit)] for layer, unit in zip(target.layers, integers.units, strict=True)],
             "macs": made.macs,
         },
+        "pictures": pictures.collect(target, generator, exact.codes(integers, generator, target), integers.units),
     }  # fmt: skip
 
 
