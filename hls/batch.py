@@ -8,11 +8,13 @@ from bittrue.hls.network import KernelGraph
 
 def batch(network: KernelGraph) -> str:
     """`host/batch.cpp`: the C functions that hls/host.py calls, in one translation unit with the top."""
-    streams = "\n".join(f'            hls::stream<{port}_beat> {port}("{port}");' for port, _ in network.ports)
-    sends = "\n".join(
-        f"                bittrue::send_frame<{port}_code>({port}, inputs[{k}] + (at + f) * {port}_size, {port}_size);"
+    streams = "".join(f'hls::stream<{port}_beat> {port}("{port}");\n' for port, _ in network.ports)
+    before = "sent" if network.grouped else "at"
+    sends = "".join(
+        f"bittrue::send_frame<{port}_code>({port}, inputs[{k}] + ({before} + f) * {port}_size, {port}_size);\n"
         for k, (port, _) in enumerate(network.slaves)
     )
+    tells = "" if network.sizes is None else TELL.format(port=network.sizes[0])
     beats = "\n".join(
         f"        for (long i = 0; i < beats[{k}]; ++i) {{\n"
         f"            bittrue::send_beat<{port}_code>({port}, inputs[{k}][i], last[{k}][i]);\n"
@@ -37,14 +39,18 @@ def batch(network: KernelGraph) -> str:
         for k, (port, _) in enumerate(network.masters)
     )
     parts = {
-        "streams": streams,
-        "sends": sends,
+        "streams": "" if network.grouped else indented(streams, 12),
+        "whole": indented(streams, 8) + "        long sent = 0;\n        long ahead = 0;\n" if network.grouped else "",
+        "sends": SEND_GROUPS.format(sends=indented(sends, 20), tells=indented(tells, 16))
+        if network.grouped
+        else SEND.format(sends=indented(sends, 16)),
+        "tells": TELL_ALL.format(tells=indented(tells, 12)) if tells else "",
         "receives": receives.removesuffix("\n"),
         "ends": "".join(END.format(port=port) for port, _ in network.masters),
         "errors": errors,
         "held": held,
         "fills": FILLS.format(fills=fills) if fills else "",
-        "outer": streams.replace("            ", "        "),
+        "outer": indented(streams, 8),
         "counts": counts,
         "refuse": refuse,
         "beats": beats,
@@ -54,6 +60,29 @@ def batch(network: KernelGraph) -> str:
     return BATCH.format(**parts)
 
 
+def indented(text: str, spaces: int) -> str:
+    """Lines of C++, further in."""
+    return "".join(f"{' ' * spaces}{line}\n" for line in text.splitlines())
+
+
+#: How the frames of a call are sent where each goes by itself.
+SEND = """\
+            for (long f = 0; f < frames[c]; ++f) {{
+{sends}            }}
+"""
+#: The same of groups: those of the next call are there before this one, which is not to take them.
+SEND_GROUPS = """\
+            for (; ahead < calls && ahead <= c + 1; ++ahead) {{
+                for (long f = 0; f < frames[ahead]; ++f) {{
+{sends}                }}
+{tells}                sent += frames[ahead];
+            }}
+"""
+TELL = "bittrue::send_beat<{port}_code>({port}, frames[ahead], true);\n"
+TELL_ALL = """\
+        for (long ahead = 0; ahead < calls; ++ahead) {{
+{tells}        }}
+"""
 FILLS = """\
             if (sets[c] != set) {{
                 set = sets[c];
@@ -98,10 +127,11 @@ BATCH = """\
 #include "../top.cpp"
 #include "../frames.hpp"
 
-// Runs so many calls of the top from reset; the c-th takes frames[c] frames, which are one or a group, and its held
-// inputs are those of the set sets[c]. The index of the first frame is `first`. `held` has the values of every held
-// input that is written, of one set after the other. `tensors` is null, or one pointer a tensor to
-// room for all its codes. Returns 0, or 1 with a sentence in `message` (room for `room` characters).
+// Runs so many calls of the top from reset; the c-th takes frames[c] frames, which are one or a group. Groups come one
+// after the other on streams that go on from call to call. The held inputs of a call are those of the set sets[c]. The
+// index of the first frame is `first`. `held` has the values of every held input that is written, of one set after the
+// other. `tensors` is null, or one pointer a tensor to room for all its codes. Returns 0, or 1 with a sentence in
+// `message` (room for `room` characters).
 extern "C" int bittrue_batch(long calls, long first, const long* frames, const long* sets,
                              const long long* const* inputs, const long long* const* held, long long* const* results,
                              long long** tensors, char* message, long room) {{
@@ -113,15 +143,11 @@ extern "C" int bittrue_batch(long calls, long first, const long* frames, const l
     hls::host_run::first() = first;
     hls::stream_record::leftover() = 0;
     try {{
-        long at = 0;
+{whole}        long at = 0;
         long set = -1;
         (void)set;
         for (long c = 0; c < calls; ++c) {{
-{fills}{streams}
-            for (long f = 0; f < frames[c]; ++f) {{
-{sends}
-            }}
-{call}
+{fills}{streams}{sends}{call}
 {receives}{ends}
             at += frames[c];
         }}
@@ -142,12 +168,11 @@ extern "C" int bittrue_beats(long calls, const long* frames, const long* sets, c
     hls::host_run::first() = 0;
     hls::stream_record::leftover() = 0;
     try {{
-{outer}
-{beats}
+{outer}{beats}
         long at = 0;
         long set = -1;
         (void)set;
-        for (long c = 0; c < calls; ++c) {{
+{tells}        for (long c = 0; c < calls; ++c) {{
 {fills}{call}
 {receives}
             at += frames[c];

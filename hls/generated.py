@@ -100,6 +100,8 @@ def top_header(network: KernelGraph) -> str:
     lines = ['#include "ap_int.h"\n#include "axis.hpp"\n#include "contract.hpp"\n#include "hls_stream.h"\n']
     if network.held:
         lines.append("// What is named held_ are held inputs: they are written between two calls, never within one.\n")
+    if network.sizes:
+        lines.append(f"// {network.sizes[0]} has a number a group, how many frames go in it; a call takes one group.\n")
     for port, kind in network.ports:
         lines.append(f"// {port}: {kind}, one code a beat, `last` on the last of a frame")
         lines.append(f"typedef {code_type(kind.format)} {port}_code;")
@@ -110,7 +112,8 @@ def top_header(network: KernelGraph) -> str:
 
 def top(program: Program, network: KernelGraph, kernels: list[str], control: str = "ap_ctrl_none") -> str:
     """`top.cpp`: the DATAFLOW region; `control` is how it is started."""
-    what = "one frame" if program.grouping is None else f"one group, {network.images} frames"
+    what = "one group of as many frames as it is told" if network.sizes else f"one group, {network.images} frames"
+    what = what if network.grouped else "one frame"
     lines = [
         f"// Program {program.sha256}, generated; a call processes {what}.",
         '#include "top.hpp"',
@@ -150,10 +153,11 @@ def region(network: KernelGraph, indent: str = "    ") -> list[str]:
         lines.append(f'{indent}hls::stream<{code_type(stream.tensor.format)} > {stream.name}("{stream.name}");')
         lines.append(f"#pragma HLS STREAM variable={stream.name} depth={stream.depth}")
     for k, process in enumerate(network.processes):
-        given = (*process.reads, *process.writes, *process.parameters)
-        call = process.call
+        given, call = (*process.reads, *process.writes, *process.parameters), process.call
         if process.repeats:
-            call, given = repeats(k, process), (*given, network.images)
+            call, given = repeats(k, process), (*given, process.told or str(network.images))
+        elif process.told:
+            given = (*given, process.told)
         lines.append(f"{indent}{call}({', '.join(given)});")
         lines.append(f"{indent}BITTRUE_PROCESS_END")
         if process.probe is not None:
@@ -167,14 +171,17 @@ def repeats(k: int, process: Process) -> str:
 
 
 def repeated(network: KernelGraph, k: int, process: Process) -> str:
-    """That function: it takes what the process takes, and how many frames there are."""
+    """That function: it takes what the process takes, and how many frames there are, or a stream that tells it."""
     types = {stream.name: code_type(stream.tensor.format) for stream in network.streams}
     types |= {port: f"{port}_beat" for port, _ in network.ports}
     taken = [f"hls::stream<{types[name]} >& {name}" for name in (*process.reads, *process.writes)]
     taken += [f"bittrue::framing_errors_t& {name}" for name in process.parameters]
     call = f"{process.call}({', '.join((*process.reads, *process.writes, *process.parameters))});"
+    size, told = "int frames", ""
+    if process.told:
+        size, told = f"hls::stream<{types[process.told]} >& told", "    const int frames = int(told.read());\n"
     return (
-        f"static void {repeats(k, process)}({', '.join(taken)}, int frames) {{\n"
+        f"static void {repeats(k, process)}({', '.join(taken)}, {size}) {{\n{told}"
         f"frames_of_a_group:\n    for (int f = 0; f < frames; ++f) {{\n        {call}\n    }}\n}}"
     )
 
@@ -187,10 +194,11 @@ def first(name: str, held: Held) -> str:
 def test_bench(network: KernelGraph) -> str:
     """`tb.cpp`: sends the frames of `vectors/`, compares every code of the result; for csim and cosim alike.
 
-    Where frames go in groups, and how many is a held input, its file has a number a group.
+    Where frames go in groups, all of them are sent before the first call, and of changing sizes a number a group: a
+    call has those behind it that it is not to take.
     """
     (port, _), *_ = network.slaves
-    grouped, changing = network.images != "1", network.images in network.held
+    sizes = network.sizes[0] if network.sizes else ""
     missing = ' is missing or has a wrong length\\n", folder.c_str());'
     lines = ["// Reads vectors/<port>.txt (one frame a line) from the folder given as the argument."]
     lines += ["#include <cstdio>"]
@@ -202,64 +210,65 @@ def test_bench(network: KernelGraph) -> str:
     for name, held in network.held.items():
         lines.append(f"    static {array(name, held)};")
         lines.append(f'    const std::vector<long long> {name}_values = numbers(folder + "/{name}.txt");')
-        if name == network.images:
-            continue
         lines.append(f"    if ({name}_values.size() != {held.size}) {{")
         lines.append(f'        std::printf("%s/{name}.txt{missing}')
         lines += ["        return 2;", "    }"]
         lines.append(f"    bittrue::fill({first(name, held)}, {name}_values.data(), {held.size});")
-    if changing:
-        lines += [f"    const std::size_t groups = {network.images}_values.size();", "    std::size_t frames = 0;"]
-        lines += ["    for (std::size_t g = 0; g < groups; ++g) {", f"        frames += {network.images}_values[g];"]
+    if sizes:
+        lines += [f"    const std::size_t groups = {sizes}_codes.size();", "    std::size_t frames = 0;"]
+        lines += ["    for (std::size_t g = 0; g < groups; ++g) {", f"        frames += {sizes}_codes[g];"]
         lines.append("    }")
     else:
         lines.append(f"    const std::size_t frames = {port}_codes.size() / {port}_size;")
-    if grouped and not changing:
+    if network.grouped and not sizes:
         lines.append(f"    const std::size_t groups = frames / {network.images};")
         lines += [f"    if (frames % {network.images} != 0) {{", f'        std::printf("%s/{port}.txt{missing}']
         lines += ["        return 2;", "    }"]
     for name, _ in network.ports:
-        count = "groups" if name in network.groups else "frames"
+        count = "groups" if name in {*network.groups, sizes} else "frames"
         lines.append(f"    if (frames == 0 || {name}_codes.size() != {count} * {name}_size) {{")
         lines.append(f'        std::printf("%s/{name}.txt{missing}')
         lines += ["        return 2;", "    }"]
     lines += [f"    bittrue::framing_errors_t {name} = 0;" for name in network.reports]
     lines.append("    long mismatches = 0;")
-
-    def sent(name: str, f: str) -> str:
-        return f"bittrue::send_frame<{name}_code>({name}, &{name}_codes[{f} * {name}_size], {name}_size);"
+    streams = [f"hls::stream<{name}_beat> {name};" for name, _ in network.ports]
+    sent = [
+        f"bittrue::send_frame<{name}_code>({name}, &{name}_codes[f * {name}_size], {name}_size);"
+        for name, _ in network.slaves
+    ]
 
     def compared(name: str, f: str) -> str:
         codes = f"&{name}_codes[{f} * {name}_size], {name}_size"
         return f'mismatches += compare<{name}_code>("{name}", {name}, {codes}, {f}, mismatches);'
 
-    def each(calls: list[str]) -> list[str]:
-        """For every frame of the group, or of the one that there is."""
-        if not grouped or not calls:
-            return [f"        {call}" for call in calls]
-        head = "        for (std::size_t f = at; f < at + images; ++f) {"
-        return [head, *(f"            {call}" for call in calls), "        }"]
-
-    if grouped:
-        lines += ["    std::size_t at = 0;", "    for (std::size_t g = 0; g < groups; ++g) {"]
-        size = f"{network.images}_values[g]" if changing else network.images
-        lines.append(f"        const std::size_t images = {size};")
+    call = f"bittrue_top({network.arguments});"
+    if network.grouped:
+        lines += [f"    {text}" for text in streams]
+        lines += loop("f", "0", "frames", sent)
+        if sizes:
+            code = f"bittrue::send_beat<{sizes}_code>({sizes}, {sizes}_codes[g], true);"
+            lines += loop("g", "0", "groups", [code])
+        of_frames = [compared(name, "f") for name, _ in network.masters if name not in network.groups]
+        body = [f"const std::size_t images = {f'{sizes}_codes[g]' if sizes else network.images};", call]
+        body += [line.removeprefix("    ") for line in loop("f", "at", "at + images", of_frames)]
+        body += [compared(name, "g") for name, _ in network.masters if name in network.groups]
+        lines += ["    std::size_t at = 0;", *loop("g", "0", "groups", [*body, "at += images;"])]
     else:
-        lines.append("    for (std::size_t f = 0; f < frames; ++f) {")
-    if changing:
-        lines.append(f"        bittrue::fill(&{network.images}, &{size}, 1);")
-    lines += [f"        hls::stream<{name}_beat> {name};" for name, _ in network.ports]
-    lines += each([sent(name, "f") for name, _ in network.slaves])
-    lines.append(f"        bittrue_top({network.arguments});")
-    lines += each([compared(name, "f") for name, _ in network.masters if name not in network.groups])
-    lines += [f"        {compared(name, 'g')}" for name, _ in network.masters if name in network.groups]
-    lines += ["        at += images;", "    }"] if grouped else ["    }"]
+        lines += loop(
+            "f", "0", "frames", [*streams, *sent, call, *(compared(name, "f") for name, _ in network.masters)]
+        )
     for name in network.reports:
         lines.append(f"    if ({name} != 0) {{")
         lines.append(f'        std::printf("{name} counts %d, 0 were made\\n", int({name}));')
         lines += ["        ++mismatches;", "    }"]
     lines.append('    std::printf("%zu frames, %ld mismatches\\n", frames, mismatches);')
     return "\n".join([*lines, "    return mismatches == 0 ? 0 : 1;", "}", ""])
+
+
+def loop(index: str, start: str, end: str, body: list[str]) -> list[str]:
+    """Statements for every index from `start` on and below `end`; none where there are no statements."""
+    head = f"    for (std::size_t {index} = {start}; {index} < {end}; ++{index}) {{"
+    return [head, *(f"        {text}" for text in body), "    }"] if body else []
 
 
 TEST_BENCH_TOOLS = """\

@@ -214,8 +214,9 @@ class HostKernel:
         """The calls of the top that a run of so many frames is; the last group is complete."""
         if self.grouping is not None:
             frames = np.array([g.size for g in groups.walk(self.grouping, count, first, held)], np.int64)
-            given = [frames] if self.grouping.held is not None else []  # it holds nothing else
-            return Calls(frames, np.arange(len(frames)) if given else np.zeros_like(frames), given)
+            return Calls(
+                frames, np.zeros_like(frames), []
+            )  # n is told by the frames of a call, and nothing else is held
         parts = list(split(self.written, count, first, held))
         lengths = [part.stop - part.start for part, _ in parts]
         given = [

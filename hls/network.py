@@ -15,12 +15,17 @@ an operation that has several is then as deep as the frames of the largest group
 holds one of the group before, whichever the sizes of the two are. What brings frames together gives no code before the
 last frame of a group, and what parts them none before it has its whole frame; both have one operand, so that nothing
 but this and their output stops them.
+
+Where n is a held input, it comes on a stream, a number a group, and a process tells it to all that need it, each
+through a stream of its own. Of the oldest unfinished group every process has been told: a stream that is full of
+numbers holds one of a group before, which its reader has not begun. So no depth of these streams can deadlock; twice as
+many numbers as there are processes keep none waiting, for each is at most two groups behind the one before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bittrue.sim.contract import Format
 from bittrue.sim.held import Held
@@ -61,7 +66,7 @@ class Process:
 
     `probe` is the index of the tensor that this process makes, None for forks and the output; `parameters` are the
     arguments of the top that it takes too: held inputs, and where an input counts its framing errors. `repeats`: it
-    runs once for every frame of a group.
+    runs once for every frame of a group. `told` is the stream that tells it how many these are, where it changes.
     """
 
     call: str
@@ -70,6 +75,7 @@ class Process:
     probe: int | None = None
     parameters: tuple[str, ...] = ()
     repeats: bool = False
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,9 @@ class KernelGraph:
     """Streams and processes in an order in which every operand exists.
 
     `slaves` and `masters` are the AXI4-Streams of inputs and results, in the program's order; `held` are the written
-    inputs, by the names that they have as arguments of the top. `groups` are the masters that give a frame a group, and
-    `images` is how many frames a group has, as C++: a number, or the argument that holds it.
+    inputs, by the names that they have as arguments of the top. `groups` are the masters that give a frame a group.
+    `images` is how many frames a group has, 1 where they do not go in groups; where it changes, `sizes` is the
+    AXI4-Stream that has a number a group, and its type.
     """
 
     slaves: tuple[tuple[str, TensorType], ...]
@@ -88,12 +95,18 @@ class KernelGraph:
     processes: tuple[Process, ...]
     held: Mapping[str, Held]
     groups: frozenset[str] = frozenset()
-    images: str = "1"
+    images: int = 1
+    sizes: tuple[str, TensorType] | None = None
 
     @property
     def ports(self) -> tuple[tuple[str, TensorType], ...]:
-        """All AXI4-Streams, inputs first."""
-        return self.slaves + self.masters
+        """All AXI4-Streams: inputs, sizes of groups where these change, results."""
+        return self.slaves + ((self.sizes,) if self.sizes else ()) + self.masters
+
+    @property
+    def grouped(self) -> bool:
+        """Whether a call may be of several frames."""
+        return self.sizes is not None or self.images > 1
 
     @property
     def reports(self) -> list[str]:
@@ -115,8 +128,13 @@ class KernelGraph:
         masters = tuple(zip(master_prefixes(program.results), program.outputs.values(), strict=True))
 
         taken = {port for port, _ in slaves + masters}
-        arguments = {name: identifier(f"held_{name}", taken) for name in program.written}
         grouping = program.grouping
+        changing = None if grouping is None else grouping.held
+        sizes = None
+        if changing is not None:  # a program with groups holds nothing else
+            sizes = identifier(f"s_axis_{changing.name}", taken), TensorType((1,), changing.format)
+        written = {} if changing is not None else program.written
+        arguments = {name: identifier(f"held_{name}", taken) for name in written}
         of_groups = frozenset() if grouping is None else grouping.tensors
         most = 1 if grouping is None else max(grouping.modes)
 
@@ -163,22 +181,34 @@ class KernelGraph:
             given = parameters(node.operation, struct, arguments)
             alone = of_samples(node.name) and of_samples(node.operands[0])
             call = f"bittrue::{kernel}<{struct}>"
-            processes.append(Process(call, operands, (made,), index[node.name], given, alone))
+            told = f"t{label[node.name]}_images" if sizes and node.operation.regroups else ""
+            processes.append(Process(call, operands, (made,), index[node.name], given, alone, told))
             processes += [fork] if fork else []
         for k, ((port, kind), name) in enumerate(zip(masters, program.results, strict=True)):
             processes.append(Process(f"bittrue::pack<{kind.size}>", (feeds[-1, k],), (port,), repeats=of_samples(name)))
-        held = {arguments[name]: h for name, h in program.written.items()}
+        held = {arguments[name]: h for name, h in written.items()}
         together = frozenset(
             port for (port, _), name in zip(masters, program.results, strict=True) if name in of_groups
         )
-        images = "1"
-        if grouping is not None:
-            images = str(grouping.size) if grouping.held is None else arguments[grouping.held.name]
-        return cls(slaves, masters, structs, tuple(streams), tuple(processes), held, together, images)
+        images = 1 if grouping is None else grouping.size
+        if sizes is not None:
+            processes = [
+                replace(process, told=f"sizes_{k}") if process.repeats else process
+                for k, process in enumerate(processes)
+            ]
+            readers_of = tuple(process.told for process in processes if process.told)
+            depth = SHALLOW * len(processes)
+            streams += [Stream(name, sizes[1], depth) for name in readers_of]
+            slots = grouping.slots  # type: ignore[union-attr]
+            processes.insert(
+                0, Process(f"bittrue::tell<{code_type(sizes[1].format)}, {slots}, {images}>", (sizes[0],), readers_of)
+            )
+        given = slaves, masters, structs, tuple(streams), tuple(processes), held, together
+        return cls(*given, images, sizes)
 
 
 #: The arrays that a kernel takes as arguments where one of them is held, in order.
-PARAMETERS = ("weight", "plus", "minus", "offset", "shift", "bias", "bias_acc", "multiplier", "images")
+PARAMETERS = ("weight", "plus", "minus", "offset", "shift", "bias", "bias_acc", "multiplier")
 
 
 def parameters(operation: Operation, struct: str, arguments: Mapping[str, str]) -> tuple[str, ...]:

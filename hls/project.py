@@ -76,13 +76,12 @@ def write(
     files["run_hls.tcl"] = (HERE / "run_hls.tcl").read_text()
     sizes = group_sizes(program, len(frames[0]))
     frames = [np.concatenate([v, np.zeros((sum(sizes) - len(v), *v.shape[1:]), v.dtype)]) for v in frames]
-    for (port, _), codes in zip(
-        network.ports, (*frames, *program.run(*frames, held=changes(program, sizes))), strict=True
-    ):
+    results = program.run(*frames, held=changes(program, sizes))
+    told = [np.array(sizes)] if network.sizes else []
+    for (port, _), codes in zip(network.ports, (*frames, *told, *results), strict=True):
         files[f"vectors/{port}.txt"] = vectors(codes)
     for argument, held in network.held.items():
-        values = np.array(sizes) if argument == network.images else held.initial[None]
-        files[f"vectors/{argument}.txt"] = vectors(values)
+        files[f"vectors/{argument}.txt"] = vectors(held.initial[None])
     files["project.json"] = describe(program, network, files)
     with locked(folder) as place:
         for name, text in files.items():

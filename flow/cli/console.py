@@ -256,16 +256,19 @@ def verification(rows: Sequence[Mapping[str, Any]], skipped: Sequence[Mapping[st
         words = number(measured)
         return words if measured == promised else Text(f"{words} (planned {number(promised)})", "bold red")
 
-    from bittrue.flow.verify.judged import problems  # not before it is needed: it loads every back end
+    from bittrue.flow.verify.exchanges import together  # not before it is needed: it loads every back end
+    from bittrue.flow.verify.judged import problems
 
-    body = []
+    body, grouped = [], any(map(together, rows))
     for row in rows:
         verdict = DIFFERS if problems([row], None) else EQUAL
         name = f"{row['backend']} {row['simulator']}" + (" + stalls" if row["stalls"] else "")
         figures = (row["images"], row["values"], row["mismatches"], cycles(row, "interval"), cycles(row, "latency"))
-        body.append((name, *figures, verdict))
-    body += [(f"{s.get('backend', 'rtl')} {s['simulator']}", *([None] * 5), SKIPPED) for s in skipped]
-    heads = ("back end", "images", "values", "mismatches", "interval", "latency", "verdict")
+        body.append((name, *([together(row)] if grouped else []), *figures, verdict))
+    heads = ("back end", *(["at a time"] if grouped else []), "images", "values", "mismatches", "interval", "latency")
+    nothing = [None] * (len(heads) - 1)
+    body += [(f"{s.get('backend', 'rtl')} {s['simulator']}", *nothing, SKIPPED) for s in skipped]
+    heads = (*heads, "verdict")
     caption = "; ".join(s["reason"] for s in skipped)
     return table("Verification against the golden simulator", heads, body, caption)
 

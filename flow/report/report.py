@@ -24,6 +24,7 @@ from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.statistics import chosen, wilson
 from bittrue.flow.report import figures
 from bittrue.flow.report.section import WORDS, Section
+from bittrue.flow.verify.exchanges import together
 from bittrue.flow.verify.judged import problems as verification_problems
 from bittrue.flow.verify.judged import unverified
 from bittrue.sim.errors import BittrueError
@@ -264,7 +265,11 @@ def render(content: Mapping[str, Any]) -> str:
     environment.globals |= {"headline": headline(content), "problems": problems(content), "drawn": DRAWN}
     environment.globals |= {"fewer": fewer(content), "verdict": verdict(content), "epochs": epochs(content)}
     environment.globals["right"] = lambda row: not verification_problems([row], None)
-    environment.filters |= {"percent": percent, "n": lambda value: "–" if value is None else f"{value:,}"}
+    environment.filters |= {
+        "together": together,
+        "percent": percent,
+        "n": lambda value: "–" if value is None else f"{value:,}",
+    }
     return environment.get_template("report.html").render(dict(content))
 
 

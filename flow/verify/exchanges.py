@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,8 @@ class Exchanges:
 
     #: Whether it is written over and over, so that all images run and not some.
     all_images = False
+    #: Frames from which on a run meets everything that is written.
+    fewest = 0
 
     def __init__(self, program: Program, seed: int) -> None:
         self.program, self.seed = program, seed
@@ -117,7 +120,8 @@ class Exchanges:
 class Sizes(Exchanges):
     """How many images go in a group, drawn anew for every group: in RTL it is written once the group before has begun.
 
-    The groups of a run are whole: the last ones are as small as what is left.
+    The groups of a run are whole: the last ones are as small as what is left. The first ones have every size once, in
+    an order that is drawn too, so that a short run meets all of them.
     """
 
     all_images = True
@@ -130,13 +134,19 @@ class Sizes(Exchanges):
         assert self.program.grouping is not None
         return self.program.grouping
 
+    @property
+    def fewest(self) -> int:  # type: ignore[override]
+        return sum(self.grouping.modes)
+
     def sizes(self, frames: int) -> list[int]:
         """n of every group, the first as it is at first, if there are so many frames."""
         if frames not in self._drawn:
             rng, sizes, left = np.random.default_rng(self.seed), [], frames
+            modes, first = self.grouping.modes, self.grouping.size
+            once = [first, *rng.permutation([n for n in modes if n != first]).tolist()][::-1]
             while left:
-                wanted = int(rng.choice(self.grouping.modes)) if sizes else self.grouping.size
-                sizes.append(max(n for n in self.grouping.modes if n <= min(wanted, left)))
+                wanted = once.pop() if once else int(rng.choice(modes))
+                sizes.append(max(n for n in modes if n <= min(wanted, left)))
                 left -= sizes[-1]
             self._drawn[frames] = sizes
         return self._drawn[frames]
@@ -217,6 +227,8 @@ class Sizes(Exchanges):
 class OneSize(Sizes):
     """All groups of one size, written before the first frame goes in."""
 
+    fewest = 0
+
     def __init__(self, program: Program, size: int) -> None:
         super().__init__(program, 0)
         self.size = size
@@ -234,3 +246,16 @@ def whole(program: Program, frames: int, size: int | None = None) -> int:
     """So many frames, or the few more that complete the last group of this size; by default as groups are at first."""
     n = 1 if program.grouping is None else size or program.grouping.size
     return -(-frames // n) * n
+
+
+def told(sizes: Sequence[int]) -> dict[str, Any]:
+    """For a row, of the groups of a run: how many images they have, and how often that changes between them."""
+    return {"together": sorted(set(sizes)), "changes": int(np.count_nonzero(np.diff(sizes)))}
+
+
+def together(row: Mapping[str, Any]) -> str:
+    """The same in words; nothing where images go by themselves."""
+    if not row.get("together"):
+        return ""
+    sizes = ", ".join(map(str, row["together"]))
+    return f"{sizes}: {row['changes']:,} changes, seed {row['seed']}" if row.get("changes") else sizes

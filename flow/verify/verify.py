@@ -21,7 +21,7 @@ import numpy as np
 
 from bittrue.flow.verify import backends, diverge
 from bittrue.flow.verify.backends import Backend, Build, Progress, Run, Stalls
-from bittrue.flow.verify.exchanges import Exchanges, OneSize, whole
+from bittrue.flow.verify.exchanges import Exchanges, OneSize, told, whole
 from bittrue.flow.verify.judged import mean_interval, problems, unverified
 from bittrue.rtl.bus import access
 from bittrue.sim.errors import BittrueError
@@ -81,7 +81,8 @@ def verify(
     """Hold back ends to the golden simulator.
 
     Where weights are written, simulators, kernels and the RTL with stalls are given two more sets in the course of a
-    run (`flow.verify.exchanges`).
+    run; where images go in groups of any size, the size is drawn anew for every group of these runs, which are as long
+    as to meet every one (`flow.verify.exchanges`).
 
     subject   what is built from a program; or a design, a plan, or a program, whose pipeline is planned
     x         batches `[n, *shape]`, one per input
@@ -151,11 +152,12 @@ class _Session:
         x, expected = self._take(images)
         begin = time.perf_counter()
         wrong = _differ(backend.run(self.build, x).results, expected)
-        wrong = [a + int(np.count_nonzero(b)) for a, b in zip(wrong, self._with_sets(backend, x), strict=True)]
+        wrong = [a + int(np.count_nonzero(b)) for a, b in zip(wrong, self._with_sets(backend, images), strict=True)]
         row = {"images": images, "values": sum(codes.size for codes in expected)}
         row |= {"mismatches": sum(wrong), "divergence": None} | self._results(wrong)
         if backend.name == "reference":
             self.result.golden = row
+        row |= self._changes(images)
         self._report("sim", backend.name, time.perf_counter() - begin, problems([], row), row)
 
     def _kernels(self, backend: Backend, images: int) -> None:
@@ -164,19 +166,21 @@ class _Session:
         errors: list[str] = []
         try:
             run = backend.run(self.build, x, progress=self.progress)
+            with_sets = self._with_sets(backend, images)
         except BittrueError as error:
             if "HLS kernel" not in str(error):  # it could not be built: nothing was verified
                 raise
             run, errors = Run(tuple(np.zeros_like(codes) for codes in expected), 0.0), [str(error)]
+            with_sets = [np.zeros(0, bool) for _ in expected]
         plain = [codes.size for codes in expected] if errors else _differ(run.results, expected)
-        with_sets = [np.zeros(0, bool) for _ in plain] if errors else self._with_sets(backend, x)
         wrong = [a + int(np.count_nonzero(b)) for a, b in zip(plain, with_sets, strict=True)]
         row = self._row(backend, images, expected, wrong, errors, run, NO_STALLS)
+        row |= self._changes(images)
         if any(plain) and not errors:
             differ = [a != b for a, b in zip(run.results, expected, strict=True)]
             row["divergence"] = self._kernel_divergence(x, differ)
         elif any(wrong) and not errors:
-            row["divergence"] = self._kernel_divergence(x, with_sets, self.sets)
+            row["divergence"] = self._kernel_divergence(self._given(self._with_sets_on(images)), with_sets, self.sets)
         else:
             self.result.outputs[backend.name] = run.results
         self._enter(row, begin)
@@ -212,7 +216,7 @@ class _Session:
             begin = time.perf_counter()
             few = backend.name == "compiled" and not self.sets.all_images
             count = min(images, STALLED_IMAGES) if few else images
-            count = count if self.sets else whole(program, count)
+            count = max(count, self.sets.fewest) if self.sets else whole(program, count)
             self._judge(backend, count, count, self._run(backend, count, stalls), stalls, cycles, begin)
 
     def _of_size(self, backend: Backend, size: int) -> None:
@@ -225,16 +229,29 @@ class _Session:
         run = backend.run(self.build, x, NO_STALLS, folder=place, progress=self.progress, sets=sets)
         self._judge(backend, count, count, run, NO_STALLS, self._cycles(run, count, sets), begin, sets)
 
-    def _with_sets(self, backend: Backend, x: list[np.ndarray]) -> list[np.ndarray]:
+    def _with_sets(self, backend: Backend, images: int) -> list[np.ndarray]:
         """By result, which codes differ when weights are written in the course of a run; none where none can be."""
         if not self.sets:
             return [np.zeros(0, bool) for _ in self.expected]
-        x = x if self.sets.all_images else [v[:STALLED_IMAGES] for v in x]
+        x = self._given(self._with_sets_on(images))
         results = backend.run(self.build, x, sets=self.sets, progress=self.progress).results
         expected = self.build.program.run(*x, held=self.sets.held(len(x[0])))
         return [a != b for a, b in zip(results, expected, strict=True)]
 
+    def _changes(self, images: int) -> dict[str, Any]:
+        """For a row: how many images went together in a run in which that changed; nothing where it does not."""
+        if self.build.program.grouping is None:
+            return {}
+        if not self.sets:
+            return told(self._sizes(images, None))
+        return told(self._sizes(self._with_sets_on(images), self.sets)) | {"seed": self.sets.seed}
+
     # -- details ---------------------------------------------------------------------------------------
+    def _with_sets_on(self, images: int) -> int:
+        """Of so many images those of a run without stalls in which weights are written, again where they are too few
+        to meet all of these."""
+        return max(images if self.sets.all_images else min(images, STALLED_IMAGES), self.sets.fewest)
+
     @property
     def images(self) -> int:
         """Images that were given."""
@@ -242,12 +259,14 @@ class _Session:
 
     def _take(self, count: int) -> tuple[list[np.ndarray], tuple[np.ndarray, ...]]:
         """`count` images, from the beginning again where there are fewer, and every result of them."""
-        index = np.arange(count) % self.images
-        x = [v[index] for v in self.x]
-        program = self.build.program
+        x, program = self._given(count), self.build.program
         if (program.counts_frames and count > self.images) or (program.grouping is not None and count != self.images):
             return x, program.run(*x)  # an image that comes again is another one, and some have other companions
-        return x, tuple(codes[index] for codes in self.expected)
+        return x, tuple(codes[np.arange(count) % self.images] for codes in self.expected)
+
+    def _given(self, count: int) -> list[np.ndarray]:
+        """`count` images, from the beginning again where there are fewer."""
+        return [v[np.arange(count) % self.images] for v in self.x]
 
     def _run(self, backend: Backend, count: int, stalls: Stalls) -> Run:
         x, expected = self._take(count)
@@ -318,7 +337,7 @@ class _Session:
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None
         row["sets"] = len(held) or 1
         if self.build.program.grouping is not None:
-            row["together"] = sorted(set(self._sizes(ran, sets)))
+            row |= told(self._sizes(ran, sets))
         if any(wrong) or run.errors:
             self.progress("looking for the first divergence", 0, 1)
             row["divergence"] = self._rtl_divergence(backend, x, expected, run, stalls, sets if held else None)

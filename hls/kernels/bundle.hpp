@@ -6,7 +6,7 @@
 // image is kept: they are added in one map of accumulators, which of a single image is neither written nor read.
 // P::parallel products are formed at once (rounded up to a divisor of the inputs), their weights added just before from
 // a memory a slot, so that an image takes max(inputs, outputs * inputs / parallel) cycles a token. Latency: all images
-// but the last, then one token's load and the first row. `images` is an argument where it is a held input.
+// but the last, then one token's load and the first row. Where `images` changes it comes on a stream, a number a group.
 #ifndef BITTRUE_BUNDLE_HPP
 #define BITTRUE_BUNDLE_HPP
 
@@ -117,19 +117,44 @@ group:
 }
 
 template <class P>
+void bundle_tell(hls::stream<typename P::images_t>& images, hls::stream<typename P::images_t>& multiplied,
+                 hls::stream<typename P::images_t>& added) {
+    const typename P::images_t told = images.read();
+    multiplied.write(told);
+    added.write(told);
+}
+
+template <class P>
+void bundle_products_told(hls::stream<typename P::input0_t>& in, hls::stream<typename P::images_t>& images,
+                          hls::stream<typename P::accumulator_t>& sums) {
+    const int told = int(images.read());
+    bundle_products<P>(in, P::weight, told, sums);
+}
+
+template <class P>
+void bundle_add_told(hls::stream<typename P::accumulator_t>& sums, hls::stream<typename P::output_t>& out,
+                     hls::stream<typename P::images_t>& images) {
+    const int told = int(images.read());
+    bundle_add<P>(sums, out, P::shift, P::bias, P::bias_acc, P::multiplier, told);
+}
+
+template <class P>
 void bundle(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
-            const typename P::weight_rom weight[P::slots][P::outputs][P::inputs],
-            const typename P::shift_rom shift[P::outputs], const typename P::bias_rom bias[P::outputs],
-            const typename P::bias_acc_rom bias_acc[P::outputs],
-            const typename P::multiplier_rom multiplier[P::outputs], const typename P::images_rom images) {
+            hls::stream<typename P::images_t>& images) {
 #pragma HLS DATAFLOW
     hls::stream<typename P::accumulator_t> sums("sums");
-    bundle_products<P>(in, weight, int(images), sums);
-    bundle_add<P>(sums, out, shift, bias, bias_acc, multiplier, int(images));
+    hls::stream<typename P::images_t> multiplied("multiplied");
+    hls::stream<typename P::images_t> added("added");
+    bundle_tell<P>(images, multiplied, added);
+    bundle_products_told<P>(in, multiplied, sums);
+    bundle_add_told<P>(sums, out, added);
 }
 
 template <class P> void bundle(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
-    bundle<P>(in, out, P::weight, P::shift, P::bias, P::bias_acc, P::multiplier, P::images_low);
+#pragma HLS DATAFLOW
+    hls::stream<typename P::accumulator_t> sums("sums");
+    bundle_products<P>(in, P::weight, P::images_low, sums);
+    bundle_add<P>(sums, out, P::shift, P::bias, P::bias_acc, P::multiplier, P::images_low);
 }
 
 }  // namespace bittrue

@@ -116,6 +116,16 @@ copy:
     }
 }
 
+// How many frames a group has, a number a group, to everything that works on several. What does not divide the SLOTS is
+// taken for INITIAL, so that nothing waits for ever.
+template <class T, int SLOTS, int INITIAL, class Beat, class... Streams>
+void tell(hls::stream<Beat>& in, Streams&... out) {
+    const T told = T(in.read().data);
+    const T images = told != 0 && SLOTS % int(told) == 0 ? told : T(INITIAL);
+    const int written[] = {(out.write(images), 0)...};
+    (void)written;
+}
+
 // How many frames had their `last` elsewhere than on the last beat; stays at its most.
 typedef ap_uint<16> framing_errors_t;
 

@@ -4,7 +4,7 @@
 //
 // A call takes one frame and gives `images`, one after the other. One code a cycle in and out; the buffer is doubled by
 // DATAFLOW, so that the next frame is stored while this one is sent. Latency: one frame. Every r that there can be is a
-// constant where it divides. `images` is an argument where it is a held input.
+// constant where it divides. Where `images` changes it comes on a stream, a number a group.
 #ifndef BITTRUE_UNBUNDLE_HPP
 #define BITTRUE_UNBUNDLE_HPP
 
@@ -77,17 +77,28 @@ group:
 }
 
 template <class P>
+void unbundle_send_told(const typename P::input0_t frame[P::slots][P::tokens][P::channels],
+                        hls::stream<typename P::output_t>& out, hls::stream<typename P::images_t>& images) {
+    const int told = int(images.read());
+    unbundle_send<P>(frame, out, told);
+}
+
+template <class P>
 void unbundle(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out,
-              const typename P::images_rom images) {
+              hls::stream<typename P::images_t>& images) {
 #pragma HLS DATAFLOW
     typename P::input0_t frame[P::slots][P::tokens][P::channels];
 #pragma HLS ARRAY_PARTITION variable=frame complete dim=1
     unbundle_store<P>(in, frame);
-    unbundle_send<P>(frame, out, int(images));
+    unbundle_send_told<P>(frame, out, images);
 }
 
 template <class P> void unbundle(hls::stream<typename P::input0_t>& in, hls::stream<typename P::output_t>& out) {
-    unbundle<P>(in, out, P::images_low);
+#pragma HLS DATAFLOW
+    typename P::input0_t frame[P::slots][P::tokens][P::channels];
+#pragma HLS ARRAY_PARTITION variable=frame complete dim=1
+    unbundle_store<P>(in, frame);
+    unbundle_send<P>(frame, out, P::images_low);
 }
 
 }  // namespace bittrue

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from bittrue.flow.cli.console import verification
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.sets import Write
-from bittrue.flow.verify.backends import Stalls
-from bittrue.flow.verify.exchanges import Exchanges, OneSize, Sizes, whole
+from bittrue.flow.verify.backends import Build, Stalls
+from bittrue.flow.verify.exchanges import Exchanges, OneSize, Sizes, together, whole
 from bittrue.flow.verify.verify import verify
+from bittrue.hls import host, project
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.groups import walk
@@ -34,6 +37,11 @@ class TestExchanges:
             found = [group.size for group in walk(program.grouping, frames, 0, sets.held(frames))]
             assert found == sizes
         assert set(sets.sizes(101)) == {1, 2, 4}
+        drawn = [tuple(Exchanges.of(program, seed).sizes(sets.fewest)) for seed in range(20)]
+        assert sets.fewest == 7
+        assert set(drawn) == {(4, 1, 2), (4, 2, 1)}  # each once, and at random
+        assert len({tuple(Exchanges.of(program, seed).sizes(101)) for seed in range(20)}) == 20
+        assert {b for a, b in pairwise(sets.sizes(101)) if a == 1} == {1, 2, 4}
         assert OneSize(program, 2).sizes(6) == [2, 2, 2]
         assert [whole(program, n) for n in (1, 4, 5)] == [4, 4, 8]
         assert whole(program, 5, 2) == 6
@@ -53,6 +61,41 @@ class TestVerified:
             assert row["latency"] == row["estimated_latency"] == design.plan.modes[row["together"][0]][0]
             assert row["interval"] == row["estimated_interval"]
 
+    @pytest.mark.needs("icarus", "g++")
+    def test_short_runs_meet_every_size_too(self, design, tmp_path, monkeypatch):
+        """In cocotb with stalls, in the kernels and in the reference: one stream in which n changes."""
+        monkeypatch.setattr(host, "FLAGS", tuple(flag for flag in host.FLAGS if flag != "-O3"))
+        x = [images(design.program, 3)]
+        counts = {"compiled": 2, "icarus": 1, "gxx": 2, "reference": 1}
+        found = verify(design, x, counts, Stalls(0.3, 0.4, 5), tmp_path)
+        assert found.problems == []
+        rows = {(row["simulator"], row["stalls"]): row for row in found.rows}
+        for key in (("compiled", True), ("icarus", True), ("gxx", False)):
+            row = rows[key]
+            assert (row["together"], row["changes"], row["seed"]) == ([1, 2, 4], 2, 5), key
+            assert together(row) == "1, 2, 4: 2 changes, seed 5"
+        assert rows["icarus", True]["images"] == rows["compiled", True]["images"] == 7
+        assert (found.golden["together"], found.golden["changes"]) == ([1, 2, 4], 2)
+        assert together(next(row for row in found.rows if row["together"] == [2])) == "2"
+        drawn = verification(found.rows)
+        assert [column.header for column in drawn.columns][1] == "at a time"
+        assert together({"images": 3}) == ""
+
+    @pytest.mark.needs("g++")
+    def test_kernels_that_take_one_size_for_another_are_seen(self, design, tmp_path, monkeypatch):
+        """A run of the size at first is right all the same."""
+        monkeypatch.setattr(host, "FLAGS", tuple(flag for flag in host.FLAGS if flag != "-O3"))
+        folder = project.write(design.program, tmp_path / "hls")
+        text, old = (folder / "contract.hpp").read_text(), "told != 0 && SLOTS % int(told) == 0 ? told : T(INITIAL)"
+        (folder / "contract.hpp").write_text(text.replace(old, "T(INITIAL)"))
+        build = Build(design.program, design=design, kernel=folder)
+        x = [images(design.program, 8)]
+        np.testing.assert_array_equal(build.host.predict(*x), design.program(*x))
+        found = verify(build, x, {"gxx": None}, Stalls(), tmp_path / "out")
+        (row,) = found.rows
+        assert row["mismatches"] or row["errors"]
+        assert found.problems
+
     def test_a_fault_is_told_with_slot_and_group(self, design, tmp_path):
         """A wrong sum where a second image is added shows in groups of two or four, and nowhere else."""
         text = design.verilog()
@@ -61,8 +104,6 @@ class TestVerified:
         line = next(line for line in body.splitlines() if "first_then" in line and "?" in line)
         broken = line.replace("?", "^ 1'h1 ?", 1) if "^ 1'h1" not in line else line
         build_text = text.replace(line, broken, 1)
-        from bittrue.flow.verify.backends import Build
-
         build = Build(design.program, design=design, verilog=build_text)
         found = verify(build, [images(design.program, 16)], {"compiled": None}, Stalls(0.2, 0.2, 2), tmp_path)
         told = [row["divergence"] for row in found.rows if row["divergence"]]

@@ -1,4 +1,4 @@
-"""Samples that go in groups through the HLS kernels: a call of the top is a group, whose size may change."""
+"""Samples that go in groups through the HLS kernels: a stream of groups, each of another size."""
 
 import ctypes
 import itertools
@@ -42,7 +42,10 @@ FAULTS = [
     ("unbundle.hpp", "turn + 1 == images", "turn + 1 == P::slots"),
     ("unbundle.hpp", "image < images", "image < P::slots"),
     ("top.cpp", "f < frames", "f < 1"),
+    ("contract.hpp", "told != 0 && SLOTS % int(told) == 0 ? told : T(INITIAL)", "T(INITIAL)"),
 ]
+#: What no frame shows: of four slots, three images are not taken for three.
+HARMLESS = len(FAULTS) + 1
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,10 @@ def plant(folder) -> None:
         text = (folder / file).read_text()
         assert text.count(old) == 1 or (file == "top.cpp" and old in text), (file, old)
         (folder / file).write_text(text.replace(old, f"(planted == {number} ? ({new}) : ({old}))"))
+    text, old = (folder / "host" / "batch.cpp").read_text(), "frames[ahead], true"
+    assert text.count(old) == 2  # in a batch, and in beats
+    new = f"planted == {HARMLESS} && frames[ahead] == 4 ? 3 : {old}"
+    (folder / "host" / "batch.cpp").write_text(text.replace(old, new))
     text, variable = (folder / "contract.hpp").read_text(), 'extern "C" {\nint planted = 0;\n}\n'
     (folder / "contract.hpp").write_text(text.replace("namespace bittrue {", f"{variable}namespace bittrue {{", 1))
 
@@ -132,6 +139,19 @@ def test_a_planted_fault_is_seen(made, number):
         chosen.value = 0
 
 
+def test_a_number_that_does_not_divide_the_slots_is_taken_for_the_first(made):
+    program, _, kernel = made("4")
+    rng = np.random.default_rng(9)
+    x, held = codes(program, 40, rng), changed(program, 40, rng)
+    assert program.grouping.size == 4
+    chosen = ctypes.c_int.in_dll(kernel._library, "planted")
+    chosen.value = HARMLESS
+    try:
+        agree(program, kernel, x, held=held)
+    finally:
+        chosen.value = 0
+
+
 @pytest.mark.parametrize("case", ["right", "never", "always", "early", "random"])
 def test_frames_whose_last_is_wrong(made, case):
     """Each input finds the frames of its samples as ever, whatever groups they go in."""
@@ -166,13 +186,30 @@ def test_depths_cannot_deadlock(made):
     depth.check(calls[1], depths | {name: size})
 
 
-def test_the_argument_of_the_top(made):
+def test_streams_of_sizes_cannot_deadlock_and_keep_nothing_waiting(made):
+    """A number for everything that works on several frames, each through a stream of its own, of any depth."""
+    program, folder, _ = made("3")
+    project_of = json.loads((folder / "project.json").read_text())
+    call, reads, told = project_of["processes"][0]
+    assert (call, reads) == ("bittrue::tell<ap_uint<2>, 3, 3>", ["s_axis_images"])
+    depths = project_of["streams"]
+    assert {depths[name] for name in told} == {2 * (len(project_of["processes"]) - 1)}
+    calls = {n: depth.record(folder, n) for n in program.grouping.modes}
+    for sizes in itertools.product(calls, repeat=2):
+        depth.check(depth.follow(*(calls[n] for n in sizes)), depths | dict.fromkeys(told, 1))
+    with pytest.raises(BittrueError, match="deadlock, bittrue::tell"):
+        depth.check(calls[3], depths | {told[0]: 0})
+
+
+def test_how_many_go_together_comes_on_a_stream(made):
     _, folder, _ = made("3")
     top, header = (folder / "top.cpp").read_text(), (folder / "top.hpp").read_text()
-    assert re.search(r"const bittrue::rom<2, false>::type held_images,", header)
-    assert "#pragma HLS INTERFACE ap_none port=held_images\n#pragma HLS STABLE variable=held_images\n" in top
+    assert "hls::stream<s_axis_images_beat>& s_axis_images," in header
+    assert "typedef ap_uint<2> s_axis_images_code;" in header
+    assert "held_" not in top + header
+    assert "#pragma HLS INTERFACE axis port=s_axis_images\n" in top
     _, folder, _ = made("6 by 3")
-    assert "held_images" not in (folder / "top.hpp").read_text()
+    assert "s_axis_images" not in (folder / "top.hpp").read_text()
     assert re.search(r"each_0_unpack\(s_axis_a, \w+, s_axis_a_framing_errors, 3\);", (folder / "top.cpp").read_text())
 
 
@@ -189,7 +226,7 @@ def test_the_test_bench_takes_every_size(made, tmp_path):
         done = subprocess.run(run, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout.splitlines()[-1]
 
-    path = folder / "vectors" / "held_images.txt"
+    path = folder / "vectors" / "s_axis_images.txt"
     sizes = path.read_text()
     assert sizes == "3\n1\n3\n1\n"
     assert status() == (0, "8 frames, 0 mismatches")
