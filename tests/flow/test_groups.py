@@ -61,7 +61,7 @@ class TestVerified:
             assert row["latency"] == row["estimated_latency"] == design.plan.modes[row["together"][0]][0]
             assert row["interval"] == row["estimated_interval"]
 
-    @pytest.mark.needs("icarus", "g++")
+    @pytest.mark.needs("iverilog", "g++")
     def test_short_runs_meet_every_size_too(self, design, tmp_path, monkeypatch):
         """In cocotb with stalls, in the kernels and in the reference: one stream in which n changes."""
         monkeypatch.setattr(host, "FLAGS", tuple(flag for flag in host.FLAGS if flag != "-O3"))
