@@ -6,6 +6,7 @@ import os
 import pytest
 
 from bittrue.flow.run import verilate
+from bittrue.hls import host
 from tests.helpers.promises import breaks_promise, require
 
 
@@ -22,12 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Modules and tests stay until the end: the search for cycles leaves them out, which took a third of the time.
 
-    Simulators are compiled as fast as can be: no test runs so many cycles that it pays to wait for better code.
+    Simulators and kernels are compiled as fast as can be: few tests run so long that it pays to wait for better code.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 5, 5)
     verilate.OPTIMIZE = "-O0"
+    host.FLAGS = tuple(flag for flag in host.FLAGS if flag != "-O3")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

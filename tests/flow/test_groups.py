@@ -14,7 +14,7 @@ from bittrue.flow.run.sets import Write
 from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.flow.verify.exchanges import Exchanges, OneSize, Sizes, together, whole
 from bittrue.flow.verify.verify import verify
-from bittrue.hls import host, project
+from bittrue.hls import project
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.groups import walk
@@ -62,9 +62,8 @@ class TestVerified:
             assert row["interval"] == row["estimated_interval"]
 
     @pytest.mark.needs("iverilog", "g++")
-    def test_short_runs_meet_every_size_too(self, design, tmp_path, monkeypatch):
+    def test_short_runs_meet_every_size_too(self, design, tmp_path):
         """In cocotb with stalls, in the kernels and in the reference: one stream in which n changes."""
-        monkeypatch.setattr(host, "FLAGS", tuple(flag for flag in host.FLAGS if flag != "-O3"))
         x = [images(design.program, 3)]
         counts = {"compiled": 2, "icarus": 1, "gxx": 2, "reference": 1}
         found = verify(design, x, counts, Stalls(0.3, 0.4, 5), tmp_path)
@@ -82,9 +81,8 @@ class TestVerified:
         assert together({"images": 3}) == ""
 
     @pytest.mark.needs("g++")
-    def test_kernels_that_take_one_size_for_another_are_seen(self, design, tmp_path, monkeypatch):
+    def test_kernels_that_take_one_size_for_another_are_seen(self, design, tmp_path):
         """A run of the size at first is right all the same."""
-        monkeypatch.setattr(host, "FLAGS", tuple(flag for flag in host.FLAGS if flag != "-O3"))
         folder = project.write(design.program, tmp_path / "hls")
         text, old = (folder / "contract.hpp").read_text(), "told != 0 && SLOTS % int(told) == 0 ? told : T(INITIAL)"
         (folder / "contract.hpp").write_text(text.replace(old, "T(INITIAL)"))

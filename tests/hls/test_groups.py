@@ -62,9 +62,7 @@ def made(tmp_path_factory):
             built[name] = program, folder, host.build(folder, ("BITTRUE_LOG",))
         return built[name]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host, "FLAGS", tuple(flag for flag in host.FLAGS if flag != "-O3"))
-        yield build
+    return build
 
 
 def plant(folder) -> None:
