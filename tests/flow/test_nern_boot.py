@@ -65,6 +65,7 @@ def test_what_lower_left_is_read(lowered):
     folder, s = lowered
     found = booted.read(folder)
     assert found.checksum(found.links[0], found.boot(GENERATOR)) == s.checksum(s.links[0], s.boot(GENERATOR))
+    assert not found.links[0].partial
     expected = s.booted(NETWORK)
     assert {name: v.tolist() for name, v in found.booted(NETWORK).items()} == {
         name: v.tolist() for name, v in expected.items()
