@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.stages import write_design
@@ -65,6 +66,7 @@ def test_what_lower_left_is_read(lowered):
     folder, s = lowered
     found = booted.read(folder)
     assert found.checksum(found.links[0], found.boot(GENERATOR)) == s.checksum(s.links[0], s.boot(GENERATOR))
+    assert not found.links[0].partial
     expected = s.booted(NETWORK)
     assert {name: v.tolist() for name, v in found.booted(NETWORK).items()} == {
         name: v.tolist() for name, v in expected.items()
@@ -179,12 +181,16 @@ def test_the_page(recipe, lowered, tmp_path):
         "bytes": {"weights": 1, "biases": 2}, "target": 54, "share": 0.5, "kernels": 6, "macs": 9, "layers": [],
     }  # fmt: skip
     content = section.collect({"quantize": {"generated": generated, "pictures": ROWS}, "boot": found})
-    environment = Environment(undefined=StrictUndefined)
+    own = section.context(content)
+    environment = Environment(undefined=StrictUndefined, autoescape=True)  # as the report's
     environment.filters |= {"n": "{:,}".format, "percent": lambda share: f"{100 * share:.2f} %"}
-    page = environment.from_string(section.template.read_text()).render(section.context(content))
+    page = environment.from_string(section.template.read_text()).render(
+        {name: (lambda *rows, f=value: Markup(f(*rows))) if callable(value) else value for name, value in own.items()}
+    )
     assert f"{found['cycles']:,} cycles" in page
     assert f"{found['checksum']:08x}" in page
     assert page.count("<svg") == 4
+    assert "&lt;" not in page
     for row in found["beside"]:
         assert f"has paid after {row['inferences']:,} image" in page
     assert ("does not pay" in page) == any(row["times"] >= 1 for row in found["beside"])

@@ -43,8 +43,8 @@ class Generated(Section):
 
     def context(self, content: Mapping[str, Any]) -> dict[str, Any]:
         names = ("generated", "generator", "boot")
-        pictures = {name: getattr(figures, name) for name in ("kernels", "neighbours", "tours", "errors")}
-        return {name: content.get(name) for name in names} | {"picture": pictures}
+        drawn = {f"draw_{name}": getattr(figures, name) for name in ("kernels", "neighbours", "tours", "errors")}
+        return {name: content.get(name) for name in names} | drawn
 
     def rows(self, content: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         return self._both(content, "rows")
