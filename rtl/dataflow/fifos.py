@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Stages made for a program, by node, lanes and folding: for networks that are planned with and never built.
 Stages = dict[tuple[Hashable, ...], Stage]
+#: Depths that were enough, by that which never fills and by how much shorter the way is.
+Answers = dict[tuple[int, int], int]
 
 
 def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
@@ -27,19 +29,22 @@ def size_fifos(plan: Plan, stages: Stages | None = None) -> Plan:
     grouping = plan.program.grouping
     if grouping is None:
         return _sized(plan, stages)
-    each = [_sized(plan, stages, n) for n in grouping.modes]
+    answers: Answers = {}  # mostly those of one size are those of the others, so that they are tried first
+    each = [_sized(plan, stages, n, answers) for n in grouping.modes]
     fifos = {edge: max(one.fifos.get(edge, 0) for one in each) for one in each for edge in one.fifos}
     found = replace(plan, fifos=fifos)
     latency, interval = found.modes[grouping.size]
     return replace(found, estimated_latency=latency, estimated_interval=-(-interval // grouping.size))
 
 
-def _sized(plan: Plan, stages: Stages | None = None, size: int = 1) -> Plan:
+def _sized(plan: Plan, stages: Stages | None = None, size: int = 1, answers: Answers | None = None) -> Plan:
     """The plan with the smallest FIFOs that change no output time (`Flow.due`), and the exact latency and interval.
 
     Every operand of a join gets a FIFO at first, deep enough never to fill; those without which no frame ends later go,
     the others shrink by bisection as long as every frame still ends in the same cycle. Of several outputs, each ends
     its first frame in the same cycle, too; later frames wait for each other in the stages that the outputs share.
+
+    `answers` are those of other sizes of groups, which are tried first, and are added to.
     """
     program = plan.program
     joins = [node for node in program.nodes if len(node.operands) > 1]
@@ -67,8 +72,10 @@ def _sized(plan: Plan, stages: Stages | None = None, size: int = 1) -> Plan:
 
     # Joins that are alike mostly need the same depth: all of them are tried at once, and then whether less is enough.
     edges = [edge for edge, most in needed.items() if most]
-    answers: dict[tuple[int, int], int] = {}
+    answers = {} if answers is None else answers
     settled = False  # whether what is known so far is enough for all that are still deep
+    if edges and all((needed[edge], ways[edge]) in answers for edge in edges):
+        settled = unchanged(needed | {edge: answers[needed[edge], ways[edge]] for edge in edges})
     for place, edge in enumerate(edges):
         most, alike, others = needed[edge], (needed[edge], ways[edge]), dict(needed)
         enough = cache(lambda n, edge=edge, others=others: unchanged(others | {edge: n}))
@@ -76,7 +83,8 @@ def _sized(plan: Plan, stages: Stages | None = None, size: int = 1) -> Plan:
         if known and (settled or enough(known)) and (known == 1 or not enough(known - 1)):
             needed[edge] = known
             continue
-        needed[edge] = answers[alike] = _smallest(enough, most, 1)  # from below: what is too shallow shows soon
+        # Without a guess from below: what is too shallow shows soon.
+        needed[edge] = answers[alike] = _smallest(enough, most, known or 1)
         rest = {e: answers.get((needed[e], ways[e]), needed[e]) for e in edges[place + 1 :]}
         settled = any(rest[e] != needed[e] for e in rest) and unchanged(needed | rest)
     needed = {edge: entries for edge, entries in needed.items() if entries}
