@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +50,7 @@ def simulate(
 
 def rtl(
     program: options.ProgramFile,
-    out: Annotated[Path, options.to_file(help="Where to write the Verilog.")],
+    out: Annotated[Path | None, options.to_file(help="Where to write the Verilog; default: only plan.")] = None,
     interval: options.Interval = None,
     device: options.Device = None,
     weights: options.Weights = None,
@@ -57,11 +58,12 @@ def rtl(
     architecture: options.Architecture = None,
     block_luts: options.BlockLuts = None,
     rings: options.Rings = None,
+    clock: Annotated[float | None, typer.Option(help="Say frames a second at so many MHz.", min=1e-3)] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Write Verilog, top module `bittrue_top` with AXI4-Stream ports.
+    """Write Verilog, top module `bittrue_top` with AXI4-Stream ports; without --out say what the plan would need.
 
-    Without --interval and --device the plan works at one code a cycle.
+    Without --interval and --device the plan works at one code a cycle. Areas are estimates in units of an ECP5.
 
     Examples:
 
@@ -70,6 +72,8 @@ def rtl(
         bittrue rtl program.npz --out top.v --device ecp5-85k
 
         bittrue rtl program.npz --out top.v --weights written
+
+        bittrue rtl program.npz --interval 250000 --architecture packed --clock 250
     """
     from bittrue.flow.verify.backends import Build
     from bittrue.rtl.dataflow.choice import hindered
@@ -79,11 +83,12 @@ def rtl(
     settings = plan_options(weight_bus, architecture, block_luts, rings)
     loaded = read(program, weights)
     design = Build(loaded, interval=interval, device=device, options=settings).design
-    text = design.verilog()
-    svd = beside(out, f"{out.stem}.svd", "an SVD file of the registers") if design.map is not None else None
-    Verilog(text).write(out)
-    if svd is not None:
-        write_whole(svd, design.map.svd().encode())
+    text = "" if out is None else design.verilog()
+    if out is not None:
+        svd = beside(out, f"{out.stem}.svd", "an SVD file of the registers") if design.map is not None else None
+        Verilog(text).write(out)
+        if svd is not None:
+            write_whole(svd, design.map.svd().encode())
     against = hindered(loaded, interval) if interval and architecture is None else {}
     result = design.describe() | {"hindered": against}
     if as_json:
@@ -94,7 +99,22 @@ def rtl(
         console.line(f"{name}: {reason}")
     estimated = ", ".join(f"{value:,} {name.upper()}" for name, value in result["estimated"].items())
     console.line(f"interval {design.interval}, latency {design.latency} cycles; about {estimated}")
-    console.line(f"{text.count(chr(10)):,} lines in {out}")
+    for line in rates(design.interval, result["modes"], clock):
+        console.line(line)
+    if out is not None:
+        console.line(f"{text.count(chr(10)):,} lines in {out}")
+
+
+def rates(interval: int, modes: Mapping[str, Sequence[int]], clock: float | None) -> list[str]:
+    """What a plan says of every number of frames that go together, and frames a second at a clock of so many MHz."""
+
+    def at(frames: int, cycles: int) -> str:
+        return "" if clock is None else f"{1e6 * clock * frames / cycles:,.1f} frames a second at {clock:g} MHz"
+
+    if not modes:
+        return [at(1, interval)] if clock is not None else []
+    said = [(f"{n} at a time: a group every {c:,} cycles, latency {d:,}", at(int(n), c)) for n, (d, c) in modes.items()]
+    return ["; ".join(filter(None, words)) for words in said]
 
 
 def hls(

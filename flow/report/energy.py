@@ -20,6 +20,7 @@ import numpy as np
 
 from bittrue.rtl.dataflow.choice import frames_shared
 from bittrue.rtl.dataflow.effort import PURPOSES, Effort
+from bittrue.rtl.dataflow.groups import GroupStage
 from bittrue.rtl.dataflow.plan import Plan
 from bittrue.sim.errors import BittrueError
 
@@ -57,21 +58,32 @@ def view(
     verilog: str | None = None,
     toggled: int = TOGGLED,
     progress: Progress | None = None,
+    size: int | None = None,
 ) -> dict[str, Any]:
     """The energy view of a plan on input batches `[n, *shape]`, as in `report.json`: an inference, layer by layer.
 
-    Where frames go in groups, an inference has its part of what is done for a group of the size that it has at first.
+    Where frames go in groups, an inference has its part of what is done for a group of this `size`, by default of that
+    which it has at first.
 
     toggled   of how many inputs the toggles are counted in the compiled RTL (needs Verilator and g++); 0: of none
     verilog   the plan's Verilog, where it is at hand
     """
     if toggled < 0:
         raise BittrueError(f"energy: toggles cannot be counted for {toggled} inputs; give 0 or more")
+    grouping = plan.program.grouping
+    if size is not None and (grouping is None or size not in grouping.modes or toggled):
+        of = "toggles are those of groups as they are at first" if toggled else "the plan has no groups of that size"
+        raise BittrueError(f"energy: an inference with {size} at a time cannot be counted: {of}; leave one of them out")
     stages = {element.node: element.stage for element in plan.network.elements if element.node}
     seen = _seen(plan, x)
+    if grouping is not None:
+        images = {"images": size or grouping.size}
+        seen |= {name: images for name, stage in stages.items() if isinstance(stage, GroupStage)}
     layers = [
         {"name": node.name, "kind": type(node.operation).__name__.lower()}
-        | figures(stages[node.name].effort(**seen.get(node.name, {})).shared(frames_shared(plan.program, node.name)))
+        | figures(
+            stages[node.name].effort(**seen.get(node.name, {})).shared(frames_shared(plan.program, node.name, size))
+        )
         for node in plan.program.nodes
         if node.name in stages  # others are wires, or within the stage of their reader
     ]

@@ -25,10 +25,11 @@ def frames_of(program: Program, name: str) -> int:
     return 1 if taken in grouping.tensors else max(grouping.modes)
 
 
-def frames_shared(program: Program, name: str) -> int:
-    """Frames that the work of this operation is for at once: those of a group, as it is at first, or one."""
+def frames_shared(program: Program, name: str, size: int | None = None) -> int:
+    """Frames that the work of this operation is for at once: those of a group, of this size or as it is at first, or
+    one."""
     grouping = program.grouping
-    return 1 if grouping is None or frames_of(program, name) > 1 else grouping.size
+    return 1 if grouping is None or frames_of(program, name) > 1 else size or grouping.size
 
 
 def budget(program: Program, name: str, interval: int) -> int:

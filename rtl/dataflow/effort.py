@@ -69,7 +69,7 @@ class Effort:
         additions = Counter({bits: n / frames for bits, n in self.additions.items()})
         return Effort(additions, Counter({bits: n / frames for bits, n in self.multiplications.items()}), memory)
 
-    def requantize(self, pipe: RequantizePipe, vectors: int) -> None:
+    def requantize(self, pipe: RequantizePipe, vectors: float) -> None:
         """The adders and multipliers of a requantiser."""
         values, bits = vectors * pipe.requantize.channels, width(*pipe.input_range)
         for step in pipe.steps:

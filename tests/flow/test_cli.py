@@ -14,12 +14,14 @@ from bittrue.flow.run import verilate
 from bittrue.flow.verify import verify
 from bittrue.flow.verify.backends import BACKENDS, Run
 from bittrue.hls import project
+from bittrue.rtl.dataflow.plan import plan
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.bundled import grouped
 from tests.helpers.flows import batch, program
 
 COMMANDS = [
@@ -151,6 +153,29 @@ def test_rtl_writes_the_same_bytes_twice(saved, bittrue, tmp_path):
     assert "module bittrue_top(" in (tmp_path / "a.v").read_text()
     assert '-file "*a.v"' in (tmp_path / "a.vlt").read_text()
     assert json.loads(text)["estimated_interval"] <= 48
+
+
+def test_rtl_on_paper(saved, bittrue, tmp_path):
+    """Without a file only the plan, with a clock frames a second; of every number of frames that go together."""
+    before = sorted(tmp_path.iterdir())
+    status, out, _ = bittrue("rtl", saved[1], "--interval", 48, "--clock", 96)
+    made = plan(saved[0], interval=48)
+    assert status == 0
+    assert f"interval {made.estimated_interval}, latency" in flat(out)
+    assert f"{96e6 / made.estimated_interval:,.1f} frames a second at 96 MHz" in flat(out)
+    assert "lines in" not in out
+    groups = grouped(1, slots=2)
+    file = groups.save(tmp_path / "groups.npz")
+    status, out, _ = bittrue("rtl", file, "--interval", 2000, "--clock", 100)
+    for n, (latency, cycles) in plan(groups, interval=2000).modes.items():
+        said = f"{n} at a time: a group every {cycles:,} cycles, latency {latency:,}; {n * 1e8 / cycles:,.1f} frames a"
+        assert said in flat(out)
+    status, out, _ = bittrue("rtl", file, "--interval", 2000)
+    assert "at a time: a group" in flat(out)
+    assert "frames a second" not in out
+    status, out, _ = bittrue("rtl", saved[1], "--interval", 48)
+    assert "frames a second" not in out
+    assert sorted(tmp_path.iterdir()) == sorted([*before, file])
 
 
 def test_rtl_that_cannot_be_planned_writes_nothing(saved, bittrue, tmp_path):

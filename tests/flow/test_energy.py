@@ -304,6 +304,30 @@ def test_what_is_done_for_a_group_is_shared():
         assert found[4][name] == pytest.approx(tuple(value / 4 for value in found[1][name]))
 
 
+def test_one_plan_counts_every_size_of_group():
+    """As plans for one size each do, but for widths of the sums and keys of all sizes."""
+    p = grouped(1, slots=4)
+    made, x = plan(p), [images(p, 8)]
+    found = {n: energy.view(made, x, toggled=0, size=n) for n in (1, 2, 4)}
+    assert found[4] == energy.view(made, x, toggled=0)
+    each = {n: {row["name"]: row for row in view["layers"]} for n, view in found.items()}
+    for name in ("stem", "classes"):
+        assert each[1][name] == each[2][name] == each[4][name]
+    for name in ("wide", "join", "unbind", "apart"):
+        for n in (2, 4):
+            assert n * each[n][name]["pj"]["total"] == pytest.approx(each[1][name]["pj"]["total"])
+    own = [energy.view(plan(grouped(1, slots=4, images=n)), x, toggled=0) for n in (2, 4)]
+    for n, alone in zip((2, 4), own, strict=True):
+        assert found[n]["total"]["multiplications"] == pytest.approx(alone["total"]["multiplications"])
+        assert found[n]["total"]["additions"] == pytest.approx(alone["total"]["additions"])
+    with pytest.raises(BittrueError, match="an inference with 3 at a time cannot be counted: the plan has no groups"):
+        energy.view(made, x, toggled=0, size=3)
+    with pytest.raises(BittrueError, match="with 2 at a time cannot be counted: toggles are those of groups as"):
+        energy.view(made, x, toggled=1, size=2)
+    with pytest.raises(BittrueError, match="with 1 at a time"):
+        energy.view(plan(resmlp()), stimulus(resmlp(), 2, 0), toggled=0, size=1)
+
+
 def test_windows_that_have_no_stage_of_their_own():
     """Axes that are only named otherwise are no layer, nor is a window within the stage of its product."""
     p = convolutions.network(3)

@@ -8,8 +8,9 @@ import typer
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine import registry, steps
-from bittrue.flow.systems.mimo import validate
+from bittrue.flow.systems.mimo import beside, validate
 from bittrue.models.data.sets import load
+from bittrue.models.superposition import macs
 from bittrue.models.superposition.networks import Superposition
 from bittrue.models.superposition.settings import SuperpositionSettings
 from bittrue.models.training import storage
@@ -116,6 +117,20 @@ class TestTraining:
         assert found["simulate"]["mismatches_with_network"] == 0
         assert found["simulate"]["accuracy"] == found["quantize"]["accuracy"] == modes["4"]["golden"]
         assert len(found["quantize"]["history"]) == 1
+
+    def test_networks_that_take_one_image_stand_beside_it(self, place):
+        """Of drawn weights, planned for as many cycles of a pass; what they multiply is what their programs do."""
+        words = ["network.slots=2", "train.low=null", "train.frequency=1.0"]
+        recipe, data = recipes.load(place / "small.yaml", words), load("digits")
+        found = beside.of(recipe, data, 40000)
+        assert [row["name"] for row in found] == ["ordinary network", "one slot"]
+        for row, settings in zip(found, beside.networks(recipe.network).values(), strict=True):
+            assert row["macs"] == beside.program(settings, recipe, data).macs
+            assert row["macs"] / row["cycles"] <= row["products"]
+            assert row["cycles"] <= 40000
+            assert row["pj"]["total"] > 0
+            assert row["estimated"]["dsp"] > 0
+        assert beside.networks(macs.baseline(recipe.network)) == {}
 
     def test_a_file_in_words(self, run, place, monkeypatch):
         monkeypatch.setenv("COLUMNS", "120")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.engine.system import TRAINING, System
 
 if TYPE_CHECKING:
     import typer
 
+    from bittrue.flow.engine.steps import Step
     from bittrue.flow.report.section import Section
 
 
@@ -22,6 +23,15 @@ class Mimo(System):
     @property
     def code(self) -> tuple[str, ...]:
         return (*TRAINING, *self.sources("recipe.py", "steps.py", "told.py"))
+
+    def steps(self, recipe: Any) -> list[Step]:  # noqa: ARG002
+        """The step `modes`: what every mode costs, beside the networks that take one image."""
+        from bittrue.flow.engine.steps import Step
+        from bittrue.flow.systems.mimo import steps
+
+        code = (*self.sources("steps.py", "beside.py"), "models", "flow/report/energy.py", "sim", "rtl")
+        sections = ("dataset", "network", "convert", "rtl", "synth")
+        return [Step("modes", steps.modes, ("lower", "rtl"), sections, code, ("torch", "numpy"))]
 
     def section(self) -> Section:
         from bittrue.flow.systems.mimo.section import Modes

@@ -98,6 +98,25 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     return result | {"status": words}
 
 
+@training.one_thread
+def modes(recipe: Recipe, work: Workspace) -> dict[str, Any]:
+    """What an image costs: `energy`, pJ by images at a time (`source`); `products` a cycle and `estimated` area of the
+    plan; and `beside`, the same of the networks that take one image, each planned for as many cycles of a pass."""
+    from bittrue.flow.report import energy
+    from bittrue.flow.stages import built, read_design
+    from bittrue.flow.systems.mimo import beside
+
+    program, _, _ = training.read_lowered(work)
+    design, _ = read_design(built(recipe, program), work.upstream["rtl"])
+    made = design.plan
+    interval = recipe.rtl.interval or max([made.estimated_interval, *(cycles for _, cycles in made.modes.values())])
+    work.progress("planning the networks beside it", 0, 1)
+    own = beside.told(recipe.name, made)
+    result = {name: own[name] for name in ("products", "estimated")} | {"energy": beside.by_mode(made)}
+    result |= {"source": energy.SOURCE, "interval": interval}
+    return result | {"beside": beside.of(recipe, training.data_of(recipe), interval)}
+
+
 def _golden(program: Program, integer: Converted, data: Data) -> tuple[dict[int, float], dict[int, np.ndarray]]:
     """The program's accuracies on the test set, and its logits, by images at a time."""
     from bittrue.models.superposition import integers

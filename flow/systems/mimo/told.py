@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +14,15 @@ if TYPE_CHECKING:
     from bittrue.models.superposition.settings import SuperpositionSettings
     from bittrue.sim.program import Program
 
+#: Initial widths that are looked at, 16 channels each, unless a network has more than half of that.
+WIDEST = 16
 #: Of the order in which images share their passes with other companions.
 SEED = 1
 
 
 def of(program: Program, codes: np.ndarray, network: SuperpositionSettings, shape: Any, classes: int) -> dict[str, Any]:
     """Keys `macs` and `ordinary` (multiply-accumulates for an image, by images at a time, and of the ordinary network),
-    `keys` and `cross_talk`."""
+    `bound` (D), `crossover`, `keys` and `cross_talk`."""
     from bittrue.models.superposition.macs import table
 
     modes = (1,) if program.grouping is None else program.grouping.modes
@@ -30,7 +34,56 @@ def of(program: Program, codes: np.ndarray, network: SuperpositionSettings, shap
         if count.network == network and count.images in modes
     }
     talk = {str(n): cross_talk(program, codes, n) for n in modes if n > 1}
-    return {"macs": macs, "ordinary": ordinary, "keys": keys(program), "cross_talk": talk}
+    told = {
+        "macs": macs,
+        "ordinary": ordinary,
+        "bound": network.bound,
+        "crossover": crossover(network, shape, classes, modes),
+    }
+    return told | {"keys": keys(program), "cross_talk": talk}
+
+
+def crossover(network: SuperpositionSettings, shape: Any, classes: int, modes: Sequence[int]) -> dict[str, Any]:
+    """Where binding costs more than it saves, in multiply-accumulates for an image, keys of copies added beforehand.
+
+    Of n images at a time `M(n) = stem + D^2 H W + (bulk + unbind) / n + classifier`, against M of the ordinary network.
+
+    images   n, a real number, from which on M(n) is less; None where it never is
+    curves   by n, points (D, how many times less M(n) is), D the channels that are bound, up to `WIDEST` times 16
+    bound    by n, the largest D with which M(n) is no more, between two points on a straight line; None where no D is
+             too many
+    """
+    from bittrue.models.superposition.macs import baseline, count
+
+    options: dict[str, Any] = {"shape": tuple(shape), "classes": classes, "summed": True}
+    ordinary = count(baseline(network), 1, **options).total
+    widest = max(WIDEST, 2 * network.initial_width)
+    counts = {
+        wide: count(network.model_copy(update={"initial_width": wide}), 1, **options)
+        for wide in sorted({*range(1, widest + 1), network.initial_width})
+    }
+
+    def times_less(one: Any, n: int) -> float:
+        return ordinary / (one.stem + one.binding + (one.bulk + one.unbind) / n + one.classifier)
+
+    own = counts[network.initial_width]
+    left = ordinary - own.stem - own.binding - own.classifier
+    curves = {n: [(16 * wide, times_less(one, n)) for wide, one in counts.items()] for n in modes}
+    return {
+        "images": (own.bulk + own.unbind) / left if left > 0 else None,
+        "curves": {str(n): [[d, round(times, 4)] for d, times in points] for n, points in curves.items()},
+        "bound": {str(n): _falls_below(points) for n, points in curves.items()},
+    }
+
+
+def _falls_below(points: Sequence[tuple[int, float]]) -> float | None:
+    """Where a falling curve goes through 1; 0 where it begins below, None where it stays above."""
+    if points[0][1] < 1:
+        return 0.0
+    for (d, before), (further, after) in pairwise(points):
+        if after < 1:
+            return round(d + (further - d) * (before - 1) / (before - after), 1)
+    return None
 
 
 def cross_talk(program: Program, codes: np.ndarray, n: int) -> float:

@@ -135,8 +135,9 @@ class BundleStage(GroupStage, FoldedStage):
                 built.select_bits += self.total.bits
         return built
 
-    def effort(self, **seen: float) -> Effort:  # noqa: ARG002
-        """For a frame that comes in: a product and an addition each, and its sums in and out of the map."""
+    def effort(self, **seen: float) -> Effort:
+        """For a frame that comes in: a product and an addition each, and its sums in and out of the map; `images` of
+        a group, by default the most, share its requantiser."""
         op, effort = self.bundle, Effort()
         _, outputs, inputs = op.weight.shape
         bits, cells = op.input.format.bits, op.summed_format.bits
@@ -148,7 +149,7 @@ class BundleStage(GroupStage, FoldedStage):
             moved = self.pixels * outputs * self.total.bits
             effort.access("state", self.map.bits, moved, moved)
             effort.add(self.total.bits, self.pixels * outputs)
-        effort.requantize(self.requantize, self.pixels / max(self.modes))
+        effort.requantize(self.requantize, self.pixels / seen.get("images", max(self.modes)))
         return effort
 
     # -- hardware --------------------------------------------------------------------------------------
