@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
-from bittrue.rtl.dataflow.fifos import _smallest
+from bittrue.rtl.dataflow.fifos import _sized, _smallest
 from bittrue.rtl.dataflow.folding import Folding, divisors
+from bittrue.rtl.dataflow.network import Network
 from bittrue.rtl.dataflow.plan import Plan, natural_interval, plan
 from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.rtl.dataflow.stages.photonic_mac import PhotonicMacStage
@@ -24,6 +25,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.program import Builder, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.bundled import grouped
 from tests.helpers.exact import exact
 from tests.helpers.programs import resmlp, several, spiking, stimulus, two_inputs
 from tests.helpers.stage_bench import run
@@ -340,3 +342,23 @@ def test_activity_of_what_has_no_events_changes_no_plan():
     assert plain.estimated_interval == plain.network.bottleneck > 4
     assert told.folding == plain.folding
     assert told.estimated_interval == plain.estimated_interval
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_depths_of_any_size_of_groups_are_those_of_each_alone(seed, monkeypatch):
+    """What one size needs is tried first for the others, and taken only where it is the least there too."""
+    made = plan(grouped(seed, slots=4, bulk=3, most=20), interval=6000)
+    bare = replace(made, fifos={})
+    runs = []
+    schedule = Network.schedule
+    monkeypatch.setattr(Network, "schedule", lambda *a, **k: runs.append(k.get("modes")) or schedule(*a, **k))
+    alone = [_sized(bare, None, n) for n in (1, 2, 4)]
+    apart, runs[:] = len(runs), []
+    assert {edge: max(one.fifos.get(edge, 0) for one in alone) for edge in made.fifos} == made.fifos
+    for told in (1, 10_000):  # whatever is tried first
+        answers = dict.fromkeys([(4 * made.program.types["bundle"].size, way) for way in range(2000)], told)
+        assert _sized(bare, None, 2, answers).fifos == alone[1].fifos
+    known: dict = {}
+    runs[:] = []
+    assert [_sized(bare, None, n, known).fifos for n in (1, 2, 4)] == [one.fifos for one in alone]
+    assert len(runs) < apart
