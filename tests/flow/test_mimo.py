@@ -105,9 +105,11 @@ class TestTraining:
         assert result["modes"].keys() == {"1", "2", "4"}
         assert result["kept"] == 1
         assert result["figures"][0]["Accuracy/validation_at_sup_low"] > 0
-        status, _, err = run("flow", recipe, "--out", out, "--until", "simulate")
+        nothing = [f"verify.{name}=0" for name in ("reference", "compiled", "gxx", "icarus", "verilator")]
+        words = (*nothing, "rtl.interval=20000", "rtl.device=null", "--out", out, "--until", "modes")
+        status, _, err = run("flow", recipe, *words)
         assert status == 0, err
-        found = {step: steps.stamp(out / step)["result"] for step in ("quantize", "simulate")}
+        found = {step: steps.stamp(out / step)["result"] for step in ("quantize", "simulate", "modes")}
         modes = found["quantize"]["modes"]
         assert modes.keys() == {"1", "2", "4"}
         for n, one in modes.items():
@@ -117,19 +119,21 @@ class TestTraining:
         assert found["simulate"]["mismatches_with_network"] == 0
         assert found["simulate"]["accuracy"] == found["quantize"]["accuracy"] == modes["4"]["golden"]
         assert len(found["quantize"]["history"]) == 1
+        self.costs(found["modes"], place)
 
-    def test_networks_that_take_one_image_stand_beside_it(self, place):
-        """Of drawn weights, planned for as many cycles of a pass; what they multiply is what their programs do."""
-        words = ["network.slots=2", "train.low=null", "train.frequency=1.0"]
-        recipe, data = recipes.load(place / "small.yaml", words), load("digits")
-        found = beside.of(recipe, data, 40000)
-        assert [row["name"] for row in found] == ["ordinary network", "one slot"]
-        for row, settings in zip(found, beside.networks(recipe.network).values(), strict=True):
-            assert row["macs"] == beside.program(settings, recipe, data).macs
-            assert row["macs"] / row["cycles"] <= row["products"]
-            assert row["cycles"] <= 40000
+    def costs(self, found, place):
+        """Of an image in every mode, and of networks of drawn weights, planned for as many cycles of a pass."""
+        energies = [found["energy"][n]["total"] for n in ("1", "2", "4")]
+        assert energies == sorted(energies, reverse=True)
+        assert found["interval"] == 20000
+        assert [row["name"] for row in found["beside"]] == ["ordinary network", "one slot"]
+        recipe, data = recipes.load(place / "small.yaml"), load("digits")
+        for row, settings in zip(found["beside"], beside.networks(recipe.network).values(), strict=True):
+            assert row["macs"] == beside.program(settings, recipe, data).macs  # what is multiplied is what is counted
+            assert row["macs"] / row["cycles"] <= row["products"] < found["products"]
+            assert row["cycles"] <= 20000
             assert row["pj"]["total"] > 0
-            assert row["estimated"]["dsp"] > 0
+            assert 0 < row["estimated"]["dsp"] <= found["estimated"]["dsp"]
         assert beside.networks(macs.baseline(recipe.network)) == {}
 
     def test_a_file_in_words(self, run, place, monkeypatch):
