@@ -17,6 +17,7 @@ from bittrue.rtl.boot.design import boot
 from bittrue.rtl.design import load
 from bittrue.sim.errors import BittrueError
 from tests.helpers.booted import GENERATOR, NETWORK, system
+from tests.helpers.lengths import long_but
 from tests.helpers.sets import codes
 
 #: Of random systems: seed, inputs of the generator, layers, intervals of both, banks. A generator that is slower than
@@ -61,7 +62,7 @@ def again(design, s, rng):
 
 @pytest.mark.slow
 @pytest.mark.needs("verilator", "g++")
-@pytest.mark.parametrize("banks", [1, 2])
+@pytest.mark.parametrize("banks", long_but([1, 2], 2))
 def test_it_boots_again_with_another_generator(banks):
     s, rng = system(4, 1, ((2, 2), (3, 2)), held=True), np.random.default_rng(4)
     design = boot(s, {"interval": 60}, {"interval": 500}, banks)
@@ -74,7 +75,7 @@ def test_it_boots_again_with_another_generator(banks):
 
 @pytest.mark.slow
 @pytest.mark.needs("verilator", "g++", "iverilog")
-@pytest.mark.parametrize("simulator", ["icarus", "verilator"])
+@pytest.mark.parametrize("simulator", long_but(["icarus", "verilator"], "icarus"))
 def test_it_boots_again_in_cocotb(simulator, tmp_path):
     s, rng = system(5, 1, ((2, 1), (2, 2)), side=3, held=True), np.random.default_rng(5)
     design = boot(s, {"interval": 60}, {"interval": 300})
@@ -87,7 +88,7 @@ def test_it_boots_again_in_cocotb(simulator, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.needs("verilator", "g++")
-@pytest.mark.parametrize("banks", [1, 2])
+@pytest.mark.parametrize("banks", long_but([1, 2], 2))
 def test_it_is_verified_like_any_design(banks, tmp_path):
     """With two banks a set over the bus, too, in the middle of the run; the kernels of the network as well."""
     s = system(6, 1, ((2, 1), (2, 2)), side=3)

@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_is_told_before_any_work(parameter, run, here, tm
 
 
 #: What a command needs beside this package, and those that build or fit for more than ten seconds.
-MARKS = {"raster": [pytest.mark.needs("verilator", "g++"), pytest.mark.slow], "fit": [pytest.mark.slow]}
+MARKS = {"raster": [pytest.mark.needs("verilator", "g++"), pytest.mark.long], "fit": [pytest.mark.long]}
 
 
 @pytest.mark.usefixtures("here")

@@ -166,6 +166,7 @@ def test_what_is_not_counted_is_refused(monkeypatch):
 
 @pytest.mark.needs("verilator", "g++")
 class TestToggles:
+    @pytest.mark.long
     def test_against_a_plain_reader_of_the_waveform(self, tmp_path):
         planned = plan(PROGRAM)
         verilog = emit(planned)

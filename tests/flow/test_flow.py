@@ -23,6 +23,7 @@ from bittrue.sim.program import Builder, Program
 from bittrue.sim.reading import sealed
 from bittrue.sim.requantize import Requantize
 from tests.helpers.flows import QUICK, batch, program, with_weight_flipped
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import several, stimulus, swapped
 
 # -- back ends -----------------------------------------------------------------------------------------
@@ -30,7 +31,13 @@ from tests.helpers.programs import several, stimulus, swapped
 TOOLS = {"compiled": ("verilator", "g++"), "verilator": ("verilator", "g++"), "icarus": ("iverilog",), "gxx": ("g++",)}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.needs(*TOOLS.get(n, ()))) for n in BACKENDS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.needs(*TOOLS.get(n, ())), *[pytest.mark.long] * (n == "netlist")])
+        for n in BACKENDS
+    ],
+)
 def test_backends_agree(name):
     backend, p = BACKENDS[name], program(3)
     assert backend.missing() is None
@@ -44,6 +51,7 @@ class TestVerify:
     def run(self, build: Build, tmp_path, counts=None, n: int = 12) -> verify.Verification:
         return verify.verify(build, [batch(build.program, n)], counts or self.FAST, Stalls(0.3, 0.3, 5), tmp_path)
 
+    @pytest.mark.long
     @pytest.mark.needs("iverilog")
     def test_a_right_design_passes_on_every_back_end(self, tmp_path):
         counts = self.FAST | {"icarus": 3, "verilator": 3}
@@ -133,7 +141,7 @@ class TestVerify:
         assert "<failure" not in text
         assert 'classname="rtl.compiled-stalls" name="scale"' in text
 
-    @pytest.mark.parametrize("fault", ["weight", "swapped", "last", "kernel"])
+    @pytest.mark.parametrize("fault", long_but(["weight", "swapped", "last", "kernel"], "weight", "kernel"))
     def test_a_fault_in_one_of_several_results_is_found_and_named(self, tmp_path, fault):
         p = several()
         build, x = Build(p), stimulus(p, 12, 1)

@@ -75,7 +75,7 @@ def program(weight: np.ndarray, weight_format: Format, code: Format, tokens: int
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [S8, U8])
+@pytest.mark.parametrize("code", long_but([S8, U8], S8))
 def test_every_pair_of_weights_and_every_code_in_hardware(code):
     """The compiled stage, 65,536 pairs of weights times 256 codes, both products of each."""
     lower, upper = np.meshgrid(S8.codes(), S8.codes())

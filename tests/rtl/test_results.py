@@ -110,6 +110,7 @@ def test_stalls_of_the_outputs_are_independent(planned):
     assert np.unique(out - total).size > 3
 
 
+@pytest.mark.long
 @pytest.mark.needs("iverilog", "g++")
 def test_the_kernel_beside_the_rtl(planned, tmp_path):
     """The HLS kernel gives every result of every frame; a wrong one is told by its port."""
