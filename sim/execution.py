@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bittrue.sim.contract import Range
-from bittrue.sim.kernels.separable import SumOfRows
 from bittrue.sim.operation import Operation, TensorType
-from bittrue.sim.operations.embedding import Embedding
 
 if TYPE_CHECKING:
     from bittrue.sim.program import Node, Program
@@ -134,7 +132,7 @@ def actions(program: Program) -> list[Action]:
             reading = getattr(maker.operation, "reading", None)
             if reading is not None and reading.size == node.operation.row:
                 return reading, maker.operands, [*passed, name]
-            if isinstance(maker.operation, Embedding) and hasattr(node.operation, "by_index"):
+            if maker.operation.looks_up and hasattr(node.operation, "by_index"):
                 if (rows := node.operation.by_index(maker.operation)) is not None:
                     return rows, maker.operands, [*passed, name]
             if not maker.operation.renames:
@@ -155,7 +153,7 @@ def actions(program: Program) -> list[Action]:
         if is_product:
             table = reader.operation.table() if joined(node, reader) else None  # type: ignore[union-attr]
             last = reader if table is not None else node  # type: ignore[assignment]
-            if isinstance(reading, SumOfRows):
+            if hasattr(reading, "indices"):
                 run = summed(last.operation.output, reading, table)
             else:
                 run = product(operation, last.operation.output, held[node.operands[0]], table, reading)

@@ -138,6 +138,8 @@ class Operation(ABC):
 
     #: Whether it only gives the same codes, in the same order, other axes: hardware has nothing to do.
     renames: ClassVar[bool] = False
+    #: Whether it gives rows of a table by their indices, which a product with `by_index` takes instead of the rows.
+    looks_up: ClassVar[bool] = False
     #: What it does to the samples of a batch, and of hardware to frames: `TOGETHER` makes one of the n of a group,
     #: `APART` n of one; such an operation has `slots` and `images` (`sim.groups`).
     regroups: ClassVar[str] = ""

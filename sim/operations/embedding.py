@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ class Embedding(Operation):
     format. R is at most the number of indices that there can be; those beyond R - 1 have the last row, so that the
     result is told for every code. Nothing saturates. Semantics within the rows: `torch.nn.Embedding`.
     """
+
+    looks_up: ClassVar[bool] = True
 
     input: TensorType
     entries: np.ndarray

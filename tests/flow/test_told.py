@@ -96,7 +96,7 @@ def test_images_that_a_verification_runs(name, images, ran):
     seen = []
     run = SimpleNamespace(results=(np.zeros((400, 1)),), errors=(), rtl=SimpleNamespace(mismatches=lambda _: 0))
     session = SimpleNamespace(
-        sets=SimpleNamespace(all_images=False),
+        sets=SimpleNamespace(all_images=False, fewest=0),
         build=SimpleNamespace(
             design=SimpleNamespace(latency=50, interval=10, steady=True), program=SimpleNamespace(grouping=None)
         ),
