@@ -96,7 +96,7 @@ def test_a_wrong_answer_is_an_error(simulator, tmp_path):
 
 
 @pytest.mark.parametrize("noise", [False, True])
-@pytest.mark.parametrize("weights", ["memory", "stream"])
+@pytest.mark.parametrize("weights", long_but(["memory", "stream"], "stream"))
 def test_compiled(noise, weights):
     """With stalls exact; without, every frame ends in the cycle that is foretold."""
     program = photonic_network((12, 9, 6), 4, noise=noise, seed=6)

@@ -186,7 +186,7 @@ def test_cocotb_equals_golden(small, simulator, idle, backpressure):
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
-@pytest.mark.parametrize("make", [two_inputs, several])
+@pytest.mark.parametrize("make", long_but([two_inputs, several], several))
 def test_cocotb_with_several_ports(make, simulator):
     planned = plan(make(tokens=2, channels=2, outputs=2, seed=8))
     x = stimulus(planned.program, 6, 3)

@@ -113,7 +113,10 @@ def test_a_wrong_word_is_a_wrong_code(planned, tmp_path):
 
 
 @pytest.mark.usefixtures("small_is_large")
-@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"])
+@pytest.mark.parametrize(
+    "simulator",
+    [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), pytest.param("verilator", marks=pytest.mark.long)],
+)
 def test_cocotb(planned, simulator):
     x = stimulus(planned.program, 6, 2)
     expected = planned.program(*x)

@@ -22,6 +22,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.lengths import long_but
 from tests.helpers.small import SMALL, every_input
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import architectures
@@ -81,7 +82,7 @@ def addressed(bench: StageBench) -> dict[str, list[int]]:
     return seen
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", long_but(range(2), 0))
 @pytest.mark.parametrize("name", SMALL)
 def test_every_register_is_as_wide_as_it_must_be(name, seed):
     op = SMALL[name](np.random.default_rng([seed, len(name)]))
