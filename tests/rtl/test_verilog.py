@@ -18,6 +18,7 @@ from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.verilog import TOP, emit
 from bittrue.sim.errors import BittrueError
+from tests.helpers.lengths import long_but
 from tests.helpers.lint import verilator_says
 from tests.helpers.programs import resmlp, two_inputs
 from tests.helpers.stages import OPERATIONS
@@ -50,7 +51,6 @@ sys.path[:0] = sys.argv[1:]
 from tests.helpers.programs import resmlp
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
-from tests.helpers.lengths import long_but
 sys.stdout.write(emit(plan(resmlp(tokens=3, channels=5, segments=4, seed=3))))
 """
 
