@@ -20,6 +20,7 @@ import numpy as np
 from bittrue.hls import project
 from bittrue.hls.boot_host import entry_point
 from bittrue.hls.generated import (
+    NUMBERS,
     array,
     code_type,
     first,
@@ -279,16 +280,3 @@ def _struct(name: str, numbers: Mapping[str, int], arrays: Mapping[str, np.ndarr
         members.append(f"static const {key}_rom {key}{extent};")
         made.append(f"const {name}::{key}_rom {name}::{key}{extent} = {initializer(values)};\n")
     return f"struct {name} {{\n" + "".join(f"    {m}\n" for m in members) + "};\n" + "".join(made)
-
-
-NUMBERS = """\
-static std::vector<long long> numbers(const std::string& path) {
-    std::ifstream file(path.c_str());
-    std::vector<long long> values;
-    long long value;
-    while (file >> value) {
-        values.push_back(value);
-    }
-    return values;
-}
-"""

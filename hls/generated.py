@@ -271,7 +271,8 @@ def loop(index: str, start: str, end: str, body: list[str]) -> list[str]:
     return [head, *(f"        {text}" for text in body), "    }"] if body else []
 
 
-TEST_BENCH_TOOLS = """\
+#: For test benches: the numbers of a file.
+NUMBERS = """\
 static std::vector<long long> numbers(const std::string& path) {
     std::ifstream file(path.c_str());
     std::vector<long long> values;
@@ -281,7 +282,10 @@ static std::vector<long long> numbers(const std::string& path) {
     }
     return values;
 }
-
+"""
+TEST_BENCH_TOOLS = (
+    NUMBERS
+    + """
 // Receives a frame; prints and counts what differs from the expected codes, the first ten of all.
 template <class Code, class Beat>
 static long compare(const char* port, hls::stream<Beat>& stream, const long long* expected, int size, std::size_t frame,
@@ -300,3 +304,4 @@ static long compare(const char* port, hls::stream<Beat>& stream, const long long
     return mismatches;
 }
 """
+)

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Modules and tests stay until the end: the search for cycles leaves them out, which took a third of the time.
+    """Modules and tests stay until the end: the search for cycles leaves them out; it took over a quarter of the time.
 
     Simulators and kernels are compiled as fast as can be: few tests run so long that it pays to wait for better code.
     """

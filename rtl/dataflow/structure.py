@@ -164,7 +164,7 @@ class Storage:
 
 
 class _Words(ShapeCastable):
-    """Words of a table in this layout whose rows are given as numbers: `Layout.const` takes a third of the time in
+    """Words of a table in this layout whose rows are given as numbers: `Layout.const` takes a sixth of the time in
     which a network with many tables becomes Verilog."""
 
     def __init__(self, layout: data.Layout):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.kernels.separable import SumOfRows
 from bittrue.sim.kernels.window import Reading
 from bittrue.sim.operation import Constant, TensorType
-from bittrue.sim.operations.embedding import Embedding
 from bittrue.sim.requantize import Requantize
+
+if TYPE_CHECKING:
+    from bittrue.sim.operations.embedding import Embedding
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from bittrue.flow.systems.mimo.section import Modes
 from bittrue.models.superposition.settings import SuperpositionSettings
 from bittrue.rtl.dataflow.plan import plan
 from tests.helpers.bundled import grouped, images
-from tests.helpers.reports import Page, synthesised
+from tests.helpers.reports import synthesised, well_formed
 
 NETWORK = SuperpositionSettings(slots=4, initial_width=2, stem_stride=2)
 
@@ -42,10 +42,7 @@ def page_of(content):
 
 def test_page_is_well_formed_and_shows_all_parts(page_of):
     text = report.render(page_of)
-    page = Page()
-    page.feed(text)
-    assert page.open == []
-    assert page.bad == []
+    well_formed(text)
     words = " ".join(text.split())
     for part in (
         "1, 2, 4: 1,234 changes, seed 7",

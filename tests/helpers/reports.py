@@ -79,3 +79,13 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         assert self.open, f"</{tag}> closes nothing"
         assert self.open.pop() == tag
+
+
+def well_formed(text: str) -> Page:
+    """A page, read: all tags are closed, nothing is wrong, and it needs nothing from elsewhere."""
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.bad == []
+    assert not page.tags & {"script", "link", "img", "iframe"}
+    return page
