@@ -14,6 +14,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
+from tests.helpers.lengths import long_but
 from tests.helpers.streams import (
     BUGS,
     CAUGHT,
@@ -80,7 +81,11 @@ def test_two_inputs(simulator):
     run.check(sum_golden(a, b))
 
 
-@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug != "waits"])  # the sink's ready never follows valid
+#: The sink's ready never follows valid.
+SEEN = [bug for bug in BUGS if bug != "waits"]
+
+
+@pytest.mark.parametrize("bug", long_but(SEEN, "withdraws", "early_last", "off_by_one", "deadlock"))
 @needs_icarus
 def test_planted_error_is_caught(bug, tmp_path):
     check_caught(bug, "icarus", tmp_path)

@@ -22,6 +22,7 @@ from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.written import written
 from tests.helpers.flows import batch, program
+from tests.helpers.lengths import long_but
 from tests.helpers.sets import codes, network
 
 FAST = {"reference": 20, "compiled": 20, "gxx": 20}
@@ -64,6 +65,7 @@ class TestVerify:
         assert plain != stalled
         assert found.rows[1]["sets"] == 3
 
+    @pytest.mark.long
     def test_a_set_over_registers(self, tmp_path, monkeypatch):
         """One set half way, over AXI4-Lite, in every simulator; with two of its words swapped it is found."""
         counts = {"compiled": 8} | {name: 4 for name in ("icarus", "verilator") if not BACKENDS[name].missing()}
@@ -184,7 +186,10 @@ class TestVerify:
 
 
 class TestRecipe:
-    @pytest.mark.parametrize(("bus", "port"), [("stream", "s_axis_weights_tdata"), ("lite", "s_axi_wdata")])
+    @pytest.mark.parametrize(
+        ("bus", "port"),
+        long_but([("stream", "s_axis_weights_tdata"), ("lite", "s_axi_wdata")], ("lite", "s_axi_wdata")),
+    )
     def test_the_keys(self, bus, port, tmp_path):
         """`rtl.weights` reaches plan, Verilog, HLS project and verification, and the design is found again."""
         p = program()

@@ -12,6 +12,7 @@ from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.verilog import emit
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.program import Program
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import resmlp, spiking, stimulus
 from tests.helpers.spiking import silent
 
@@ -28,7 +29,7 @@ def golden_ones(program: Program, x: list[np.ndarray]) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("architecture", ["parallel", "events"])
+@pytest.mark.parametrize("architecture", long_but(["parallel", "events"], "events"))
 @pytest.mark.parametrize("shape", [pytest.param((6,), marks=pytest.mark.long), (3, 4)])
 def test_counts_equal_the_golden_ones(architecture, shape):
     program = spiking(shape=shape, halving=True, seed=3)

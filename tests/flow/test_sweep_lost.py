@@ -87,6 +87,7 @@ def same(flow, out):
     return (out / sweep.JSON).read_bytes() == (flow / "sweep" / sweep.JSON).read_bytes()
 
 
+@pytest.mark.long
 def test_a_worker_lost_while_it_gets_the_data_costs_nothing(flow, tmp_path):
     """It stands still when the points begin, so that it has not taken the data when it is killed."""
     with processes(tmp_path, 2) as (address, begun):

@@ -10,6 +10,7 @@ from bittrue.sim.naming import slave_prefixes
 from bittrue.sim.program import Program
 from tests.helpers import programs
 from tests.helpers.framing import CASES, flags
+from tests.helpers.lengths import long_but
 
 pytestmark = pytest.mark.needs("g++")
 
@@ -80,15 +81,19 @@ def test_every_run_counts_for_itself(kernel):
     np.testing.assert_array_equal(made.predict(*x), program.reference(*x))
 
 
+#: What becomes what in the reader of a stream, and the frames that show it.
+SPOILT = [
+    ("if (!ended) {", "if (true) {", "early"),
+    ("T code = 0;", "T code = 1;", "early"),
+    ("ended = bool(beat.last);", "ended = i == SIZE - 1;", "missing"),
+    ("ended == (i == SIZE - 1)", "ended", "right"),
+    ("static framing_errors_t count = 0;", "framing_errors_t count = 0;", "never"),
+]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "case"),
-    [
-        ("if (!ended) {", "if (true) {", "early"),
-        ("T code = 0;", "T code = 1;", "early"),
-        ("ended = bool(beat.last);", "ended = i == SIZE - 1;", "missing"),
-        ("ended == (i == SIZE - 1)", "ended", "right"),
-        ("static framing_errors_t count = 0;", "framing_errors_t count = 0;", "never"),
-    ],
+    long_but(SPOILT, *SPOILT[1:3]),
 )
 def test_a_planted_fault_is_seen(old, new, case, tmp_path):
     program = programs.two_inputs()

@@ -16,6 +16,7 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.naming import slave_prefixes
 from tests.helpers.framing import flags
 from tests.helpers.grouped import changed, network
+from tests.helpers.lengths import long_but
 from tests.helpers.sets import codes
 
 pytestmark = pytest.mark.needs("g++")
@@ -90,7 +91,7 @@ def agree(program, kernel, x, first=0, held=None) -> None:
         assert traced[name].dtype == tensor.dtype
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", long_but(PROGRAMS, "3", "4"))
 def test_every_tensor(made, name):
     """n as it is at first, constant for a run, and changed at random; the last group complete or not."""
     program, _, kernel = made(name)

@@ -19,6 +19,7 @@ from bittrue.sim.operation import Operation, TensorType, discover
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import AWKWARD, awkward, resmlp, several, spiking, stimulus, two_inputs
 
 OPERATIONS = discover()
@@ -92,7 +93,14 @@ SPIKING = [
 
 
 @pytest.mark.parametrize(
-    "make", [resmlp, two_inputs, several, *SPIKING, *(pytest.param(partial(awkward, n), id=n) for n in AWKWARD)]
+    "make",
+    [
+        resmlp,
+        two_inputs,
+        several,
+        *SPIKING,
+        *(pytest.param(partial(awkward, n), id=n, marks=[pytest.mark.long] * (n != "marks")) for n in AWKWARD),
+    ],
 )
 def test_whole_program_with_every_tensor(make, tmp_path):
     program = make()
@@ -147,7 +155,7 @@ def test_interval_sets_the_products_a_cycle_and_no_result(tmp_path):
 
 
 # -- streams ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("make", [resmlp, two_inputs, several, *SPIKING])
+@pytest.mark.parametrize("make", long_but([resmlp, several, two_inputs], two_inputs) + SPIKING[:1])
 def test_depths_cannot_deadlock(make, tmp_path):
     folder = project.write(make(), tmp_path)
     depths = json.loads((folder / "project.json").read_text())["streams"]
@@ -210,16 +218,20 @@ def test_one_weight_bit_is_noticed(tmp_path):
     assert not np.array_equal(kernel.trace(*x)[name], program.trace(*x).tensors[name])
 
 
+#: Of programs that halve or multiply: file, what becomes what, the tensor that it spoils.
+SPIKING_FAULTS = [
+    (True, "encode.hpp", "rest[c] = word << 1", "rest[c] = word >> 1", "encode"),
+    (True, "fs_neuron.hpp", "v > typename", "v >= typename", "block.fire"),
+    (False, "fs_neuron.hpp", "x > highest ? highest", "x > highest ? membrane_t(x)", "block.fire"),
+    (True, "spiking_linear.hpp", "spikes[i + s] != 0", "spikes[i + s] == 0", "embed"),
+    (True, "spiking_linear.hpp", "P::decode[t] < 0", "false", "embed"),
+    (False, "spiking_linear.hpp", "t == 0 ? accumulator_t(0) : acc[n]", "acc[n]", "block.layer"),
+]
+
+
 @pytest.mark.parametrize(
     ("halving", "file", "old", "new", "tensor"),
-    [
-        (True, "encode.hpp", "rest[c] = word << 1", "rest[c] = word >> 1", "encode"),
-        (True, "fs_neuron.hpp", "v > typename", "v >= typename", "block.fire"),
-        (False, "fs_neuron.hpp", "x > highest ? highest", "x > highest ? membrane_t(x)", "block.fire"),
-        (True, "spiking_linear.hpp", "spikes[i + s] != 0", "spikes[i + s] == 0", "embed"),
-        (True, "spiking_linear.hpp", "P::decode[t] < 0", "false", "embed"),
-        (False, "spiking_linear.hpp", "t == 0 ? accumulator_t(0) : acc[n]", "acc[n]", "block.layer"),
-    ],
+    long_but(SPIKING_FAULTS, *SPIKING_FAULTS[1::2]),
 )
 def test_one_fault_in_a_spiking_kernel_is_noticed(halving, file, old, new, tensor, tmp_path):
     program = spiking(shape=(2, 4), halving=halving)

@@ -9,6 +9,7 @@ import pytest
 from bittrue.hls import host, project
 from bittrue.sim.written import written
 from tests.helpers import grouped, programs
+from tests.helpers.lengths import long_but
 from tests.helpers.photonic_programs import photonic_network
 
 PROGRAMS = {
@@ -33,7 +34,7 @@ def said_of(folder) -> str:
     return done.stderr + (f"exit status {done.returncode}" if done.returncode else "")
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", long_but(PROGRAMS, "spiking", "controller", "kinds", "groups"))
 def test_no_warning(name, tmp_path):
     project.write(PROGRAMS[name](), tmp_path)
     assert said_of(tmp_path) == ""

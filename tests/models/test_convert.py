@@ -13,10 +13,11 @@ from bittrue.models.layers.tensors import TensorFunction
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.transpose import Transpose
 from tests.helpers.converted import conv_norm, equal_everywhere, error, kinds, noise, seeded  # noqa: F401
+from tests.helpers.lengths import long_but
 from tests.helpers.torch_networks import learn, random_network
 
 
-@pytest.mark.parametrize("seed", range(54))
+@pytest.mark.parametrize("seed", long_but(range(54), *range(24)))
 def test_random_networks_are_their_programs_and_follow_the_floats(seed):
     model, shape = random_network(seed)
     x = noise(64, *shape, seed=seed)

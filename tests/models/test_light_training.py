@@ -26,6 +26,7 @@ from bittrue.models.light.transform import transform
 from bittrue.models.training import loop as trainer
 from bittrue.models.training.precision import full_precision
 from bittrue.sim.errors import BittrueError
+from tests.helpers.lengths import long_but
 
 F64 = torch.float64
 
@@ -144,7 +145,7 @@ class TestScenarios:
         given = {"epochs": epochs[0], "non_negative_epochs": epochs[1]} | changes
         return settings.model_copy(update=given)
 
-    @pytest.mark.parametrize("name", ["sinusoid", "sigmoid"])
+    @pytest.mark.parametrize("name", long_but(["sinusoid", "sigmoid"], "sinusoid"))
     @pytest.mark.parametrize(("scenario", "optimizer"), [
         ("transform", "nnsgd"), ("post", "nnsgd"), ("post", "csgd"), ("scratch", "nnsgd"), ("scratch", "csgd"),
     ])  # fmt: skip

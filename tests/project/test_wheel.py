@@ -131,6 +131,7 @@ def run(installed: Path, user: Path, *arguments: str, **environment: str) -> str
     return done.stdout
 
 
+@pytest.mark.long
 def test_beside_modules_of_the_same_names_the_library_works(installed, user):
     printed = run(installed, user, "script.py").split()
     assert printed == [str(installed / "bittrue" / "__init__.py"), "mine"]
@@ -138,7 +139,6 @@ def test_beside_modules_of_the_same_names_the_library_works(installed, user):
     assert "module bittrue_top" in (user / "top.v").read_text()
 
 
-@pytest.mark.long
 def test_beside_modules_of_the_same_names_the_command_works(installed, user):
     assert "Usage: bittrue" in run(installed, user, "-m", "bittrue", "--help")
     run(installed, user, "-m", "bittrue", "simulate", "program.npz", "x.npy", "--out", "y.npy")

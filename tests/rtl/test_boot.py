@@ -24,6 +24,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.sequence import counted, runs
 from bittrue.sim.system import Link, System
 from tests.helpers.booted import GENERATOR, NETWORK, coordinates, places, system
+from tests.helpers.lengths import long_but
 from tests.helpers.sets import codes
 
 
@@ -245,7 +246,7 @@ def small(banks: int = 2, **options) -> BootDesign:
     return design
 
 
-@pytest.mark.parametrize("banks", [1, 2])
+@pytest.mark.parametrize("banks", long_but([1, 2], 2))
 def test_reset_generate_ready_and_again(banks):
     """Frames are refused until the boot is over, to the cycle; then results are right; a boot that a reset interrupts
     starts anew; a start boots again; a wrong checksum is an error, and no frame is taken until a boot is right."""

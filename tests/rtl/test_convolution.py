@@ -24,6 +24,7 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.convolutions import in_hls, in_rtl, network
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import stimulus
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
@@ -162,7 +163,7 @@ def test_taps_of_a_beat_are_parts_of_a_row_or_rows(kernel, lanes):
             WindowStage(window, lanes=2, simd=lanes[-1], pe=1)
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4, 18, 36])
+@pytest.mark.parametrize("lanes", long_but([1, 2, 4, 18, 36], 4, 18))
 def test_a_convolution_keeps_its_multipliers_busy(lanes):
     """Window and matrix stage take turns without a bubble: the interval is that of the products alone, also where a
     row of taps comes in a beat."""

@@ -255,7 +255,9 @@ def test_a_planted_fault_is_seen(monkeypatch, fault):
     assert seen_wrong(design, case)
 
 
-@pytest.mark.parametrize("fault", ["TLAST out is never set", "a short frame is not filled"])
+@pytest.mark.parametrize(
+    "fault", long_but(["TLAST out is never set", "a short frame is not filled"], "TLAST out is never set")
+)
 @pytest.mark.parametrize("name", [name for name in DESIGNS if name != "one beat"])
 def test_a_planted_fault_is_seen_on_every_kind(monkeypatch, name, fault):
     old, new, case = FAULTS[fault]

@@ -92,7 +92,7 @@ class TestWritten:
         assert cycles[4] <= 1.15 / 4 * cycles[1]
 
 
-@pytest.mark.parametrize(("slots", "size"), [(2, 2), (4, 2), (4, 4), (6, 3), (3, 1)])
+@pytest.mark.parametrize(("slots", "size"), long_but([(2, 2), (4, 2), (4, 4), (6, 3), (3, 1)], (4, 2), (3, 1)))
 def test_constant_sizes(slots, size):
     made = planned(slots + size, slots=slots, images=size)
     program = made.program

@@ -48,7 +48,7 @@ def planned(seed: int, architecture: str = "parallel", **options) -> Plan:
         return plan(program, interval=interval, weights="written", architecture=architecture)
 
 
-@pytest.mark.parametrize(("seed", "kinds", "architecture", "stalled"), long_but(CASES, *CASES[::3], *CASES[-4:]))
+@pytest.mark.parametrize(("seed", "kinds", "architecture", "stalled"), long_but(CASES, *CASES[::6], *CASES[-3:]))
 def test_sets_are_exchanged_between_frames(seed, kinds, architecture, stalled):
     """Every frame is worked with the set that had taken effect when it began, and none is late for it."""
     rng = np.random.default_rng([seed, 1])
@@ -108,7 +108,7 @@ def refused(p: Plan, words: np.ndarray) -> dict[str, Written]:
     }
 
 
-@pytest.mark.parametrize(("seed", "kinds", "architecture"), WHOLE)
+@pytest.mark.parametrize(("seed", "kinds", "architecture"), long_but(WHOLE, *WHOLE[1:4]))
 def test_what_is_no_whole_set_changes_nothing(seed, kinds, architecture):
     """Too short, too long, out of bounds: counted, the old set stays, and the next one that is right takes effect."""
     rng = np.random.default_rng([seed, 3])

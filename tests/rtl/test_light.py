@@ -24,6 +24,7 @@ from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.program import BLOCK, Builder, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.exact import exact, exact_compiled
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import photonic, stimulus
 from tests.helpers.stage_bench import run
 
@@ -138,7 +139,9 @@ def test_networks_are_exact(noisy, interval):
     exact(planned, interval)
 
 
-@pytest.mark.parametrize("folding", [(1, 1, 1, 1), (4, 6, 4, 3), (2, 3, 1, 3), (4, 1, 2, 1)])
+@pytest.mark.parametrize(
+    "folding", long_but([(1, 1, 1, 1), (4, 6, 4, 3), (2, 3, 1, 3), (4, 1, 2, 1)], (4, 6, 4, 3), (2, 3, 1, 3))
+)
 def test_foldings_are_exact(folding):
     program = photonic(noisy=True, tokens=1, seed=3)
     chosen = {name: Folding(*folding[2 * k : 2 * k + 2]) for k, name in enumerate(ARRAYS)}
@@ -182,6 +185,16 @@ def built(request, tmp_path_factory) -> tuple[Program, host.HostKernel]:
     return program, host.build(project.write(program, tmp_path_factory.mktemp("photonic")))
 
 
+#: What becomes what in the kernel of an array.
+KERNEL_FAULTS = [
+    ("    ++image;\n", ""),
+    ("r < P::rounds", "r < P::rounds - 1"),
+    ("value >= trial", "value > trial"),
+    ("place + P::outputs).high", "place).high"),
+    ("noise_t(offset[k][n])", "noise_t(offset[0][n])"),
+]
+
+
 @pytest.mark.needs("g++")
 class TestKernels:
     def test_every_tensor(self, built):
@@ -202,13 +215,7 @@ class TestKernels:
 
     @pytest.mark.parametrize(
         ("old", "new"),
-        [
-            ("    ++image;\n", ""),
-            ("r < P::rounds", "r < P::rounds - 1"),
-            ("value >= trial", "value > trial"),
-            ("place + P::outputs).high", "place).high"),
-            ("noise_t(offset[k][n])", "noise_t(offset[0][n])"),
-        ],
+        long_but(KERNEL_FAULTS, *KERNEL_FAULTS[3:]),
     )
     def test_a_fault_is_noticed(self, old, new, tmp_path):
         program = one(replace(photonic(noisy=True)["hidden.array"], bits=24, shift=0))

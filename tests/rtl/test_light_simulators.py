@@ -26,7 +26,7 @@ SIMULATORS = [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "veri
 
 
 @pytest.mark.parametrize("weights", long_but(["memory", "stream"], "stream"))
-@pytest.mark.parametrize("simulator", ["compiled", *SIMULATORS])
+@pytest.mark.parametrize("simulator", ["compiled", SIMULATORS[0], pytest.param(SIMULATORS[1], marks=pytest.mark.long)])
 def test_all_buses(simulator, weights, tmp_path):
     program = photonic_network(noise=True)
     design = PhotonicDesign(program, ARRAY, settling=3, weights=weights, images=4)
@@ -114,9 +114,10 @@ def test_compiled(noise, weights):
     ("sizes", "geometry", "settling", "capacity", "noise"),
     [
         ((10, 7, 5), Geometry(4, 4, 2), 1, 1, False),
-        ((20, 5), Geometry(4, 2, 1), 1, 7, False),
+        pytest.param((20, 5), Geometry(4, 2, 1), 1, 7, False, marks=pytest.mark.long),
         ((8, 9, 3), Geometry(2, 8, 2), 20, 3, True),
-        ((16, 64), Geometry(16, 64, 16), 1, 4, False),  # results leave slower than they are made
+        # results leave slower than they are made
+        pytest.param((16, 64), Geometry(16, 64, 16), 1, 4, False, marks=pytest.mark.long),
     ],
 )
 def test_every_frame_ends_when_foretold(sizes, geometry, settling, capacity, noise):

@@ -21,6 +21,7 @@ from bittrue.rtl.widths import extended
 from bittrue.sim.program import Node, Program
 from bittrue.sim.written import written
 from tests.helpers import programs
+from tests.helpers.lengths import long_but
 from tests.helpers.lint import rules, verilator_says
 from tests.helpers.photonic_programs import photonic_network
 from tests.helpers.resnet import resnet
@@ -61,7 +62,9 @@ DESIGNS = {
 }
 
 
-@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize(
+    "name", long_but(DESIGNS, "written-packed", "rings", "spiking", "controller", "written-lite", "kinds")
+)
 def test_verilator_has_nothing_to_say(name, tmp_path):
     assert verilator_says(DESIGNS[name](), tmp_path) == ""
 

@@ -78,7 +78,9 @@ def test_it_is_taken_for_packed_where_outputs_are_odd():
     assert plan(odd(4, 8), 4 * 9, architecture="paired").folding["y"].architecture == "paired"  # as asked
 
 
-@pytest.mark.parametrize(("tokens", "weights", "interval"), [(5, None, 60), (9, "written", 60)])
+@pytest.mark.parametrize(
+    ("tokens", "weights", "interval"), long_but([(5, None, 60), (9, "written", 60)], (9, "written", 60))
+)
 def test_a_network_of_odd_tokens(tokens, weights, interval):
     """Token mixing over five tokens, or nine: written weights, which are exchanged as ever, have no columns of 0."""
     program = resmlp(tokens=tokens, channels=4, classes=3)

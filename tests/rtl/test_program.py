@@ -74,7 +74,7 @@ class TestTheProgramsAreAlive:
         np.testing.assert_array_equal(x, expected)
 
 
-@pytest.mark.parametrize("seed", long_but(range(12), *range(6)))
+@pytest.mark.parametrize("seed", long_but(range(12), *range(3)))
 def test_random_geometry_and_folding(seed):
     program, rng = random_program(seed)
     exact(plan(program, folding=random_foldings(program, rng)), seed)
@@ -160,7 +160,7 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("name", long_but(COMPILED, "lerp", "two-inputs"))
 def test_compiled_equals_golden(name):
     planned = COMPILED[name]()
     exact_compiled(planned, emit(planned), stimulus(planned.program, 300, 1))
@@ -174,7 +174,7 @@ def small() -> Plan:
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
 @pytest.mark.parametrize(
-    ("idle", "backpressure"), long_but([(0.0, 0.0), (0.4, 0.0), (0.0, 0.5), (0.3, 0.3)], (0.0, 0.0), (0.3, 0.3))
+    ("idle", "backpressure"), long_but([(0.0, 0.0), (0.4, 0.0), (0.0, 0.5), (0.3, 0.3)], (0.3, 0.3))
 )
 def test_cocotb_equals_golden(small, simulator, idle, backpressure):
     x = stimulus(small.program, 2 * settled(small), 2)

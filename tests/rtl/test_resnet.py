@@ -4,6 +4,7 @@ import pytest
 
 from bittrue.rtl.dataflow.plan import plan
 from tests.helpers.exact import exact
+from tests.helpers.lengths import long_but
 from tests.helpers.resnet import resnet
 
 
@@ -22,7 +23,7 @@ def test_resnet8_at_thirty_thousand_images_a_second():
     assert program.macs / made.estimated_interval >= 0.99 * 2 * 764
 
 
-@pytest.mark.parametrize("rings", [False, True])
+@pytest.mark.parametrize("rings", long_but([False, True], True))
 def test_a_small_one_to_the_cycle(rings):
     """Windows that give a row of taps, whole windows, strides of two, a shortcut: equal, and when the plan says."""
     made = plan(resnet(4, (2, 4), 2), interval=32, architecture="packed", rings=rings)

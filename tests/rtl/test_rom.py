@@ -28,6 +28,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import resmlp, spiking, stimulus
 
 
@@ -85,7 +86,7 @@ def test_text_and_files_stay_together(planned, tmp_path):
 
 
 @pytest.mark.usefixtures("small_is_large")
-@pytest.mark.parametrize("events", [False, True])
+@pytest.mark.parametrize("events", long_but([False, True], True))
 def test_compiled_in_any_folder(planned, events, tmp_path, monkeypatch):
     """Read when the simulator runs: from another folder than the one it was built in."""
     wanted = plan(spiking(halving=True), interval=2000, architecture="events") if events else planned

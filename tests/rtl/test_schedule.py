@@ -9,6 +9,7 @@ from bittrue.rtl.dataflow import recurrence
 from bittrue.rtl.dataflow.schedule import simulate
 from bittrue.rtl.dataflow.timing import UNLIMITED, Blocks, Phase, Phases, Timing, enough_credits
 from tests.helpers.cycles import blocks_by_cycles, by_cycles
+from tests.helpers.lengths import long_but
 
 FRAMES = 5
 
@@ -143,7 +144,7 @@ def same(drawn: Drawn, outputs: list[tuple[int, int]], reference) -> bool:
     return truth.complete
 
 
-@pytest.mark.parametrize("group", range(10))
+@pytest.mark.parametrize("group", long_but(range(10), 0, 1))
 class TestRandomNetworks:
     def test_of_blocks(self, group):
         complete = several = 0

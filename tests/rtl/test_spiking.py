@@ -23,6 +23,7 @@ from bittrue.sim.operations.encode import Encode
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.program import Builder
+from tests.helpers.lengths import long_but
 from tests.helpers.programs import spiking, stimulus
 from tests.helpers.stage_bench import StageBench
 from tests.rtl.test_structure import flip_flops
@@ -55,7 +56,7 @@ def planned_for(program, architecture: str, interval: int | None = None) -> Plan
 
 @pytest.mark.parametrize("shape", [(6,), (3, 4)], ids=["vector", "tokens"])
 @pytest.mark.parametrize("halving", [True, False], ids=["halving", "products"])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", long_but(ARCHITECTURES, "mixed"))
 def test_networks_are_exact(architecture, halving, shape):
     program = spiking(shape=shape, halving=halving)
     planned = planned_for(program, architecture)
