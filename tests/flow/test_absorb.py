@@ -78,6 +78,8 @@ SHORT = (
     "reset",
     "enabled",
     "block-ram-has-other-readers",
+    "product-has-other-readers",
+    "memory-reset",
     "memory-36-enabled",
     "constant-one",
     "starts-at-one",

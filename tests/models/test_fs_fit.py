@@ -87,6 +87,7 @@ def test_too_many_pieces_are_refused_not_overrun():
 QUICK = {"restarts": 6, "tries": 1000}
 
 
+@pytest.mark.long
 def test_a_quick_fit_of_swish_beats_the_published_set_on_both_intervals():
     fitted = fs_fit.fit(target("swish"), FitSettings(16, -8, 12, **QUICK))
     for low, high, published in ((-8, 12, 0.0034459), (-2, 2, 0.0023940)):

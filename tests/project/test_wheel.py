@@ -149,6 +149,7 @@ def test_beside_modules_of_the_same_names_the_command_works(installed, user):
     assert "module bittrue_top" in (user / "top.v").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.needs("mypy")
 def test_a_type_checker_knows_the_public_face(installed, user):
     """mypy on the user's script and README's example: right as they stand; a wrong argument or name is found."""

@@ -18,6 +18,7 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.program import Builder, Program
 from bittrue.sim.written import written
+from tests.helpers.lengths import long_but
 from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, exact
 from tests.helpers.photonic_programs import images, photonic_network
 
@@ -269,7 +270,7 @@ def test_refusals():
         PhotonicSystem(program, ARRAY, images=0)
 
 
-@pytest.mark.parametrize("options", [{}, {"weights": "stream"}, {"twin": False}])
+@pytest.mark.parametrize("options", long_but([{}, {"weights": "stream"}, {"twin": False}], {}))
 def test_verilog_is_deterministic_and_clean(options):
     program = photonic_network(noise=not options)
     texts = [emit(PhotonicSystem(program, ARRAY, **options)) for _ in range(2)]

@@ -141,6 +141,7 @@ def test_compiled_mutation_is_caught():
         CompiledRtl.of(design, broken).run(x).check(program(x))
 
 
+@pytest.mark.long
 def test_a_design_is_read_back_and_says_what_it_is():
     program = photonic_network()
     for options in ({}, {"weights": "stream"}, {"twin": False, "settling": 3}):

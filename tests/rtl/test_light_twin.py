@@ -15,6 +15,7 @@ from bittrue.rtl.parts.noise import NoiseLanes
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.noise import Noise
 from bittrue.sim.program import Program
+from tests.helpers.lengths import long_but
 from tests.helpers.photonic_twin_bench import PATIENCE, Bench, exact, network, part
 
 # -- what the array makes of the light --------------------------------------------------------------------------
@@ -34,7 +35,7 @@ ARRAY = Geometry(4, 4, 2)
         ((16, 9), Geometry(64, 8, 8), {"conversion": 1}),
     ],
 )
-@pytest.mark.parametrize("noise", [False, True], ids=["clean", "noisy"])
+@pytest.mark.parametrize("noise", long_but([False, True], True), ids=["clean", "noisy"])
 def test_geometries(sizes, geometry, options, noise):
     kinds = ("relative shot thermal",) * (len(sizes) - 1) if noise else None
     exact(network(geometry, kinds, sizes), geometry, **options)

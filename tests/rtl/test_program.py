@@ -80,7 +80,7 @@ def test_random_geometry_and_folding(seed):
     exact(plan(program, folding=random_foldings(program, rng)), seed)
 
 
-@pytest.mark.parametrize("interval", [12, 24, 36, 72])
+@pytest.mark.parametrize("interval", long_but([12, 24, 36, 72], 24, 72))
 def test_planned_intervals(interval):
     planned = plan(resmlp(tokens=4, channels=6, features=4, hidden=6, seed=1), interval=interval)
     assert planned.estimated_interval <= interval
@@ -140,7 +140,7 @@ def test_outputs_are_no_burden_to_each_other(interval):
             np.testing.assert_array_equal(found.ends, ends)
 
 
-@pytest.mark.parametrize("names", AWKWARD)
+@pytest.mark.parametrize("names", long_but(AWKWARD, "marks"))
 def test_names_that_are_no_identifiers(names):
     planned = plan(awkward(names, seed=2))
     prefixes = {"parts": ["o", "o_"], "words": ["self", "class"], "marks": ["__1", "1_x"]}[names]

@@ -180,6 +180,7 @@ def apart() -> Program:
     return Program(inputs, tuple(nodes), (f"q.{quick.result}", f"s.{slow.result}"))
 
 
+@pytest.mark.long
 @pytest.mark.needs("verilator", "g++")
 def test_parts_that_share_nothing_go_their_own_way():
     planned = plan(apart())
