@@ -8,10 +8,9 @@ from functools import cached_property
 import numpy as np
 from amaranth.hdl import Array, Elaboratable, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from bittrue.rtl.dataflow.stage import Stage, Structure, advance, counting
+from bittrue.rtl.dataflow.stage import Stage, Storage, Structure, advance, counting
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.sim.groups import Grouping
 
@@ -94,7 +93,7 @@ class Groups(Elaboratable):
             built.select_bits += 2 * bits
             fifos += [bits] * len(self.stages)
         for width in fifos:
-            built.lutrams += -(-width // 4) * -(-self.most // 16)
+            built.store(self._queue(width))
             built.count(self.most - 1, self.most - 1, self.most)
             built.registers += width + 1
         return built
@@ -156,15 +155,29 @@ class Groups(Elaboratable):
         m.d.comb += self.exchange.settled.eq(1)  # the bank that holds no more is not read in any later cycle
         return Mux(self.exchange.bank, banks[1], banks[0])
 
+    def _queue(self, width: int) -> Storage:
+        """The memory of a queue of what is told: read without a clock, for a block's slow output would be in the path
+        of the stage that decides by it."""
+        return Storage(width, self.most, clocked=False)
+
     def _tell(self, m: Module, name: str, value: Value, when: Value, to) -> None:
-        """Through a FIFO; what is offered is in registers, for its readers decide by it in the same cycle."""
+        """Through a queue; what is offered is in registers, for its readers decide by it in the same cycle."""
         width = len(Value.cast(value))
-        m.submodules[name] = fifo = SyncFIFO(width=width, depth=self.most)
+        m.submodules[name] = memory = self._queue(width).memory(width)
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        head, tail = (Signal(counting(self.most), name=f"{name}_{end}") for end in ("head", "tail"))
+        left = Signal(range(self.most + 1), name=f"{name}_left")
         current, known = Signal(width, name=f"{name}_current", reset_less=True), Signal(name=f"{name}_known")
-        m.d.comb += [fifo.w_data.eq(value), fifo.w_en.eq(when), fifo.r_en.eq(~known | to.ready)]
+        following, pop = Signal(name=f"{name}_following"), Signal(name=f"{name}_pop")
+        m.d.comb += [following.eq(~known | to.ready), pop.eq(following & (left != 0))]
+        m.d.comb += [write.addr.eq(tail), write.data.eq(value), write.en.eq(when), read.addr.eq(head)]
         m.d.comb += [Value.cast(to.payload).eq(current), to.valid.eq(known)]
-        with m.If(fifo.r_en):
-            m.d.sync += [current.eq(fifo.r_data), known.eq(fifo.r_rdy)]
+        advance(m, tail, self.most - 1, when)
+        advance(m, head, self.most - 1, pop)
+        with m.If(when ^ pop):
+            m.d.sync += left.eq(left + Mux(when, 1, -1))
+        with m.If(following):
+            m.d.sync += [current.eq(read.data), known.eq(left != 0)]
 
 
 class Passing(wiring.Component):
