@@ -57,7 +57,7 @@ class Groups(Elaboratable):
     grouping  of the program
     stages    those that regroup, in order
     most      groups that can be on their way at once
-    beats     of a frame that comes in;  results  outputs whose frames are counted
+    beats     of a frame that comes in;  results  those of a frame of each output
     taken     a beat goes in in this cycle
     flush     strobe: fill the group at hand, if it has any frame
     filling   beats of code 0 go in in place of those that come
@@ -67,14 +67,14 @@ class Groups(Elaboratable):
 
     _MustUse__silence = True  # planning makes one that is never elaborated
 
-    def __init__(self, grouping: Grouping, stages: list[Stage], most: int, beats: int, results: int):
-        self.grouping, self.stages, self.most, self.beats = grouping, stages, most, beats
+    def __init__(self, grouping: Grouping, stages: list[Stage], most: int, beats: int, results: list[int]):
+        self.grouping, self.stages, self.most, self.beats, self.results = grouping, stages, most, beats, results
         n = counting(max(grouping.modes) + 1)
         self.taken, self.flush, self.filling = Signal(name="taken"), Signal(name="flush"), Signal(name="filling")
         self.waiting, self.filled = Signal(n, name="waiting"), Signal(COUNT_BITS, name="filled")
         self.exchange: Exchange | None = None
         layout = data.StructLayout({"size": n, "present": n})
-        self.groups = [stream.Signature(layout).create(path=(f"result{k}",)) for k in range(results)]
+        self.groups = [stream.Signature(layout).create(path=(f"result{k}",)) for k in range(len(results))]
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -96,6 +96,9 @@ class Groups(Elaboratable):
             built.store(self._queue(width))
             built.count(self.most - 1, self.most - 1, self.most)
             built.registers += width + 1
+        for beats in self.results:
+            built.count(beats - 1)
+            built.registers += bits + 1
         return built
 
     def elaborate(self, platform):  # noqa: ARG002
@@ -197,16 +200,19 @@ class Passing(wiring.Component):
         m = Module()
         group = self.groups
         beat, frame = Signal(counting(self.beats)), Signal.like(group.payload.size, name="frame")
-        real, taken = Signal(name="real"), Signal(name="taken")
+        # A group has a frame that came in: its first is real, and of each other it is known when the one before ends.
+        real, taken = Signal(name="real", init=1), Signal(name="taken")
         m.d.comb += [
-            real.eq(frame < group.payload.present),
             self.o.valid.eq(self.i.valid & group.valid & real),
             self.o.payload.eq(self.i.payload),
             self.i.ready.eq(group.valid & (self.o.ready | ~real)),
             taken.eq(self.i.valid & self.i.ready),
         ]
         whole = taken & advance(m, beat, self.beats - 1, taken)
-        m.d.comb += group.ready.eq(whole & (frame == group.payload.size - 1))
+        last = frame == group.payload.size - 1
+        m.d.comb += group.ready.eq(whole & last)
         with m.If(whole):
-            m.d.sync += frame.eq(Mux(group.ready, 0, frame + 1))
+            following = Signal.like(frame, name="following")
+            m.d.comb += following.eq(frame + 1)
+            m.d.sync += [frame.eq(Mux(last, 0, following)), real.eq(last | (following < group.payload.present))]
         return m

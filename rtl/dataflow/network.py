@@ -134,7 +134,8 @@ class Network:
             ((name, kind),) = program.inputs.items()
             beats = kind.size // input_lanes[name]
             most = self._frames_on_their_way()
-            self.groups = Groups(program.grouping, regrouping, most, beats, len(self.outputs))
+            results = [self.types[k].size // self.elements[k].stage.lanes_out for k in self.outputs]
+            self.groups = Groups(program.grouping, regrouping, most, beats, results)
         #: The order in which a set is written, or None where nothing is.
         self.words: Words | None = None
         tables = [table for element in self.elements for table in element.stage.tables]

@@ -80,8 +80,8 @@ class Pipeline(wiring.Component):
         for k, (outlet, source, branch) in enumerate(ends):
             made = outputs[source][branch]
             if network.groups is not None:
-                beats = network.types[source].size // network.elements[source].stage.lanes_out
-                passing = Passing(outlet.payload.shape(), beats, network.groups.groups[k])
+                groups = network.groups
+                passing = Passing(outlet.payload.shape(), groups.results[k], groups.groups[k])
                 m.submodules[network.passing_names[k]] = passing
                 connect(m, made, passing.i)
                 made = passing.o

@@ -7,10 +7,12 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
+from bittrue.rtl.dataflow.estimate import estimate
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import shape_of
 from bittrue.rtl.dataflow.stages import bundle, unbundle
+from bittrue.rtl.dataflow.structure import Structure
 from bittrue.sim import groups
 from bittrue.sim.contract import Range
 from bittrue.sim.errors import BittrueError
@@ -19,6 +21,7 @@ from tests.helpers.bundled import changes, grouped, images
 from tests.helpers.drive import pack, unpack
 from tests.helpers.lengths import long_but
 from tests.helpers.stage_bench import StageBench, Written
+from tests.rtl.test_structure import flip_flops
 
 
 def planned(seed: int, **options) -> Plan:
@@ -90,6 +93,15 @@ class TestWritten:
         made = plan(program, interval=plan(program).network.bottleneck * 4)
         cycles = {n: interval / n for n, (_, interval) in made.modes.items()}
         assert cycles[4] <= 1.15 / 4 * cycles[1]
+
+
+@pytest.mark.parametrize(("slots", "size"), [(4, 2), (6, 3)])
+def test_flip_flops_are_counted(slots, size):
+    """What counts the groups, tells them and lets results pass, beside the stages; blocks of memory take some."""
+    network = planned(slots + size, slots=slots, images=size).network
+    built = [element.stage.structure() for element in network.elements]
+    taken = sum(stage.inside - stage.read_bits for stage in built)
+    assert estimate(network, Structure()).ff + taken == flip_flops(Pipeline(network))
 
 
 @pytest.mark.parametrize(("slots", "size"), long_but([(2, 2), (4, 2), (4, 4), (6, 3), (3, 1)], (4, 2), (3, 1)))
