@@ -86,7 +86,7 @@ class Groups(Elaboratable):
         built = Structure()
         bits = max(self.grouping.modes).bit_length()
         built.count(self.beats - 1, (1 << COUNT_BITS) - 1, *[(1 << bits) - 1] * 3)
-        built.registers += 2
+        built.registers += 3
         fifos = [2 * bits] * len(self.groups)
         if self.tables:
             built.registers += 3 * bits
@@ -107,12 +107,15 @@ class Groups(Elaboratable):
         n = len(self.waiting)
         beat = Signal(counting(self.beats), name="beat")
         whole = advance(m, beat, self.beats - 1, self.taken)
+        first = Signal(name="first", init=1)  # `beat` is 0: a comparison would be early in a long path
+        with m.If(self.taken):
+            m.d.sync += first.eq(whole)
         begins, begun, ends = Signal(name="begins"), Signal(name="group_begins"), Signal(name="group_ends")
         missing, at_hand, lacking = Signal(n, name="missing"), Signal(n, name="at_hand"), Signal(n, name="lacking")
         asked = Signal(name="asked")
         remaining, own, empty = Signal(n, name="remaining"), Signal(n, name="own"), Signal(n, name="empty")
         m.d.comb += [
-            begins.eq(self.taken & (beat == 0)),
+            begins.eq(self.taken & first),
             begun.eq(begins & (missing == 0)),
             own.eq(Mux(missing == 0, size, at_hand)),
             remaining.eq(Mux(missing == 0, size, missing) - 1),
@@ -128,7 +131,7 @@ class Groups(Elaboratable):
             ]
         # Between two frames: what is asked for begins, and ends with the group.
         between = Signal(name="between")
-        m.d.comb += between.eq(Mux(self.taken, whole, beat == 0))
+        m.d.comb += between.eq(Mux(self.taken, whole, first))
         wanted = asked | self.flush
         after = Mux(begins, remaining, missing)
         m.d.sync += asked.eq(wanted & ~between)
