@@ -136,6 +136,25 @@ def at_the_output(program: Program, run: RtlRun, expected: Sequence[np.ndarray])
     return Divergence(result, kind, seen.frame, seen.index, seen.expected, seen.got, seen.cycle, what)
 
 
+def in_kernels(
+    build: Build, x: Sequence[np.ndarray], differ: Sequence[np.ndarray], sets: Exchanges | None = None
+) -> Divergence | None:
+    """The first divergence of the HLS kernels on the images `x`, given which codes of every result `differ`; `sets` of
+    weights were written meanwhile."""
+    program, frames = build.program, len(differ[0])
+    frame = int(np.any([one.reshape(frames, -1).any(axis=1) for one in differ], axis=0).argmax())
+    held = sets.held(frames) if sets else None
+    for start in dict.fromkeys((frame, max(0, frame - 3), 0)):  # it may need those before to go wrong
+        part = [v[start : frame + 1] for v in x]
+        golden, kernels = (run.trace(*part, first=start, held=held) for run in (program, build.host))
+        found = in_tensors(program, golden, kernels)
+        if found is not None:
+            at = found.frame + start
+            number = sets.number([(0, sets.contents[0]), *held], at) if sets and held else None
+            return replace(found, frame=at, held=number)
+    return None
+
+
 def in_rtl(
     build: Build,
     x: Sequence[np.ndarray],

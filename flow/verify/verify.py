@@ -10,9 +10,8 @@ compiled RTL, see `flow.run.monitors`).
 from __future__ import annotations
 
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +20,15 @@ import numpy as np
 
 from bittrue.flow.verify import backends, diverge
 from bittrue.flow.verify.backends import Backend, Build, Progress, Run, Stalls
+from bittrue.flow.verify.events import Events
 from bittrue.flow.verify.exchanges import Exchanges, OneSize, told, whole
 from bittrue.flow.verify.judged import mean_interval, problems, unverified
+from bittrue.flow.verify.junit import JUnit
 from bittrue.rtl.bus import access
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.files import write_whole
 from bittrue.sim.groups import walk
-from bittrue.sim.held import Sets
 from bittrue.sim.locks import locked
-from bittrue.sim.program import BLOCK, Program
+from bittrue.sim.program import Program
 
 if TYPE_CHECKING:
     from bittrue.rtl.dataflow.plan import Plan
@@ -105,23 +104,15 @@ def verify(
             result.skipped.append({"backend": backend.kind, "simulator": name, "reason": reason})
             del chosen[name]
     folder = Path(folder) if folder is not None else build.folder / "verify"
-    session = _Session(
-        build,
-        x,
-        build.program.run(*x),
-        folder,
-        progress or (lambda *_: None),
-        result,
-        ET.Element("testsuites"),
-        Exchanges.of(build.program, stalls.seed),
-    )
+    junit, sets = JUnit(folder), Exchanges.of(build.program, stalls.seed)
+    tell = progress or (lambda *_: None)
+    session = _Session(build, x, build.program.run(*x), folder, tell, result, junit, sets)
     with locked(folder):
         for one in result.skipped:
-            session.skip(one)
+            junit.skip(one)
         for name, backend in chosen.items():
             session.check(backend, len(x[0]) if counts[name] is None else min(counts[name], len(x[0])), stalls)
-        ET.indent(session.junit)
-        write_whole(folder / "junit.xml", ET.tostring(session.junit, encoding="utf-8", xml_declaration=True))
+        junit.write()
     return result
 
 
@@ -135,7 +126,7 @@ class _Session:
     folder: Path
     progress: Progress
     result: Verification
-    junit: ET.Element
+    junit: JUnit
     sets: Exchanges
 
     def check(self, backend: Backend, images: int, stalls: Stalls) -> None:
@@ -158,7 +149,7 @@ class _Session:
         if backend.name == "reference":
             self.result.golden = row
         row |= self._changes(images)
-        self._report("sim", backend.name, time.perf_counter() - begin, problems([], row), row)
+        self.junit.enter("sim", backend.name, time.perf_counter() - begin, problems([], row), row)
 
     def _kernels(self, backend: Backend, images: int) -> None:
         x, expected = self._take(images)
@@ -178,9 +169,10 @@ class _Session:
         row |= self._changes(images)
         if any(plain) and not errors:
             differ = [a != b for a, b in zip(run.results, expected, strict=True)]
-            row["divergence"] = self._kernel_divergence(x, differ)
+            row["divergence"] = _told(diverge.in_kernels(self.build, x, differ))
         elif any(wrong) and not errors:
-            row["divergence"] = self._kernel_divergence(self._given(self._with_sets_on(images)), with_sets, self.sets)
+            x = self._given(self._with_sets_on(images))
+            row["divergence"] = _told(diverge.in_kernels(self.build, x, with_sets, self.sets))
         else:
             self.result.outputs[backend.name] = run.results
         self._enter(row, begin)
@@ -325,12 +317,10 @@ class _Session:
         if held:
             expected = self.build.program.run(*x, held=held)
         wrong = run.rtl.wrong_codes(expected)
-        row = (
-            self._row(backend, images, [codes[:images] for codes in expected], wrong, list(run.errors), run, stalls)
-            | cycles
-        )
+        row = self._row(backend, images, [codes[:images] for codes in expected], wrong, list(run.errors), run, stalls)
+        row |= cycles
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
-        row["events"] = self._events(run, x, held)
+        row["events"] = self.events.beside(run.rtl.ones, x, held)
         row["design"] = self.build.design.name
         if run.rtl.answers:
             row["registers"] = access.shown([answer for answer in run.rtl.answers if answer.access.name != "WEIGHTS"])
@@ -349,34 +339,10 @@ class _Session:
         assert grouping is not None
         return [group.size for group in walk(grouping, frames, 0, sets.held(frames) if sets else None)]
 
-    def _events(self, run: Run, x: Sequence[np.ndarray], held: Sets) -> dict[str, dict[str, int]]:
-        """By node, the events that the RTL counted and those of the golden simulator in the very frames that ran, with
-        the sets of weights that these met."""
-        if not run.rtl.ones:
-            return {}
-        frames = len(x[0])
-        if held or self.build.program.counts_frames:  # a frame again is another one
-            golden, index = self._made(x, held), np.arange(frames)
-        else:
-            golden, index = self.golden_events, np.arange(frames) % self.images
-        return {node: {"golden": int(golden[node][index].sum()), "rtl": seen} for node, seen in run.rtl.ones.items()}
-
     @cached_property
-    def golden_events(self) -> dict[str, np.ndarray]:
-        """The events of every image in the golden simulator, by node that makes any (`TensorType.events`)."""
-        return self._made(self.x)
-
-    def _made(self, x: Sequence[np.ndarray], held: Sets | None = None) -> dict[str, np.ndarray]:
-        """The events of every one of these frames, by node, with the sets that are written meanwhile."""
-        nodes = [node.name for node in self.build.program.nodes if node.operation.output.events]
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in nodes}
-        for start in range(0, len(x[0]), BLOCK):
-            part = (v[start : start + BLOCK] for v in x)
-            tensors = self.build.program.trace(*part, first=start, held=held or None).tensors
-            for name in nodes:
-                ones = tensors[name]
-                parts[name].append(ones.reshape(len(ones), -1).sum(axis=1, dtype=np.int64))
-        return {name: np.concatenate(counts) for name, counts in parts.items()}
+    def events(self) -> Events:
+        """What the golden simulator makes of the images."""
+        return Events(self.build.program, self.x)
 
     def _row(self, backend, images, expected, wrong, errors, run: Run, stalls: Stalls) -> dict[str, Any]:
         return {
@@ -403,68 +369,27 @@ class _Session:
         names = self.build.program.results
         return {"results": dict(zip(names, wrong, strict=True))} if len(names) > 1 else {}
 
-    def _kernel_divergence(
-        self, x: list[np.ndarray], differ: Sequence[np.ndarray], sets: Exchanges | None = None
-    ) -> dict[str, Any] | None:
-        """The first divergence of the kernels, given which codes of every result `differ`."""
-        program, frames = self.build.program, len(differ[0])
-        frame = int(np.any([one.reshape(frames, -1).any(axis=1) for one in differ], axis=0).argmax())
-        held = sets.held(frames) if sets else None
-        for start in dict.fromkeys((frame, max(0, frame - 3), 0)):  # it may need those before to go wrong
-            part = [v[start : frame + 1] for v in x]
-            golden, kernels = (run.trace(*part, first=start, held=held) for run in (program, self.build.host))
-            found = diverge.in_tensors(program, golden, kernels)
-            if found is not None:
-                at = found.frame + start
-                number = sets.number([(0, sets.contents[0]), *held], at) if sets and held else None
-                return replace(found, frame=at, held=number).to_dict()
-        return None
-
     def _rtl_divergence(
         self, backend: Backend, x, expected, run: Run, stalls: Stalls, sets: Exchanges | None = None
     ) -> dict[str, Any] | None:
         if backends.find("compiled").missing():
             return None
         if not backend.named:
-            found = diverge.at_the_output(self.build.program, run.rtl, expected)
-            return found.to_dict() if found else None
-        found = diverge.in_rtl(self.build, x, run.rtl, expected, stalls, self.folder, sets)
-        return found.to_dict() if found else None
+            return _told(diverge.at_the_output(self.build.program, run.rtl, expected))
+        return _told(diverge.in_rtl(self.build, x, run.rtl, expected, stalls, self.folder, sets))
 
     def _enter(self, row: dict[str, Any], begin: float) -> None:
         seconds = time.perf_counter() - begin
         row["seconds"] = round(seconds, 3)
         self.result.rows.append(row)
-        self._report(
-            row["backend"], row["simulator"] + ("-stalls" if row["stalls"] else ""), seconds, problems([row], None), row
-        )
-
-    def skip(self, one: Mapping[str, str]) -> None:
-        """The JUnit suite of a back end that did not run."""
-        kind, name = one["backend"], one["simulator"]
-        counts = {"tests": "1", "failures": "0", "skipped": "1"}
-        suite = ET.SubElement(self.junit, "testsuite", counts, name=f"{kind}.{name}")
-        case = ET.SubElement(suite, "testcase", classname=kind, name=name, time="0.000")
-        ET.SubElement(case, "skipped", message=one["reason"])
-
-    def _report(self, kind: str, name: str, seconds: float, failures: list[str], row: Mapping[str, Any]) -> None:
-        """One JUnit suite a row: our verdict, a case for each of several results, and what cocotb wrote."""
-        suite = ET.SubElement(self.junit, "testsuite", name=f"{kind}.{name}")
-        case = ET.SubElement(suite, "testcase", classname=kind, name=name, time=f"{seconds:.3f}")
-        if failures:
-            ET.SubElement(case, "failure", message="; ".join(failures))
-        for result, wrong in row.get("results", {}).items():
-            case = ET.SubElement(suite, "testcase", classname=f"{kind}.{name}", name=result)
-            if wrong:
-                ET.SubElement(case, "failure", message=f"{wrong} values of {result} differ")
-        written = self.folder / name / "results.xml"
-        if written.is_file():
-            suite.extend(ET.parse(written).getroot().iter("testcase"))
-        tests, failed = suite.findall("testcase"), len(suite.findall("testcase/failure"))
-        suite.set("tests", str(len(tests)))
-        suite.set("failures", str(failed))
+        name = row["simulator"] + ("-stalls" if row["stalls"] else "")
+        self.junit.enter(row["backend"], name, seconds, problems([row], None), row)
 
 
 def _differ(results: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[int]:
     """How many codes of each result differ."""
     return [int(np.count_nonzero(a != b)) for a, b in zip(results, expected, strict=True)]
+
+
+def _told(found: diverge.Divergence | None) -> dict[str, Any] | None:
+    return found.to_dict() if found else None

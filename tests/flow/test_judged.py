@@ -1,6 +1,5 @@
 """What a verification writes down of a run, with runs made by hand: rows, events, cycles; and the errors of a run."""
 
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +10,11 @@ import pytest
 from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.run.result import BROKEN, CYCLE_LIMIT, DEADLOCK, DONE, EVENTS, RtlRun, check_batch, collect
-from bittrue.flow.verify import backends, verify
+from bittrue.flow.verify import backends, events, verify
 from bittrue.flow.verify.backends import BACKENDS, MANY, Build, Run, Stalls
+from bittrue.flow.verify.events import Events
 from bittrue.flow.verify.exchanges import Exchanges
+from bittrue.flow.verify.junit import JUnit
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
@@ -29,7 +30,7 @@ NO_STALLS = Stalls()
 def session(program, x, build=None):
     """A verification that is about to begin."""
     given = (build or Build(program), x, program.run(*x), Path("nowhere"), lambda *_: None, verify.Verification([]))
-    return verify._Session(*given, ET.Element("testsuites"), Exchanges(program, 3))
+    return verify._Session(*given, JUnit(Path("nowhere")), Exchanges(program, 3))
 
 
 def ran(results, ends=(), first=0, ones=None, seconds=1.0):
@@ -50,22 +51,20 @@ class TestEvents:
     @pytest.mark.parametrize("kinds", [["linear", "spiking"], ["noisy", "spiking"]])
     @pytest.mark.parametrize("frames", [2, 4, 9])
     def test_of_frames_again_and_of_those_that_are_others(self, kinds, frames, monkeypatch):
-        monkeypatch.setattr(verify, "BLOCK", 3)
+        monkeypatch.setattr(events, "BLOCK", 3)
         program = network(2, kinds=kinds)
         x = codes(program, 4, np.random.default_rng(5))
         assert program.counts_frames == ("noisy" in kinds)
         again = [v[np.arange(frames) % 4] for v in x]
         wanted = self.made(program, again)
         assert list(wanted) == ["spiking1_bits"]
-        seen = ran(program.run(*again), ones={"spiking1_bits": 7})
-        assert session(program, x)._events(seen, again, []) == {
-            "spiking1_bits": {"golden": wanted["spiking1_bits"], "rtl": 7}
-        }
-        assert session(program, x)._events(ran(program.run(*again)), again, []) == {}
+        found = Events(program, x).beside({"spiking1_bits": 7}, again, [])
+        assert found == {"spiking1_bits": {"golden": wanted["spiking1_bits"], "rtl": 7}}
+        assert Events(program, x).beside({}, again, []) == {}
 
     @pytest.mark.parametrize("frames", [4, 5])
     def test_with_the_sets_that_frames_met(self, frames, monkeypatch):
-        monkeypatch.setattr(verify, "BLOCK", 3)
+        monkeypatch.setattr(events, "BLOCK", 3)
         program = written(network(1, kinds=["linear", "spiking"]))
         x = codes(program, frames, np.random.default_rng(5))
         one = session(program, x)
@@ -73,8 +72,7 @@ class TestEvents:
         wanted = self.made(program, x, held)
         assert wanted != self.made(program, x)
         (name,) = wanted
-        seen = ran(program.run(*x, held=held), ones={name: 1})
-        assert one._events(seen, x, held) == {name: {"golden": wanted[name], "rtl": 1}}
+        assert one.events.beside({name: 1}, x, held) == {name: {"golden": wanted[name], "rtl": 1}}
 
 
 class TestRow:
@@ -135,7 +133,7 @@ def test_codes_that_a_simulator_makes_otherwise_are_counted(name, wrong):
         one.check(SimpleNamespace(name=name, kind="sim", run=run), 3, NO_STALLS)
         differ = wrong * (1 + bool(program.written))
         values = program.run(*one.x)[0][:3].size
-        said = [failure.get("message") for failure in one.junit.iter("failure")]
+        said = [failure.get("message") for failure in one.junit.root.iter("failure")]
         assert said == [f"golden: {differ} of {values} values differ from the reference"] * bool(wrong)
         if name == "reference":
             assert (one.result.golden["mismatches"], one.result.golden["images"]) == (differ, 3)
@@ -170,7 +168,7 @@ def test_every_back_end_says_at_first_that_nothing_is_done_yet(name, monkeypatch
 def test_what_a_simulator_wrote_stands_beside_its_own_run(tmp_path):
     """In the JUnit file, with and without stalls, which have a folder each."""
     program = network(0, kinds=["linear"])
-    one = replace(session(program, codes(program, 2, np.random.default_rng(1))), folder=tmp_path)
+    one = replace(session(program, codes(program, 2, np.random.default_rng(1))), folder=tmp_path, junit=JUnit(tmp_path))
 
     def run(_build, _x, stalls, folder, **_):
         folder.mkdir()
@@ -182,12 +180,12 @@ def test_what_a_simulator_wrote_stands_beside_its_own_run(tmp_path):
     for stalls in (NO_STALLS, Stalls(0.5, 0.5, 1)):
         found = one._run(backend, 2, stalls)
         one._enter(one._row(backend, 2, one.expected, [0], [], found, stalls), 0.0)
-    cases = {suite.get("name"): [case.get("name") for case in suite] for suite in one.junit}
+    cases = {suite.get("name"): [case.get("name") for case in suite] for suite in one.junit.root}
     assert cases == {
         "rtl.icarus": ["icarus", "written without stalls"],
         "rtl.icarus-stalls": ["icarus-stalls", "written with stalls"],
     }
-    assert all(suite.get("tests") == "2" and suite.get("failures") == "0" for suite in one.junit)
+    assert all(suite.get("tests") == "2" and suite.get("failures") == "0" for suite in one.junit.root)
 
 
 def test_kernels_that_refuse_are_wrong_and_those_that_cannot_be_built_are_told():

@@ -15,7 +15,7 @@ from bittrue.flow.engine import recipe, steps, training
 from bittrue.flow.report import report
 from bittrue.flow.run import cosim, verilate
 from bittrue.flow.run.result import RtlRun
-from bittrue.flow.verify import backends, verify
+from bittrue.flow.verify import backends, diverge, verify
 from bittrue.flow.verify.backends import Stalls
 from bittrue.flow.verify.exchanges import Exchanges
 from bittrue.rtl.dataflow.design import PipelineDesign
@@ -161,15 +161,15 @@ def test_a_divergence_of_the_kernels_names_the_set_that_held(frame, number, monk
         return {PROGRAM.nodes[0].name: wrong}
 
     monkeypatch.setattr(type(program), "trace", lambda *_, **__: SimpleNamespace(tensors={first.name: right}))
-    session = SimpleNamespace(build=SimpleNamespace(program=program, host=SimpleNamespace(trace=trace)))
+    build = SimpleNamespace(program=program, host=SimpleNamespace(trace=trace))
     differ = np.zeros((9, 2), bool)
     differ[frame] = True
     x = [np.zeros((9, 2), np.int8)]
     sets = Exchanges(program, 3)
-    row = verify._Session._kernel_divergence(session, x, [differ], sets)
-    assert (row["operation"], row["frame"], row["held"]) == (first.name, frame, number)
+    one = diverge.in_kernels(build, x, [differ], sets)
+    assert (one.operation, one.frame, one.held) == (first.name, frame, number)
     assert found == [(frame, sets.held(9))]
-    assert verify._Session._kernel_divergence(session, x, [differ])["held"] is None
+    assert diverge.in_kernels(build, x, [differ]).held is None
 
 
 @pytest.mark.needs("verilator")
