@@ -17,7 +17,7 @@ from bittrue.rtl.parts.rom import Rom
 from bittrue.sim.contract import Format
 
 #: Cycles from a code that is taken to its `put`.
-LATENCY = 3
+LATENCY = 5
 #: Values of a field up to which a part is a table in LUTs even where it is a sum over bits.
 SMALL = 64
 
@@ -68,7 +68,9 @@ class Scatter(wiring.Component):
                 for _ in range((len(part) - 1).bit_length() if len(part) > SMALL else 0):
                     built.add(row, registered=False)
         built.select_bits += (len(self.sections) - 1) * (row + 2 * slot)
-        built.registers += 3 * (row + 3 * slot + self.format.bits + 8)
+        built.registers += 3 * (row + 3 * slot + self.format.bits + 8) + 2 * (self.format.bits + 2)
+        built.registers += sum(storage is not None for storage in self.storages) * (row + 2 * slot)
+        built.registers += 2 * (counting_bits(self.codes) + counting_bits(len(self.sections)))
         built.add(row)
         built.add(slot)
         built.select_bits += 32 * 4 * self.bytes
@@ -90,16 +92,20 @@ class Scatter(wiring.Component):
             sample_last.eq(sample == _of(section, [len(s) - 1 for s in sections])),
             section_last.eq(section == len(sections) - 1),
         ]
-        after = Signal.like(sample, name="sample_after")
-        m.d.comb += after.eq(Mux(taken & code_last, Mux(sample_last, 0, sample + 1), sample))
-        m.d.sync += sample.eq(after)
+        # The word of the sample is read, and what it says in each section; meanwhile the code waits.
+        origins = [self._origin(m, k, sample) for k in range(len(sections))]
+        goes = Signal(name="goes")
+        m.d.comb += goes.eq(_chosen(section, [_of(code, [int(kind >= 0) for kind in s.tables]) for s in sections]))
         with m.If(taken):
             m.d.sync += code.eq(Mux(code_last, 0, code + 1))
+            with m.If(code_last):
+                m.d.sync += sample.eq(Mux(sample_last, 0, sample + 1))
             with m.If(code_last & sample_last):
                 m.d.sync += section.eq(Mux(section_last, 0, section + 1))
+        ended = taken & code_last & sample_last & section_last
+        code, section = (register(m, v, name=f"{v.name}_waits", cycles=2) for v in (code, section))
 
         # Of the sample: R, H, A.
-        origins = [self._origin(m, k, after) for k in range(len(sections))]
         row, high, low = (
             register(m, _chosen(section, [origin[n] for origin in origins]), width, name=name)
             for n, (name, width) in enumerate(
@@ -121,8 +127,6 @@ class Scatter(wiring.Component):
         step = told("step", lambda s, k: s.steps[k, 1], self.slot_bits)
         wrap = told("wrap", lambda s, k: s.wrap, self.slot_bits + 1)  # noqa: ARG005
         table = told("table", lambda s, k: max(0, s.tables[k]), self.table_shape)
-        goes = Signal(name="goes")
-        m.d.comb += goes.eq(_chosen(section, [_of(code, [int(kind >= 0) for kind in s.tables]) for s in sections]))
 
         # Sums, and then what is carried.
         total = Signal(self.slot_bits + 1, name="total")
@@ -136,11 +140,11 @@ class Scatter(wiring.Component):
             self.row.eq(row_2 + move_2 + over),
             self.slot.eq(high_2 + total - Mux(over, wrap_2, 0)),
             self.table.eq(register(m, table, name="table_2")),
-            self.value.eq(register(m, self.i.payload[0], shape_of(self.format), name="value", cycles=2)),
+            self.value.eq(register(m, self.i.payload[0], shape_of(self.format), name="value", cycles=LATENCY - 1)),
         ]
         put, done = (Signal(LATENCY - 1, name=n) for n in ("put_waits", "done_waits"))
         m.d.sync += [put.eq(Cat(taken & goes, put[:-1])), self.put.eq(put[-1])]
-        m.d.sync += [done.eq(Cat(taken & code_last & sample_last & section_last, done[:-1])), self.done.eq(done[-1])]
+        m.d.sync += [done.eq(Cat(ended, done[:-1])), self.done.eq(done[-1])]
 
         m.submodules.checksum = checksum = catalog.CRC32_ISO_HDLC(8 * self.bytes).create()
         code_word = self.i.payload[0]
@@ -156,8 +160,8 @@ class Scatter(wiring.Component):
     def table_shape(self):
         return counting(len(self.tables))
 
-    def _origin(self, m: Module, number: int, after: Value) -> list[Value]:
-        """R, H and A of the sample at hand, in one section."""
+    def _origin(self, m: Module, number: int, sample: Value) -> list[Value]:
+        """R, H and A of a sample in one section, two cycles later."""
         section, storage = self.sections[number], self.storages[number]
         fields: list[Value] = [Const(0, 1)] * len(section.bits)
         if storage is not None:
@@ -169,17 +173,18 @@ class Scatter(wiring.Component):
             m.submodules[f"words_{number}"] = memory = Rom(
                 storage, shape_of(Format(storage.width, signed=False)), packed
             )
-            m.d.comb += memory.addr.eq(after[: max(1, (len(section) - 1).bit_length())])
+            m.d.comb += memory.addr.eq(sample[: max(1, (len(section) - 1).bit_length())])
             low = 0
             for k, bits in enumerate(section.bits):
                 fields[k] = memory.data[0][low : low + bits] if bits else Const(0, 1)
                 low += bits
-        if section.parts is None:
-            return fields
         widths = (self.row_bits, self.slot_bits, self.slot_bits)
+        if section.parts is not None:
+            given = list(zip(fields, section.parts, strict=True))
+            fields = [_sum([_part(f, part[:, k], width) for f, part in given], width) for k, width in enumerate(widths)]
         return [
-            _sum([_part(field, part[:, k], width) for field, part in zip(fields, section.parts, strict=True)], width)
-            for k, width in enumerate(widths)
+            field if isinstance(field, Const) else register(m, field, width, name=f"{name}_{number}")
+            for field, width, name in zip(fields, widths, ("row", "high", "low"), strict=True)
         ]
 
 
