@@ -26,8 +26,9 @@ import numpy as np
 from bench.peer_rows import SAMPLES, Mlp, absent, network
 from bench.timing import Row
 from bittrue.flow.run.compiled import CompiledRtl
-from bittrue.flow.synth.synthesis import WITHOUT_BRACKETS, tool
+from bittrue.flow.synth.synthesis import WITHOUT_BRACKETS
 from bittrue.flow.synth.targets import target
+from bittrue.flow.synth.tools import tool
 from bittrue.rtl.dataflow.adders.pipe import EVERY
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan

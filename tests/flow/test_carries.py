@@ -9,7 +9,7 @@ import pytest
 
 from bittrue.flow.synth import carries
 from bittrue.flow.synth.carries import OPEN, leave_open, trim
-from bittrue.flow.synth.synthesis import tool
+from bittrue.flow.synth.tools import tool
 from tests.helpers.lengths import long_but
 from tests.helpers.netlists import ecp5_models, mapped, simulate, verilog_of
 

@@ -10,7 +10,7 @@ from amaranth.hdl import Elaboratable, Module, Signal
 from amaranth.lib.memory import Memory
 
 from bittrue.flow.synth.memory_files import FEWEST_WORDS, contents_to_files
-from bittrue.flow.synth.synthesis import tool
+from bittrue.flow.synth.tools import tool
 
 
 class Rom(Elaboratable):

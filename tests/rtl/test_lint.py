@@ -10,7 +10,7 @@ import pytest
 from amaranth.back import verilog
 from amaranth.hdl import Const, Elaboratable, Module, Signal, signed
 
-from bittrue.flow.synth.synthesis import tool
+from bittrue.flow.synth.tools import tool
 from bittrue.rtl import waivers
 from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.light.design import PhotonicDesign
