@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal
@@ -13,6 +15,7 @@ from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import shape_of
 from bittrue.rtl.dataflow.stages import bundle, unbundle
 from bittrue.rtl.dataflow.structure import Structure
+from bittrue.rtl.verilog import emit
 from bittrue.sim import groups
 from bittrue.sim.contract import Range
 from bittrue.sim.errors import BittrueError
@@ -102,6 +105,17 @@ def test_flip_flops_are_counted(slots, size):
     built = [element.stage.structure() for element in network.elements]
     taken = sum(stage.inside - stage.read_bits for stage in built)
     assert estimate(network, Structure()).ff + taken == flip_flops(Pipeline(network))
+
+
+def test_what_is_told_lies_in_no_block():
+    """A block's slow output would be in the path of those that decide by it, however many groups are on their way."""
+    made = planned(1)
+    groups, text = made.network.groups, emit(made)
+    told = [*(f"sizes{k}" for k in range(len(groups.stages))), *(f"results{k}" for k in range(len(groups.results)))]
+    assert len(told) >= 2
+    for name in told:
+        styles = re.findall(rf'ram_style = "(\w+)" \*\)\s+reg \[\d+:0\] {name} \[', text)
+        assert styles == ["distributed"]
 
 
 @pytest.mark.parametrize(("slots", "size"), long_but([(2, 2), (4, 2), (4, 4), (6, 3), (3, 1)], (4, 2), (3, 1)))
