@@ -367,9 +367,12 @@ class Gxx(Backend):
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
         if progress:
             progress("building the HLS kernels", 0, 1)
-        host = build.host
+        host, held = build.host, sets and sets.held(len(x[0]))
         begin = time.perf_counter()
-        return Run(host.run(*x, held=sets and sets.held(len(x[0]))), time.perf_counter() - begin)
+        if progress is None:
+            return Run(host.run(*x, held=held), time.perf_counter() - begin)
+        results = host.run_in_parts(*x, held=held, progress=lambda done, total: progress("HLS kernels", done, total))
+        return Run(results, time.perf_counter() - begin)
 
 
 BACKENDS: dict[str, Backend] = {

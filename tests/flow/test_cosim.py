@@ -63,7 +63,7 @@ def test_same_numbers_as_compiled(simulator, tmp_path):
     assert verdict(tmp_path) is None
 
 
-@pytest.mark.parametrize("simulator", long_but(SIMULATORS, "verilator"))
+@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=[needs_icarus, pytest.mark.long]), "verilator"])
 def test_stalls_are_repeatable(simulator):
     x = codes(TENSOR, 20, seed=1)
     first, again = (

@@ -156,7 +156,11 @@ def test_every_back_end_says_at_first_that_nothing_is_done_yet(name, monkeypatch
     x = codes(program, 2, np.random.default_rng(1))
     made = SimpleNamespace(results=program.run(*x), seconds=0.5)
     build = Build(program)
-    build.__dict__ |= {"verilog": "", "netlist": "", "host": SimpleNamespace(run=lambda *_, **__: made.results)}
+    build.__dict__ |= {
+        "verilog": "",
+        "netlist": "",
+        "host": SimpleNamespace(run_in_parts=lambda *_, **__: made.results),
+    }
     monkeypatch.setattr(CompiledRtl, "of", lambda *_, **__: SimpleNamespace(run=lambda *_, **__: made))
     monkeypatch.setattr(cosim, "of", lambda *_, **__: made)
     found = BACKENDS[name].run(build, x, progress=lambda *words: told.append(words))

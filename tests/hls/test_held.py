@@ -36,6 +36,10 @@ def test_several_sets_in_one_run(seed, kinds, tmp_path):
     np.testing.assert_array_equal(kernel.predict(*x), program(*x))
     np.testing.assert_array_equal(kernel.predict(*x, held=sets), program(*x, held=sets))
     np.testing.assert_array_equal(kernel.predict(*x, held=sets[0][1]), program(*x, held=sets[0][1]))
+    told: list[tuple[int, int]] = []
+    (in_parts,) = kernel.run_in_parts(*x, held=sets, progress=lambda *counts: told.append(counts))
+    np.testing.assert_array_equal(in_parts, program(*x, held=sets))
+    assert told == [(4, 30), (20, 30), (30, 30)]  # each part takes far less than a second, so the next is four times it
     traced, expected = kernel.trace(*x, held=sets), program.trace(*x, held=sets).tensors
     for name, tensor in expected.items():
         np.testing.assert_array_equal(traced[name], tensor, err_msg=name)
