@@ -24,7 +24,6 @@ from bittrue.models.training import qat
 from bittrue.models.training.settings import Qat, Train
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
-from tests.helpers.lengths import long_but
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +96,9 @@ def test_other_geometries_are_exact_as_well(shape, network):
     assert_equal_everywhere(integer, lower(integer), data.test.images)
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize("nonlinearity", long_but(["lerp_psa", "relu"], "lerp_psa"))
+@pytest.mark.parametrize("nonlinearity", ["lerp_psa", "relu"])
 def test_digits_reach_their_accuracy_and_every_logit_is_equal(digits, nonlinearity):
     hidden = 1 if nonlinearity == "lerp_psa" else 2
     model = ResMLP.for_data(
