@@ -75,7 +75,8 @@ def test_it_boots_again_with_another_generator(banks):
 
 @pytest.mark.slow
 @pytest.mark.needs("verilator", "g++", "iverilog")
-@pytest.mark.parametrize("simulator", long_but(["icarus", "verilator"], "icarus"))
+@pytest.mark.long
+@pytest.mark.parametrize("simulator", ["icarus", "verilator"])
 def test_it_boots_again_in_cocotb(simulator, tmp_path):
     s, rng = system(5, 1, ((2, 1), (2, 2)), side=3, held=True), np.random.default_rng(5)
     design = boot(s, {"interval": 60}, {"interval": 300})

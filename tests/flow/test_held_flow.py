@@ -99,6 +99,7 @@ class TestVerify:
         assert re.search(r"compiled with stalls: \d+ of \d+ values differ", " ".join(found.problems))
         assert re.search(r"first divergence: embed \(linear\), image \d with set 1 of its", " ".join(found.problems))
 
+    @pytest.mark.long
     def test_a_fault_of_one_bank_is_found_at_its_operation(self, tmp_path, monkeypatch):
         """Rows of a matrix change places when they are written to the first bank, so that only the second set is wrong:
         the operation, that set, the codes, the cycle, a waveform."""

@@ -89,9 +89,8 @@ def test_what_the_frames_are_told_apart_by(first):
     assert run.meets[-1] == 1
 
 
-@pytest.mark.parametrize(
-    "simulator", [pytest.param("icarus", marks=[pytest.mark.needs("iverilog"), pytest.mark.long]), "verilator"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("simulator", [pytest.param("icarus", marks=pytest.mark.needs("iverilog")), "verilator"])
 def test_cocotb(case, simulator, tmp_path):
     """The other testbench, another simulator; and the HLS kernel with the same sets gives the same codes."""
     p, _, x, sets = case

@@ -62,6 +62,7 @@ class TestTold:
         assert set(found["cross_talk"]) == {"2", "4"}
         assert found["bound"] == 32
 
+    @pytest.mark.long
     def test_where_binding_costs_more_than_it_saves(self):
         """Against counts of each mode by themselves, and of the published network."""
         network = SuperpositionSettings(slots=4, initial_width=2, stem_stride=2)

@@ -61,6 +61,7 @@ def memories() -> tuple[str, list[str]]:
     return "\n".join(memory(*one) for one in found), [name for name, *_ in found]
 
 
+@pytest.mark.long
 def test_models_of_block_ram(tmp_path):
     """yosys' mapping of memories of every width and mode, and the Verilog that they are made from."""
     text, names = memories()

