@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,12 @@ class BootedKernel:
         """Boot, then run a batch of the network; `held` are sets that are written in place of a boot, and `boots` those
         that are made, each from its frame on."""
         return self.network.run(*x, first=first, held=self._sets(held, boots))
+
+    def run_in_parts(
+        self, *x: np.ndarray, progress: Callable[[int, int], None], held: Sets | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """Boot, then run a batch in parts, as `HostKernel.run_in_parts` does."""
+        return self.network.run_in_parts(*x, progress=progress, held=self._sets(held, ()))
 
     def trace(
         self, *x: np.ndarray, first: int = 0, held: Sets | None = None, boots: Sequence[Again] = ()
