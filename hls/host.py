@@ -190,7 +190,7 @@ class HostKernel:
         """
         total, done, size = len(x[0]), 0, FIRST_PART
         parts = []
-        while done < total:
+        while done < total or not parts:
             begin = time.perf_counter()
             size = total if self.grouping is not None else min(size, total - done)
             parts.append(self.run(*(v[done : done + size] for v in x), first=done, held=held))

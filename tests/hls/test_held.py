@@ -1,8 +1,10 @@
 """Held inputs of the HLS kernels: arguments of the top, several sets in one run."""
 
+import itertools
 import re
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.needs("g++")
     ("seed", "kinds"),
     [*long_but([(0, ()), (1, ()), (2, ())], (0, ())), *long_but(enumerate(KINDS), *[*enumerate(KINDS)][1:4])],
 )
-def test_several_sets_in_one_run(seed, kinds, tmp_path):
+def test_several_sets_in_one_run(seed, kinds, tmp_path, monkeypatch):
     """Kernels equal the golden simulator, tensor by tensor, with sets at random and at the bounds."""
     rng = np.random.default_rng([seed, 5])
     program = written(network(seed, kinds=kinds))
@@ -36,10 +38,14 @@ def test_several_sets_in_one_run(seed, kinds, tmp_path):
     np.testing.assert_array_equal(kernel.predict(*x), program(*x))
     np.testing.assert_array_equal(kernel.predict(*x, held=sets), program(*x, held=sets))
     np.testing.assert_array_equal(kernel.predict(*x, held=sets[0][1]), program(*x, held=sets[0][1]))
-    told: list[tuple[int, int]] = []
-    (in_parts,) = kernel.run_in_parts(*x, held=sets, progress=lambda *counts: told.append(counts))
-    np.testing.assert_array_equal(in_parts, program(*x, held=sets))
-    assert told == [(4, 30), (20, 30), (30, 30)]  # each part takes far less than a second, so the next is four times it
+    for seconds, wanted in ((0.0, [4, 20, 30]), (0.4, [4, 14, 30]), (3.0, [4, *range(5, 31)])):  # that a part takes
+        clock, told = itertools.count(0, seconds), []
+        monkeypatch.setattr(host, "time", SimpleNamespace(perf_counter=lambda clock=clock: next(clock)))
+        (in_parts,) = kernel.run_in_parts(*x, held=sets, progress=lambda *counts, told=told: told.append(counts))
+        np.testing.assert_array_equal(in_parts, program(*x, held=sets))
+        assert told == [(done, 30) for done in wanted]
+    (none,) = kernel.run_in_parts(*(v[:0] for v in x), progress=lambda *_: None)
+    assert none.shape == program(*x)[:0].shape
     traced, expected = kernel.trace(*x, held=sets), program.trace(*x, held=sets).tensors
     for name, tensor in expected.items():
         np.testing.assert_array_equal(traced[name], tensor, err_msg=name)

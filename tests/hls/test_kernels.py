@@ -155,7 +155,7 @@ def test_interval_sets_the_products_a_cycle_and_no_result(tmp_path):
 
 
 # -- streams ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("make", long_but([resmlp, several, two_inputs], two_inputs) + SPIKING[:1])
+@pytest.mark.parametrize("make", [*long_but([resmlp, several, two_inputs], two_inputs), *SPIKING])
 def test_depths_cannot_deadlock(make, tmp_path):
     folder = project.write(make(), tmp_path)
     depths = json.loads((folder / "project.json").read_text())["streams"]

@@ -12,9 +12,9 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
-from tests.rtl.test_structure import flip_flops
 
 
 def planned(

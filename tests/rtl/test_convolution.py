@@ -24,11 +24,11 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder, Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.convolutions import in_hls, in_rtl, network
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.lengths import long_but
 from tests.helpers.programs import stimulus
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
-from tests.rtl.test_structure import flip_flops
 
 #: Networks of `tests.helpers.convolutions`, which runs any number of them: small ones, of every kind together.
 NETWORKS = (0, 2, 5, 7, 13, 19)

@@ -21,10 +21,10 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Builder, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.sets import codes, drawn, golden
 from tests.helpers.stage_bench import StageBench, Written, run
 from tests.helpers.stages import batches, exact_to_the_cycle
-from tests.rtl.test_structure import flip_flops
 
 S4, U4, U1 = Format(4), Format(4, signed=False), Format(1, signed=False)
 

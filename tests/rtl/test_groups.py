@@ -22,9 +22,9 @@ from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.bundle import Bundle
 from tests.helpers.bundled import changes, grouped, images
 from tests.helpers.drive import pack, unpack
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.lengths import long_but
 from tests.helpers.stage_bench import StageBench, Written
-from tests.rtl.test_structure import flip_flops
 
 
 def planned(seed: int, **options) -> Plan:

@@ -12,18 +12,15 @@ from bittrue.rtl.dataflow.packed import WIDE, PackedProducts, offset, operand_bi
 from bittrue.rtl.dataflow.plan import Plan, foldable, plan, size_fifos
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.operation import TensorType
-from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Node, Program
-from bittrue.sim.requantize import Requantize
 from tests.helpers.exact import exact
 from tests.helpers.lengths import long_but
+from tests.helpers.products import FORMATS, S8, U8, program
 from tests.helpers.programs import resmlp
 from tests.helpers.small import every_input
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
 
-S8, U8 = Format(8), Format(8, signed=False)
 PAIRS = [(S8, S8), (S8, U8), (U8, S8), (U8, U8), (Format(4), U8), (Format(2), S8), (Format(7), Format(9))]
 
 
@@ -65,15 +62,6 @@ def unpack(wide: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
     return low, (wide >> shift) + (low < 0)
 
 
-def program(weight: np.ndarray, weight_format: Format, code: Format, tokens: int, rng=None) -> Program:
-    """One product whose sums come out as they are, or are requantised to 8 bits."""
-    kind = TensorType((tokens, weight.shape[1]), code)
-    whole = Requantize(len(weight), 0, format=Format(20))
-    if rng is not None:
-        whole = Requantize(len(weight), rng.integers(0, 9, len(weight)), bias=rng.integers(-99, 99, len(weight)))
-    return Program({"x": kind}, (Node("y", Linear(kind, weight, whole, weight_format), ("x",)),), "y")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("code", long_but([S8, U8], S8))
 def test_every_pair_of_weights_and_every_code_in_hardware(code):
@@ -87,9 +75,6 @@ def test_every_pair_of_weights_and_every_code_in_hardware(code):
     assert run.errors == ()
     assert run.mismatches(p(x)) == 0
     assert run.interval == planned.estimated_interval == 1 << 16
-
-
-FORMATS = [(S8, S8), (S8, U8), (Format(4), U8), (Format(5), Format(3)), (U8, S8)]
 
 
 @pytest.mark.parametrize("seed", long_but(range(12), *range(5)))

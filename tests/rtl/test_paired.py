@@ -14,12 +14,12 @@ from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.program import Program
 from tests.helpers.exact import exact
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.lengths import long_but
+from tests.helpers.products import FORMATS, S8, program
 from tests.helpers.programs import resmlp
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
-from tests.rtl.test_packed import FORMATS, S8, program
-from tests.rtl.test_structure import flip_flops
 
 
 @pytest.mark.parametrize("seed", long_but(range(5), *range(3)))

@@ -23,10 +23,10 @@ from bittrue.sim.operations.encode import Encode
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.program import Builder
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.lengths import long_but
 from tests.helpers.programs import spiking, stimulus
 from tests.helpers.stage_bench import StageBench
-from tests.rtl.test_structure import flip_flops
 
 ARCHITECTURES = {
     "parallel": "parallel",

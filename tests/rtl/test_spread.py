@@ -12,10 +12,10 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.formal import planted
 from tests.helpers.stage_bench import StageBench
 from tests.helpers.stages import batches, exact_to_the_cycle
-from tests.rtl.test_structure import flip_flops
 
 
 def planned(bits: int, inputs: int, simd: int, outputs: int, lanes: int = 1, seed: int = 1) -> Plan:

@@ -1,13 +1,11 @@
 """The flip-flops that a stage says it has are those of its netlist, every one: counted in what yosys is given."""
 
 import gc
-import re
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from amaranth.back import rtlil
 from amaranth.hdl import Cat, Elaboratable, Fragment, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -52,18 +50,12 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
+from tests.helpers.flip_flops import flip_flops
 from tests.helpers.lengths import long_but
 from tests.helpers.photonic_programs import photonic_network
 from tests.helpers.programs import resmlp, several, spiking, two_inputs
 from tests.helpers.sets import network
 from tests.helpers.stages import OPERATIONS, planned
-
-CELL = re.compile(r"cell \$\w*dff\w* \S+\n.*?\\WIDTH (\d+)\n", re.DOTALL)
-
-
-def flip_flops(stage: Elaboratable) -> int:
-    """Bits of the registers in Amaranth's RTLIL of a stage, before anything is optimised away."""
-    return sum(int(width) for width in CELL.findall(rtlil.convert(stage)))
 
 
 @pytest.mark.parametrize("seeds", long_but([range(3), range(3, 12)], range(3)))
