@@ -3,6 +3,7 @@
 import importlib
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -137,3 +138,10 @@ def test_every_module_can_be_imported():
     assert len(names) > 150
     for name in names:
         importlib.import_module(name)
+
+
+def test_no_test_module_imports_another():
+    """What several of them use is a helper: a file's tests, and its fixtures, are its own."""
+    files = [file for folder in ("tests", "sim") for file in (ROOT / folder).rglob("test_*.py")]
+    assert len(files) > 100
+    assert [str(f) for f in files if re.search(r"^\s*from tests\.\w+\.test_\w+ import", f.read_text(), re.M)] == []
