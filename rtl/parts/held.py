@@ -145,7 +145,8 @@ class Exchange:
     def structure(bits: int, reads: int) -> Structure:
         built = Structure(registers=1 + reads)
         built.count((1 << bits) - 1)
-        built.select_bits += bits // 2 + 2
+        built.add(bits, registered=False)
+        built.select_bits += 2 * (bits // 2) + 3
         return built
 
     def follow(self, m: Module, frame_ends: Value, reads: int) -> list[Signal]:
@@ -155,11 +156,16 @@ class Exchange:
         that nothing is read for it any more. A reset ends every frame on its way: then the newest set holds.
         """
         frame = Signal(self.bits, name="exchange_frame")
-        after = Signal(self.bits, name="exchange_after")
-        m.d.comb += after.eq(frame + frame_ends)
-        m.d.sync += frame.eq(after)
+        now, next_one = Signal(name="exchange_now"), Signal(name="exchange_next")
+        following = Signal(self.bits, name="exchange_following")
+        m.d.comb += following.eq(frame + 1)
+        with m.If(frame_ends):
+            m.d.sync += frame.eq(following)
+        # That a frame ends is known late: it chooses between two comparisons that are made by then. As gates, for
+        # synthesis would share the comparison of a choice, behind it.
+        m.d.comb += [now.eq(frame == self.turn), next_one.eq(following == self.turn)]
         bank = Signal(name="bank", reset_less=True)
-        with m.If(ResetSignal() | (self.armed & (after == self.turn))):
+        with m.If(ResetSignal() | (self.armed & ((frame_ends & next_one) | (~frame_ends & now)))):
             m.d.sync += bank.eq(self.bank)
         chain = [bank]
         for k in range(reads):
