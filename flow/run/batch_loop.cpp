@@ -188,8 +188,8 @@ struct Bench {
         }
         tie(*model);
         bus = std::make_unique<BusMaster>(job, *model);
-        model->aresetn = 0;
-        for (int64_t c = 0; c < RESET_CYCLES; c++) {
+        for (int64_t c = 0; c < RESET_CYCLES + RESET_REGISTERED; c++) {  // flow/run/registered.py
+            model->aresetn = c >= RESET_CYCLES;
             low();
             for (int k = 0; k < OUTPUTS; k++)
                 if (c == RESET_CYCLES - 1 && output_valid(*model, k)) event(VALID_IN_RESET, k);

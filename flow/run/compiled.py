@@ -20,6 +20,7 @@ import numpy as np
 from bittrue.flow.run import monitors as event_counters
 from bittrue.flow.run import verilate
 from bittrue.flow.run.ports_header import PREFIX, ports_header
+from bittrue.flow.run.registered import BENCH, behind_register
 from bittrue.flow.run.result import (
     MAX_EVENTS,
     Beats,
@@ -139,7 +140,9 @@ class CompiledRtl:
         self._header = ports_header(self.inputs, self.outputs, weights, surroundings)
         files = [(Path(__file__).parent / name).read_text() for name in LOOP]
         self._bound = event_counters.verilog(self.monitors)
-        name = key(self.verilog, self._bound, *files, self._header, self.optimize, trace)
+        # Waveforms begin at the design itself.
+        self._bench = None if trace else behind_register(self.verilog)
+        name = key(self.verilog, self._bench, self._bound, *files, self._header, self.optimize, trace)
         folder = cached(self.cache, f"compiled-{name}", self._build)
         self.library = folder / "design.so"
         self.build_seconds = time.perf_counter() - start
@@ -160,13 +163,17 @@ class CompiledRtl:
         if self.monitors:
             (work / "monitors.sv").write_text(self._bound)
             options.append("monitors.sv")
-        sources = generate(self.verilog, PREFIX, options, work)
+        if self._bench is None:
+            sources = generate(self.verilog, PREFIX, options, work)
+        else:
+            sources = generate(self.verilog + self._bench, PREFIX, options, work, BENCH)
         ports = [*self.inputs, *self.outputs, *([self.weights] if self.weights else []), self.around]
         check_ports((work / f"{PREFIX}.h").read_text(), ports)
         (work / "batch_ports.h").write_text(self._header)
         for name in LOOP:
             shutil.copy(Path(__file__).parent / name, work)
         flags = [f"-DVM_TRACE={int(self.trace)}", f"-DVM_TRACE_VCD={int(self.trace)}"]
+        flags.append(f"-DRESET_REGISTERED={int(self._bench is not None)}")
         objects = compile_generated([*sources, work / "batch_loop.cpp"], flags, self.optimize, work)
         names = ["verilated", "verilated_threads"] + (["verilated_vcd_c"] if self.trace else [])
         objects += runtime(names)

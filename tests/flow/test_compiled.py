@@ -11,12 +11,17 @@ import pytest
 
 from bittrue.flow.run import verilate
 from bittrue.flow.run.compiled import CompiledRtl
+from bittrue.flow.run.registered import BENCH, behind_register
 from bittrue.flow.run.result import RtlRun
 from bittrue.flow.run.verilate import cached
 from bittrue.rtl.bus.ports import StreamPort
+from bittrue.rtl.dataflow.plan import plan
+from bittrue.rtl.verilog import emit
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
+from tests.helpers.programs import stimulus as stimulus_of
+from tests.helpers.programs import two_inputs
 from tests.helpers.streams import (
     BUGS,
     CAUGHT,
@@ -50,6 +55,15 @@ def design() -> CompiledRtl:
 @pytest.fixture(scope="module")
 def adder() -> CompiledRtl:
     return CompiledRtl(SUM2, SUM_INPUTS, [SUM_OUTPUT])
+
+
+@pytest.fixture(scope="module")
+def emitted() -> tuple[CompiledRtl, list[np.ndarray], list[np.ndarray]]:
+    """A design as it is emitted, with two inputs; frames for it, and what it has to give."""
+    program = two_inputs()
+    design, x = plan(program), stimulus_of(program, 5, 2)
+    rtl = CompiledRtl(emit(design), design.inputs, design.outputs, optimize="-O0")
+    return rtl, x, program.run(*x)
 
 
 def test_values_latency_interval(design):
@@ -300,6 +314,24 @@ def test_cache_is_made_once_by_many_processes(tmp_path):
         texts = pool.map(_make_slowly, [(tmp_path / "cache", log)] * 6)
     assert texts == ["all of it"] * 6
     assert len(list(log.iterdir())) == 1
+
+
+@pytest.mark.parametrize("stalls", [{}, STALLS], ids=["free", "stalled"])
+def test_a_reset_behind_a_register_changes_no_cycle(stalls, emitted, tmp_path):
+    """What a run has without it is in its waveform, which begins at the design itself."""
+    rtl, x, golden = emitted
+    assert behind_register(rtl.verilog) is not None
+    run, plain = rtl.run(*x, **stalls).check(golden), rtl.vcd(tmp_path / "run.vcd", *x, **stalls).check(golden)
+    assert BENCH not in plain.waves.read_text()
+    assert np.array_equal(run.beat_cycles, plain.beat_cycles)
+    assert (run.cycles, run.first_input_cycle) == (plain.cycles, plain.first_input_cycle)
+
+
+def test_a_reset_goes_behind_a_register_where_each_port_has_a_line_of_its_own(emitted):
+    verilog = str(emitted[0].verilog)
+    assert behind_register(verilog.replace("  input aclk;\n", "  input aclk ;\n")) is None
+    assert behind_register(verilog.replace("aresetn", "reset_n")) is None
+    assert behind_register(pipeline()) is None
 
 
 def test_waveform(design, tmp_path):
