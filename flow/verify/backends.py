@@ -51,6 +51,7 @@ SIMULATORS = (
     "flow/run/bus_master.h",
     "flow/run/bus_bench.py",
     "flow/run/ports_header.py",
+    "flow/run/registered.py",
 )
 #: Frames from which on `-O2` pays in the compiled RTL: it runs a fifth faster and takes twice as long to compile.
 MANY = 1000

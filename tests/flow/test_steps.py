@@ -1,6 +1,8 @@
 """The framework of a staged flow: skipping, resuming, forcing, and which change makes which step run again."""
 
+import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +11,11 @@ from bittrue.flow import stages
 from bittrue.flow.engine import steps
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.engine.steps import Step
+from bittrue.flow.verify.backends import SIMULATORS
 from bittrue.sim.errors import BittrueError
 from tests.helpers.flows import QUICK
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -205,6 +210,19 @@ def test_every_source_that_a_step_uses_exists(quick):
         for name in step.code:
             assert (steps.ROOT / name).exists(), f"{step.name}: {name}"
         assert set(step.sections) <= set(type(quick).model_fields), step.name
+
+
+def test_a_simulation_is_done_again_when_any_source_of_it_changes():
+    """All of flow/run that the simulators import, and the C++ that is compiled with a design."""
+    run, found, left = ROOT / "flow/run", set(), ["compiled.py", "cosim.py", "testbench.py"]
+    while left:
+        name = left.pop()
+        found.add(f"flow/run/{name}")
+        for module in re.findall(r"bittrue\.flow\.run(?:\.(\w+))? import(?: (\w+))?", (run / name).read_text()):
+            if (source := f"{module[0] or module[1]}.py") not in {Path(path).name for path in found}:
+                left.append(source)
+    found |= {f"flow/run/{file.name}" for file in run.iterdir() if file.suffix in (".cpp", ".h")}
+    assert found == {source for source in SIMULATORS if source.startswith("flow/run/")}
 
 
 def test_the_placers_seed_is_the_recipes(tmp_path, monkeypatch):
