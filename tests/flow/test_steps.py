@@ -15,8 +15,6 @@ from bittrue.flow.verify.backends import SIMULATORS
 from bittrue.sim.errors import BittrueError
 from tests.helpers.flows import QUICK
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def quick():
@@ -214,7 +212,7 @@ def test_every_source_that_a_step_uses_exists(quick):
 
 def test_a_simulation_is_done_again_when_any_source_of_it_changes():
     """All of flow/run that the simulators import, and the C++ that is compiled with a design."""
-    run, found, left = ROOT / "flow/run", set(), ["compiled.py", "cosim.py", "testbench.py"]
+    run, found, left = steps.ROOT / "flow/run", set(), ["compiled.py", "cosim.py", "testbench.py"]
     while left:
         name = left.pop()
         found.add(f"flow/run/{name}")
