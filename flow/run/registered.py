@@ -31,6 +31,7 @@ def behind_register(verilog: str) -> str | None:
         return None
     bound = ", ".join(f".{name}({'reset_register' if name == 'aresetn' else name})" for name in names)
     lines = [
+        "",  # behind whatever the text ends with
         f"module {BENCH}({', '.join(line for line, _, _ in declared)});",
         "  reg reset_register;",
         "  always @(posedge aclk) reset_register <= aresetn;",
