@@ -120,6 +120,11 @@ class RtlRun:
         """The handshakes of the only output, or of all."""
         return alone(self.handshakes)
 
+    @property
+    def streams(self) -> int:
+        """Streams that its frames came in (`flow.run.shares`)."""
+        return 1
+
     # -- time ------------------------------------------------------------------------------------------
     @property
     def produced(self) -> int:

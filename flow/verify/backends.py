@@ -44,6 +44,7 @@ SIMULATORS = (
     "flow/run/cosim.py",
     "flow/run/testbench.py",
     "flow/run/result.py",
+    "flow/run/shares.py",
     "flow/run/verilate.py",
     "flow/run/sets.py",
     "flow/run/surroundings.py",
@@ -245,7 +246,7 @@ class Reference(Backend):
 
 
 class Compiled(Backend):
-    """RTL as machine code (`flow.run.compiled`)."""
+    """RTL as machine code (`flow.run.compiled`); many frames without stalls go side by side (`flow.run.shares`)."""
 
     name, kind, what = "compiled", "rtl", "compiled RTL"
 
@@ -270,19 +271,26 @@ class Compiled(Backend):
         return CompiledRtl.of(build.design, build.verilog, optimize=level, monitors=monitors.of(build.design))
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+        from bittrue.flow.run import shares
         from bittrue.flow.run.compiled import WATCHDOG
 
         design, rtl = build.design, self.made(build, progress, len(x[0]))
-        run = rtl.run(
-            *x,
-            stall_seed=stalls.seed,
-            idle=stalls.idle,
-            backpressure=stalls.backpressure,
-            progress=(lambda done, total: progress(self.what, done, total)) if progress else None,
-            watchdog=max(WATCHDOG, design.patience),
-            accesses=(*design.accesses(len(x[0])), *(sets.accesses(design, len(x[0])) if sets else ())),
-            writes=sets.writes(design, len(x[0])) if sets else (),
-        )
+        tell = (lambda done, total: progress(self.what, done, total)) if progress else None
+        options = {"progress": tell, "watchdog": max(WATCHDOG, design.patience)}
+        one = stalls or sets or not design.steady or build.program.counts_frames
+        count = 1 if one else min(shares.cores(), len(x[0]) // shares.LEAST)
+        if count > 1:
+            run = shares.run(rtl, x, count, accesses=design.accesses(len(x[0])), **options)
+        else:
+            run = rtl.run(
+                *x,
+                stall_seed=stalls.seed,
+                idle=stalls.idle,
+                backpressure=stalls.backpressure,
+                accesses=(*design.accesses(len(x[0])), *(sets.accesses(design, len(x[0])) if sets else ())),
+                writes=sets.writes(design, len(x[0])) if sets else (),
+                **options,
+            )
         return Run(run.results, run.seconds, run)
 
 

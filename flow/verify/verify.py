@@ -321,7 +321,7 @@ class _Session:
         row |= cycles
         row["images_per_second"] = round(run.rtl.images_per_second, 3)
         row["events"] = self.events.beside(run.rtl.ones, x, held)
-        row["design"] = self.build.design.name
+        row["design"], row["streams"] = self.build.design.name, run.rtl.streams
         if run.rtl.answers:
             row["registers"] = access.shown([answer for answer in run.rtl.answers if answer.access.name != "WEIGHTS"])
         row["cycles_per_second"] = round(run.rtl.cycles / run.seconds) if run.seconds else None

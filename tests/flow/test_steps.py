@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -211,16 +210,19 @@ def test_every_source_that_a_step_uses_exists(quick):
 
 
 def test_a_simulation_is_done_again_when_any_source_of_it_changes():
-    """All of flow/run that the simulators import, and the C++ that is compiled with a design."""
-    run, found, left = steps.ROOT / "flow/run", set(), ["compiled.py", "cosim.py", "testbench.py"]
+    """All of flow/run that the back ends import, cocotb's side of it, and the C++ that is compiled with a design."""
+
+    def imported(file):
+        found = re.findall(r"bittrue\.flow\.run(?:\.(\w+))? import(?: (\w+))?", file.read_text())
+        return {f"{module or name}.py" for module, name in found}
+
+    run = steps.ROOT / "flow/run"
+    found, left = set(), {"testbench.py"} | imported(steps.ROOT / "flow/verify/backends.py")
     while left:
-        name = left.pop()
-        found.add(f"flow/run/{name}")
-        for module in re.findall(r"bittrue\.flow\.run(?:\.(\w+))? import(?: (\w+))?", (run / name).read_text()):
-            if (source := f"{module[0] or module[1]}.py") not in {Path(path).name for path in found}:
-                left.append(source)
-    found |= {f"flow/run/{file.name}" for file in run.iterdir() if file.suffix in (".cpp", ".h")}
-    assert found == {source for source in SIMULATORS if source.startswith("flow/run/")}
+        found.add(name := left.pop())
+        left |= imported(run / name) - found
+    found |= {file.name for file in run.iterdir() if file.suffix in (".cpp", ".h")}
+    assert {f"flow/run/{name}" for name in found} == {name for name in SIMULATORS if name.startswith("flow/run/")}
 
 
 def test_the_placers_seed_is_the_recipes(tmp_path, monkeypatch):
