@@ -146,7 +146,7 @@ class Exchange:
         built = Structure(registers=1 + reads)
         built.count((1 << bits) - 1)
         built.add(bits, registered=False)
-        built.select_bits += 2 * (bits // 2) + 3
+        built.select_bits += 2 * (bits // 2) + 2
         return built
 
     def follow(self, m: Module, frame_ends: Value, reads: int) -> list[Signal]:
@@ -161,11 +161,11 @@ class Exchange:
         m.d.comb += following.eq(frame + 1)
         with m.If(frame_ends):
             m.d.sync += frame.eq(following)
-        # That a frame ends is known late: it chooses between two comparisons that are made by then. As gates, for
-        # synthesis would share the comparison of a choice, behind it.
+        # That a frame ends is known late: both comparisons are made by then. (No frame is on its way when the first
+        # holds; a choice between them would be made one comparison of a choice by synthesis.)
         m.d.comb += [now.eq(frame == self.turn), next_one.eq(following == self.turn)]
         bank = Signal(name="bank", reset_less=True)
-        with m.If(ResetSignal() | (self.armed & ((frame_ends & next_one) | (~frame_ends & now)))):
+        with m.If(ResetSignal() | (self.armed & (now | (frame_ends & next_one)))):
             m.d.sync += bank.eq(self.bank)
         chain = [bank]
         for k in range(reads):

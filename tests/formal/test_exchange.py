@@ -144,10 +144,12 @@ def test_a_frame_meets_one_set(name):
     assert prove(frames(*FRAMES[name]), 2) == "proved"
 
 
+CHOICE = "(now | (frame_ends & next_one))"
 FAULTS = {
-    "over a frame early": (f"{EXCHANGE}.follow", "after == self.turn", "after + 1 == self.turn", "one input"),
-    "over at once": (f"{EXCHANGE}.follow", "(self.armed & (after == self.turn))", "self.armed", "one input"),
-    "a cycle late": (f"{EXCHANGE}.follow", "(after == self.turn)", "(frame == self.turn)", "one input"),
+    "over a frame early": (f"{EXCHANGE}.follow", "now.eq(frame ==", "now.eq(following ==", "one input"),
+    "over at once": (f"{EXCHANGE}.follow", f"(self.armed & {CHOICE})", "self.armed", "one input"),
+    "a cycle late": (f"{EXCHANGE}.follow", CHOICE, "now", "one input"),
+    "over before the end": (f"{EXCHANGE}.follow", "(frame_ends & next_one)", "next_one", "one input"),
     "only the last is asked": (f"{EXCHANGE}.follow", "used in chain)", "used in chain[-1:])", "a long stage"),
     "the last is not asked": (f"{EXCHANGE}.follow", "used in chain)", "used in chain[:1])", "a long stage"),
     "turn before the begin": (f"{LOADER}.elaborate", "after.append(behind)", "after.append(count)", "one input"),
