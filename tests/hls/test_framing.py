@@ -68,7 +68,7 @@ def check(program: Program, bad: int, made: host.HostKernel, case: str) -> None:
     assert counted == [errors if k == bad else 0 for k in range(len(ports))]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", long_but(CASES, *[*CASES][::2]))
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_frame_is_right(kernel, name, case):
     check(*kernel(name), case)

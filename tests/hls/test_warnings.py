@@ -34,7 +34,7 @@ def said_of(folder) -> str:
     return done.stderr + (f"exit status {done.returncode}" if done.returncode else "")
 
 
-@pytest.mark.parametrize("name", long_but(PROGRAMS, "spiking", "controller", "kinds", "groups"))
+@pytest.mark.parametrize("name", long_but(PROGRAMS, "controller", "kinds", "groups"))
 def test_no_warning(name, tmp_path):
     project.write(PROGRAMS[name](), tmp_path)
     assert said_of(tmp_path) == ""

@@ -28,6 +28,7 @@ from bittrue.models.training import qat, storage
 from bittrue.models.training.settings import Qat, Train
 from bittrue.sim.errors import BittrueError
 from tests.helpers.fs_networks import MLPS, SMALL, pictures, trained
+from tests.helpers.lengths import long_but
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def assert_equal_everywhere(network, images):
 
 
 @pytest.mark.parametrize("gradient", ["straight_through", "triangular"])
-@pytest.mark.parametrize("case", MLPS)
+@pytest.mark.parametrize("case", long_but(MLPS, *[*MLPS][::2]))
 @pytest.mark.usefixtures("last_epoch_kept")
 def test_every_tensor_of_an_mlp_before_and_after_training_through_spikes(case, gradient):
     settings, conversion = MLPS[case]

@@ -22,6 +22,7 @@ from bittrue.sim.program import Builder, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.flip_flops import flip_flops
+from tests.helpers.lengths import long_but
 from tests.helpers.sets import codes, drawn, golden
 from tests.helpers.stage_bench import StageBench, Written, run
 from tests.helpers.stages import batches, exact_to_the_cycle
@@ -76,7 +77,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", long_but(CASES, *[*CASES][::2]))
 def test_exact_to_the_cycle(name):
     """Codes with and without stalls, latency and the end of every frame, and every flip-flop."""
     of, outputs, folding, lanes = CASES[name]

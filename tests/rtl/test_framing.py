@@ -177,9 +177,9 @@ def built(name: str) -> tuple[Framed, AxisBench]:
     return design, design.bench()
 
 
-#: Every design with every case, with and without stalls; of four such pairs one run of two is short, by turns.
+#: Every design with every case, with and without stalls; of six such pairs one run of two is short, by turns.
 RUNS = [*itertools.product(DESIGNS, CASES, STALLS)]
-TURNS = [run for k, run in enumerate(RUNS) if (k + k // 2) % 4 == 0]
+TURNS = [run for k, run in enumerate(RUNS) if (k + k // 2) % 6 == 0]
 
 
 @pytest.mark.parametrize(("name", "case", "stalls"), long_but(RUNS, *TURNS))

@@ -48,7 +48,7 @@ def planned(seed: int, architecture: str = "parallel", **options) -> Plan:
         return plan(program, interval=interval, weights="written", architecture=architecture)
 
 
-@pytest.mark.parametrize(("seed", "kinds", "architecture", "stalled"), long_but(CASES, *CASES[::6], *CASES[-3:]))
+@pytest.mark.parametrize(("seed", "kinds", "architecture", "stalled"), long_but(CASES, *CASES[::12], *CASES[-3:]))
 def test_sets_are_exchanged_between_frames(seed, kinds, architecture, stalled):
     """Every frame is worked with the set that had taken effect when it began, and none is late for it."""
     rng = np.random.default_rng([seed, 1])

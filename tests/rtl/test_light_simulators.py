@@ -95,7 +95,7 @@ def test_a_wrong_answer_is_an_error(simulator, tmp_path):
     )
 
 
-@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize("noise", long_but([False, True], True))
 @pytest.mark.parametrize("weights", long_but(["memory", "stream"], "stream"))
 def test_compiled(noise, weights):
     """With stalls exact; without, every frame ends in the cycle that is foretold."""

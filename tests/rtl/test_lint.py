@@ -62,9 +62,7 @@ DESIGNS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", long_but(DESIGNS, "written-packed", "rings", "spiking", "controller", "written-lite", "kinds")
-)
+@pytest.mark.parametrize("name", long_but(DESIGNS, "written-packed", "rings", "spiking", "controller", "kinds"))
 def test_verilator_has_nothing_to_say(name, tmp_path):
     assert verilator_says(DESIGNS[name](), tmp_path) == ""
 

@@ -109,7 +109,7 @@ def unclipped(op):
     return replace(op, requantize=replace(op.requantize, format=WIDE, floor=None))
 
 
-@pytest.mark.parametrize("seed", long_but(range(8), 0, 1, 2))
+@pytest.mark.parametrize("seed", long_but(range(8), 0, 1))
 @pytest.mark.parametrize("name", ["Add", "Affine", "Linear", "Mean", "SpikingLinear", "TileSum"])
 def test_what_clips_is_there_where_an_input_needs_it(name, seed):
     op = SMALL[name](np.random.default_rng([seed, len(name)]))
