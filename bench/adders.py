@@ -32,8 +32,8 @@ from bittrue.flow.synth.tools import tool
 from bittrue.rtl.dataflow.adders.pipe import EVERY
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim.builder import Builder
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder
 
 JETS = (16, 64, 32, 32, 5)
 #: Probabilities of a silent source and of a refusing sink.

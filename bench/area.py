@@ -33,6 +33,7 @@ from bittrue.rtl.dataflow.estimate import PRICES
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, plan, size_fifos
 from bittrue.rtl.verilog import Verilog, emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
@@ -45,7 +46,6 @@ from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.transpose import Transpose
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
 #: Tokens, inputs, outputs, simd, pe, lanes of matrix products.

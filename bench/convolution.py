@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bench import held
 from bench.layer import with_backend
 from bench.timing import Row, best
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.operation import TensorType
@@ -32,7 +33,7 @@ from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 #: Codes between layers: those of a ReLU.

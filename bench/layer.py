@@ -21,12 +21,13 @@ import torch
 from bench import held
 from bench.baseline import lerp, requantize, table
 from bench.timing import Row, best
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.kernels.matrix import VARIABLE, backends
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 TOKENS, IMAGES, INPUTS, OUTPUTS = 64, 1024, 96, 96

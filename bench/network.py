@@ -17,6 +17,7 @@ from bench.baseline import Numpy
 from bench.layer import with_backend
 from bench.timing import Row, interleaved
 from bittrue.models.formats.headers import PARAMETERS, read
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.operation import TensorType
@@ -26,7 +27,7 @@ from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.transpose import Transpose
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 ROOT = Path(__file__).parents[1]

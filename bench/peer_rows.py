@@ -9,10 +9,11 @@ from statistics import median
 import numpy as np
 
 from bench.timing import Row, taking_turns
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 SAMPLES, CALLS = 10_000, 50

@@ -50,11 +50,12 @@ import numpy as np
 from bench.first_inference import SCRIPT
 from bench.peer_rows import SAMPLES, Mlp, Run, absent, network, rates, row
 from bench.timing import Row, taking_turns
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.noise import Noise
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.tile_sum import TileSum
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 JETS, IMAGES = (16, 64, 32, 32, 5), (784, 64, 64, 10)

@@ -18,12 +18,13 @@ import numpy as np
 from bench.baseline import requantize
 from bench.layer import with_backend
 from bench.timing import Row, taking_turns
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.tile_sum import TileSum
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 TOKENS, IMAGES, INPUTS, OUTPUTS = 64, 256, 192, 96

@@ -21,12 +21,13 @@ import numpy as np
 
 from bench.timing import Row, taking_turns
 from bittrue.models.fs.sets import PUBLISHED
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.kernels.spikes import decode_steps, decode_words, take
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 ROWS, CHANNELS, OUTPUTS = 4096, 256, 256

@@ -28,10 +28,11 @@ from bittrue.models.training.loop import fit
 from bittrue.models.training.settings import Train
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.verilog import emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import set_of, written
 

@@ -56,10 +56,11 @@ if TYPE_CHECKING:
     from bittrue.models.training.qat import fit as fine_tune
     from bittrue.rtl.dataflow.plan import plan
     from bittrue.rtl.verilog import emit
+    from bittrue.sim.builder import Builder
     from bittrue.sim.contract import Format
     from bittrue.sim.errors import BittrueError
     from bittrue.sim.operation import Operation, TensorType
-    from bittrue.sim.program import Builder, Program, load
+    from bittrue.sim.program import Program, load
     from bittrue.sim.storage import save
 
 __version__ = "0.2.0.dev0"
@@ -95,7 +96,7 @@ __all__ = [
 _PLACES = {
     "BittrueError": ("bittrue.sim.errors", "BittrueError"),
     "Build": ("bittrue.flow.verify.backends", "Build"),
-    "Builder": ("bittrue.sim.program", "Builder"),
+    "Builder": ("bittrue.sim.builder", "Builder"),
     "Format": ("bittrue.sim.contract", "Format"),
     "Operation": ("bittrue.sim.operation", "Operation"),
     "Program": ("bittrue.sim.program", "Program"),

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from bittrue.sim import describe
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.transpose import Transpose
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.execution import actions
 from bittrue.sim.kernels import separable
@@ -19,7 +20,6 @@ from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
 IMAGE = TensorType((6, 5, 3), INT8)

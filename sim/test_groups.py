@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bittrue.sim import groups
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
@@ -16,7 +17,7 @@ from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.bundle import Bundle, circulant
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.unbundle import Unbundle
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
@@ -19,7 +20,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.program import BLOCK, Builder, Node, Program
+from bittrue.sim.program import BLOCK, Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import set_of, written
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -12,7 +13,7 @@ from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.transpose import Transpose
-from bittrue.sim.program import BLOCK, Builder, Node, Program
+from bittrue.sim.program import BLOCK, Node, Program
 from bittrue.sim.requantize import Requantize
 
 

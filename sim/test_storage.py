@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from bittrue.sim import files, storage
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType, same
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
@@ -14,7 +15,7 @@ from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.threads import pieces, spread
 

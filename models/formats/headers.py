@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from bittrue.models.formats import c_text
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation, TensorType
@@ -33,7 +34,7 @@ from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.transpose import Transpose
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 PARAMETERS = "quant_params.h"

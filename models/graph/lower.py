@@ -20,8 +20,9 @@ from torch import nn
 from bittrue.models.graph.trace import Call, trace
 from bittrue.models.layers.integer import CodeStep, IntegerInput, IntegerLayer
 from bittrue.models.layers.lowering import Lowering, whole
+from bittrue.sim.builder import Builder
 from bittrue.sim.errors import BittrueError
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 
 #: Modules of torch that only hold others.
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation, TensorType
-from bittrue.sim.program import Builder
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.kernels.channel_tiles import KINDS, ROWS
 from bittrue.sim.kernels.channels import Weighted
@@ -14,7 +15,6 @@ from bittrue.sim.operations.maximum import Maximum
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
 TILES = {name: (kind,) for name, kind in KINDS.items()} | {"loops": ()}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numba.core import config
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.execution import codes_of
 from bittrue.sim.kernels.direct import KINDS, SUMS, Direct, alone
@@ -16,7 +17,6 @@ from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
 ISAS = {"vnni": VNNI, "words": WORDS, "bytes": BYTES}

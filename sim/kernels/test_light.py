@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.kernels import light_vnni
 from bittrue.sim.kernels import matrix as kernels
@@ -13,7 +14,7 @@ from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.tile_sum import TileSum
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 GEOMETRIES = [

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.kernels import blas as kernels_blas
@@ -19,7 +20,6 @@ from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
 GEOMETRIES = [(1, 1, 1), (1, 1, 17), (3, 2, 16), (8, 5, 48), (9, 3, 49), (41, 96, 96), (130, 7, 33), (64, 100, 64)]

@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lif import Lif
-from bittrue.sim.program import Builder
 
 
 def kind(steps: int, channels: int = 1, fmt: Format = INT8) -> TensorType:

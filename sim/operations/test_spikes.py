@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.encode import SPIKE, Encode
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
 

@@ -10,9 +10,9 @@ import pytest
 from bittrue.flow.run import cosim
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.hls.project import write
+from bittrue.sim.builder import Builder
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.affine import Affine
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 from tests.helpers.lengths import long_but
 from tests.helpers.streams import (

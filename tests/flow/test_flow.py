@@ -15,11 +15,12 @@ from bittrue.flow.verify import diverge, verify
 from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
 from bittrue.rtl.dataflow.design import PipelineDesign
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.reading import sealed
 from bittrue.sim.requantize import Requantize
 from tests.helpers.flows import QUICK, batch, program, with_weight_flipped

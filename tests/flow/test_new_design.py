@@ -20,12 +20,13 @@ from bittrue.rtl.bus.access import END, Access
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.bus.registers import SLVERR, Field, Register, RegisterMap, errors
 from bittrue.rtl.design import Cycles, Design, Part, Port, Probe, load
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.clamp import Clamp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 K, N = 6, 4

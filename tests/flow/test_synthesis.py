@@ -25,11 +25,11 @@ from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.dataflow.stage import Storage
 from bittrue.rtl.parts.rom import Rom
 from bittrue.rtl.verilog import convert, emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 from tests.helpers.lengths import long_but
 from tests.helpers.netlists import SHARE, dot, simulate, verilog_of

@@ -24,12 +24,12 @@ from bittrue.rtl.dataflow.plan import plan
 from bittrue.rtl.design import Design, Probe, StreamTap
 from bittrue.rtl.light.design import PhotonicDesign
 from bittrue.rtl.light.jobs import Geometry
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.photonic_programs import photonic_network

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
@@ -13,7 +14,7 @@ from bittrue.sim.operations.concat import Concat
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.system import Link, System
 from bittrue.sim.written import held_only, written

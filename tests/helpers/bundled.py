@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bittrue.sim import groups
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
@@ -12,7 +13,7 @@ from bittrue.sim.operations.bundle import Bundle, circulant
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.unbundle import Unbundle
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 

@@ -19,6 +19,7 @@ from rich.progress import track
 
 from bittrue.hls import host, project
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -33,7 +34,7 @@ from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.slice import Slice
 from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from tests.helpers.programs import Growing, stimulus
 from tests.helpers.stage_bench import StageBench
 

@@ -17,12 +17,13 @@ from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir import read as nir_read
 from bittrue.models.formats.nir import write as nir_write
 from bittrue.sim import reading, storage
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.contract import Format as NumberFormat
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers import damage
 from tests.helpers.corpus_kinds import OCTETS, SEALED, Damage, Format

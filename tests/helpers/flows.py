@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.operation import TensorType, discover
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 
 QUICK = [

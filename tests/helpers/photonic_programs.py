@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.tile_sum import TileSum
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import Operation, TensorType
@@ -25,7 +26,7 @@ from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.tile_sum import TileSum
 from bittrue.sim.operations.transpose import Transpose
-from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 
 #: Wanted standard deviation of the codes of an 8-bit tensor: two of them reach about two thirds of the range.

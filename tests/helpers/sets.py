@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.noise import Noise
 from bittrue.sim.operation import TensorType
@@ -19,7 +20,7 @@ from bittrue.sim.operations.multiply import Multiply
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.spiking_linear import SpikingLinear
 from bittrue.sim.operations.tile_sum import TileSum
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 Set = dict[str, np.ndarray]

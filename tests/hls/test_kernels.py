@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from bittrue.hls import depth, host, project
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation, TensorType, discover
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.lengths import long_but
 from tests.helpers.programs import AWKWARD, awkward, resmlp, several, spiking, stimulus, two_inputs

@@ -30,11 +30,11 @@ from bittrue.models.light.transform import NonNegativeNetwork, transform
 from bittrue.models.training import loop as train
 from bittrue.models.training import qat, storage
 from bittrue.models.training.settings import Qat
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 from tests.helpers.photonic_twins import NOISE, assert_equal_everywhere, pictures, twin_of
 

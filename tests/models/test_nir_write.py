@@ -12,6 +12,7 @@ from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir import read as nir_read
 from bittrue.models.formats.nir import write as nir_write
 from bittrue.models.formats.nir.graph import float_reference
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType, same
@@ -21,7 +22,7 @@ from bittrue.sim.operations.lif import Lif
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.nir_graphs import DT, STEPS, small
 from tests.helpers.programs import stimulus

@@ -13,12 +13,12 @@ from bench import packed
 from bench.results import stored
 from bench.results.tables import packed as table
 from bittrue.rtl.dataflow.plan import plan
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 
 

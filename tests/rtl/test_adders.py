@@ -16,6 +16,7 @@ from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import Structure
 from bittrue.rtl.dataflow.stages.linear import AdderLinearStage
 from bittrue.rtl.verilog import emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format, Range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -23,7 +24,7 @@ from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.lerp import Lerp
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.exact import exact, exact_compiled

@@ -7,10 +7,10 @@ from bittrue.rtl.dataflow.estimate import area
 from bittrue.rtl.dataflow.folding import Folding
 from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stages.linear import LinearStage
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder
 from bittrue.sim.requantize import Requantize
 from tests.helpers.flip_flops import flip_flops
 from tests.helpers.stage_bench import StageBench

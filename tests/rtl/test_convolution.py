@@ -11,6 +11,7 @@ from bittrue.rtl.dataflow.stage import realisation
 from bittrue.rtl.dataflow.stages.upsample import UpsampleStage
 from bittrue.rtl.dataflow.stages.window import WindowStage
 from bittrue.rtl.dataflow.windows import Order
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -21,7 +22,7 @@ from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.slice import Slice
 from bittrue.sim.operations.upsample import Upsample
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.convolutions import in_hls, in_rtl, network
 from tests.helpers.flip_flops import flip_flops

@@ -12,13 +12,14 @@ from bittrue.rtl.dataflow.plan import Plan, plan, size_fifos
 from bittrue.rtl.dataflow.stages.linear import ConvolutionStage, LinearStage, PackedConvolutionStage, PackedLinearStage
 from bittrue.rtl.dataflow.stages.window import WindowStage
 from bittrue.rtl.dataflow.windows import Order
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.reshape import Reshape
 from bittrue.sim.operations.window import Window
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
 from tests.helpers.flip_flops import flip_flops

@@ -23,6 +23,7 @@ from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.dataflow.stage import beat
 from bittrue.rtl.light import system
 from bittrue.rtl.verilog import emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import Operation, TensorType
@@ -30,7 +31,7 @@ from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.transpose import Transpose
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers import programs
 from tests.helpers.axis_bench import AxisBench, Seen

@@ -12,13 +12,14 @@ from bittrue.rtl.dataflow.plan import Plan, plan
 from bittrue.rtl.parts.held import Exchange, Table
 from bittrue.rtl.parts.requantize import RequantizePipe
 from bittrue.rtl.verilog import emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.held import Held
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.mean import Mean
-from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.lengths import long_but
 from tests.helpers.programs import two_inputs

@@ -8,13 +8,14 @@ import pytest
 from bittrue.rtl.dataflow.plan import Plan, plan, size_fifos
 from bittrue.rtl.dataflow.schedule import simulate
 from bittrue.rtl.dataflow.timing import Blocks
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.add import Add
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.mean import Mean
 from bittrue.sim.operations.transpose import Transpose
-from bittrue.sim.program import Builder, Node, Program
+from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.cycles import by_cycles
 from tests.helpers.kinds import KINDS, Moved

@@ -15,13 +15,14 @@ from bittrue.rtl.dataflow.plan import Plan, fold_all, plan
 from bittrue.rtl.dataflow.stages.photonic_mac import PhotonicMacStage
 from bittrue.rtl.parts.noise import NoisePipe, Sites
 from bittrue.rtl.verilog import emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.photonic_mac import PhotonicMac
 from bittrue.sim.operations.tile_sum import TileSum
-from bittrue.sim.program import BLOCK, Builder, Program
+from bittrue.sim.program import BLOCK, Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.exact import exact, exact_compiled
 from tests.helpers.lengths import long_but

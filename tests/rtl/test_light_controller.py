@@ -12,11 +12,12 @@ from bittrue.rtl.light.jobs import Geometry, Jobs
 from bittrue.rtl.light.registers import Address
 from bittrue.rtl.light.system import PhotonicSystem, emit
 from bittrue.rtl.readback import lint
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.lerp import Lerp
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.written import written
 from tests.helpers.lengths import long_but
 from tests.helpers.photonic_bench import ARRAY, ArrayModel, Bench, exact

@@ -18,12 +18,13 @@ from bittrue.rtl.dataflow.network import Network
 from bittrue.rtl.dataflow.plan import Plan, natural_interval, plan
 from bittrue.rtl.dataflow.stages.linear import LinearStage
 from bittrue.rtl.dataflow.stages.photonic_mac import PhotonicMacStage
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.linear import Linear
 from bittrue.sim.operations.photonic_mac import PhotonicMac
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 from tests.helpers.bundled import grouped
 from tests.helpers.exact import exact

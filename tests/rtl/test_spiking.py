@@ -16,13 +16,13 @@ from bittrue.rtl.dataflow.plan import Plan, activity, plan, size_fifos
 from bittrue.rtl.dataflow.spikes.events import EventLinearStage
 from bittrue.rtl.dataflow.stages.spiking_linear import SpikingLinearStage
 from bittrue.rtl.verilog import emit
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.encode import Encode
 from bittrue.sim.operations.fs_neuron import FsNeuron
 from bittrue.sim.operations.spiking_linear import SpikingLinear
-from bittrue.sim.program import Builder
 from tests.helpers.flip_flops import flip_flops
 from tests.helpers.lengths import long_but
 from tests.helpers.programs import spiking, stimulus

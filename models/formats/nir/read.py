@@ -25,6 +25,7 @@ import numpy as np
 from bittrue.models.formats.nir import graph as nir_graph
 from bittrue.models.formats.nir.linear import LinearMap
 from bittrue.models.formats.nir.values import FRACTION_KEY, GUARD_KEY, SHIFT_KEY
+from bittrue.sim.builder import Builder
 from bittrue.sim.contract import Format, check_bits, product_sum_range
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.operation import TensorType
@@ -32,7 +33,7 @@ from bittrue.sim.operations.affine import Affine
 from bittrue.sim.operations.encode import SPIKE
 from bittrue.sim.operations.lif import MAX_SHIFT, Lif
 from bittrue.sim.operations.linear import Linear
-from bittrue.sim.program import Builder, Program
+from bittrue.sim.program import Program
 from bittrue.sim.requantize import Requantize
 
 #: The most fraction bits of a current, for channels whose weights are tiny or all zero.
