@@ -18,8 +18,9 @@ from bittrue.flow.engine.recipe import Recipe, read_by
 from bittrue.flow.engine.steps import Step, Workspace
 from bittrue.flow.engine.training import read_lowered
 from bittrue.flow.run import arrays
+from bittrue.flow.run.sources import SIMULATORS
 from bittrue.flow.verify import backends
-from bittrue.flow.verify.backends import SIMULATORS, Build, Stalls
+from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
 from bittrue.sim.program import Program

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from bittrue.rtl.design import Design, Probe
 
 #: Sources of the batch loop.
-LOOP = ("batch_loop.cpp", "bus_master.h")
+LOOP = ("batch_loop.cpp", "batch_job.h", "bus_master.h")
 #: Cycles without any handshake that are taken for a deadlock. Longer than any latency seen; a fraction of a second
 #: for a small design, some seconds for a large one.
 WATCHDOG = 1 << 20
@@ -64,7 +64,7 @@ SECONDS_PER_CALL = 0.2
 
 
 class _Job(ctypes.Structure):
-    """Mirror of `Job` in batch_loop.cpp."""
+    """Mirror of `Job` in batch_job.h."""
 
     _fields_ = [
         ("input", ctypes.c_void_p),

@@ -36,24 +36,6 @@ if TYPE_CHECKING:
     from bittrue.rtl.design import Design
 
 Progress = Callable[[str, float, float], None]
-#: Sources that decide what the RTL does in a simulator, for the steps that run it.
-SIMULATORS = (
-    "flow/verify/backends.py",
-    "flow/run/compiled.py",
-    "flow/run/monitors.py",
-    "flow/run/cosim.py",
-    "flow/run/testbench.py",
-    "flow/run/result.py",
-    "flow/run/shares.py",
-    "flow/run/verilate.py",
-    "flow/run/sets.py",
-    "flow/run/surroundings.py",
-    "flow/run/batch_loop.cpp",
-    "flow/run/bus_master.h",
-    "flow/run/bus_bench.py",
-    "flow/run/ports_header.py",
-    "flow/run/registered.py",
-)
 #: Frames from which on `-O2` pays in the compiled RTL: it runs a fifth faster and takes twice as long to compile.
 MANY = 1000
 #: What the netlist of `Netlist` is mapped for, unless another target is named.

@@ -10,7 +10,7 @@ from bittrue.flow import stages
 from bittrue.flow.engine import steps
 from bittrue.flow.engine.recipe import load
 from bittrue.flow.engine.steps import Step
-from bittrue.flow.verify.backends import SIMULATORS
+from bittrue.flow.run.sources import SIMULATORS
 from bittrue.sim.errors import BittrueError
 from tests.helpers.flows import QUICK
 

@@ -29,12 +29,12 @@ class FsNeurons(System):
         """The step `spikes`: rasters and energy."""
         from bittrue.flow import stages
         from bittrue.flow.engine.steps import Step
+        from bittrue.flow.run.sources import SIMULATORS
         from bittrue.flow.systems.fs import steps
-        from bittrue.flow.verify import backends
 
         code = self.sources("steps.py", "spikes.py", "raster.py", "energy.py")
         code += tuple(f"flow/run/{name}.py" for name in ("waves", "probe", "toggles"))
-        code += ("flow/report/energy.py", "rtl", *backends.SIMULATORS)
+        code += ("flow/report/energy.py", "rtl", *SIMULATORS)
         return [Step("spikes", steps.hardware, ("lower", "rtl"), ("verify",), code, (), stages.tools)]
 
     def section(self) -> Section:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.engine.steps import Step, Workspace
 from bittrue.flow.engine.training import read_lowered
+from bittrue.flow.run.sources import SIMULATORS
 from bittrue.flow.systems.light.recipe import Recipe
 from bittrue.flow.verify import backends
-from bittrue.flow.verify.backends import SIMULATORS, Stalls
+from bittrue.flow.verify.backends import Stalls
 from bittrue.sim.program import Program
 
 if TYPE_CHECKING:

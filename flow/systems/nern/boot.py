@@ -10,8 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.engine.steps import Step, Workspace
+from bittrue.flow.run.sources import SIMULATORS
 from bittrue.flow.verify import backends
-from bittrue.flow.verify.backends import SIMULATORS, Build, Stalls
+from bittrue.flow.verify.backends import Build, Stalls
 from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
