@@ -283,7 +283,8 @@ class _Session:
             return cycles | {"estimated_interval": design.interval, "estimated_latency": design.latency}
         written = {"held": sets.held(frames)} if sets else {}  # which only a design of groups is asked for
         promised = design.expect(*self._take(frames)[0], **written)
-        few = not design.steady and frames <= FIRST_FRAMES  # what there is between so few of them says nothing
+        first = whole(self.build.program, FIRST_FRAMES)
+        few = not design.steady and frames <= first  # what there is between so few of them says nothing
         if run.rtl.complete:
             ends = run.rtl.output_end_cycles - run.rtl.first_input_cycle
             cycles["interval"] = None if few else mean_interval(ends.max(axis=0))

@@ -73,6 +73,9 @@ class TestVerified:
             row = rows[key]
             assert (row["together"], row["changes"], row["seed"]) == ([1, 2, 4], 2, 5), key
             assert together(row) == "1, 2, 4: 2 changes, seed 5"
+        row = rows["icarus", True]  # without stalls one group alone: what is between its images is no interval
+        assert (row["interval"], row["estimated_interval"]) == (None, None)
+        assert row["latency"] == row["estimated_latency"] is not None
         assert rows["icarus", True]["images"] == rows["compiled", True]["images"] == 7
         assert (found.golden["together"], found.golden["changes"]) == ([1, 2, 4], 2)
         assert together(next(row for row in found.rows if row["together"] == [2])) == "2"
