@@ -4,6 +4,7 @@ import multiprocessing
 import re
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,14 @@ def test_second_build_comes_from_the_cache(design):
 
 def test_another_build_has_a_place_of_its_own(design, faulty):
     assert faulty.library != design.library
+
+
+def test_another_cpu_has_builds_of_its_own(monkeypatch):
+    """A cache may be shared by machines, and code for one CPU does not run on every other."""
+    here, tools = verilate.key("design"), verilate.toolchain()
+    assert verilate.key("design") == here
+    monkeypatch.setattr(verilate, "toolchain", lambda: replace(tools, cpu="another"))
+    assert verilate.key("design") != here
 
 
 def _make_slowly(arguments: tuple[Path, Path]) -> str:
