@@ -224,7 +224,7 @@ def test_bad_axes_are_named(tmp_path, over, words):
 
 def test_other_systems_and_empty_sweeps_are_refused(flow, tmp_path):
     known = (
-        "of the system 'lerp-psa', which has nothing to sweep; take a recipe of the system 'photonic', for"
+        "of the system 'lerp-psa', which has nothing to sweep; take a recipe of the system 'photonic' or 'nern', for"
     )
     with pytest.raises(BittrueError, match=f"recipe lerp-psa-digits is {known} example photonic-mlp-digits"):
         sweep.run("lerp-psa-digits", ["array.rows=4"], 1, 10, flow=tmp_path / "f")
