@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from bittrue import __version__
 from bittrue.flow.cli import console, options
 from bittrue.flow.cli import program as cli_program
+from bittrue.flow.cli import sweep as cli_sweep
 from bittrue.flow.cli import systems as cli_systems
 from bittrue.flow.cli.console import ERR, OUT
 from bittrue.flow.engine import kernels
@@ -199,6 +200,7 @@ def doctor(
     raise typer.Exit(checks.run(OUT, as_json, extra or ()))
 
 
+cli_sweep.register(app)
 cli_systems.mount(app)
 
 

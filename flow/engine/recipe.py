@@ -159,6 +159,18 @@ def shipped() -> dict[str, Path]:
 
 def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a shipped recipe by name, or a YAML file by path, and apply `key.sub=value` overrides in order."""
+    content, where, places = _read(source, overrides)
+    return parse(content, where, places)
+
+
+def system_of(source: str | Path, overrides: Iterable[str] = ()) -> tuple[str, System]:
+    """Name and system of a recipe, whether or not the rest of it can be used yet."""
+    content, where, _ = _read(source, overrides)
+    return str(content["name"]), _system(content, where)
+
+
+def _read(source: str | Path, overrides: Iterable[str]) -> tuple[dict[str, Any], str, dict[str, str]]:
+    """A recipe's content, its place for errors, and which override set which key."""
     path = _find(source)
     try:
         content = plain_yaml.load(path.read_text(encoding="utf-8"))
@@ -172,16 +184,19 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     places: dict[str, str] = {}
     for override in overrides:
         apply(content, override, places)
-    return parse(content, f"recipe {path.stem if path in shipped().values() else path}", places)
+    return content, f"recipe {path.stem if path in shipped().values() else path}", places
 
 
 def parse(content: dict[str, Any], where: str = "recipe", places: dict[str, str] | None = None) -> Recipe:
     """Validate the content of a recipe. `places` says which override set which dotted key, for the errors."""
+    return checked(_system(content, where).recipe, content, where, places)
+
+
+def _system(content: dict[str, Any], where: str) -> System:
     try:
-        model = registry.find(content.get("system")).recipe
+        return registry.find(content.get("system"))
     except BittrueError as error:
         raise BittrueError(f"{where}: {error}") from error
-    return checked(model, content, where, places)
 
 
 def checked(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bittrue.flow.engine.recipe import Recipe
     from bittrue.flow.engine.steps import Step, Workspace
+    from bittrue.flow.engine.sweeper import Sweeper
     from bittrue.flow.report.section import Section
     from bittrue.rtl.design import Design
     from bittrue.sim.program import Program
@@ -124,6 +125,10 @@ class System:
         from bittrue.flow.report.section import Section
 
         return Section()
+
+    def sweep(self) -> Sweeper | None:
+        """What `bittrue sweep` varies of its recipes; None: nothing. Asked for by the help of the command, too."""
+        return None
 
     def register(self, app: typer.Typer) -> None:  # noqa: B027  (may be left out)
         """Add its commands to the application."""

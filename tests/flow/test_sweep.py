@@ -12,8 +12,9 @@ import pytest
 from distributed import LocalCluster
 
 from bittrue.flow.cli import main as cli
-from bittrue.flow.engine import cluster, recipe, steps
-from bittrue.flow.systems.light import sweep, sweep_figure
+from bittrue.flow.engine import cluster, grid, recipe, steps, sweep
+from bittrue.flow.report import sweep_figure
+from bittrue.flow.systems.light.sweep import Conversions
 from bittrue.models.data.sets import load
 from bittrue.models.graph.lower import lower
 from bittrue.models.light.convert import convert
@@ -45,6 +46,10 @@ def flow(tmp_path_factory, address):
 def swept(folder, address, over=GRID, seeds=2, **options):
     given = {"overrides": SMALL, "flow": folder, "scheduler": address} | options
     return sweep.run("photonic-mlp-digits", over, seeds, IMAGES, **given)
+
+
+def drawn(result):
+    return sweep_figure.draw(result, Conversions.names)
 
 
 class Watch(steps.Silent):
@@ -218,7 +223,10 @@ def test_bad_axes_are_named(tmp_path, over, words):
 
 
 def test_other_systems_and_empty_sweeps_are_refused(flow, tmp_path):
-    with pytest.raises(BittrueError, match="of the system 'lerp-psa'; a sweep varies a photonic array"):
+    known = (
+        "of the system 'lerp-psa', which has nothing to sweep; take a recipe of the system 'photonic' or 'nern', for"
+    )
+    with pytest.raises(BittrueError, match=f"recipe lerp-psa-digits is {known} example photonic-mlp-digits"):
         sweep.run("lerp-psa-digits", ["array.rows=4"], 1, 10, flow=tmp_path / "f")
     with pytest.raises(BittrueError, match="0 seeds on 10 images"):
         sweep.run("photonic-mlp-digits", GRID, 0, 10, flow=tmp_path / "f")
@@ -239,12 +247,12 @@ def test_a_point_that_fails_is_named_and_the_others_stay(flow, address, tmp_path
 
 def test_a_worker_of_another_version_is_refused(flow, address, tmp_path, monkeypatch):
     task = {}
-    monkeypatch.setattr(sweep, "Task", lambda *values: task.setdefault("made", _aged(values)))
+    monkeypatch.setattr(grid, "Task", lambda *values: task.setdefault("made", _aged(values)))
     with pytest.raises(BittrueError, match="other sources of bittrue"):
         swept(flow, address, ["array.rows=16"], 1, out=tmp_path)
 
 
-def _aged(values, kind=sweep.Task):
+def _aged(values, kind=grid.Task):
     return kind(*values[:-1], "of last year")
 
 
@@ -263,7 +271,7 @@ def test_a_scheduler_that_is_not_there_is_an_error(flow, tmp_path, monkeypatch):
 # -- for people ----------------------------------------------------------------------------------------
 def test_the_picture_has_a_line_for_each_choice_and_a_dot_for_each_seed(flow):
     result = json.loads((flow / "sweep" / sweep.JSON).read_text())
-    picture = sweep_figure.draw(result)
+    picture = drawn(result)
     ET.fromstring(picture)
     assert picture.count("<circle") == 8
     assert "rows of a tile = 16" in picture
@@ -272,21 +280,21 @@ def test_the_picture_has_a_line_for_each_choice_and_a_dot_for_each_seed(flow):
     assert "test accuracy, %" in picture
     higher = json.loads(json.dumps(result))
     higher["points"][0]["mean"] += 0.01
-    assert sweep_figure.draw(higher) != picture
+    assert drawn(higher) != picture
 
 
 def test_bars_are_deviations_and_further_axes_make_panels(flow):
     result = json.loads((flow / "sweep" / sweep.JSON).read_text())
-    one = sweep_figure.draw(result)
+    one = drawn(result)
     wider = json.loads(json.dumps(result))
     wider["points"][0]["deviation"] += 0.001
-    assert sweep_figure.draw(wider) != one
+    assert drawn(wider) != one
     alone = json.loads(json.dumps(result))
     for row in alone["points"]:
         row["seeds"], row["deviation"] = row["seeds"][:1], 0.0
-    lines = [sweep_figure.draw(each).count("<polyline") for each in (result, alone)]
+    lines = [drawn(each).count("<polyline") for each in (result, alone)]
     assert lines[0] - lines[1] >= 3 * 4  # a bar and its two ends for every point
-    assert "dot: a seed" not in sweep_figure.draw(alone)
+    assert "dot: a seed" not in drawn(alone)
     more = json.loads(json.dumps(result))
     more["axes"].append({"key": "array.noise.thermal", "values": [0.1, 0.2]})
     more["points"] = [
@@ -294,7 +302,7 @@ def test_bars_are_deviations_and_further_axes_make_panels(flow):
         for row in result["points"]
         for value in (0.1, 0.2)
     ]
-    picture = sweep_figure.draw(more)
+    picture = drawn(more)
     ET.fromstring(picture)
     assert picture.count("test accuracy, %") == 2
     assert "thermal noise, in full products = 0.2" in picture
@@ -303,7 +311,7 @@ def test_bars_are_deviations_and_further_axes_make_panels(flow):
     fixed["axes"].insert(0, {"key": "array.window", "values": ["full"]})
     for row in fixed["points"]:
         row["values"] = {"array.window": "full"} | row["values"]
-    picture = sweep_figure.draw(fixed)
+    picture = drawn(fixed)
     assert "window of the ADC = full" in picture
     assert "bits of the ADC  (array.adc_bits)" in picture  # what does not vary is no axis
 
@@ -326,9 +334,9 @@ def test_the_command(flow, address, capsys):
 
 def test_a_point_is_named_by_what_decides_it():
     """Points that an earlier sweep kept are found again: the name has to stay."""
-    one, other = (sweep.Point({}, 1, None, identity) for identity in ({"b": 1, "a": [2]}, {"a": [2], "b": 1}))
+    one, other = (grid.Point({}, 1, None, identity) for identity in ({"b": 1, "a": [2]}, {"a": [2], "b": 1}))
     assert one.name == other.name == "41ff4104bc489a1b119b42f4"
-    assert sweep.Point({}, 1, None, {"a": [2], "b": 2}).name != one.name
+    assert grid.Point({}, 1, None, {"a": [2], "b": 2}).name != one.name
 
 
 @pytest.mark.parametrize(
@@ -341,6 +349,7 @@ def test_a_point_is_named_by_what_decides_it():
 def test_columns_have_short_names_where_these_differ(keys, heads, monkeypatch, capsys):
     row = {"values": dict.fromkeys(keys, 1), "seeds": [1], "mean": 0.5, "deviation": 0.0, "lowest": 0.5, "highest": 0.5}
     found = {"axes": [{"key": key} for key in keys], "points": [row], "recipe": "r", "images": 5, "folder": "here"}
+    found |= {"reference": "float"}
     asked = {}
     monkeypatch.setattr(sweep, "run", lambda *_, **told: asked.update(told) or found | {"accuracy_float": 0.9})
     monkeypatch.setenv("COLUMNS", "200")
@@ -359,6 +368,7 @@ def test_every_column_of_the_table_has_its_figure(seeds, deviation, monkeypatch,
     figures = {"mean": 0.5, "deviation": 0.0125, "lowest": 0.25, "highest": 0.75}
     row = {"values": {"array.rows": 7}, "seeds": [{}] * seeds} | figures
     found = {"axes": [{"key": "array.rows"}], "points": [row], "recipe": "r", "images": 1234, "folder": "here"}
+    found |= {"reference": "float"}
     monkeypatch.setattr(sweep, "run", lambda *_, **__: found | {"accuracy_float": 0.875})
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
@@ -387,5 +397,5 @@ def test_points_are_evaluated_on_one_thread(flow, address, tmp_path, monkeypatch
 def test_without_training_as_many_training_images_are_kept_as_any_point_looks_at(array, calibrate, flow):
     changes = [f"array.images={array}", f"calibrate.images={calibrate}"]
     base = recipe.load("photonic-mlp-digits", [*SMALL, *changes])
-    shared = sweep._shared(base, flow / "train", [base], 10, trained=False)
+    shared = sweep._shared(Conversions(), base, flow / "train", [base], 10, trained=False)
     assert (len(shared.data.train), len(shared.data.val), len(shared.data.test)) == (40, 0, 10)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from bittrue.flow.engine import cluster, steps
-from bittrue.flow.systems.light import sweep
+from bittrue.flow.engine import cluster, steps, sweep
+from bittrue.flow.systems.light.sweep import Conversions
 from bittrue.sim.errors import BittrueError
 
 SMALL = ["network.hidden=[8]", "train.epochs=1", "array.images=60", "array.noise.thermal=0.3"]
@@ -139,4 +139,4 @@ def test_a_worker_without_bittrue_is_refused():
     with pytest.raises(
         BittrueError, match="worker at tcp://w cannot run this bittrue .ModuleNotFoundError: No module na"
     ):
-        sweep._compare({"tcp://w": ModuleNotFoundError("No module named 'bittrue'")})
+        sweep._compare(Conversions(), {"tcp://w": ModuleNotFoundError("No module named 'bittrue'")})

@@ -10,9 +10,8 @@ from bittrue.flow.engine.system import TRAINING, Shortcut, System
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import typer
-
     from bittrue.flow.engine.steps import Step
+    from bittrue.flow.engine.sweeper import Sweeper
     from bittrue.flow.report.section import Section
     from bittrue.flow.systems.light.recipe import Recipe
     from bittrue.rtl.design import Design
@@ -55,10 +54,10 @@ class Photonic(System):
 
         return Light()
 
-    def register(self, app: typer.Typer) -> None:
-        from bittrue.flow.systems.light import commands
+    def sweep(self) -> Sweeper:
+        from bittrue.flow.systems.light.sweep import Conversions
 
-        commands.register(app)
+        return Conversions()
 
 
 SYSTEM = Photonic()

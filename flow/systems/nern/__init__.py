@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import typer
 
     from bittrue.flow.engine.steps import Step
+    from bittrue.flow.engine.sweeper import Sweeper
     from bittrue.flow.report.section import Section
     from bittrue.flow.systems.nern.recipe import Recipe
     from bittrue.rtl.design import Design
@@ -51,6 +52,11 @@ class NernSystem(System):
         from bittrue.flow.systems.nern.section import Generated
 
         return Generated()
+
+    def sweep(self) -> Sweeper:
+        from bittrue.flow.systems.nern.sweep import Generators
+
+        return Generators()
 
     def register(self, app: typer.Typer) -> None:
         from bittrue.flow.systems.nern import commands

@@ -13,9 +13,18 @@ from bittrue.sim.files import write_whole
 from bittrue.sim.reading import sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
     from bittrue.models.data.sets import Data
+    from bittrue.models.int8.converted import Converted
     from bittrue.models.nern.generator import Generator
+    from bittrue.models.nern.integers import Integers as Whole
+    from bittrue.models.nern.settings import Integers
     from bittrue.models.nern.target import Target
+    from bittrue.models.nern.tours import Tour
+    from bittrue.models.nern.train import Outcome
 
 
 @training.one_thread
@@ -23,7 +32,6 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Float training of the original, tours over its kernels, float training of the generator; leaves `network.pt`
     (the original) and `generator.pt`. `accuracy` is that of the original with generated kernels."""
     from bittrue.models.nern import evaluate, original
-    from bittrue.models.nern import train as generate
     from bittrue.models.nern.networks import Resnet
     from bittrue.models.nern.target import Target, upright
     from bittrue.models.nern.tours import tours
@@ -47,12 +55,9 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
             workers=permutations.num_workers, progress=lambda done, of: work.progress("tours", done, of),
         )  # fmt: skip
 
-    generator = evaluate.begin(
-        recipe.nern, target, seed=recipe.generate.seed, learn_classifier=recipe.generate.learn_fc_layer, tour=tour
-    )
-    done = generate.fit(
-        generator, target, data, recipe.optim, recipe.generate, checkpoint=work.scratch / "checkpoint.pt",
-        folder=work.folder, progress=training.watch(work),
+    generator, done = trained(
+        recipe, target, data, tour, checkpoint=work.scratch / "checkpoint.pt", folder=work.folder,
+        progress=training.watch(work),
     )  # fmt: skip
     storage.save(generator, work.folder / "generator.pt")
     work.progress("evaluating", 1, 1)
@@ -71,6 +76,22 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         "kernels": kernels.described(),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
     }
+
+
+def trained(
+    settings: Any, target: Target, data: Data, tour: Callable[[Sequence[np.ndarray]], list[Tour]], **options: Any
+) -> tuple[Generator, Outcome]:
+    """A generator of the target's kernels, trained in floats, and what its training did.
+
+    settings   with the recipe's sections `nern`, `optim` and `generate`
+    tour       makes the tours of the layers' weights; `options` are those of `models.nern.train.fit`
+    """
+    from bittrue.models.nern import evaluate
+    from bittrue.models.nern import train as generate
+
+    learned = settings.generate.learn_fc_layer
+    begun = evaluate.begin(settings.nern, target, seed=settings.generate.seed, learn_classifier=learned, tour=tour)
+    return begun, generate.fit(begun, target, data, settings.optim, settings.generate, **options)
 
 
 def sizes(recipe: Recipe, generator: Generator, target: Target, data: Data) -> dict[str, Any]:
@@ -96,6 +117,22 @@ def sizes(recipe: Recipe, generator: Generator, target: Target, data: Data) -> d
 BOOT = ("generator.npz", "accelerator.npz", "places.npy", "coordinates.npy", "kernels.npy", "boot.json")
 
 
+def converted(settings: Integers, generator: Generator, target: Target, data: Data) -> tuple[Whole, Converted]:
+    """Generator and target in integers, the target with the kernels that the generator's integers make."""
+    from bittrue.models.nern import accelerator, exact
+    from bittrue.models.nern.integers import Integers as Whole
+
+    integers = Whole(generator, settings)
+    codes, units = exact.codes(integers, generator, target), integers.units.tolist()
+    return integers, accelerator.convert(target, codes, units, data, settings.images, generator.others())
+
+
+def counted(integers: Whole, generator: Generator, target: Target) -> dict[str, Any]:
+    """Bytes of a generator in integers by what they hold, and their share of the generated weights, a byte each."""
+    parts, weights = integers.bytes(generator), sum(layer.weights for layer in target.layers)
+    return {"bytes": parts, "target": weights, "share": sum(parts.values()) / weights}
+
+
 @training.one_thread
 def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     """Generator and target in integers, and the training of the generator through both; leaves their programs.
@@ -117,7 +154,6 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     from bittrue.models.layers.lowering import whole
     from bittrue.models.nern import accelerator, boot, exact
     from bittrue.models.nern.generator import Generator
-    from bittrue.models.nern.integers import Integers
     from bittrue.models.nern.networks import Resnet
     from bittrue.models.nern.target import Target
     from bittrue.models.training import storage
@@ -130,10 +166,8 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     generator = storage.load(work.upstream["train"] / "generator.pt", Generator)
     generator.belongs_to(target)
     work.progress("calibrating", 0, 1)
-    integers = Integers(generator, settings)
-    codes = exact.codes(integers, generator, target)
-    network = accelerator.convert(target, codes, integers.units.tolist(), data, settings.images, generator.others())
-    converted = accuracy(network, data.test)
+    integers, network = converted(settings, generator, target, data)
+    before = accuracy(network, data.test)
     done = exact.fit(integers, network, generator, target, data, settings, progress=training.watch(work))
     work.progress("evaluating", 1, 1)
     meta = {"name": recipe.name, "dataset": data.name}
@@ -166,18 +200,18 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
         np.save(work.folder / name, array)
     write_whole(work.folder / BOOT[5], sealed({"held": list(system.links[0].names)}))
     after = right(logits, data.test.labels)
-    size = integers.bytes(generator)
-    total, weights = sum(size.values()), sum(layer.weights for layer in target.layers)
-    words = [f"generated in INT8 {100 * converted:.2f} %, trained in integers {share(after, len(data.test))}"]
-    words.append(f"{total:,} bytes, {100 * total / weights:.1f} % of the target's {weights:,}")
+    size = counted(integers, generator, target)
+    words = [f"generated in INT8 {100 * before:.2f} %, trained in integers {share(after, len(data.test))}"]
+    total = sum(size["bytes"].values())
+    words.append(f"{total:,} bytes, {100 * size['share']:.1f} % of the target's {size['target']:,}")
     return {
         "status": "; ".join(words),
         "accuracy": after,
-        "accuracy_converted": converted,
+        "accuracy_converted": before,
         "history": [{"loss": round(loss, 6), "accuracy": got} for _, got, loss in done.evaluations[1:]],
         "kept": [step for step, _, _ in done.evaluations].index(done.step),
-        "generated": {
-            "bytes": size, "target": weights, "share": total / weights, "kernels": target.kernels,
+        "generated": size | {
+            "kernels": target.kernels,
             "held": list(system.links[0].names), "sha256": made.sha256,
             "checksum": system.checksum(system.links[0], contents[2]),
             "layers": [[str(layer), float(unit)] for layer, unit in zip(target.layers, integers.units, strict=True)],

@@ -10,39 +10,10 @@ from bittrue.flow.report.figures import FAINT, INK, SERIES, SOFT, line, rect, sv
 #: Strokes of the lines, behind every round of colours.
 DASHES = ("", "6 3", "2 3")
 LEFT, TOP, WIDTH, HEIGHT, PANEL = 74, 42, 560, 240, 318
-#: What the keys mean, with units; another key stands for itself.
-NAMES = {
-    "array.rows": "rows of a tile",
-    "array.columns": "columns of a tile",
-    "array.input_bits": "bits of the input DAC",
-    "array.weight_bits": "bits of the weight DAC",
-    "array.adc_bits": "bits of the ADC",
-    "array.window": "window of the ADC",
-    "array.window_percentile": "percentile within the ADC's window, %",
-    "array.rails": "rails",
-    "array.extinction_db": "extinction ratio, dB",
-    "array.crosstalk_db": "crosstalk to a neighbouring column, dB",
-    "array.weight_error": "deviation of setting a cell, of an open cell",
-    "array.drift": "deviation by drift, of an open cell",
-    "array.sum_bits": "bits of a layer's sum",
-    "array.noise.relative": "relative intensity noise, of the signal",
-    "array.noise.rin_db_per_hz": "relative intensity noise, dB/Hz",
-    "array.noise.photons": "photons detected of a full product",
-    "array.noise.thermal": "thermal noise, in full products",
-    "array.noise.current_a_per_rthz": "noise current of the receiver, A/√Hz",
-    "array.noise.bandwidth_hz": "bandwidth, Hz",
-    "array.noise.power_w": "optical power of a full product, W",
-    "array.noise.wavelength_m": "wavelength, m",
-    "array.noise.integration_s": "integration time, s",
-    "array.noise.quantum_efficiency": "quantum efficiency",
-    "calibrate.method": "calibration of alpha",
-    "calibrate.percentile": "percentile of the inputs within alpha, %",
-    "calibrate.alpha": "alpha",
-}
 
 
-def draw(sweep: Mapping[str, Any]) -> str:
-    """The picture of a `sweep.json`.
+def draw(sweep: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """The picture of a `sweep.json`; `names` say what keys mean, with units, and another key stands for itself.
 
     The first axis that takes several values runs across, the second makes the lines, and every choice of the further
     ones has a panel of its own below. Values stand at equal distances, in the order in which they were given: they may
@@ -50,7 +21,8 @@ def draw(sweep: Mapping[str, Any]) -> str:
     """
     varied = [axis for axis in sweep["axes"] if len(axis["values"]) > 1] or sweep["axes"][:1]
     across, lines, others = varied[0], varied[1:2], varied[2:]
-    seen = [sweep["accuracy_float"]]
+    reference = sweep[f"accuracy_{sweep['reference']}"]
+    seen = [reference]
     for row in sweep["points"]:
         seen += [one["accuracy"] for one in row["seeds"]]
         seen += [row["mean"] - row["deviation"], row["mean"] + row["deviation"]]
@@ -59,24 +31,23 @@ def draw(sweep: Mapping[str, Any]) -> str:
 
     panels: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in sweep["points"]:
-        titles = (named(row["values"], axes) for axes in (others, lines))
+        titles = (named(row["values"], axes, names) for axes in (others, lines))
         panel, name = next(titles), next(titles) or ("mean of the seeds" if several else "accuracy")
         panels.setdefault(panel, {}).setdefault(name, []).append(row)
 
-    fixed = named(
-        {axis["key"]: axis["values"][0] for axis in sweep["axes"]}, [a for a in sweep["axes"] if a not in varied]
-    )
+    first = {axis["key"]: axis["values"][0] for axis in sweep["axes"]}
+    fixed = named(first, [axis for axis in sweep["axes"] if axis not in varied], names)
     words = f"Accuracy of {sweep['recipe']} on {sweep['images']:,} test images"
     parts = [text(0, 14, words + (f", {fixed}" if fixed else ""), 12, INK, "start", True)]
-    notes = [f"dashed: float, {100 * sweep['accuracy_float']:.2f} %"]
+    notes = [f"dashed: {sweep['reference']}, {100 * reference:.2f} %"]
     if several:
         notes.append("dot: a seed; bar: ± one deviation")
-    names = list(dict.fromkeys(name for groups in panels.values() for name in groups))
+    labels = list(dict.fromkeys(name for groups in panels.values() for name in groups))
     legend = LEFT + WIDTH + 20
-    for index, name in enumerate(names):
+    for index, name in enumerate(labels):
         y = TOP + 18 * index
         parts += [rect(legend, y, 10, 10, SERIES[index % len(SERIES)]), text(legend + 16, y + 9, name, 11)]
-    for index, note in enumerate(notes, len(names)):
+    for index, note in enumerate(notes, len(labels)):
         parts.append(text(legend, TOP + 18 * index + 9, note, 11, SOFT))
     for number, (title, groups) in enumerate(panels.items()):
         top = TOP + number * (PANEL + 10 * bool(others))
@@ -86,14 +57,14 @@ def draw(sweep: Mapping[str, Any]) -> str:
 
         if title:
             parts.append(text(LEFT, top - 8, title, 11, INK))
-        parts += _frame(across, top, at, (low, high, step))
-        y = at(sweep["accuracy_float"])
+        parts += _frame(across, names, top, at, (low, high, step))
+        y = at(reference)
         parts.append(line([(LEFT, y), (LEFT + WIDTH, y)], SOFT, 1, "3 3"))
         for name, group in groups.items():
-            parts += _series(group, across, names.index(name), len(names), at)
-    wide = max(legend + 30 + 6.4 * max(len(name) for name in (*names, *notes)), 8 * len(words + fixed))
-    tall = max(TOP + len(panels) * (PANEL + 10 * bool(others)), TOP + 18 * (len(names) + len(notes)) + 10)
-    return svg(wide, tall, parts, f"{words} against {NAMES.get(across['key'], across['key'])}")
+            parts += _series(group, across, labels.index(name), len(labels), at)
+    wide = max(legend + 30 + 6.4 * max(len(name) for name in (*labels, *notes)), 8 * len(words + fixed))
+    tall = max(TOP + len(panels) * (PANEL + 10 * bool(others)), TOP + 18 * (len(labels) + len(notes)) + 10)
+    return svg(wide, tall, parts, f"{words} against {names.get(across['key'], across['key'])}")
 
 
 def _scale(least: float, most: float) -> tuple[float, float, float]:
@@ -104,7 +75,9 @@ def _scale(least: float, most: float) -> tuple[float, float, float]:
     return low, max(high, low + step), step
 
 
-def _frame(across: Mapping[str, Any], top: int, at: Any, scale: tuple[float, float, float]) -> list[str]:
+def _frame(
+    across: Mapping[str, Any], names: Mapping[str, str], top: int, at: Any, scale: tuple[float, float, float]
+) -> list[str]:
     """Grid, values and names of the axes."""
     low, high, step = scale
     parts = []
@@ -115,7 +88,7 @@ def _frame(across: Mapping[str, Any], top: int, at: Any, scale: tuple[float, flo
     for place, value in enumerate(across["values"]):
         parts.append(text(_place(across, place), top + HEIGHT + 16, show(value), 10, SOFT, "middle"))
     key = across["key"]
-    name = f"{NAMES[key]}  ({key})" if key in NAMES else key
+    name = f"{names[key]}  ({key})" if key in names else key
     parts.append(text(LEFT + WIDTH / 2, top + HEIGHT + 34, name, 11, SOFT, "middle"))
     middle = top + HEIGHT / 2
     turned = text(14, middle, "test accuracy, %", 11, SOFT, "middle")
@@ -147,9 +120,9 @@ def _series(
     return [*parts, line(means, colour, 1.8, dash)]
 
 
-def named(values: Mapping[str, Any], axes: Sequence[Mapping[str, Any]]) -> str:
-    """`bits of the ADC = 8, ...` for the keys of these axes."""
-    return ", ".join(f"{NAMES.get(axis['key'], axis['key'])} = {show(values[axis['key']])}" for axis in axes)
+def named(values: Mapping[str, Any], axes: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    """`bits of a code = 8, ...` for the keys of these axes."""
+    return ", ".join(f"{names.get(axis['key'], axis['key'])} = {show(values[axis['key']])}" for axis in axes)
 
 
 def show(value: Any) -> str:
