@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bittrue.flow.engine import plain_yaml, registry, steps
+from bittrue.flow.engine import kernels, plain_yaml, registry, steps
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine.recipe import Recipe
 from bittrue.flow.engine.sweeper import Shared, Sweeper
@@ -189,7 +189,9 @@ def _value(variant: Recipe, key: str) -> Any:
 
 
 def sources(sweeper: Sweeper) -> str:
-    """Hash of the sources and versions that decide a point."""
+    """Hash of the sources and versions that decide a point. A worker that is asked for it before it has torch takes
+    the float kernels that all CPUs have, as this process does."""
+    kernels.hold()
     return _hash_of_sources(sweeper.code, sweeper.packages)
 
 

@@ -39,3 +39,11 @@ def test_a_cpu_without_avx2_is_not_asked_for_it(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     kernels.hold()
     assert not set(kernels.CHOICE) & set(os.environ)
+
+
+@pytest.mark.skipif(not kernels.has_avx2(), reason="a CPU without AVX2 keeps the kernels that it has")
+def test_a_worker_of_a_sweep_takes_the_common_kernels_when_it_is_asked_what_it_has():
+    """It began without them: on another machine, by a command that is not ours."""
+    asked = "from bittrue.flow.engine import grid\none = next(iter(grid.sweepers().values()))\n"
+    assert said(asked + "grid.sources(one); print(kernels.described())").endswith("PU, torch AVX2, MKL COMPATIBLE")
+    assert said(asked + "print(kernels.described())").endswith("MKL by CPU")
