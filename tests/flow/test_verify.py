@@ -118,4 +118,4 @@ def test_every_system_brings_its_commands():
         system.register(app)
         brought[name] = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert "import-headers" in brought["lerp-psa"]
-    assert all(brought[name] for name in ("fs", "lerp-psa", "photonic"))
+    assert all(brought[name] for name in ("fs", "lerp-psa"))
