@@ -127,6 +127,7 @@ class TestVerify:
         assert found.golden["mismatches"] == 1
         assert all(row["mismatches"] >= 1 for row in found.rows)
 
+    @pytest.mark.long
     @pytest.mark.needs("iverilog")
     def test_several_results_pass_on_every_back_end(self, tmp_path):
         p = several()

@@ -63,7 +63,8 @@ def unpack(wide: np.ndarray, shift: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", long_but([S8, U8], S8))
+@pytest.mark.long
+@pytest.mark.parametrize("code", [S8, U8])
 def test_every_pair_of_weights_and_every_code_in_hardware(code):
     """The compiled stage, 65,536 pairs of weights times 256 codes, both products of each."""
     lower, upper = np.meshgrid(S8.codes(), S8.codes())
