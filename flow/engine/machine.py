@@ -13,15 +13,19 @@ _CPU = Path("/proc/cpuinfo")
 CLASSES = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX512", "avx2": "AVX2"}
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def described() -> dict[str, Any]:
     """`{"class": "AVX2", "cores": 2}`; where the flags are not known, the name of the architecture."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         flags = {flag for line in _CPU.read_text().splitlines() if line.startswith("flags") for flag in line.split()}
     except OSError:
         flags = set()
     found = next((name for flag, name in CLASSES.items() if flag in flags), platform.machine())
-    return {"class": found, "cores": cores}
+    return {"class": found, "cores": cores()}
 
 
 def words(machine: Mapping[str, Any]) -> str:

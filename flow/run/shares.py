@@ -6,7 +6,6 @@ share is long enough for a steady state, which has to be the same in all.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 LEAST = 1000
 #: Seconds between two words about progress.
 PAUSE = 0.2
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def divided(frames: int, shares: int) -> list[slice]:

@@ -253,6 +253,7 @@ class Compiled(Backend):
         return CompiledRtl.of(build.design, build.verilog, optimize=level, monitors=monitors.of(build.design))
 
     def run(self, build, x, stalls=Stalls(), *, expected=None, folder=None, progress=None, sets=None) -> Run:  # noqa: ARG002, B008
+        from bittrue.flow.engine import machine
         from bittrue.flow.run import shares
         from bittrue.flow.run.compiled import WATCHDOG
 
@@ -260,7 +261,7 @@ class Compiled(Backend):
         tell = (lambda done, total: progress(self.what, done, total)) if progress else None
         options = {"progress": tell, "watchdog": max(WATCHDOG, design.patience)}
         one = stalls or sets or not design.steady or build.program.counts_frames
-        count = 1 if one else min(shares.cores(), len(x[0]) // shares.LEAST)
+        count = 1 if one else min(machine.cores(), len(x[0]) // shares.LEAST)
         if count > 1:
             run = shares.run(rtl, x, count, accesses=design.accesses(len(x[0])), **options)
         else:

@@ -64,6 +64,15 @@ def screen(monkeypatch):
             monkeypatch.setattr(console, "_width", None)
 
 
+@pytest.fixture(scope="module")
+def address():
+    """A scheduler with one worker in this process: what a cluster is to the command, without starting processes."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as local:
+        yield local.scheduler_address
+
+
 @pytest.fixture
 def run(capsys):
     """Run a command: (status, stdout, stderr in one line)."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bittrue.flow.engine import machine
 from bittrue.flow.run import shares
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.verify.backends import BACKENDS, Build, Stalls
@@ -28,7 +29,7 @@ def rtl():
 @pytest.fixture
 def three(monkeypatch):
     """A machine of three cores, on which twenty frames are many."""
-    monkeypatch.setattr(shares, "cores", lambda: 3)
+    monkeypatch.setattr(machine, "cores", lambda: 3)
     monkeypatch.setattr(shares, "LEAST", 20)
 
 

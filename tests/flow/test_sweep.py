@@ -12,7 +12,7 @@ import pytest
 from distributed import LocalCluster
 
 from bittrue.flow.cli import main as cli
-from bittrue.flow.engine import cluster, grid, recipe, steps, sweep
+from bittrue.flow.engine import cluster, grid, recipe, sweep
 from bittrue.flow.report import sweep_figure
 from bittrue.flow.systems.light.sweep import Conversions
 from bittrue.models.data.sets import load
@@ -22,17 +22,11 @@ from bittrue.models.light.network import SimpleMLP
 from bittrue.models.light.transform import NonNegativeNetwork, transform
 from bittrue.models.training import storage
 from bittrue.sim.errors import BittrueError
+from tests.helpers.sweeps import Watch
 
 SMALL = ["network.hidden=[8]", "train.epochs=1", "array.images=60", "array.noise.thermal=0.3"]
 GRID = ["array.adc_bits=3,8", "array.rows=16,64"]
 IMAGES = 40
-
-
-@pytest.fixture(scope="module")
-def address():
-    """A scheduler with one worker in this process: what a cluster is to the command, without starting processes."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as local:
-        yield local.scheduler_address
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +44,6 @@ def swept(folder, address, over=GRID, seeds=2, **options):
 
 def drawn(result):
     return sweep_figure.draw(result, Conversions.names)
-
-
-class Watch(steps.Silent):
-    """Counts the points that a run evaluates; interrupts it after `limit` of them."""
-
-    def __init__(self, limit=None):
-        self.told, self.limit = [], limit
-
-    def progress(self, text, done, total):  # noqa: ARG002
-        if "points" in text:
-            self.told.append(done)
-            if self.limit is not None and self.evaluated >= self.limit:
-                raise KeyboardInterrupt
-
-    @property
-    def evaluated(self):
-        return len(self.told) - 1 if self.told else 0
 
 
 def expected(folder, changes, seed, calibrate=None):

@@ -6,7 +6,6 @@ import json
 from fractions import Fraction
 
 import pytest
-from distributed import LocalCluster
 
 from bittrue.flow import stages
 from bittrue.flow.engine import recipe as recipes
@@ -25,6 +24,7 @@ from bittrue.models.training.loop import predict
 from bittrue.models.training.precision import threads
 from bittrue.sim.errors import BittrueError
 from tests.helpers.generated import few
+from tests.helpers.sweeps import Watch
 
 RECIPE = """
 system: nern
@@ -55,12 +55,6 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def address():
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as local:
-        yield local.scheduler_address
-
-
-@pytest.fixture(scope="module")
 def place(tmp_path_factory, address):
     """A folder with the recipe `small.yaml`, and its flow with a sweep of 2 x 2 settings."""
     folder = tmp_path_factory.mktemp("nern")
@@ -72,16 +66,6 @@ def place(tmp_path_factory, address):
 def swept(place, address, over=GRID, seeds=None, **options):
     given = {"flow": place / "flow", "scheduler": address} | options
     return sweep.run(place / "small.yaml", over, seeds, IMAGES, **given)
-
-
-class Watch(steps.Silent):
-    """Counts the points that a run evaluates."""
-
-    def __init__(self):
-        self.told = []
-
-    def progress(self, text, done, total):  # noqa: ARG002
-        self.told += [done] * ("points" in text)
 
 
 def expected(place, data, changes, offset):
