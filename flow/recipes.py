@@ -19,6 +19,7 @@ def run_recipe(
     *,
     until: str | None = None,
     start: str | None = None,
+    force: bool = False,
     listener: Listener | None = None,
 ) -> tuple[Path, list[Outcome]]:
     """Run a recipe; its folder, and what became of each step, in order.
@@ -29,6 +30,7 @@ def run_recipe(
                 depends on nothing that has changed is not run again
     until       the last step to run; by default all are, and `report.json` and `report.html` lie in the folder
     start       this step and those after it run in any case
+    force       every step runs in any case
     listener    is told when a step begins, how far it is, and when it ends
 
     Raises BittrueError for a recipe that cannot be used and a step that cannot be done. Whether every execution was
@@ -37,7 +39,8 @@ def run_recipe(
     kernels.hold()
     loaded = recipes.load(recipe, overrides)
     place = Path(folder) if folder is not None else Path("build") / loaded.name
-    outcomes = steps.run(stages.steps(loaded), loaded, place, until, start, listener)
+    todo = stages.steps(loaded)
+    outcomes = steps.run(todo, loaded, place, until, todo[0].name if force else start, listener)
     if outcomes[-1].step == "report":
         reports.publish(outcomes[-1].folder, place)
     return place, outcomes

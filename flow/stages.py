@@ -1,7 +1,7 @@
 """What each step of the flow does.
 
-The first three belong to the recipe's system, and so do steps of its own between `verify` and `synth`; the others know
-only the program.
+The steps up to `lower` belong to the recipe's system, and so do those of its own between `verify` and `synth`; the
+others know only the program.
 """
 
 from __future__ import annotations
@@ -53,13 +53,15 @@ def steps(recipe: Recipe) -> list[Step]:
         *SIMULATORS,
     )
     synthesis = ("flow/stages.py", "flow/synth", "rtl/dataflow/estimate.py")
-    extra = system.steps(recipe)
+    first, extra = system.first(recipe), system.steps(recipe)
+    begun = tuple(step.name for step in first)
     known = set(type(recipe).model_fields)
     floating = ("system", "dataset", *read_by(system, "train"))
     training = tuple(dict.fromkeys((*floating, *read_by(system, "quantize"))))
     return [
-        Step("train", system.train, (), floating, system.code, torch),
-        Step("quantize", system.quantize, ("train",), training, code, torch),
+        *first,
+        Step("train", system.train, begun, floating, system.code, torch),
+        Step("quantize", system.quantize, (*begun, "train"), training, code, torch),
         Step("lower", system.lower, ("quantize",), ("name", *training), code, torch),
         Step("simulate", simulate, ("lower",), (), ("sim", "flow/stages.py"), ("numba", "numpy")),
         Step(
@@ -85,7 +87,7 @@ def steps(recipe: Recipe) -> list[Step]:
         Step(
             "report",
             report,
-            ("train", "quantize", "lower", "simulate", "rtl", "verify", *(step.name for step in extra), "synth"),
+            (*begun, "train", "quantize", "lower", "simulate", "rtl", "verify", *(one.name for one in extra), "synth"),
             tuple(sorted(known)),
             (
                 "flow/report/report.py",

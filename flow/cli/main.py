@@ -92,7 +92,7 @@ def flow(
 ) -> None:
     """Run a recipe: train, quantize, lower, simulate, rtl, hls, verify, synth, report.
 
-    A system may have steps of its own between verify and synth.
+    A system may have steps of its own before train, and between verify and synth.
     A step is skipped when nothing that it depends on has changed; after an interruption the same command continues.
     The status is 0 only if every execution was equal, bit for bit.
 
@@ -107,7 +107,7 @@ def flow(
         bittrue flow my-recipe.yaml --from verify
     """
     overrides = [*(overrides or ()), *cli_systems.overrides(recipe, shortcuts)]
-    folder, outcomes = _flow(recipe, overrides, out, until, "train" if force else start)
+    folder, outcomes = _flow(recipe, overrides, out, until, start, force)
     if outcomes[-1].step == "report":
         _show_report(folder, as_json)
         return
@@ -130,7 +130,7 @@ def train(
 
     Example: `bittrue train my-recipe.yaml train.epochs=20`
     """
-    _, outcomes = _flow(recipe, overrides, out, "train", None)
+    _, outcomes = _flow(recipe, overrides, out, "train")
     result = outcomes[-1].result
     console.say(as_json, result, f"float accuracy {console.percent(result['accuracy'])} on the test set")
 
@@ -146,7 +146,7 @@ def quantize(
 
     Example: `bittrue quantize my-recipe.yaml`
     """
-    folder, outcomes = _flow(recipe, overrides, out, "lower", None)
+    folder, outcomes = _flow(recipe, overrides, out, "lower")
     result = next(o.result for o in outcomes if o.step == "quantize")
     place = folder / "lower" / "program.npz"
     sentence = f"integer accuracy {console.percent(result['accuracy'])}; {place}"
@@ -205,11 +205,14 @@ cli_systems.mount(app)
 
 
 # -- helpers -------------------------------------------------------------------------------------------
-def _flow(recipe: str, overrides: list[str] | None, out: Path | None, until: str | None, start: str | None):
+def _flow(
+    recipe: str, overrides: list[str] | None, out: Path | None, until: str | None, start: str | None = None,
+    force: bool = False,
+):  # fmt: skip
     from bittrue.flow.recipes import run_recipe
 
     with console.Bars() as bars:
-        return run_recipe(recipe, overrides or (), out, until=until, start=start, listener=bars)
+        return run_recipe(recipe, overrides or (), out, until=until, start=start, force=force, listener=bars)
 
 
 def _show_report(folder: Path, as_json: bool) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -136,9 +138,9 @@ class Recipe(Part):
     synth: SynthPart = SynthPart()
 
     def part(self, *names: str) -> dict[str, Any]:
-        """The named sections as JSON values: what a step's inputs are hashed from."""
+        """The named sections, or keys such as `section.key`, as JSON values: what a step's inputs are hashed from."""
         whole = json.loads(self.model_dump_json())
-        return {name: whole[name] for name in names}
+        return {name: reduce(getitem, name.split("."), whole) for name in names}
 
     def to_yaml(self) -> str:
         """The whole recipe, every default written out; `load` reads it back to an equal recipe."""

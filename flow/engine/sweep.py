@@ -1,7 +1,7 @@
 """Sweeps: figures of what one recipe trained over settings of its system and seeds, as the system's `Sweeper` says.
 
-The flow's step `train` is run once; every point (`flow.engine.grid`) goes on from it with settings of its own and is
-measured on the first test images.
+The flow's step `train`, or the one that the sweeper names, is run once; every point (`flow.engine.grid`) goes on from
+it with settings of its own and is measured on the first test images.
 
 Points are Dask tasks: on processes of this machine, or on the cluster whose scheduler's address is given. A worker
 needs bittrue in the same version and no files, since what was trained and images travel with the tasks. Every finished
@@ -80,7 +80,7 @@ def run(
             pass  # one that is not there is told now, not after a training
     flow = flow or Path("build") / base.name
     out = try_folder(out or flow / "sweep")  # not after the training
-    (outcome,) = steps.run(stages.steps(base), base, flow, "train", None, listener)
+    (outcome,) = steps.run(stages.steps(base), base, flow, sweeper.step, None, listener)[-1:]
     shared = _shared(sweeper, base, outcome.folder, variants, images, trained)
     files = steps.stamp(outcome.folder)["files"]
     points = grid.points(sweeper, base, axes, variants, seeds, shared, trained, files)

@@ -41,7 +41,8 @@ class Sweeper(ABC):
     seed        the key of the first seed
     fixed       keys of these sections that are no axes, and why
     seeds       how many, unless the command says otherwise
-    files       those of the flow's step `train` that every point begins with; their hashes decide it
+    step        the step of the flow that is run once
+    files       those of this step that every point begins with; their hashes decide it
     names       what keys mean, with units, for pictures
     reference   what points are compared with, in a word: the result has its accuracy as `accuracy_<reference>`
     training    the section by which the option --qat trains every point; empty: the recipe alone decides
@@ -56,6 +57,7 @@ class Sweeper(ABC):
     seed: str
     fixed: Mapping[str, str] = {}
     seeds: int = 8
+    step: str = "train"
     files: tuple[str, ...] = ("network.pt",)
     names: Mapping[str, str] = {}
     reference: str = "float"

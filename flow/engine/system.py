@@ -52,8 +52,8 @@ class System:
     title      what it is, in a few words, for lists
     reads      sections of the recipe that the steps `train`, `quantize` (besides those of `train`) and `rtl` read; a
                step that is not named reads all sections which the system adds to a recipe (`rtl`: none of them)
-    code       sources that decide what the first three steps make: below the distribution, or absolute paths; by
-               default training, `models`, and the whole package of the system
+    code       sources that decide what `train`, `quantize` and `lower` make: below the distribution, or absolute paths;
+               by default training, `models`, and the whole package of the system
     shortcuts  options of `bittrue flow` that stand for keys of the recipe
     """
 
@@ -111,6 +111,11 @@ class System:
         return training.copy_lowered(work) if own is None else own(recipe, work)
 
     # -- what it may have ------------------------------------------------------------------------------
+    def first(self, recipe: Any) -> list[Step]:  # noqa: ARG002
+        """Steps of its own before `train`: what several trainings of one recipe begin with. `train`, `quantize` and the
+        report come after all of them."""
+        return []
+
     def steps(self, recipe: Any) -> list[Step]:  # noqa: ARG002
         """Steps of its own, between `verify` and `synth`."""
         return []

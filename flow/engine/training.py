@@ -57,14 +57,15 @@ def watch(work: Workspace) -> Callable[[Progress], None]:
     return progress
 
 
-def history(*trainings: History | None) -> dict[str, Any]:
-    """What reports show of trainings that followed each other, None for one that was not done.
+def history(*trainings: History | None, begun: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What reports show of trainings that followed each other, None for one that was not done, and before them of those
+    that `begun` tells of, the result of a step before.
 
     history        loss and validation accuracy of each epoch
     kept           number of the epoch that was kept, from 1; 0: what the first began with
     """
-    epochs: list[dict[str, float]] = []
-    kept = 0
+    epochs: list[dict[str, float]] = list(begun["history"]) if begun else []
+    kept: int = begun["kept"] if begun else 0
     for one in trainings:
         if one is not None:
             kept = len(epochs) + one.kept if one.kept else kept

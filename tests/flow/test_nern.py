@@ -10,6 +10,7 @@ import pytest
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from bittrue.flow import stages
 from bittrue.flow.engine import recipe as recipes
 from bittrue.flow.engine import registry
 from bittrue.flow.systems.nern import boot
@@ -314,16 +315,41 @@ class TestFlow:
         result = json.loads(said)
         assert result["size"]["bytes"] == sum(result["size"]["parts"].values())
         assert result["size"]["target"] == 73_872
+        original = json.loads((place / "flow/original/step.json").read_text())
+        assert original["result"]["history"] == result["history"][:8]
+        assert original["result"]["accuracy"] == result["accuracy_original"]
+        assert result["kept"] > 8
         assert len(result["history"]) == 8 + 100  # epochs of the original, and those of two steps of the generator
         assert 0 <= result["accuracy"] <= 1
         assert f"generator of {result['size']['bytes']:,} bytes, " in result["status"]
         generator = storage.load(place / "flow/train/generator.pt", Generator)
-        generator.belongs_to(_target(place / "flow/train/network.pt"))
+        generator.belongs_to(_target(place / "flow/original/network.pt"))
         status, _, err = run("flow", "small-recipe.yaml", "--out", "flow", "--until", "simulate")
         assert status == 0, err
+        assert json.loads((place / "flow/original/step.json").read_text()) == original
         told = json.loads((place / "flow/quantize/step.json").read_text())["result"]
         _holds(told, place / "flow/lower", generator)
         self._verified(place, result, told)
+
+    @pytest.mark.parametrize(
+        ("change", "again"),
+        [
+            ("nern.hidden_layer_size=3", False),
+            ("optim.lr=1.0e-3", False),
+            ("generate.seed=5", False),
+            ("integers.lr=1.0e-3", False),
+            ("nern.keep=[stem]", True),
+            ("nern.output_size=5", True),
+            ("network.stem_stride=1", True),
+            ("train.seed=9", True),
+        ],
+    )
+    def test_what_trains_the_original_again(self, tmp_path, change, again):
+        (tmp_path / "small.yaml").write_text(RECIPE)
+        now, then = (recipes.load(tmp_path / "small.yaml", given) for given in ([], [change]))
+        step = stages.steps(now)[0]
+        assert (step.name, step.needs) == ("original", ())
+        assert (now.part(*step.sections) != then.part(*step.sections)) == again
 
     def _verified(self, place, trained, quantized):
         """The step `generator`, by the slow reference alone, and what the report shows of it."""

@@ -33,6 +33,13 @@ def test_twins_differ_only_in_the_network():
         assert psa.part("dataset", "train", "quantize", "qat") == relu.part("dataset", "train", "quantize", "qat")
 
 
+def test_parts_are_sections_or_keys_of_them():
+    recipe = recipes.load("nern-resnet8-fashion-mnist", ["nern.hidden_layer_size=7", "nern.keep=[stem]"])
+    assert recipe.part("name", "nern.keep", "nern.embeddings.base") == {
+        "name": "nern-resnet8-fashion-mnist", "nern.keep": ["stem"], "nern.embeddings.base": 0.76,
+    }  # fmt: skip
+
+
 def test_overrides_are_applied_in_order():
     recipe = recipes.load("lerp-psa-digits", ["train.epochs=3", "train.epochs=4", "synth.targets=[ecp5-25k, xilinx-7]"])
     assert recipe.train.epochs == 4

@@ -60,6 +60,7 @@ def place(tmp_path_factory, address):
     folder = tmp_path_factory.mktemp("nern")
     (folder / "small.yaml").write_text(RECIPE)
     swept(folder, address)
+    assert {path.name for path in (folder / "flow").iterdir() if path.is_dir()} == {"original", "sweep"}
     return folder
 
 
@@ -74,7 +75,7 @@ def expected(place, data, changes, offset):
         place / "small.yaml", [*changes, f"generate.seed={3 + offset}", f"integers.seed={7 + offset}"]
     )
     with threads(1):
-        target = Target(storage.load(place / "flow/train/network.pt", Resnet))
+        target = Target(storage.load(place / "flow/original/network.pt", Resnet))
         mode = recipe.nern.embeddings.permutations.permute_mode
         orders = [one.order for one in tours([w.numpy() for w in target.weights()], mode, keep=False)]
         generator = Generator.for_target(recipe.nern, target, orders, recipe.generate.seed)
@@ -105,7 +106,7 @@ def test_every_point_is_its_own_generator(place, images):
         assert row["seeds"] == [{"seed": 3, "accuracy": right / IMAGES}]
         assert row["bytes"] == total
         assert row["share"] == total / 73_872
-    original = storage.load(place / "flow/train/network.pt", Resnet)
+    original = storage.load(place / "flow/original/network.pt", Resnet)
     found = predict(original, images.test.images[:IMAGES]).argmax(1)
     assert (result["reference"], result["images"]) == ("original", IMAGES)
     assert result["accuracy_original"] == (found == images.test.labels[:IMAGES]).mean()

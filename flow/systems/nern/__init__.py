@@ -26,7 +26,7 @@ class NernSystem(System):
     name = "nern"
     title = "kernels generated at boot by a network of their coordinates (NeRN)"
     reads = {
-        "train": ("network", "train", "nern", "optim", "generate"),
+        "train": ("nern", "optim", "generate"),
         "quantize": ("integers",),
         "lower": (),
         "rtl": ("boot", "booted"),
@@ -34,7 +34,13 @@ class NernSystem(System):
 
     @property
     def code(self) -> tuple[str, ...]:
-        return (*TRAINING, *self.sources("recipe.py", "steps.py", "pictures.py"))
+        return (*TRAINING, *self.sources("recipe.py", "original.py", "steps.py", "pictures.py"))
+
+    def first(self, recipe: Recipe) -> list[Step]:
+        """The step `original`."""
+        from bittrue.flow.systems.nern import original
+
+        return [original.step(recipe)]
 
     def steps(self, recipe: Recipe) -> list[Step]:
         """The steps `generator` and `boot`."""

@@ -142,7 +142,7 @@ def tours(
 
         bittrue nern tours ResNet18
 
-        bittrue nern tours build/nern-resnet8-fashion-mnist/train/network.pt --mode infilter
+        bittrue nern tours build/nern-resnet8-fashion-mnist/original/network.pt --mode infilter
     """
     import time
 

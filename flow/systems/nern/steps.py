@@ -1,4 +1,4 @@
-"""What `train`, `quantize` and `lower` do: a network and the generator of its kernels, in floats, then in integers."""
+"""What `train`, `quantize` and `lower` do: the generator of a network's kernels in floats, then both in integers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bittrue.flow.engine import kernels, training
 from bittrue.flow.engine.statistics import share
 from bittrue.flow.engine.steps import Workspace
+from bittrue.flow.systems.nern import original
 from bittrue.flow.systems.nern.recipe import Recipe
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.files import write_whole
@@ -29,24 +30,13 @@ if TYPE_CHECKING:
 
 @training.one_thread
 def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
-    """Float training of the original, tours over its kernels, float training of the generator; leaves `network.pt`
-    (the original) and `generator.pt`. `accuracy` is that of the original with generated kernels."""
-    from bittrue.models.nern import evaluate, original
-    from bittrue.models.nern.networks import Resnet
-    from bittrue.models.nern.target import Target, upright
+    """Tours over the original's kernels and float training of their generator; leaves `generator.pt`. `accuracy` is
+    that of the original with generated kernels, and `history` begins with the original's."""
+    from bittrue.models.nern import evaluate
     from bittrue.models.nern.tours import tours
     from bittrue.models.training import storage
-    from bittrue.models.training.loop import accuracy
 
-    data = training.data_of(recipe)
-    model = Resnet.for_data(recipe.network, data, recipe.train.seed)
-    first = original.fit(
-        model, data, recipe.train, side=recipe.nern.output_size, keep=recipe.nern.keep,
-        checkpoint=work.scratch / "original.pt", progress=training.watch(work),
-    )  # fmt: skip
-    upright(model)  # for the requantisers of its integers
-    storage.save(model, work.folder / "network.pt")
-    target = Target(model, recipe.nern.output_size, recipe.nern.keep)
+    data, target = original.target(recipe, work)
     permutations = recipe.nern.embeddings.permutations
 
     def tour(weights: Any) -> Any:
@@ -61,11 +51,11 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     )  # fmt: skip
     storage.save(generator, work.folder / "generator.pt")
     work.progress("evaluating", 1, 1)
-    before, after = accuracy(model, data.test), evaluate.accuracy(target, generator, data.test)
+    before, after = work.results["original"]["accuracy"], evaluate.accuracy(target, generator, data.test)
     size = sizes(recipe, generator, target, data)
     words = [f"original {share(before, len(data.test))}", f"with generated kernels {share(after, len(data.test))}"]
     words.append(f"generator of {size['bytes']:,} bytes, {100 * size['share']:.1f} % of the target in INT8")
-    return training.history(first, done.history) | {
+    return training.history(done.history, begun=work.results["original"]) | {
         "status": "; ".join(words),
         "accuracy": after,
         "accuracy_original": before,
@@ -154,15 +144,11 @@ def quantize(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     from bittrue.models.layers.lowering import whole
     from bittrue.models.nern import accelerator, boot, exact
     from bittrue.models.nern.generator import Generator
-    from bittrue.models.nern.networks import Resnet
-    from bittrue.models.nern.target import Target
     from bittrue.models.training import storage
     from bittrue.models.training.loop import accuracy, predict
     from bittrue.models.training.loop import share as right
 
-    data, settings = training.data_of(recipe), recipe.integers
-    model = storage.load(work.upstream["train"] / "network.pt", Resnet)
-    target = Target(model, recipe.nern.output_size, recipe.nern.keep)
+    (data, target), settings = original.target(recipe, work), recipe.integers
     generator = storage.load(work.upstream["train"] / "generator.pt", Generator)
     generator.belongs_to(target)
     work.progress("calibrating", 0, 1)

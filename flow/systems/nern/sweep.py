@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bittrue.flow.engine.sweeper import Shared, Sweeper, correct
+from bittrue.flow.systems.nern import original
 from bittrue.sim.errors import BittrueError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Generators(Sweeper):
 
     sections = ("nern", "optim", "generate", "integers")
     because = "a sweep trains generators of one original"
+    step = "original"
     seed = "generate.seed"
     fixed = {
         "integers.seed": "it moves along with generate.seed",
@@ -99,7 +101,7 @@ class Generators(Sweeper):
         from bittrue.models.nern.tours import tours
         from bittrue.models.training import storage
 
-        network = storage.load(folder / "network.pt", Resnet)
+        network = storage.load(folder / original.NETWORK, Resnet)
         found: dict[Toured, list[Tour]] = {}
         for variant in variants:
             key = _toured(variant.nern)
