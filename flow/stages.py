@@ -209,24 +209,19 @@ def synth(recipe: Recipe, work: Workspace) -> dict[str, Any]:
 
     A row's `design` is `pipeline`, or the name of a design of the recipe's system.
     """
-    from bittrue.flow.synth.designs import synthesize_design
+    from bittrue.flow.synth.designs import Job, synthesize_designs
 
     program = built(recipe, Program.load(work.upstream["lower"] / "program.npz"))
     wanted = [(TOP, target) for target in recipe.synth.targets]
     wanted += [(name, target) for name, targets in work.results["rtl"]["beside"].items() for target in targets]
-    results, folders = [], []
-    for index, (name, target) in enumerate(wanted):
+    jobs = []
+    for name, target in wanted:
         # worked on in the scratch folder, so that the logs of a tool that fails are still there
-        folders.append(work.scratch / (target if name == TOP else f"{name}-{target}"))
-        design, text = read_design(program, work.upstream["rtl"], name)
-
-        def tell(words: str, done: int = index, name: str = design.name) -> None:
-            work.progress(f"{name}: {words}", done, len(wanted))
-
-        part = recipe.synth
-        results.append(synthesize_design(design, target, folders[-1], part.frequency_mhz, tell, text, part.seed))
-    for folder in folders:
-        folder.rename(work.folder / folder.name)
+        folder = work.scratch / (target if name == TOP else f"{name}-{target}")
+        jobs.append(Job(*read_design(program, work.upstream["rtl"], name), target, folder))
+    results = synthesize_designs(jobs, recipe.synth.frequency_mhz, recipe.synth.seed, work.progress)
+    for one in jobs:
+        one.folder.rename(work.folder / one.folder.name)
     return {"targets": results}
 
 

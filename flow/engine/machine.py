@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_CPU = Path("/proc/cpuinfo")
+_CPU, _MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 #: From the widest to the narrowest: a flag of the CPU, and what the class is called.
 CLASSES = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNNI", "avx512f": "AVX512", "avx2": "AVX2"}
 
@@ -16,6 +17,15 @@ CLASSES = {"amx_int8": "AMX", "avx512_vnni": "AVX512-VNNI", "avx_vnni": "AVX-VNN
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int | None:
+    """Bytes that processes may still take, None where the system does not say."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMORY.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) << 10 if found else None
 
 
 def described() -> dict[str, Any]:
