@@ -297,6 +297,19 @@ def test_another_build_has_a_place_of_its_own(design, faulty):
     assert faulty.library != design.library
 
 
+def test_a_function_does_not_hold_a_whole_large_design(tmp_path):
+    names = [f"r{k}" for k in range(1500)]
+    lines = ["module bittrue_top(input aclk, input [31:0] d, output [31:0] q);", f"assign q = {names[-1]};"]
+    lines += [f"reg [31:0] {name};" for name in names]
+    chain = enumerate(zip(["d", *names], names, strict=False))
+    lines += [f"always @(posedge aclk) {name} <= {before} + {k};" for k, (before, name) in chain]
+    sources = verilate.generate("\n".join([*lines, "endmodule\n"]), "Vlarge", [], tmp_path)
+    bodies = "".join(source.read_text() for source in sources if "Slow" not in source.name).split("\n}\n")
+    statements = [body.count(";") for body in bodies]
+    assert sum(statements) > len(names)
+    assert max(statements) < 1100
+
+
 def test_another_cpu_has_builds_of_its_own(monkeypatch):
     """A cache may be shared by machines, and code for one CPU does not run on every other."""
     here, tools = verilate.key("design"), verilate.toolchain()
