@@ -298,7 +298,7 @@ def test_another_build_has_a_place_of_its_own(design, faulty):
 
 
 def test_a_function_does_not_hold_a_whole_large_design(tmp_path):
-    names = [f"r{k}" for k in range(2500)]
+    names = [f"r{k}" for k in range(1500)]
     lines = ["module bittrue_top(input aclk, input [31:0] d, output [31:0] q);", f"assign q = {names[-1]};"]
     lines += [f"reg [31:0] {name};" for name in names]
     chain = enumerate(zip(["d", *names], names, strict=False))
