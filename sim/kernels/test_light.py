@@ -103,6 +103,7 @@ def test_a_changed_offset_is_caught(backend, monkeypatch):
         check(made)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_formats_wider_than_what_they_hold(backend, monkeypatch):
     """Of counts, where the last tile has few rows; of results, where sums are small: int32 does not hold their ends."""

@@ -87,6 +87,7 @@ def test_it_boots_again_in_cocotb(simulator, tmp_path):
     np.testing.assert_array_equal(run.results[0], expected)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.needs("verilator", "g++")
 @pytest.mark.parametrize("banks", long_but([1, 2], 2))

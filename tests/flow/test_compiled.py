@@ -111,6 +111,7 @@ def test_two_inputs_wide_ports(adder):
         run.check(sum_golden(a, a))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("level", ["-O0", "-O1"])
 def test_verilators_header_is_compiled_once_and_taken(level, tmp_path):
     """g++ takes a precompiled header only for flags that are its own, and else reads the text without a word."""

@@ -67,6 +67,7 @@ class TestVerify:
         assert all(row["interval"] for row in found.rows if row["backend"] == "rtl")
         assert "<failure" not in (tmp_path / "junit.xml").read_text()
 
+    @pytest.mark.long
     def test_one_flipped_weight_is_found_at_its_operation(self, tmp_path):
         right = program()
         wrong = with_weight_flipped(right, "mix")
@@ -112,6 +113,7 @@ class TestVerify:
         assert "latency is" in found.problems[0]
         assert "the design promised" in found.problems[0]
 
+    @pytest.mark.long
     def test_an_altered_expectation_is_a_mismatch(self, tmp_path, monkeypatch):
         build = Build(program())
         right = Program.run

@@ -16,6 +16,7 @@ from bittrue.models.fs.sets import PUBLISHED, NeuronSet
 from bittrue.models.fs.target import target
 
 
+@pytest.mark.long
 def test_the_command_writes_a_set_that_is_found_and_a_picture(run, tmp_path):
     out = tmp_path / "mine.json"
     words = ("tanh", "--steps", 8, "--range", -4, 4, "--bits", 8, "--restarts", 3, "--tries", 200)

@@ -100,6 +100,7 @@ class TestFlow:
         assert "The controller" in (out / "report" / "report.html").read_text()
         assert report.problems(content) == []
 
+    @pytest.mark.long
     def test_the_pipeline_is_not_trained_again_for_the_controller(self, done):
         _, out, _ = done
         made = recipe.load(
@@ -141,6 +142,7 @@ def diverges(program, text, x, tmp_path, stalls=NO_STALLS):
 
 @needs_compiler
 class TestDivergence:
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("noise", "last", "layer"), long_but([(False, True, "mac1"), (True, False, "mac0")], (True, False, "mac0"))
     )

@@ -95,6 +95,7 @@ def flip(verilog: str, memory: int, word: int, bit: int) -> str:
     return verilog[:at] + changed + verilog[at + len(entry[0]) :]
 
 
+@pytest.mark.long
 def test_weight_bit_in_the_verilog(planned):
     changed = flip(emit(planned), memory=2, word=1, bit=0)
     with pytest.raises(BittrueError, match="codes differ, the first at"):
@@ -124,6 +125,7 @@ def test_rounding_constant_missing_in_a_stage(planned, name):
         exact(planned, 0)
 
 
+@pytest.mark.long
 def test_rounding_constant_off_by_one_in_the_rtl(planned):
     pipe = stage(planned, "block0.channel.linear1").requantize
     pipe.numbers["before"] = pipe.numbers["before"] - 1
@@ -218,6 +220,7 @@ def test_fifos_left_out_deadlock():
 
 
 # -- frames --------------------------------------------------------------------------------------------------
+@pytest.mark.long
 def test_verilog_that_drops_last(planned):
     verilog, count = re.subn(r"assign m_axis_tlast = .*;", "assign m_axis_tlast = 1'h0;", emit(planned))
     assert count == 1

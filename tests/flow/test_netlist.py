@@ -243,6 +243,7 @@ def cells(build: Build) -> dict[str, list[dict]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_program_equals_golden(build):
     """Bit for bit with stalls and written weights, in the planned cycles, with registers in both kinds of block."""

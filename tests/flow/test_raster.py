@@ -46,6 +46,7 @@ def test_a_program_without_spikes():
 
 @pytest.mark.needs("verilator", "g++")
 class TestRtl:
+    @pytest.mark.long
     @pytest.mark.parametrize("architecture", long_but(["parallel", "events"], "events"))
     def test_equal_in_both(self, architecture, tmp_path):
         planned = plan(PROGRAM, interval=600, architecture=architecture)

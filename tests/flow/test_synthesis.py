@@ -98,7 +98,8 @@ def test_a_pipeline_is_placed_and_routed(name, pipeline_text, tmp_path):
     assert (tmp_path / "route.log").exists()
 
 
-@pytest.mark.parametrize("name", long_but(COUNTED, "xilinx-us+"))
+@pytest.mark.long
+@pytest.mark.parametrize("name", COUNTED)
 def test_cells_of_a_pipeline_are_counted(name, pipeline_text, tmp_path):
     result = synthesize(pipeline_text, name, tmp_path)
     assert result.dsp == 3

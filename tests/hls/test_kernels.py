@@ -156,6 +156,7 @@ def test_interval_sets_the_products_a_cycle_and_no_result(tmp_path):
 
 
 # -- streams ------------------------------------------------------------------------------------------------
+@pytest.mark.long
 @pytest.mark.parametrize("make", [*long_but([resmlp, several, two_inputs], two_inputs), *SPIKING])
 def test_depths_cannot_deadlock(make, tmp_path):
     folder = project.write(make(), tmp_path)
@@ -230,6 +231,7 @@ SPIKING_FAULTS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("halving", "file", "old", "new", "tensor"),
     long_but(SPIKING_FAULTS, *SPIKING_FAULTS[1::2]),

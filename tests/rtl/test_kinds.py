@@ -133,6 +133,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", long_but(PROGRAMS, *[name for name in PROGRAMS if "seventeen" not in name]))
 @pytest.mark.parametrize("interval", long_but([200, 480], 200))
 def test_in_a_network(name, interval):

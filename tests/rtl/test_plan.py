@@ -201,6 +201,7 @@ class TestFifos:
 
 
 class TestSpeed:
+    @pytest.mark.long
     def test_sixty_stages_and_a_million_cycles(self):
         """Planned in seconds, FIFOs and all: time goes by beats and not by cycles."""
         program = resmlp(tokens=16, features=8, channels=64, hidden=1024, blocks=5)

@@ -8,6 +8,7 @@ from tests.helpers.lengths import long_but
 from tests.helpers.resnet import resnet
 
 
+@pytest.mark.long
 def test_resnet8_at_thirty_thousand_images_a_second():
     """250 MHz and 8,333 cycles: beats of three taps where a pixel has too few channels, and no multiplier idle."""
     program = resnet(32, (16, 32, 64))

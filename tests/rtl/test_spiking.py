@@ -132,6 +132,7 @@ class TestErrors:
 
 
 class TestVerify:
+    @pytest.mark.long
     def test_a_schedule_that_is_not_kept_is_a_problem(self, tmp_path):
         """The plan of one folding, the Verilog of another: the codes are right, the cycles are not."""
         program = spiking(halving=True)
