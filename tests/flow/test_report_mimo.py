@@ -40,6 +40,31 @@ def page_of(content):
     return json.loads(json.dumps(content))
 
 
+def test_figures_of_a_mode_are_those_of_an_image():
+    """Cycles of a group are shared by its images, a part of one counts whole; the rate is that of the pipeline."""
+    modes = dict.fromkeys(("1", "2", "4"), {"golden": 0.5})
+    quantized = {"modes": modes, "macs": dict.fromkeys(modes, {"macs": 7}), "slots": 4, "keys": [], "ordinary": 100}
+    quantized |= {"cross_talk": {"2": 3}}
+    results = {
+        "quantize": quantized,
+        "rtl": {"modes": {"1": (50, 400), "2": (60, 401), "4": (70, 400)}},
+        "modes": {"beside": [{"macs": 25, "cycles": 50}], "energy": {"4": 9}},
+        "synth": {"targets": [{"design": "other", "fmax_mhz": 7}, {"fmax_mhz": None}, {"fmax_mhz": 100}]},
+    }
+    found = Modes().collect(results)["images_at_a_time"]
+    figures = ("images", "latency", "cycles", "rate", "changed", "pj", "macs", "golden")
+    assert [tuple(row[name] for name in figures) for row in found["modes"]] == [
+        (1, 50, 400, 250_000, None, None, 7, 0.5),
+        (2, 60, 201, 498_753, 3, None, 7, 0.5),
+        (4, 70, 100, 1_000_000, None, 9, 7, 0.5),
+    ]
+    assert found["mhz"] == 100
+    assert [(row["speed_up"], row["rate"]) for row in found["beside"]] == [(4, 2_000_000)]
+    (first, *_) = Modes().collect({"quantize": quantized})["images_at_a_time"]["modes"]
+    assert (first["latency"], first["cycles"], first["rate"]) == (None, None, None)
+    assert Modes().collect({"quantize": {}}) == {}
+
+
 def test_page_is_well_formed_and_shows_all_parts(page_of):
     text = report.render(page_of)
     well_formed(text)

@@ -157,6 +157,7 @@ class TestSteps:
         chain.ran.clear()
         steps.run(chain.steps(), quick, tmp_path)
         assert chain.ran == ["a", "c"]
+        assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["a", "b", "c"]
 
     def test_changed_sources_and_forcing(self, quick, tmp_path, monkeypatch):
         chain = Chain()

@@ -54,6 +54,15 @@ class TestTheSystemsOfBittrue:
             for shortcut in system.shortcuts:
                 assert shortcut.key.split(".")[0] in own
 
+    def test_recipes_are_in_the_order_of_their_names(self, tmp_path):
+        names = [f"recipe-{k * 7 % 30:02}" for k in range(30)]
+        (tmp_path / "recipes").mkdir()
+        for name in names:
+            (tmp_path / "recipes" / f"{name}.yaml").touch()
+        (tmp_path / "recipes" / "notes.txt").touch()
+        found = System.recipes(SimpleNamespace(folder=tmp_path))
+        assert list(found.items()) == [(name, tmp_path / "recipes" / f"{name}.yaml") for name in sorted(names)]
+
     def test_their_order_of_steps(self):
         common = "train quantize lower simulate rtl hls verify".split()
         for name in recipe.shipped():

@@ -58,6 +58,14 @@ def test_toggles_are_those_of_a_plain_reader(seed):
         assert counter.total({"#", "!!"}) == expected["#"] + expected["!!"]
 
 
+def test_the_first_value_of_a_net_is_no_change():
+    """Nor is a bit that was left out of it, which is 0."""
+    counter = toggles.Counter()
+    counter.feed(f"{HEADER}#0\n1!\n#1\nb101 #\n1$\nb1 !!\n#2\nb110 #\n0$\nb10000001 !!\n".encode())
+    counter.finish()
+    assert {code: counter.total({code}) for code in NETS} == {"!": 0, '"': 0, "#": 2, "$": 1, "!!": 1}
+
+
 def test_a_waveform_without_reset_is_refused():
     with pytest.raises(BittrueError, match="no signal bittrue_top.aresetn, so its toggles cannot be counted"):
         toggles.Counter().feed(HEADER.replace("aresetn", "reset").encode())

@@ -1,5 +1,7 @@
 """The figures of a verification against numbers by hand, and every sentence about what is not as promised."""
 
+import re
+
 import numpy as np
 import pytest
 import typer
@@ -8,7 +10,7 @@ from bittrue.flow.engine import registry
 from bittrue.flow.run.compiled import CompiledRtl
 from bittrue.flow.synth import harness
 from bittrue.flow.verify.backends import BACKENDS
-from bittrue.flow.verify.judged import mean_interval, problems
+from bittrue.flow.verify.judged import mean_interval, problems, unverified
 from bittrue.hls import host
 from bittrue.sim.errors import BittrueError
 
@@ -91,6 +93,26 @@ def test_each_tool_of_a_back_end_is_asked_for(absent, monkeypatch):
     assert BACKENDS["gxx"].missing() == f"{absent}: not here"
 
 
+RTL, NO_TOOL = {"backend": "rtl"}, {"backend": "rtl", "reason": "no tool"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "skipped", "golden", "sentences"),
+    [
+        ([], [], None, ["nothing was verified: no back end was given any image; name some"]),
+        ([], [], {"equal": True}, []),
+        ([RTL], [], None, []),
+        ([], [NO_TOOL], None, ["the RTL was not verified: no tool"]),
+        ([], [NO_TOOL], {"equal": True}, ["the RTL was not verified: no tool"]),
+        ([RTL], [NO_TOOL], None, []),  # another one could
+        ([], [{"reason": "no tool"}, NO_TOOL], None, ["the RTL was not verified: no tool"]),  # of older reports
+        ([RTL], [{"backend": "hls", "reason": "no g++"}], None, ["the HLS kernels were not verified: no g++"]),
+    ],
+)
+def test_what_was_not_verified_is_told(rows, skipped, golden, sentences):
+    assert unverified(rows, skipped, golden) == sentences
+
+
 @pytest.mark.parametrize(
     ("ports", "name"),
     [
@@ -109,6 +131,20 @@ def test_a_harness_needs_one_clock_and_no_inout(ports, name):
     else:
         with pytest.raises(BittrueError, match="one clock named aclk or clk"):
             harness.clock(described)
+
+
+def test_a_harness_has_a_bit_for_every_pin_and_no_other():
+    ways = {"x": ("input", 5), "aclk": ("input", 1), "y": ("output", 3), "go": ("input", 1), "z": ("output", 7)}
+    ports = {name: {"direction": way, "bits": [2] * width} for name, (way, width) in ways.items()}
+    text = harness.around("design", ports, "aclk")
+    declared = {name: int(high) + 1 for high, name in re.findall(r"\[(\d+):0\] (\w+);", text)}
+    assert declared == {"shift": 5 + 1, "out": 3 + 7, "held": 3 + 7}
+    taken: dict[str, list[int]] = {"shift": [], "out": []}
+    for port, wire, low, width in re.findall(r"\.(\w+)\((\w+)\[(\d+) \+: (\d+)\]\)", text):
+        assert (wire, int(width)) == ({"input": "shift", "output": "out"}[ways[port][0]], ways[port][1])
+        taken[wire] += range(int(low), int(low) + int(width))
+    assert {wire: sorted(bits) for wire, bits in taken.items()} == {"shift": [*range(6)], "out": [*range(10)]}
+    assert ".aclk(aclk)" in text
 
 
 def test_every_system_brings_its_commands():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bench import area
+from bench.results import stored
 from bittrue.rtl.dataflow.estimate import PRICES
 
 
@@ -38,6 +39,16 @@ def test_each_sample_has_what_was_planned_beside_what_was_counted(monkeypatch):
     assert rows[3]["note"] == f"{PRICES['stage']:g} in use"
     fitted = area.fitted([area.parts(planned) for _, planned in few], [row["value"] for row in rows[:2]])
     assert [row["value"] for row in rows[3:]] == list(fitted.values())
+
+
+def test_prices_in_use_are_those_that_were_measured():
+    """What is stored tells what was in use then; what it fits is at most an eighth away."""
+    (run, *_) = stored.load("area", "bench")["runs"][-1:]
+    rows = {row["what"].removeprefix("price of "): row for row in run["rows"] if row["what"].startswith("price of ")}
+    assert rows.keys() == PRICES.keys()
+    for part, price in PRICES.items():
+        assert rows[part]["note"] == f"{price:g} in use"
+        assert price == pytest.approx(rows[part]["value"], rel=1 / 8), part
 
 
 def test_the_samples_have_every_kind_of_part():

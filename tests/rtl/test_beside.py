@@ -18,16 +18,24 @@ from tests.helpers.stages import batches, exact_to_the_cycle
 
 
 def planned(
-    bias: int, simd: int = 16, pe: int = 1, outputs: int = 96, low: int = -128, tokens: int = 1, seed: int = 1
+    bias: int,
+    simd: int = 16,
+    pe: int = 1,
+    outputs: int = 96,
+    low: int = -128,
+    tokens: int = 1,
+    seed: int = 1,
+    inputs: int = 64,
+    bits: int = 8,
 ) -> Plan:
     """64 inputs, so that 16 at a time take four blocks of 36 bits a row, and leave 16 of them."""
     rng = np.random.default_rng(seed)
-    kind = TensorType((tokens, 64), Format(8))
+    kind = TensorType((tokens, inputs), Format(8))
     made = Requantize(outputs, rng.integers(8, 12, outputs), bias_acc=rng.integers(-(1 << bias), 1 << bias, outputs))
-    weight = rng.integers(low, low + 256, (outputs, 64))
+    weight = rng.integers(low, low + (1 << bits), (outputs, inputs))
     build = Builder({"x": kind})
-    build.add("y", Linear(kind, weight, made, Format(8, signed=low < 0)), "x")
-    return plan(build.program("y"), folding={"y": Folding(simd=simd, pe=pe)}, interval=64 * outputs)
+    build.add("y", Linear(kind, weight, made, Format(bits, signed=low < 0)), "x")
+    return plan(build.program("y"), folding={"y": Folding(simd=simd, pe=pe)}, interval=inputs * outputs)
 
 
 def stage(made: Plan) -> LinearStage:
@@ -63,6 +71,7 @@ def test_codes_cycles_and_flip_flops(case):
         {"bias": 15},  # 16 bits, and two of the shift: two more than the blocks have left
         {"bias": 12, "outputs": 32},  # two rows of 16: a register on the way costs more than the LUTs
         {"bias": 12, "simd": 8},  # two blocks of 36 bits have only 8 left
+        {"bias": 12, "simd": 10, "inputs": 20, "low": -8, "bits": 4},  # 36 bits and 4, for which LUTs are no dearer
     ],
 )
 def test_what_has_no_room_or_no_use_has_a_memory(case):

@@ -100,6 +100,32 @@ def test_light_that_no_converter_of_48_bits_takes():
         PhotonicTwin(Jobs.of(replace(network(ARRAY), nodes=tuple(nodes)), ARRAY))
 
 
+@pytest.mark.parametrize("shift", [0, 1, 8])
+def test_the_converter_holds_the_brightest_light_and_the_darkest(shift):
+    """Offsets that take its sums to the ends of 10 bits, from where half a step rounds them up."""
+    program = network(ARRAY, sizes=(4, 4))
+    (k,) = (k for k, node in enumerate(program.nodes) if node.name == "mac0")
+    mac = program.nodes[k].operation
+    plus, minus = np.zeros((2, 4, 4), np.int64)
+    plus[:2] = 7
+    mac = replace(mac, plus=plus, minus=minus, offset=np.array([[4 * 7 * 15 - 511, 0, 512, 3]]), shift=shift)
+    nodes = (*program.nodes[:k], replace(program.nodes[k], operation=mac), *program.nodes[k + 1 :])
+    jobs = Jobs.of(replace(program, nodes=nodes), ARRAY)
+    (job,) = jobs.work
+    wanted = mac.reference(np.array([[15] * 4, [0] * 4]))
+    assert wanted[0, 0, 0] == min(63, 511 + (1 << shift >> 1) >> shift)
+
+    async def script(bench):
+        bench.fill(job)
+        await bench.filled()
+        await bench.swap(job)
+        for image, code in enumerate((15, 0)):
+            await bench.light(np.full(4, code), image)
+            np.testing.assert_array_equal(await bench.measure(3), wanted[image, 0])
+
+    Bench(jobs, settling=3).run(script)
+
+
 @pytest.mark.parametrize("noise", [False, True], ids=["clean", "noisy"])
 def test_a_sample_too_early_is_blind(noise):
     """Also of a later image; the next one, in time, sees the light."""

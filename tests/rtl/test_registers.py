@@ -253,6 +253,12 @@ def test_addresses_of_a_window():
         grid.at(3, 0)
 
 
+@pytest.mark.parametrize(("last", "bits"), [(0, 3), (4, 3), (8, 4), (12, 4), (16, 5), (28, 5), (32, 6)])
+def test_an_address_has_the_bits_of_the_last_byte(last, bits):
+    assert RegisterMap("M", (Register("R", last, (Field("a"),)),)).address_bits == bits
+    assert RegisterMap("M", ()).address_bits == 3
+
+
 # -- documents ---------------------------------------------------------------------------------------------
 def test_table():
     rows = TOY.markdown().splitlines()

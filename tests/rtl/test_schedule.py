@@ -166,6 +166,20 @@ class TestRandomNetworks:
         assert 5 <= complete < 30
 
 
+def test_a_timing_has_by_default_the_credits_that_its_depth_takes():
+    """Three beats, one a cycle; with a credit less each waits for the one before it, with more none is earlier."""
+    ways = (Blocks, lambda **more: Phases((Phase((1,), (1,)),), (0,), **more))
+    for made in ways:
+        ends = {}
+        for more in ({}, *({"credits": n} for n in (1, 2, 3, 9))):
+            timing = made(**more)
+            found = simulate([timing], [(-1,)], [3], [(0, 3)], 1)
+            ends.setdefault(timing.credits, set()).add(int(found.output_ends.max()))
+        assert made().credits == 2
+        assert ends[2] == ends[3] == ends[9]
+        assert min(ends[1]) > max(ends[2])
+
+
 @pytest.mark.parametrize("places", [1, 2, 8])
 def test_how_large_rings_are_at_first_changes_no_cycle(places, monkeypatch):
     """Those of what was taken and of what was freed grow in any order, and keep what they hold."""
