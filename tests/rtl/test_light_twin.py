@@ -102,18 +102,18 @@ def test_light_that_no_converter_of_48_bits_takes():
 
 @pytest.mark.parametrize("shift", [0, 1, 8])
 def test_the_converter_holds_the_brightest_light_and_the_darkest(shift):
-    """Offsets that take its sums to the ends of 10 bits, from where half a step rounds them up."""
+    """The lowest offset of 10 bits takes the light next to the end of 11 bits; half a step leads beyond it."""
     program = network(ARRAY, sizes=(4, 4))
     (k,) = (k for k, node in enumerate(program.nodes) if node.name == "mac0")
     mac = program.nodes[k].operation
     plus, minus = np.zeros((2, 4, 4), np.int64)
     plus[:2] = 7
-    mac = replace(mac, plus=plus, minus=minus, offset=np.array([[4 * 7 * 15 - 511, 0, 512, 3]]), shift=shift)
+    mac = replace(mac, plus=plus, minus=minus, offset=np.array([[-512, 0, 511, 3]]), shift=shift)
     nodes = (*program.nodes[:k], replace(program.nodes[k], operation=mac), *program.nodes[k + 1 :])
     jobs = Jobs.of(replace(program, nodes=nodes), ARRAY)
     (job,) = jobs.work
     wanted = mac.reference(np.array([[15] * 4, [0] * 4]))
-    assert wanted[0, 0, 0] == min(63, 511 + (1 << shift >> 1) >> shift)
+    assert wanted[0, 0, 0] == min(63, 4 * 7 * 15 + 512 + (1 << shift >> 1) >> shift)
 
     async def script(bench):
         bench.fill(job)
