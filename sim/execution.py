@@ -35,9 +35,6 @@ class Action:
 
 def plain(operation: Operation) -> Callable[..., np.ndarray]:
     """The execution of an operation by itself."""
-    if hasattr(type(operation), "by_row"):
-        fmt = operation.inputs[0].format
-        return product(operation, operation.output, Range(fmt.low, fmt.high))
     if (limited := getattr(operation, "within", None)) is not None:
         fmt = operation.output.format
         if (run := limited(fmt.low, fmt.high, fmt.dtype)) is not None:

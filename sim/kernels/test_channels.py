@@ -6,7 +6,7 @@ import pytest
 from bittrue.sim.builder import Builder
 from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.kernels.channel_tiles import KINDS, ROWS
-from bittrue.sim.kernels.channels import Weighted
+from bittrue.sim.kernels.channels import Largest, Weighted
 from bittrue.sim.kernels.matrix import backends
 from bittrue.sim.operation import TensorType
 from bittrue.sim.operations.depthwise import Depthwise
@@ -153,9 +153,10 @@ class TestWeighted:
     def test_requantisers(self, name, fmt, floor):
         rng = np.random.default_rng(fmt.bits)
         numbers = {"multiplier": rng.integers(1, 9, 32), "bias_acc": rng.integers(-99, 99, 32)}
-        for more in ({}, numbers):
+        for more in ({}, numbers, {"shift": rng.integers(5, 10, 32)}):
             of = window(rng, 32, INT8)
-            runs(of, depthwise(rng, of, floor=floor, format=fmt, **more), TILES[name], 3, rng)
+            kernel = runs(of, depthwise(rng, of, floor=floor, format=fmt, **more), TILES[name], 3, rng)
+            assert (kernel.tiles is not None) == (name != "loops" and fmt.bits <= 8)
 
     def test_blocks_of_images(self, name):
         """More images than a block has, the last of which has few."""
@@ -182,6 +183,23 @@ class TestWeighted:
                     for n in (1, taps.images):
                         last = int(taps.where[: n * taps.padded.rows].max() + taps.reach.max()) + taps.padded.channels
                         assert last <= taps.room(n)
+
+
+@pytest.mark.parametrize(
+    ("channels", "fmt"), [*((n, INT8) for n in (1, 15, 16, 48, 64, 80, 144)), (80, Format(8, signed=False))]
+)
+def test_the_largest_of_every_width(channels, fmt):
+    """Panels of 64 channels, of 16, and what is left; windows that fill tiles, and fewer."""
+    rng = np.random.default_rng(channels)
+    of = window(rng, channels, fmt)
+    for n in (0, 1, 9):
+        x = images(of, n, rng)
+        expected = Maximum(of.output).reference(of.reference(x)).reshape(-1, channels)
+        beyond = np.full((len(expected) + 16, channels), 77, fmt.dtype)
+        Largest(of.reading).run(x, beyond[8:-8])
+        np.testing.assert_array_equal(beyond[8:-8], expected)
+        assert (beyond[:8] == 77).all()  # nothing is written beside it
+        assert (beyond[-8:] == 77).all()
 
 
 def pooled(rng, kind: str, channels: int, function: bool, fmt: Format = INT8):

@@ -10,7 +10,7 @@ from bittrue.sim.contract import INT8, Format, Range
 from bittrue.sim.execution import codes_of
 from bittrue.sim.kernels.direct import KINDS, SUMS, Direct, alone
 from bittrue.sim.kernels.epilogue import Epilogue
-from bittrue.sim.kernels.groups import HIGH, LOW, choose
+from bittrue.sim.kernels.groups import HIGH, LOW, choose, loads
 from bittrue.sim.kernels.isa import BYTES, VNNI, WORDS, Isa
 from bittrue.sim.kernels.matrix import MatrixKernel
 from bittrue.sim.operation import TensorType
@@ -133,6 +133,8 @@ class TestTiles:
         numbers = {"multiplier": rng.integers(1, 9, 16), "bias_acc": rng.integers(-99, 99, 16), "floor": floor}
         runs(convolution(rng, 4, 16, FORMATS[name], **numbers), ISAS[name], 3, rng)
         runs(convolution(rng, 4, 16, FORMATS[name], floor=floor), ISAS[name], 3, rng)
+        apart = convolution(rng, 4, 48, FORMATS[name], floor=floor, shift=rng.integers(5, 12, 48))
+        assert runs(apart, ISAS[name], 3, rng).least
 
     @pytest.mark.parametrize("fmt", [Format(8, signed=False), Format(5), Format(3, signed=False)])
     def test_formats_of_results(self, name, fmt):
@@ -312,6 +314,27 @@ class TestGroups:
                     assert largest * np.maximum(pairs, 0).sum(-1).max() <= HIGH
                     assert largest * np.minimum(pairs, 0).sum(-1).min() >= LOW
                     at += size
+
+    def test_what_a_step_adds_to_each_word(self):
+        rng = np.random.default_rng(2)
+        weight = rng.integers(-128, 128, (3, 5, 4)).astype(np.int8)
+        for step, (most, least) in enumerate(zip(*loads(weight, 77), strict=True)):
+            pairs = [(int(row[k]), int(row[k + 1])) for row in weight[:, step] for k in (0, 2)]
+            assert most.tolist() == [77 * (max(a, 0) + max(b, 0)) for a, b in pairs]
+            assert least.tolist() == [77 * (min(a, 0) + min(b, 0)) for a, b in pairs]
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_a_word_is_filled_to_its_end_and_no_further(self, sign):
+        """Of three steps with codes up to 64 the last takes what the first two leave, or goes by itself."""
+        end = 127 if sign > 0 else 128
+        left = (1 << 15) // 64 - 4 * end - (sign > 0)
+        for word in (0, 2):
+            for more, counts in ((0, [0, 1, 0, 0]), (1, [0, 0, 1, 1])):
+                weight = np.zeros((2, 3, 4), np.int64)
+                weight[1, :, word : word + 2] = sign * np.array([[end, end], [end, end], [left + more, 0]])
+                order, found = choose(weight, 64, (4, 3, 2, 1))
+                assert sorted(order) == [0, 1, 2]
+                assert found == counts
 
     def test_codes_are_known_by_what_makes_them(self):
         """A convolution behind a ReLU has bytes, one behind no ReLU has words; both are exact."""
