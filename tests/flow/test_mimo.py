@@ -192,6 +192,14 @@ class TestTraining:
         assert "4 at a time" in out
         assert "1 at a time" not in out
         assert [line.split()[:2] for line in out.splitlines() if " bits " in line] == [["4", "bits"]]
+        assert "mean and standard deviation over 2 pairings" in " ".join(out.split())
+        one = {n: [0.5] for n in ("1", "2", "4")}
+        few = found | {"float": one, "rows": [{"bits": 8, "accuracies": one}]}
+        monkeypatch.setattr("bittrue.flow.systems.mimo.keys.run", lambda *_, **__: few)
+        status, out, err = run("mimo", "keys", place / "small.yaml", "--pairings", 1)
+        assert status == 0, err
+        assert "50.00 %" in out
+        assert "deviation" not in out
 
     @pytest.mark.parametrize(
         ("words", "sentence"),

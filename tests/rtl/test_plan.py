@@ -348,7 +348,8 @@ def test_activity_of_what_has_no_events_changes_no_plan():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_depths_of_any_size_of_groups_are_those_of_each_alone(seed, monkeypatch):
-    """What one size needs is tried first for the others, and taken only where it is the least there too."""
+    """What one size needs is tried first for the others, and taken only where it is the least there too. With these
+    every group of that size ends as with FIFOs that never fill, and with a place less in any of them one does not."""
     made = plan(grouped(seed, slots=4, bulk=3, most=20), interval=6000)
     bare = replace(made, fifos={})
     runs = []
@@ -364,3 +365,9 @@ def test_depths_of_any_size_of_groups_are_those_of_each_alone(seed, monkeypatch)
     runs[:] = []
     assert [_sized(bare, None, n, known).fifos for n in (1, 2, 4)] == [one.fifos for one in alone]
     assert len(runs) < apart
+    for n, one in zip((1, 2, 4), alone, strict=True):
+        network, frames = one.network, 12 * n
+        never_full = network.schedule(frames, dict.fromkeys(one.fifos, 10_000), modes=[n])
+        assert network.schedule(frames, modes=[n]).keeps(never_full)
+        for edge, depth in one.fifos.items():
+            assert depth == 1 or not network.schedule(frames, {edge: depth - 1}, modes=[n]).keeps(never_full)
