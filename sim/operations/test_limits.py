@@ -38,6 +38,7 @@ FOUR = Format(4, signed=False)
 TWO = TensorType((2,), INT8)
 ONE = np.ones((1, 1), int)
 TIMES = TensorType((3, 1), INT8)
+MOST_NOISE = (1 << 47) - 1 - (1 << 40)
 
 
 def code(value):
@@ -169,6 +170,18 @@ LIMITS = {
     "axes of a mean": (lambda shape: Mean(TensorType(shape, INT8), Requantize(3, 0)), (3,), (1, 3)),
     "channels of a mean": (lambda n: Mean(TensorType((2, 3), INT8), Requantize(n, 0)), 1, 3),
     "outputs of tiles": (lambda n: TileSum(TensorType((1, 3), INT8), 0, Requantize(n, 0)), 1, 3),
+    # 510 is the most that is drawn, 15 the brightest light; with a step of the shift on top it has to fit 48 bits
+    "noise of the light": (
+        lambda n: mac(noise=Noise(0, 0, n, shift=40)),
+        MOST_NOISE // (510 * 15) + 1,
+        MOST_NOISE // (510 * 15),
+    ),
+    "noise of the photons": (
+        lambda n: mac(noise=Noise(0, 0, 0, n, shift=40)),  # by the root of the light
+        MOST_NOISE // (510 * 3) + 1,
+        MOST_NOISE // (510 * 3),
+    ),
+    "noise of the receiver": (lambda n: mac(noise=Noise(0, 0, 0, 0, n, 40)), MOST_NOISE // 510 + 1, MOST_NOISE // 510),
     "sites of noise": (lambda n: mac(tokens=n, noise=Noise(0, 0, 1)), 1 << 30, (1 << 30) - 1),
     "lowest of a held weight": (lambda n: Linear(TWO, Held("w", (1, 2), n, 3), Requantize(1, 0)), -129, -128),
     "highest of a held weight": (lambda n: Linear(TWO, Held("w", (1, 2), -3, n), Requantize(1, 0)), 128, 127),

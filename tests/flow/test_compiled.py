@@ -123,6 +123,23 @@ def test_verilators_header_is_compiled_once_and_taken(level, tmp_path):
     assert done.stderr.splitlines()[0] == f"! {header}.gch"
 
 
+@pytest.mark.parametrize(("size", "files"), [(1_000, 1), (100_000, verilate.JOBS)])
+def test_a_small_design_is_one_file_and_a_large_one_several_of_a_size(size, files, monkeypatch, tmp_path):
+    """Headers are most of what a small one takes; what runs once at the start has a file of its own."""
+    monkeypatch.setattr(verilate, "_headers", lambda _: tmp_path / "headers.h")
+    monkeypatch.setattr(verilate, "command", lambda *_: None)
+    sizes = {f"V{k}{'__Slow' * (k > 6)}.cpp": size * (1 + k % 3) for k in range(10)}
+    for name, count in sizes.items():
+        (tmp_path / name).write_text(" " * count)
+    made = verilate.compile_generated([tmp_path / name for name in sizes], [], "-O1", tmp_path)
+    *fast, slow = (re.findall(r'#include "(.+)"\n', place.with_suffix(".cpp").read_text()) for place in made)
+    assert slow == [name for name in sizes if "__Slow" in name]
+    assert sorted([*slow, *(name for names in fast for name in names)]) == sorted(sizes)
+    assert len(fast) == files
+    each = [sum(sizes[name] for name in names) for names in fast]
+    assert max(each) - min(each) <= size
+
+
 def test_two_designs_in_one_process(design, adder):
     x, a = codes(TENSOR, 20, seed=1), codes(WIDE, 20, seed=1)
     first = design.run(x).outputs

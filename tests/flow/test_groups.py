@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,6 +46,30 @@ class TestExchanges:
         assert OneSize(program, 2).sizes(6) == [2, 2, 2]
         assert [whole(program, n) for n in (1, 4, 5)] == [4, 4, 8]
         assert whole(program, 5, 2) == 6
+
+    def test_frames_that_run_once_more_meet_the_sizes_that_they_met(self):
+        """From wherever such a run may begin to the end of the group: each size is written once the group before it
+        has begun, as words of a stream or over a bus."""
+        program = grouped(1, slots=4)
+        sets, frames = Exchanges.of(program, 3), 24
+        run = SimpleNamespace(results=(np.zeros(frames),))
+        stream = SimpleNamespace(weights="a stream", pack_set=lambda values: values["images"])
+        bus = SimpleNamespace(weights=None, write_set=lambda values, frame, number: [(values["images"], frame, number)])
+        groups = list(walk(program.grouping, frames, 0, sets.held(frames)))
+        for frame in range(frames):
+            stop = sets.stop(frame, run)
+            assert frame < stop <= frame + 4
+            for start in sets.starts(frame, run):
+                mine = [(group.start - start, group.size) for group in groups if start <= group.start < stop]
+                assert mine[0][0] == 0
+                writes = sets.replay(stream, run, start, stop - 1)["writes"]
+                held = [(write.by, {"images": write.words}) for write in writes]
+                again = list(walk(program.grouping, stop - start, 0, held))
+                assert [(group.start, group.size) for group in again] == mine
+                begun = [max((at for at, _ in mine if at < write.by), default=-1) + 1 for write in writes]
+                assert [write.after for write in writes] == begun
+                asked = sets.replay(bus, run, start, stop - 1)
+                assert asked.get("accesses", ()) == tuple((w.words, w.by, k + 1) for k, w in enumerate(writes))
 
 
 @pytest.mark.needs("verilator")

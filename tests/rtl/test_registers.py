@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,8 +159,8 @@ class Model:
         return 0, self.fault("ADDRESS")
 
 
-def run(script) -> None:
-    slave = Slave(TOY)
+def run(script, table: RegisterMap = TOY) -> None:
+    slave = Slave(table)
     device = Device(slave)
 
     async def bench(ctx):
@@ -233,6 +234,21 @@ def test_what_the_design_changes():
         assert await master.read(0x08) == (0, OKAY)
 
     run(script)
+
+
+def test_a_part_of_a_register_that_is_only_read():
+    """It tells what goes on beside what is written, and what is written there is of no account."""
+    control, *others = TOY.registers
+    control = replace(control, fields=(*control.fields, Field("level", 4, 4, "ro", "how much")))
+
+    async def script(ctx, slave, _, master):
+        for level, written in ((9, 0x60), (6, 0x91), (0, 0xF0)):
+            ctx.set(slave.control_level, level)
+            assert await master.write(0x00, written) == OKAY
+            assert ctx.get(slave.control_auto) == written & 1
+            assert await master.read(0x00) == (level << 4 | written & 1, OKAY)
+
+    run(script, replace(TOY, registers=(control, *others)))
 
 
 def test_an_error_in_the_cycle_of_its_clearing_stays():

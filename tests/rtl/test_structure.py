@@ -13,7 +13,7 @@ from amaranth.lib.wiring import In, Out
 from bittrue.rtl.bus import framing
 from bittrue.rtl.bus.ports import StreamPort
 from bittrue.rtl.dataflow import stage as stages
-from bittrue.rtl.dataflow.estimate import area, estimate
+from bittrue.rtl.dataflow.estimate import Area, area, estimate
 from bittrue.rtl.dataflow.loader import Loader, Words
 from bittrue.rtl.dataflow.pipeline import Pipeline
 from bittrue.rtl.dataflow.plan import plan
@@ -50,6 +50,7 @@ from bittrue.sim.operations.window import Window
 from bittrue.sim.program import Node, Program
 from bittrue.sim.requantize import Requantize
 from bittrue.sim.written import written
+from tests.helpers.bundled import grouped
 from tests.helpers.flip_flops import flip_flops
 from tests.helpers.lengths import long_but
 from tests.helpers.photonic_programs import photonic_network
@@ -299,6 +300,23 @@ def test_flip_flops_of_a_whole_pipeline(program):
     parts = [area(stage) for stage in built]
     assert whole.lut == sum(part.lut for part in parts) + 4 * forks  # valid and ready of both sides
     assert (whole.dsp, whole.bram) == (sum(part.dsp for part in parts), sum(part.bram for part in parts))
+
+
+def test_what_stands_beside_the_stages_has_no_price_of_a_stage():
+    """The loader of written weights, and what counts groups: everything is counted once, and nothing as a stage."""
+    found = [
+        plan(written(two_inputs())).network,
+        plan(grouped(3, slots=2, images=2)).network,
+        plan(grouped(3, slots=2)).network,
+    ]
+    assert [(n.loader is not None, n.groups is not None) for n in found] == [(True, False), (False, True), (True, True)]
+    for made in found:
+        beside = [part.structure() for part in (made.loader, made.groups) if part is not None]
+        parts = [area(element.stage.structure()) for element in made.elements]
+        parts += [area(built, stages=0) for built in beside]
+        forks = sum(element.readers > 1 for element in made.elements)
+        lut, ff, dsp, bram = (sum(getattr(part, kind) for part in parts) for kind in ("lut", "ff", "dsp", "bram"))
+        assert estimate(made, Structure()) == Area(lut + 4 * forks, ff + 2 * forks, dsp, bram)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,13 @@ class TestReadback:
         assert str(ports["m_axis_tdata"]) == "output m_axis_tdata, 16 bits"
         assert str(ports["s_axis_a_tready"]) == "output s_axis_a_tready, 1 bit"
 
+    @pytest.mark.parametrize("listed", [True, False])
+    def test_ports_have_their_direction_in_the_list_or_in_the_body(self, listed):
+        kinds = ("input [7:0] a", "output b", "inout [2:0] c")
+        text = f"module {TOP}({', '.join(kinds)});" if listed else f"module {TOP}(a, b, c); {'; '.join(kinds)};"
+        ports = readback.read(f"{text} endmodule").ports
+        assert [str(port) for port in ports] == ["input a, 8 bits", "output b, 1 bit", "inout c, 3 bits"]
+
     def test_lanes_widen_tdata(self):
         planned = plan(two_inputs(), interval=3)
         assert planned.inputs[0].width == 32
