@@ -362,6 +362,19 @@ class TestCounter:
             return
         raise AssertionError("no example had noise")
 
+    def test_a_set_does_not_move_it(self):
+        """Nor does a set that is there from the start: an image has its own noise, whichever cells it meets."""
+        op = next(op for op in (PhotonicMac.example(np.random.default_rng(k)) for k in range(40)) if op.noise)
+        program = Program({"x": op.input}, (Node("y", op, ("x",)),), "y")
+        held, x = written(program), codes(program, 9, np.random.default_rng(1))
+        assert held.written
+        assert same(held.bind(held.initial)["y"], op)
+        for first in (0, 5):
+            wanted = program.reference(x, first=first)
+            assert not np.array_equal(wanted, program.reference(x, first=first + 1))
+            np.testing.assert_array_equal(held(x, first=first), wanted)
+            np.testing.assert_array_equal(held(x, first=first, held=held.initial), wanted)
+
 
 def test_constants_of_another_shape_are_no_set():
     kind = TensorType((2, 3), INT8)

@@ -7,11 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.sim import Simulator
 
+from bittrue.rtl.dataflow.stage import shape_of
 from bittrue.rtl.light.jobs import Geometry, Jobs
 from bittrue.rtl.light.noise import TwinNoise
-from bittrue.rtl.light.twin import PhotonicTwin
+from bittrue.rtl.light.twin import CONVERTING, PhotonicTwin
 from bittrue.rtl.parts.noise import NoiseLanes
+from bittrue.sim.contract import round_shift
 from bittrue.sim.errors import BittrueError
 from bittrue.sim.noise import Noise
 from bittrue.sim.program import Program
@@ -62,6 +66,32 @@ def test_sources_of_noise(kinds):
         x = np.random.default_rng(0).integers(0, 16, (20, layer.mac.input.channels))
         assert np.array_equal(layer.mac.reference(x), other.mac.reference(x)) == (not kind)
     exact(program, ARRAY, images=3)
+
+
+def test_every_count_becomes_the_code_of_its_distance_from_the_offset():
+    """The converter alone, with the shift of each layer: from counts below the offset to those beyond the last code."""
+    jobs = Jobs.of(network(ARRAY), ARRAY)
+    twin, m = PhotonicTwin(jobs), Module()
+    count, offset = Signal(range(twin.highest + 1)), Signal(shape_of(jobs.offset))
+    code, dark = twin.convert(m, count, offset, "code"), jobs.light.high // 4
+
+    async def bench(ctx):
+        ctx.set(offset, dark)
+        for layer in jobs.layers:
+            counts = np.arange(layer.mac.light.high + 1)
+            codes = round_shift(counts - dark, layer.mac.shift)
+            assert codes.min() < -1
+            assert codes.max() > jobs.adc.high + 1
+            ctx.set(twin.front.shift, layer.mac.shift)
+            for light, wanted in zip(counts, np.clip(codes, 0, jobs.adc.high), strict=True):
+                ctx.set(count, int(light))
+                await ctx.tick().repeat(CONVERTING)
+                assert ctx.get(code) == wanted, f"{light} with shift {layer.mac.shift}"
+
+    sim = Simulator(m)
+    sim.add_clock(1e-6)
+    sim.add_testbench(bench)
+    sim.run()
 
 
 def dim_behind_bright() -> Program:
