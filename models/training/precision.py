@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from bittrue.models.training import memory
+
 
 @contextmanager
 def full_precision() -> Iterator[None]:
@@ -47,8 +49,10 @@ def threads(count: int) -> Iterator[None]:
     """Within, torch uses so many threads of the CPU, afterwards as many as before: the order of its sums depends on it.
 
     With one thread a training ends with the same weights whatever the number of cores and their load; it is also the
-    fastest for small networks, whose steps are shorter than it takes to wake another thread on a busy machine.
+    fastest for small networks, whose steps are shorter than it takes to wake another thread on a busy machine. Memory
+    that is freed is kept from here on (`models.training.memory`).
     """
+    memory.keep()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
