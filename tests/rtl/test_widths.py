@@ -122,6 +122,25 @@ def test_what_clips_is_there_where_an_input_needs_it(name, seed):
         assert (stage.saturates if name == "Add" else there) == needed, plan.folding
 
 
+@pytest.mark.parametrize("multiplied", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_requantiser_by_channel_is_as_wide_as_its_ends_make_it(seed, multiplied):
+    """Every step only ascends, so that the lowest and the highest sum give the ends of each, by channel."""
+    rng = np.random.default_rng(seed)
+    low, high = np.sort(rng.integers(-4000, 4001, (2, 6)), axis=0)
+    shift, bias, bias_acc = rng.integers(0, 10, 6), rng.integers(-9, 10, 6), rng.integers(-500, 500, 6)
+    factor = rng.integers(2, 9, 6) if multiplied else np.ones(6, int)
+    pipe = RequantizePipe(Requantize(6, shift, bias, bias_acc, factor, format=Format(40)), low, high, 1)
+    half = (1 << shift) >> 1
+    before = np.array([low, high]) + bias_acc + (0 if multiplied else half)
+    after = before * factor + half if multiplied else before
+    wanted = {"before": before, "shift": after >> shift, "bias": (after >> shift) + bias}
+    wanted |= {"multiply": before * factor, "after": after} if multiplied else {}
+    found = {step.kind: [step.low.tolist(), step.high.tolist()] for step in pipe.steps}  # the last one of each kind
+    assert found == {kind: ends.tolist() for kind, ends in wanted.items()}
+    assert [step.kind for step in pipe.steps].count("shift") > 1
+
+
 @pytest.mark.parametrize(
     ("signed", "floor"), [(True, None), (True, -3), (True, 0), (True, 2), (False, None), (False, 2)]
 )
