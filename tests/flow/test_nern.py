@@ -1,6 +1,7 @@
 """Generated kernels from the command line: counted, toured, trained, evaluated, quantised, booted in golden."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,7 +158,8 @@ class TestTours:
 
 
 class TestConfigurations:
-    def test_trained_and_evaluated(self, run, place):
+    def test_trained_and_evaluated(self, run, place, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "120")
         status, out, err = run("nern", "train", "--config", "small.yaml", "--nern.hidden_layer_size", 10, "--json")
         assert status == 0, err
         told = json.loads(out)
@@ -181,6 +183,9 @@ class TestConfigurations:
         status, out, err = run("nern", "evaluate", "--config", folder / "config.yaml", *words)
         assert status == 0, err
         assert f"generated {100 * told['generated']:.2f} %; generator of" in " ".join(out.split())
+        shown = [re.findall(r"[\w.-]+", line) for line in out.splitlines()]
+        for row in told["layers"]:
+            assert [row["path"], *(f"{row[key]:.4f}" for key in ("rms", "difference", "neighbours"))] in shown
         status, out, _ = run("nern", "evaluate", "--config", folder / "config.yaml", *words, "--json")
         evaluated = json.loads(out)
         assert evaluated == {key: told[key] for key in evaluated}
