@@ -402,7 +402,7 @@ class TestFlow:
         found = size(Resnet(recipe.network, (28, 28, 1), 10), (1, 28, 28), recipe.nern)
         assert found.share < 0.7
         assert recipe.nern.embeddings.permutations.permute_mode == "crossfilter"
-        assert recipes.read_by(registry.find("nern"), "train") == ("network", "train", "nern", "optim", "generate")
+        assert recipes.read_by(registry.find("nern"), "train") == ("nern", "optim", "generate")
 
     def test_keys_that_belong_together(self):
         with pytest.raises(

@@ -108,7 +108,7 @@ def test_first_run_installs_second_does_nothing(machine):
     first = machine.setup()
     assert first.returncode == 0, first.stderr
     assert "-m venv .venv" in machine.calls
-    options = "--quiet --disable-pip-version-check --no-input -c constraints.txt"
+    options = "--quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt"
     assert f"-m pip install {options} -e .[all,test]" in machine.calls
     second = machine.setup()
     assert second.returncode == 0
