@@ -9,8 +9,8 @@ own. The environment can hold them to one choice, as long as torch has computed 
 
 With them, one thread (`models.training.precision.threads`) and the same version of torch, trainings on emulated Intel
 and AMD CPUs without AVX512 and on one with it ended with the same weights, bit for bit, those of networks without
-convolutions; a ResNet-8 had the same 91.19 % on a CPU with AVX2 and on one with AVX512 (91.10 with oneDNN's own choice).
-The price: nothing for small networks and that ResNet, a step of 1.5 to 1.8 times the time for the MLPs of Fashion-MNIST.
+convolutions; a ResNet-8 had the same 91.19 % on a CPU with AVX2 and on one with AVX512 (by oneDNN's own choice 91.10).
+The price: nothing for small networks and that ResNet, a step of 1.5 to 1.8 times the time for MLPs of Fashion-MNIST.
 Whoever sets a variable otherwise keeps it.
 """
 
