@@ -52,9 +52,9 @@ def train(recipe: Recipe, work: Workspace) -> dict[str, Any]:
     storage.save(generator, work.folder / "generator.pt")
     work.progress("evaluating", 1, 1)
     before, after = work.results["original"]["accuracy"], evaluate.accuracy(target, generator, data.test)
-    size = sizes(recipe, generator, target, data)
+    size = sizes(generator, target, data)
     words = [f"original {share(before, len(data.test))}", f"with generated kernels {share(after, len(data.test))}"]
-    words.append(f"generator of {size['bytes']:,} bytes, {100 * size['share']:.1f} % of the target in INT8")
+    words.append(f"generator of {size['parameters']:,} parameters for {size['target']:,} weights")
     return training.history(done.history, begun=work.results["original"]) | {
         "status": "; ".join(words),
         "accuracy": after,
@@ -84,19 +84,15 @@ def trained(
     return begun, generate.fit(begun, target, data, settings.optim, settings.generate, **options)
 
 
-def sizes(recipe: Recipe, generator: Generator, target: Target, data: Data) -> dict[str, Any]:
-    """Bytes of a generator in INT8, by what they hold, beside those of the generated weights."""
+def sizes(generator: Generator, target: Target, data: Data) -> dict[str, Any]:
+    """Parameters of a generator beside the weights that it makes, and what making them takes; its bytes depend on its
+    integers, and `quantize` tells them."""
     from bittrue.models.nern.sizes import size
 
     height, width, channels = data.shape
-    shape, how = (channels, height, width), recipe.integers.requantize
-    found = size(target.network, shape, generator.settings, recipe.name, how)
-    parts = found.parts
+    found = size(target.network, (channels, height, width), generator.settings)
     return {
-        "parts": parts,
-        "bytes": sum(parts.values()),
         "target": found.weights,
-        "share": found.share,
         "parameters": found.parameters,
         "kernels": found.kernels,
         "macs": {"kernel": found.macs, "all": found.every, "inference": found.inference},
